@@ -1,0 +1,357 @@
+"""The manifest: one row per utterance, and the rules that every row obeys.
+
+A manifest is what a parser makes of a folder of audio, what the store keeps
+beside the features (`manifest.tsv`), and what a user writes by hand for a
+corpus of their own. The order of its rows is the *published order*: random
+folds are cut from it, so it is part of the result.
+"""
+
+import collections
+import csv
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Sequence
+
+from data_prep.tables import (
+  CorpusError,
+  listed,
+  natural_key,
+  normal_gender,
+  normal_split,
+  number,
+  read_table,
+)
+
+__all__ = [
+  'COLUMNS',
+  'VAD',
+  'CorpusError',
+  'Manifest',
+  'Rejected',
+  'Utterance',
+  'check',
+  'duplicate',
+  'listed',
+  'natural_key',
+  'problem',
+  'read_manifest',
+  'write_manifest',
+]
+
+COLUMNS = (
+  'id',
+  'path',
+  'label',
+  'speaker',
+  'gender',
+  'text',
+  'split',
+  'duration',
+  'valence',
+  'arousal',
+  'dominance',
+)
+VAD = ('valence', 'arousal', 'dominance')
+
+
+@dataclasses.dataclass(frozen=True)
+class Utterance:
+  """One recording. Strings are '' and numbers None where unknown.
+
+  Attributes:
+    id: Unique in its corpus; nearly always the file name without `.wav`.
+    path: Absolute path of the audio.
+    label: Class name, or '' where the corpus gives none.
+    speaker: Who speaks; needed by every speaker-independent protocol.
+    gender: 'female', 'male', '' or as the corpus says.
+    text: What is said: a sentence code where the corpus has a fixed set of
+      sentences, else a transcript.
+    split: The corpus' own split: 'train', 'dev', 'test' or a name of its own.
+    valence: In the units of the corpus, as are the next two.
+    arousal: Also called activation.
+    dominance: Also called power.
+  """
+
+  id: str
+  path: pathlib.Path
+  label: str = ''
+  speaker: str = ''
+  gender: str = ''
+  text: str = ''
+  split: str = ''
+  valence: float | None = None
+  arousal: float | None = None
+  dominance: float | None = None
+
+  @property
+  def vad(self) -> tuple[float | None, float | None, float | None]:
+    """Valence, arousal, dominance."""
+    return self.valence, self.arousal, self.dominance
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejected:
+  """A file that is left out, and why."""
+
+  path: pathlib.Path
+  reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """A corpus in published order.
+
+  Attributes:
+    corpus: Name of the corpus, as in `data_prep.corpora.CORPORA`.
+    classes: Class names, alphabetical: their order is the label order. Empty
+      for a corpus that has valence, arousal and dominance only.
+    vad_range: Lowest and highest value of the VAD scale, or None without VAD.
+    utterances: The rows.
+    root: Folder that paths are written relative to.
+    rejected: Files left out under `on_error='skip'`.
+    missing: Ids of utterances that the corpus' label files list and whose
+      audio is absent.
+    notes: Sentences for the user: what was ignored on purpose, and how much.
+  """
+
+  corpus: str
+  classes: tuple[str, ...]
+  vad_range: tuple[float, float] | None
+  utterances: tuple[Utterance, ...]
+  root: pathlib.Path
+  rejected: tuple[Rejected, ...] = ()
+  missing: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+
+
+def check(
+  manifest: Manifest, source: str | os.PathLike[str] | None = None
+) -> Manifest:
+  """Returns the manifest, or raises for the rows that break a rule.
+
+  Rules: at least one row; ids are unique; the audio is there; every row has a
+  speaker, and a label or valence, arousal and dominance; labels are among the
+  classes; VAD values lie in the range.
+
+  Args:
+    manifest: Rows from a parser or a file.
+    source: File or folder they came from, for the message.
+
+  Raises:
+    CorpusError: Lists the rows, their values and what is allowed.
+  """
+  source = source or manifest.root
+  if not manifest.utterances:
+    reasons = [*manifest.notes, *(_line(r) for r in manifest.rejected)]
+    raise CorpusError(
+      f'{source}: has no utterance of {manifest.corpus!r} that can be used, so '
+      'there is nothing to prepare.'
+      + (f' Left out:\n{listed(reasons)}' if reasons else '')
+    )
+  broken = [
+    f'{utterance.path}: {reason}'
+    for utterance in manifest.utterances
+    if (reason := problem(utterance, manifest.classes, manifest.vad_range))
+  ]
+  rows = collections.defaultdict(list)
+  for utterance in manifest.utterances:
+    rows[utterance.id].append(utterance.path)
+  for name, paths in rows.items():
+    if len(paths) > 1:
+      broken.append(duplicate(name, paths))
+  if broken:
+    raise CorpusError(
+      f'{source}: {len(broken):,} of {len(manifest.utterances):,} utterances '
+      f'of {manifest.corpus!r} cannot be used. Correct them, or leave them out '
+      f'with --on_error=skip:\n{listed(broken)}'
+    )
+  return manifest
+
+
+def problem(
+  utterance: Utterance,
+  classes: Sequence[str],
+  vad_range: tuple[float, float] | None,
+) -> str:
+  """Which rule an utterance breaks, as a sentence; '' where it breaks none."""
+  known = [value is not None for value in utterance.vad]
+  if not utterance.id:
+    return 'the id is empty; every utterance needs one of its own'
+  if not utterance.speaker:
+    return (
+      'the speaker is missing; without it no split can be '
+      'speaker-independent. Give every row one (a name or a number)'
+    )
+  if utterance.label and utterance.label not in classes:
+    return (
+      f'label {utterance.label!r} is unknown; allowed: '
+      f'{", ".join(classes) or "none (this corpus has VAD only)"}'
+    )
+  if not utterance.label and not any(known):
+    return 'has neither a label nor valence, arousal and dominance'
+  if any(known) and not all(known):
+    names = [name for name, here in zip(VAD, known, strict=True) if not here]
+    if not utterance.label:
+      return f'{" and ".join(names)} missing; VAD needs all three'
+  for name, value in zip(VAD, utterance.vad, strict=True):
+    if value is None:
+      continue
+    if vad_range is None:
+      return f'has {name} {value:g}, but the range of the scale is not known'
+    low, high = vad_range
+    if not (math.isfinite(value) and low <= value <= high):
+      return f'{name} {value:g} is outside the scale {low:g} to {high:g}'
+  if not utterance.path.is_file():
+    return 'there is no such file; correct the path or --audio_dir'
+  return ''
+
+
+def duplicate(name: str, paths: Sequence[pathlib.Path]) -> str:
+  """The sentence for files that would share an id."""
+  return (
+    f'id {name!r} is used by {len(paths)} files, and ids must be unique '
+    '(is the corpus in the folder twice? then point --audio_dir at one copy):'
+    f'\n{listed([str(p) for p in paths], indent="    ")}'
+  )
+
+
+def _line(rejected: Rejected) -> str:
+  return f'{rejected.path}: {rejected.reason}'
+
+
+def write_manifest(
+  manifest: Manifest,
+  path: str | os.PathLike[str],
+  durations: Sequence[float] | None = None,
+) -> None:
+  """Writes a manifest as a tab-separated table, whole or not at all.
+
+  Args:
+    manifest: Rows, written in their order; paths become relative to
+      `manifest.root` where they lie below it.
+    path: The file; a temporary name beside it is used until it is complete.
+    durations: Seconds per utterance, where known.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  seconds = durations or [None] * len(manifest.utterances)
+  try:
+    with open(temporary, 'w', encoding='utf-8', newline='') as file:
+      writer = csv.writer(file, delimiter='\t', lineterminator='\n')
+      writer.writerow(COLUMNS)
+      for utterance, duration in zip(manifest.utterances, seconds, strict=True):
+        row = dataclasses.asdict(utterance) | {
+          'path': _relative(utterance.path, manifest.root),
+          'duration': None if duration is None else round(float(duration), 6),
+        }
+        writer.writerow([_cell(row[name]) for name in COLUMNS])
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def _cell(value: object) -> str:
+  if value is None:
+    return ''
+  if isinstance(value, float):
+    return repr(value)
+  # A table has one line per row, whatever a transcript contains.
+  return ' '.join(str(value).split())
+
+
+def _relative(path: pathlib.Path, root: pathlib.Path) -> str:
+  return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def read_manifest(
+  path: str | os.PathLike[str],
+  *,
+  corpus: str = 'manifest',
+  classes: Sequence[str] | None = None,
+  vad_range: tuple[float, float] | None = None,
+  root: str | os.PathLike[str] | None = None,
+  on_error: str = 'raise',
+) -> Manifest:
+  """Reads and checks a manifest: ours, or one that a user wrote.
+
+  Columns `path` and `speaker` are required, and `label` or all of `valence`,
+  `arousal` and `dominance`. `id` defaults to the path without its suffix;
+  `gender`, `text`, `split` and `duration` are optional, other columns ignored.
+  Rows keep their order.
+
+  Args:
+    path: Tab-separated text with a header.
+    corpus: Name to give it.
+    classes: Allowed labels; by default those that occur, sorted.
+    vad_range: Scale of the VAD columns; required where they hold values.
+    root: Folder that relative paths start from; by default the table's.
+    on_error: 'raise', or 'skip' to leave broken rows out and list them in
+      `rejected`.
+
+  Raises:
+    CorpusError: The table or a row breaks a rule; the message says which.
+  """
+  path = pathlib.Path(path).absolute()
+  root = pathlib.Path(root or path.parent).absolute()
+  rows = read_table(path, ('path', 'speaker'))
+  columns = rows[0]
+  if 'label' not in columns and not all(name in columns for name in VAD):
+    raise CorpusError(
+      f'{path}: has neither a column label nor the columns '
+      f'{", ".join(VAD)}; one of the two is needed. Found: {list(columns)}.'
+    )
+  has_vad = any(row.get(name) for row in rows for name in VAD)
+  if has_vad and vad_range is None:
+    raise CorpusError(
+      f'{path}: has valence, arousal or dominance, but the scale is not known; '
+      'give its lowest and highest value, for example --vad_range=1,7.'
+    )
+  if classes is None:
+    classes = sorted({row.get('label', '') for row in rows} - {''})
+  utterances, broken, places = [], [], {}
+  for line, row in enumerate(rows, start=2):
+    audio = pathlib.Path(root, row['path'])
+    try:
+      if not row['path']:
+        raise ValueError('the path is empty')
+      utterance = Utterance(
+        id=row.get('id') or str(pathlib.PurePath(row['path']).with_suffix('')),
+        path=audio,
+        label=row.get('label', ''),
+        speaker=row['speaker'],
+        gender=normal_gender(row.get('gender', '')),
+        text=row.get('text', ''),
+        split=normal_split(row.get('split', '')),
+        **{name: number(row.get(name, '')) for name in VAD},
+      )
+      reason = problem(utterance, classes, vad_range)
+      if not reason and utterance.id in places:
+        reason = duplicate(utterance.id, [places[utterance.id], audio])
+    except ValueError as error:
+      reason = f'cannot be read: {error}'
+    if reason:
+      broken.append(Rejected(audio, f'line {line} of {path.name}: {reason}'))
+    else:
+      places[utterance.id] = audio
+      utterances.append(utterance)
+  if broken and on_error == 'raise':
+    raise CorpusError(
+      f'{path}: {len(broken):,} of {len(rows):,} rows cannot be used. Correct '
+      'them, or leave them out with --on_error=skip:\n'
+      f'{listed([_line(r) for r in broken])}'
+    )
+  return check(
+    Manifest(
+      corpus=corpus,
+      classes=tuple(classes),
+      vad_range=vad_range if has_vad else None,
+      utterances=tuple(utterances),
+      root=root,
+      rejected=tuple(broken),
+    ),
+    path,
+  )

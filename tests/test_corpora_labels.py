@@ -1,0 +1,386 @@
+"""Parsers of corpora whose labels lie in files of their own, and of CREMA-D."""
+
+import sys
+import types
+import wave
+
+import numpy as np
+import pytest
+
+from data_prep import corpora
+from data_prep.corpora import crema_d, crema_d_tfds, iemocap
+from data_prep.manifest import CorpusError
+from tests.trees import emotale_table, touch
+
+
+def test_emotale_averages_three_annotators(tmp_path):
+  ratings = {'a1_V': '1.5', 'a2_V': '2.5', 'a3_V': '1', 'a1_A': '4.5'}
+  emotale_table(tmp_path, {'DK_001_A_1': ratings})
+  touch(tmp_path, 'wav/DK_001_A_1.wav', 'wav/EN_016_S_5.wav')
+  _, manifest, _ = corpora.read('emotale', tmp_path, allow_incomplete=True)
+  first, second = manifest.utterances
+  assert first.vad == pytest.approx((5 / 3, 3.5, 3.0), abs=1e-12)
+  assert (first.gender, first.text, first.label) == ('female', 'DK_1', 'angry')
+  assert (second.speaker, second.label, second.text) == ('016', 'sad', 'EN_5')
+  assert manifest.vad_range == (1.0, 5.0)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'gt_emotion': 'S'}, "is 'A' by its name and 'S' in"),
+    ({'a2_D': ''}, 'its line in .* has no number'),
+    ({'a2_D': '30'}, 'dominance 12 is outside the scale 1 to 5'),
+    ({'file': 'DK_002_A_1.wav'}, 'has no line in'),
+  ],
+)
+def test_emotale_annotations_that_do_not_fit(tmp_path, changes, message):
+  emotale_table(tmp_path, {'DK_001_A_1': changes})
+  touch(tmp_path, 'wav/DK_001_A_1.wav', 'wav/DK_001_A_2.wav')
+  with pytest.raises(CorpusError, match=message):
+    corpora.read('emotale', tmp_path, allow_incomplete=True)
+
+
+def test_emotale_needs_its_annotations(tmp_path):
+  touch(tmp_path, 'DK_001_A_1.wav')
+  with pytest.raises(CorpusError, match=r'has no annotations\.csv'):
+    corpora.read('emotale', tmp_path)
+
+
+IEMOCAP_TURNS = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
+
+[6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]
+C-E2:\tNeutral;\t()
+C-F1:\tNeutral;\t(curious)
+A-E3:\tval 3; act 2; dom  2;\t()
+A-E4:\tval 2; act 3; dom  3;\t(mildly aggravated but staying polite)
+A-F1:\tval 5; act 5; dom  5;\t()
+
+[10.0100 - 11.3925]\tSes01F_impro01_M001\texc\t[5.5000, 4.0000, 1.5000]
+A-E3:\tval 5; act 4; dom  3;\t()
+A-E4:\tval 6; act 4; dom  ;\t()
+
+[14.8872 - 18.0175]\tSes01F_impro01_M002\thap\t[4.0000, 3.0000, 3.0000]
+
+[19.2900 - 20.7875]\tSes01F_impro01_F003\txxx\t[2.5000, 3.0000, 3.0000]
+A-E3:\tval 1; act 1; dom  1;\t()
+
+[21.3257 - 24.7400]\tSes01F_impro01_F004\tfru\t[2.5000, 3.5000, 3.5000]
+"""
+
+
+def iemocap_tree(root):
+  dialog = root / 'Session1' / 'dialog'
+  (dialog / 'EmoEvaluation' / 'Categorical').mkdir(parents=True)
+  (dialog / 'transcriptions').mkdir()
+  table = dialog / 'EmoEvaluation' / 'Ses01F_impro01.txt'
+  table.write_text(IEMOCAP_TURNS, encoding='utf-8')
+  # Hidden twins and the folders of single evaluators are not tables of turns.
+  (table.parent / '._Ses01F_impro01.txt').write_bytes(b'\x00\x05\x16\x07')
+  (table.parent / 'Categorical' / 'Ses01F_impro01_e2_cat.txt').write_text(
+    'Ses01F_impro01_F000 :Neutral state; ()\n', encoding='utf-8'
+  )
+  (dialog / 'transcriptions' / 'Ses01F_impro01.txt').write_text(
+    'Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.\n'
+    'Ses01F_impro01_M001 [010.0100-011.3925]: Yeah?\n',
+    encoding='latin-1',
+  )
+  sentences = 'Session1/sentences/wav/Ses01F_impro01'
+  touch(root, 'Session1/dialog/wav/Ses01F_impro01.wav')
+  for turn in ('F000', 'M001', 'M002', 'F003', 'F004'):
+    touch(root, f'{sentences}/Ses01F_impro01_{turn}.wav')
+  return root, table
+
+
+def test_iemocap(tmp_path):
+  root, _ = iemocap_tree(tmp_path)
+  _, manifest, check = corpora.read('iemocap', root, allow_incomplete=True)
+  assert [
+    (u.id, u.label, u.speaker, u.gender, u.text) for u in manifest.utterances
+  ] == [
+    ('Ses01F_impro01_M001', 'happy', 'Ses01M', 'male', 'Yeah?'),
+    ('Ses01F_impro01_M002', 'happy', 'Ses01M', 'male', ''),
+    ('Ses01F_impro01_F000', 'neutral', 'Ses01F', 'female', 'Excuse me.'),
+  ]
+  excited, happy, neutral = manifest.utterances
+  # Off the scale or empty: left out. No evaluator: the means of the release.
+  assert excited.vad == (5.0, 4.0, 3.0)
+  assert happy.vad == (4.0, 3.0, 3.0)
+  # The speaker's own rating (A-F1) does not count.
+  assert neutral.vad == (2.5, 2.5, 2.5)
+  assert manifest.notes == ('turns of other classes left out: 1 fru, 1 xxx',)
+  assert 'class angry: 0 of 1,103' in check.counts
+
+
+def test_iemocap_names_missing_audio(tmp_path):
+  root, _ = iemocap_tree(tmp_path)
+  next(root.rglob('*_M002.wav')).unlink()
+  with pytest.raises(
+    CorpusError, match=r'missing \(1\):\n    Ses01F_impro01_M'
+  ):
+    corpora.read('iemocap', root)
+
+
+def test_iemocap_labels_that_cannot_be_read(tmp_path):
+  root, table = iemocap_tree(tmp_path)
+  table.write_text(
+    '[6.29 - 8.23]\tSes01F_impro01_F000\tneu\n', encoding='utf-8'
+  )
+  with pytest.raises(CorpusError, match=r'cannot read .*Ses01F_impro01_F000'):
+    corpora.read('iemocap', root)
+  table.write_text('nothing\n', encoding='utf-8')
+  with pytest.raises(CorpusError, match='none of its 1 files has a turn like'):
+    corpora.read('iemocap', root)
+  table.unlink()
+  with pytest.raises(CorpusError, match='has no file like Session1/dialog/Emo'):
+    corpora.read('iemocap', root)
+
+
+def test_iemocap_twice_in_a_folder(tmp_path):
+  root, table = iemocap_tree(tmp_path)
+  other = root / 'copy' / 'EmoEvaluation'
+  other.mkdir(parents=True)
+  (other / table.name).write_text(IEMOCAP_TURNS, encoding='utf-8')
+  with pytest.raises(CorpusError, match='turn Ses01F_impro01_F000 is also in'):
+    corpora.read('iemocap', root)
+
+
+def test_iemocap_speakers():
+  match = iemocap._TURN.match(
+    '[1.0 - 2.0]\tSes05M_script03_2b_F012\tang\t[1.5000, 4.0000, 4.5000]'
+  )
+  assert match.groups()[:4] == ('Ses05M_script03_2b_F012', '05', 'F', 'ang')
+
+
+IMPROV_LABELS = """\
+UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:3.000000; V:3.500000; D:2.000000 ; N:4.5;
+\tRater1; Neutral; ; A:3.000000; V:3.000000; D:3.000000; N:4.000000;
+UTD-IMPROV-S08A-F05M-P-FM01.avi; H; A:NaN; V:4.000000; D:3.000000 ; N:NaN;
+UTD-IMPROV-S02S-M03-T-MF10.avi; S; A:1.000000; V:1.500000; D:2.500000 ; N:4.0;
+UTD-IMPROV-S02S-M03-T-MF2.avi; S; A:1.000000; V:1.500000; D:2.500000 ; N:4.0;
+UTD-IMPROV-S03H-M03-S-MF04.avi; X; A:1.000000; V:1.500000; D:2.500000 ; N:4.0;
+UTD-IMPROV-S03H-M03-S-MF05.avi; O; A:1.000000; V:1.500000; D:2.500000 ; N:4.0;
+"""
+IMPROV_STEMS = (
+  'S01A-F01-P-FM01',
+  'S08A-F05M-P-FM01',
+  'S02S-M03-T-MF10',
+  'S02S-M03-T-MF2',
+  'S03H-M03-S-MF04',
+)
+
+
+def improv_tree(root, labels=IMPROV_LABELS, name='Evalution.txt'):
+  root.mkdir(exist_ok=True)
+  (root / name).write_text(labels, encoding='utf-8')
+  for stem in IMPROV_STEMS:
+    sentence, speaker, kind, _ = stem.split('-')
+    touch(
+      root,
+      f'session{int(speaker[1:3])}/{sentence}/{kind}/MSP-IMPROV-{stem}.wav',
+    )
+  return root
+
+
+@pytest.mark.parametrize('name', ['Evalution.txt', 'Evaluation.txt'])
+def test_msp_improv(tmp_path, name):
+  root = improv_tree(tmp_path, name=name)
+  _, manifest, check = corpora.read('msp_improv', root, allow_incomplete=True)
+  assert [
+    (u.id[11:], u.label, u.speaker, u.gender, u.text, u.vad)
+    for u in manifest.utterances
+  ] == [
+    (IMPROV_STEMS[1], 'happy', 'F05', 'female', '', (4.0, None, 3.0)),
+    (IMPROV_STEMS[0], 'neutral', 'F01', 'female', '', (3.5, 3.0, 2.0)),
+    (IMPROV_STEMS[3], 'sad', 'M03', 'male', 'S02', (1.5, 1.0, 2.5)),
+    (IMPROV_STEMS[2], 'sad', 'M03', 'male', 'S02', (1.5, 1.0, 2.5)),
+  ]
+  assert manifest.notes == (
+    'turns left out (O other, X no agreement): 1 O, 1 X',
+  )
+  assert 'class happy: 1 of 2,644' in check.counts
+
+
+def test_msp_improv_mistakes(tmp_path):
+  root = improv_tree(tmp_path / 'a', IMPROV_LABELS.replace('V:3.5', 'V='))
+  with pytest.raises(CorpusError, match=r'Evalution\.txt: cannot read line 1,'):
+    corpora.read('msp_improv', root)
+  root = improv_tree(tmp_path / 'b', IMPROV_LABELS * 2)
+  with pytest.raises(CorpusError, match=r'line 8 repeats S01A-F01-P-FM01'):
+    corpora.read('msp_improv', root)
+  root = improv_tree(tmp_path / 'c', name='other.txt')
+  with pytest.raises(
+    CorpusError, match=r'has no Evalution\.txt \(the labels\)'
+  ):
+    corpora.read('msp_improv', root)
+  root = improv_tree(tmp_path / 'd')
+  (root / 'old').mkdir()
+  (root / 'old' / 'Evaluation.txt').write_text('', encoding='utf-8')
+  with pytest.raises(CorpusError, match=r'2 files could be Evalution\.txt'):
+    corpora.read('msp_improv', root)
+
+
+def test_labels_without_their_audio(tmp_path):
+  (tmp_path / 'Evalution.txt').write_text(IMPROV_LABELS, encoding='utf-8')
+  touch(tmp_path, 'Ses01F_impro01_F000.wav')
+  with pytest.raises(CorpusError) as error:
+    corpora.read('msp_improv', tmp_path)
+  assert 'none of its 1 wav files is one of the 4 that the label' in (
+    str(error.value)
+  )
+
+
+PODCAST = """\
+FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set
+MSP-PODCAST_0001_0010.wav,N,2.2,4.0,2.6,30,Male,Test1
+MSP-PODCAST_0001_0009.wav,N,3.777778,3.555556,3.777778,39,Male,Test2
+MSP-PODCAST_0002_0001.wav,C,4.125,1.75,4.0,40,Female,Train
+MSP-PODCAST_0002_0002.wav,O,3.0,3.5,4.0,40,Female,Development
+MSP-PODCAST_0002_0003.wav,X,3.0,3.5,4.0,Unknown,Unknown,Train
+"""
+
+
+def podcast_tree(root, labels=PODCAST):
+  (root / 'Labels').mkdir()
+  (root / 'Labels' / 'labels_consensus.csv').write_text(labels, 'utf-8')
+  for line in PODCAST.splitlines()[1:]:
+    touch(root, 'Audios/' + line.split(',')[0])
+  return root
+
+
+def test_msp_podcast(tmp_path):
+  root = podcast_tree(tmp_path)
+  _, manifest, check = corpora.read('msp_podcast', root)
+  assert check.complete
+  assert [
+    (u.id[12:], u.label, u.speaker, u.gender, u.split)
+    for u in manifest.utterances
+  ] == [
+    ('0002_0001', 'contempt', '40', 'female', 'train'),
+    ('0001_0009', 'neutral', '39', 'male', 'test2'),
+    ('0001_0010', 'neutral', '30', 'male', 'test'),
+    ('0002_0002', '', '40', 'female', 'dev'),
+  ]
+  assert manifest.utterances[1].vad == (3.555556, 3.777778, 3.777778)
+  assert manifest.vad_range == (1.0, 7.0)
+  assert manifest.notes == ('rows left out (--rows=agreed): 1 X',)
+
+
+@pytest.mark.parametrize(('rows', 'count'), [('all', 5), ('classes', 3)])
+def test_msp_podcast_rows(tmp_path, rows, count):
+  root = podcast_tree(tmp_path)
+  _, manifest, _ = corpora.read('msp_podcast', root, rows=rows)
+  assert len(manifest.utterances) == count
+  with pytest.raises(CorpusError, match='--rows=some: is unknown; choose one'):
+    corpora.read('msp_podcast', root, rows='some')
+
+
+@pytest.mark.parametrize(
+  ('old', 'new', 'message'),
+  [
+    ('Split_Set', 'Split', "column 'Split_Set' is missing"),
+    (',C,', ',Q,', "line 4 has EmoClass 'Q'"),
+    ('4.125', '8.125', 'arousal 8.125 is outside the scale 1 to 7'),
+    ('4.125', 'high', "0002_0001.wav has no number .*'high'"),
+    ('0002_0002', '0002_0001', r'line 5 repeats MSP-PODCAST_0002_0001\.wav'),
+    ('0002_0002', '0009_0001', r'missing \(1\):\n    MSP-PODCAST_0009_0001'),
+  ],
+)
+def test_msp_podcast_mistakes(tmp_path, old, new, message):
+  root = podcast_tree(tmp_path, PODCAST.replace(old, new))
+  with pytest.raises(CorpusError, match=message):
+    corpora.read('msp_podcast', root)
+
+
+def test_a_value_off_the_scale_can_be_skipped(tmp_path):
+  root = podcast_tree(tmp_path, PODCAST.replace('4.125', '8.125'))
+  _, manifest, _ = corpora.read('msp_podcast', root, on_error='skip')
+  assert [r.path.stem for r in manifest.rejected] == ['MSP-PODCAST_0002_0001']
+  assert len(manifest.utterances) == 3
+
+
+class FakeBuilder:
+  """What the adapter uses of the TFDS builder of CREMA-D."""
+
+  def __init__(self, failing=False):
+    self._failing = failing
+    names = types.SimpleNamespace(int2str=lambda i: ('NEU', 'ANG')[i])
+    self.info = types.SimpleNamespace(features={'label': names})
+
+  def download_and_prepare(self):
+    pass
+
+  def as_dataset(self, split):
+    speakers = {'train': b'1001', 'validation': b'1002', 'test': b'1003'}
+    for label in (1, 0, 1):
+      yield {
+        'speaker_id': speakers[split],
+        'label': np.int64(label),
+        'audio': np.arange(-5, 5, dtype=np.int64) * 100,
+      }
+    if self._failing:
+      raise OSError('the disk is gone')
+
+
+@pytest.fixture
+def fake_tfds(monkeypatch):
+  module = types.ModuleType('tensorflow_datasets')
+  module.calls = []
+  module.failing = False
+
+  def builder(name, data_dir=None):
+    module.calls.append((name, data_dir))
+    return FakeBuilder(module.failing)
+
+  module.builder = builder
+  module.as_numpy = lambda dataset: dataset
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', module)
+  return module
+
+
+def test_crema_d_from_tfds(tmp_path, fake_tfds):
+  out = tmp_path / 'crema_d' / 'audio'
+  for _ in range(2):
+    spec, manifest, check = corpora.read(
+      'crema_d', 'tfds:/sets', allow_incomplete=True, export_dir=out
+    )
+  assert fake_tfds.calls == [('crema_d', '/sets')]  # The second time is free.
+  assert (spec.count, check.expected) == (7438, 7438)
+  assert [
+    (u.id, u.label, u.speaker, u.gender, u.split) for u in manifest.utterances
+  ][:3] == [
+    ('1001_ANG_0001', 'angry', '1001', 'male', 'train'),
+    ('1001_ANG_0002', 'angry', '1001', 'male', 'train'),
+    ('1002_ANG_0001', 'angry', '1002', 'female', 'dev'),
+  ]
+  with wave.open(str(manifest.utterances[0].path)) as file:
+    assert (file.getframerate(), file.getnchannels()) == (16_000, 1)
+    samples = np.frombuffer(file.readframes(99), '<i2')
+  np.testing.assert_array_equal(samples, np.arange(-5, 5) * 100)
+
+
+def test_crema_d_from_tfds_is_whole_or_not_there(tmp_path, fake_tfds):
+  fake_tfds.failing = True
+  out = tmp_path / 'audio'
+  with pytest.raises(CorpusError, match='the disk is gone'):
+    crema_d.parse_tfds('tfds', export_dir=out)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_crema_d_from_the_real_builder(tmp_path):
+  """The builder itself, with random examples in place of a download."""
+  tfds = pytest.importorskip('tensorflow_datasets')
+  pytest.importorskip('importlib_resources')
+  with tfds.testing.mock_data(num_examples=2):
+    rows = list(crema_d_tfds.utterances(tmp_path))
+  assert [row[0] for row in rows] == ['train'] * 2 + ['dev'] * 2 + ['test'] * 2
+  for _, speaker, label, audio in rows:
+    assert isinstance(speaker, str)
+    assert label in crema_d.EMOTIONS
+    assert (audio.ndim, audio.dtype) == (1, np.int16)
+
+
+def test_crema_d_without_tfds(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  with pytest.raises(CorpusError, match='tensorflow-datasets is not installed'):
+    crema_d_tfds.export(tmp_path / 'audio')
