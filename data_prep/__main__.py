@@ -1,0 +1,276 @@
+"""`python -m data_prep`: prepares a corpus for training."""
+
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+
+from absl import flags
+
+import data_prep
+from data_prep import audio, corpora, prepare, store, workers
+from data_prep.manifest import CorpusError
+
+_ABOUT = """\
+Turns the audio of a speech emotion corpus into a feature store for jaxser.
+
+  python -m data_prep --corpus=NAME --audio_dir=DIR [--features=CONVENTION] ...
+
+It finds the wav files in DIR and all folders below it, compares them with what
+is published about the corpus (counts, classes, speakers; what is missing is
+listed), extracts features in parallel, and writes a TFDS data set with a
+manifest. Running it twice does nothing new; other parameters make another
+store. Nothing half-written is left behind.
+"""
+_FEATURES = """\
+Features (--features)
+  librosa22k  TIM-Net: log-mel spectrogram in dB, [frames, 128], 22,050 Hz, of
+              the utterance padded or cut to --signal_length about its centre
+  kaldi16k    DSNet: Kaldi log filterbank, [frames, 80], 16,000 Hz
+  wave16k     EmoSphere-SER: the waveform, [samples], 16,000 Hz
+"""
+_EXAMPLES = """\
+Examples
+  python -m data_prep --corpus=demo
+      synthesises a small corpus (no data needed) and prepares it
+  python -m data_prep --corpus=emodb --audio_dir=~/corpora/emodb
+      what TIM-Net needs, from the folder where EMODB is unpacked
+  python -m data_prep --corpus=manifest --manifest=calls.tsv --vad_range=1,7 \\
+      --features=wave16k --data_dir=stores
+      your own recordings, with valence, arousal and dominance from 1 to 7
+"""
+_OUTPUT = """\
+Where it goes
+  DATA_DIR/CORPUS/FEATURES-FINGERPRINT/1.0.0/ holds the TFRecord shards, what
+  TFDS needs to read them, manifest.tsv (one row per utterance, in the published
+  order), store.json (all parameters) and, where files were left out,
+  rejected.tsv. DATA_DIR is --data_dir, else $JAXSER_DATA_DIR, else
+  ~/jaxser_data, where jaxser.main looks too. Now: {data_dir}
+"""
+
+# Errors that the user can mend; any other is a bug and shows where it is.
+_EXPECTED = (
+  flags.Error,
+  CorpusError,
+  audio.AudioError,
+  store.StoreError,
+  workers.WorkerError,
+  OSError,
+)
+
+
+def define_flags() -> flags.FlagValues:
+  """The flags of this program, as an object of their own."""
+  values = flags.FlagValues()
+
+  def define(kind, name, default, text, *args, **kwargs):
+    kind(name, default, *args, text, flag_values=values, **kwargs)
+
+  define(flags.DEFINE_string, 'corpus', None, 'Name of the corpus, see above.')
+  define(
+    flags.DEFINE_string,
+    'audio_dir',
+    None,
+    'Folder that holds the corpus; not needed for demo.',
+  )
+  define(
+    flags.DEFINE_enum,
+    'features',
+    'librosa22k',
+    'Feature convention, see above.',
+    list(prepare.RECIPES),
+  )
+  define(flags.DEFINE_string, 'data_dir', None, 'Where stores lie, see below.')
+  define(
+    flags.DEFINE_integer,
+    'signal_length',
+    None,
+    'Samples at 22,050 Hz that librosa22k pads or cuts to; by default the '
+    'number of the corpus above. Cross-corpus runs need one number for all '
+    '(100000 in the TIM-Net paper).',
+  )
+  define(
+    flags.DEFINE_enum,
+    'on_error',
+    'raise',
+    'What a file that cannot be used does: stop, or become a row of '
+    'rejected.tsv.',
+    ['raise', 'skip'],
+  )
+  define(
+    flags.DEFINE_boolean,
+    'allow_incomplete',
+    False,
+    'Go on where the corpus differs from the published one.',
+  )
+  define(
+    flags.DEFINE_integer,
+    'num_workers',
+    None,
+    'Processes that extract features; by default one per core.',
+    lower_bound=1,
+  )
+  define(
+    flags.DEFINE_boolean,
+    'overwrite',
+    False,
+    'Extract again, even if the same store is there, and remove stores of this '
+    'corpus that have the same features and parameters from other files.',
+  )
+  define(
+    flags.DEFINE_string,
+    'manifest',
+    None,
+    'Only --corpus=manifest: your table; by default AUDIO_DIR/manifest.tsv.',
+  )
+  define(
+    flags.DEFINE_list,
+    'vad_range',
+    None,
+    'Only --corpus=manifest: lowest and highest value of the VAD scale, as in '
+    '1,7.',
+  )
+  define(
+    flags.DEFINE_enum,
+    'rows',
+    None,
+    'Only --corpus=msp_podcast: agreed (default) leaves out utterances without '
+    'agreement on a class (X) and keeps those of another class (O) without a '
+    'label; all keeps both; classes keeps the eight classes only.',
+    ['agreed', 'all', 'classes'],
+  )
+  define(flags.DEFINE_boolean, 'help', False, 'Show this text.', short_name='h')
+  return values
+
+
+def help_text() -> str:
+  """Everything a user needs to know."""
+  lines = [_ABOUT, 'Corpora (--corpus)']
+  for spec in corpora.CORPORA.values():
+    lines += _corpus_text(spec)
+  lines += ['', _FEATURES, 'Flags']
+  values = define_flags()
+  for name in values:
+    if name == 'h':
+      continue
+    flag = values[name]
+    default = '' if flag.default in (None, False) else f' ({flag.default})'
+    lines += textwrap.wrap(
+      f'--{name}{default}: {flag.help}',
+      78,
+      initial_indent='  ',
+      subsequent_indent=' ' * 6,
+    )
+  output = _OUTPUT.format(data_dir=data_prep.default_data_dir())
+  return '\n'.join([*lines, '', output, _EXAMPLES])
+
+
+def _corpus_text(spec: corpora.Corpus) -> list[str]:
+  """One paragraph of the help text."""
+  facts = [f'{spec.count:,} utterances'] if spec.count else []
+  facts += [f'{spec.speakers} speakers'] if spec.speakers else []
+  facts += [', '.join(spec.languages)] if spec.languages else []
+  if spec.vad_range:
+    low, high = spec.vad_range
+    facts.append(f'VAD {low:g} to {high:g}')
+  facts.append(f'signal_length {spec.signal_length:,}')
+  classes = [
+    name if count is None else f'{name} {count:,}'
+    for name, count in spec.classes.items()
+  ]
+  indent = ' ' * 14
+  about = [
+    f'{spec.title}: {"; ".join(facts)}',
+    f'classes: {", ".join(classes)}' if classes else '',
+    f'files: {spec.layout}',
+    f'licence: {spec.licence}',
+    spec.homepage,
+  ]
+  lines = []
+  for text in filter(None, about):
+    lines += textwrap.wrap(
+      text,
+      78,
+      initial_indent=indent,
+      subsequent_indent=indent if text == about[0] else indent + '  ',
+      break_long_words=False,
+      break_on_hyphens=False,
+    )
+  lines[0] = f'  {spec.name:12}{lines[0].lstrip()}'
+  return lines
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the program.
+
+  Args:
+    argv: The program's name and its arguments.
+
+  Returns:
+    Exit status: 0 done, 2 for an error that the user can mend, 130 after
+    Ctrl-C.
+  """
+  values = define_flags()
+  try:
+    rest = values(list(argv))[1:]
+    if rest:
+      raise CorpusError(
+        f'{" ".join(rest)!r}: is not a flag; every argument is --NAME=VALUE.'
+      )
+    if values.help or len(argv) == 1:
+      print(help_text())
+      return 0
+    if not values.corpus:
+      raise CorpusError(
+        f'--corpus is missing; choose one of {", ".join(corpora.CORPORA)}.'
+      )
+    _prepare(values)
+  except _EXPECTED as error:
+    print(f'error: {error}\n(python -m data_prep --help)', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('\nstopped; no store was written', file=sys.stderr)
+    return 130
+  return 0
+
+
+def _prepare(values: flags.FlagValues) -> None:
+  options = {}
+  if values.manifest is not None:
+    options['manifest'] = os.path.expanduser(values.manifest)
+  if values.vad_range is not None:
+    options['vad_range'] = _vad_range(values.vad_range)
+  if values.rows is not None:
+    options['rows'] = values.rows
+  audio_dir = values.audio_dir
+  prepare.prepare_corpus(
+    values.corpus,
+    # A shell does not expand the ~ in --audio_dir=~/x.
+    None if audio_dir is None else os.path.expanduser(audio_dir),
+    features=values.features,
+    data_dir=values.data_dir,
+    signal_length=values.signal_length,
+    on_error=values.on_error,
+    allow_incomplete=values.allow_incomplete,
+    num_workers=values.num_workers,
+    overwrite=values.overwrite,
+    **options,
+  )
+
+
+def _vad_range(texts: Sequence[str]) -> tuple[float, float]:
+  try:
+    low, high = map(float, texts)
+  except ValueError:
+    low, high = 1.0, 0.0
+  if not low < high:
+    raise CorpusError(
+      f'--vad_range={",".join(texts)}: must be the lowest and the highest value '
+      'of the scale, as in --vad_range=1,7.'
+    )
+  return low, high
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""Pure jittable functions, each with its formula."""

@@ -1,0 +1,208 @@
+"""Decoding: what is accepted, and the message for everything that is not."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import audio
+
+
+def encoded(waveform, rate=16000, kind='WAV', subtype='PCM_16'):
+  """The bytes of an audio file."""
+  file = io.BytesIO()
+  soundfile.write(file, waveform, rate, format=kind, subtype=subtype)
+  return file.getvalue()
+
+
+def noise(*shape):
+  return np.random.default_rng(0).uniform(-0.5, 0.5, shape).astype(np.float32)
+
+
+@pytest.fixture
+def written(tmp_path):
+  """Writes bytes to a file with this name and returns its path."""
+
+  def write(data, name='x.wav'):
+    path = tmp_path / name
+    path.write_bytes(data)
+    return path
+
+  return write
+
+
+def rejected(source, **kwargs):
+  with pytest.raises(audio.AudioError) as error:
+    audio.decode(source, **kwargs)
+  return str(error.value)
+
+
+def test_mono_is_returned_as_it_was_written(written):
+  waveform = noise(1234)
+  path = written(encoded(waveform, subtype='FLOAT'))
+  result, rate = audio.decode(path)
+  assert rate == 16000
+  assert result.dtype == np.float32
+  np.testing.assert_array_equal(result, waveform)
+
+
+def test_sixteen_bits_are_scaled_to_one(written):
+  data = np.array([-(2**15), 0, 2**14, 2**15 - 1], np.int16)
+  result, _ = audio.decode(written(encoded(data)))
+  np.testing.assert_array_equal(result, [-1, 0, 0.5, 1 - 2**-15])
+
+
+@pytest.mark.parametrize('channels', [2, 3, 6])
+def test_channels_are_averaged(written, channels):
+  waveform = noise(500, channels)
+  result, _ = audio.decode(written(encoded(waveform, subtype='FLOAT')))
+  assert result.shape == (500,)
+  expected = waveform.astype(np.float64).mean(axis=1)
+  np.testing.assert_allclose(result, expected, atol=1e-7)
+
+
+@pytest.mark.parametrize('rate', [7350, 11025, 22051, 44100, 48000, 192000])
+def test_any_sample_rate_is_reported(written, rate):
+  result, found = audio.decode(written(encoded(noise(321), rate)))
+  assert (len(result), found) == (321, rate)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'subtype'),
+  [
+    ('WAV', 'PCM_U8'),
+    ('WAV', 'PCM_24'),
+    ('WAV', 'ULAW'),
+    ('WAVEX', 'PCM_16'),
+    ('RF64', 'PCM_16'),
+    ('AIFF', 'PCM_16'),
+    ('AU', 'PCM_16'),
+    ('NIST', 'PCM_16'),
+    ('FLAC', 'PCM_16'),
+    ('OGG', 'VORBIS'),
+    ('MP3', 'MPEG_LAYER_III'),
+  ],
+)
+def test_formats(kind, subtype):
+  waveform = np.sin(np.arange(8000) / 20).astype(np.float32) / 2
+  result, rate = audio.decode(encoded(waveform, 16000, kind, subtype))
+  assert rate == 16000
+  assert len(result) == 8000
+  np.testing.assert_allclose(result[1000:7000], waveform[1000:7000], atol=0.06)
+
+
+def test_bytes_open_files_and_paths_are_the_same(written):
+  data = encoded(noise(100))
+  path = written(data)
+  expected, _ = audio.decode(path)
+  with open(path, 'rb') as file:
+    for source in (str(path), data, file, io.BytesIO(data)):
+      np.testing.assert_array_equal(audio.decode(source)[0], expected)
+
+
+def test_a_missing_file(tmp_path):
+  path = tmp_path / 'gone.wav'
+  message = rejected(path)
+  assert message.startswith(f'{path}: no such file')
+  assert 'check the path' in message
+
+
+def test_a_folder(tmp_path):
+  assert f'{tmp_path}: cannot be read' in rejected(tmp_path)
+
+
+def test_an_empty_file(written):
+  path = written(b'')
+  assert f'{path}: the file is empty (0 bytes)' in rejected(path)
+
+
+def test_zero_length_audio(written):
+  path = written(encoded(np.zeros(0, np.float32)))
+  assert f'{path}: zero-length audio' in rejected(path)
+  assert '0 samples at 16000 Hz' in rejected(path)
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_samples_that_are_not_finite(written, bad):
+  waveform = noise(1000, 2)
+  waveform[[700, 710], 1] = bad
+  path = written(encoded(waveform, subtype='FLOAT'))
+  assert (
+    f'{path}: 2 of 1000 samples are not finite, the first is {bad} at sample '
+    '700'
+  ) in rejected(path)
+
+
+def test_text_that_is_called_wav(written):
+  path = written(b'This is a note, not a recording.\n')
+  message = rejected(path)
+  assert (
+    f"{path}: not readable as audio; the file begins with b'This" in message
+  )
+  assert 'convert it to WAV' in message
+
+
+def test_bytes_that_cannot_be_decoded(written):
+  data = bytearray(encoded(noise(20000), kind='FLAC'))
+  data[1000:] = np.random.default_rng(0).bytes(len(data) - 1000)
+  assert 'x.wav: ' in rejected(written(bytes(data)))
+  data = bytearray(encoded(noise(100)))
+  data[20:22] = struct.pack('<H', 0x7777)  # No such codec.
+  assert 'not readable as audio' in rejected(written(bytes(data)))
+
+
+@pytest.mark.parametrize('size', [1, 4, 11, 12, 20, 36, 43])
+def test_a_wav_cut_in_its_header(written, size):
+  path = written(encoded(noise(100))[:size])
+  message = rejected(path)
+  assert message.startswith(f'{path}: ')
+  assert 'truncated header' in message or 'not readable as audio' in message
+
+
+@pytest.mark.parametrize('removed', [1, 2, 1000, 199])
+def test_a_wav_shorter_than_its_header_promises(written, removed):
+  path = written(encoded(noise(1000))[:-removed])
+  assert (
+    f'{path}: truncated; the header promises 2000 bytes of audio, the file '
+    f'holds {2000 - removed}'
+  ) in rejected(path)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'subtype'),
+  [
+    ('RF64', 'PCM_16'),
+    ('AIFF', 'PCM_16'),
+    ('AU', 'PCM_16'),
+    ('NIST', 'PCM_16'),
+    ('FLAC', 'PCM_16'),
+    ('OGG', 'VORBIS'),
+    ('MP3', 'MPEG_LAYER_III'),
+  ],
+)
+@pytest.mark.filterwarnings('error')
+def test_other_formats_cut_in_the_middle(kind, subtype):
+  data = encoded(noise(40000), 16000, kind, subtype)
+  assert len(audio.decode(data)[0]) == 40000
+  for part in (0.9, 0.5, 0.1):
+    message = rejected(data[: int(len(data) * part)], name='a.bin')
+    assert message.startswith('a.bin: ')
+    assert 'truncated' in message or 'not readable' in message
+
+
+def test_chunks_before_and_after_the_audio_are_no_matter(written):
+  data = encoded(noise(500))
+  extra = b'LIST' + struct.pack('<I', 3) + b'abc\0'  # Padded to even.
+  middle = data[:36] + extra + data[36:] + extra
+  result, _ = audio.decode(written(middle))
+  assert len(result) == 500
+
+
+@pytest.mark.parametrize('size', [0xFFFFFFFF, 0x7FFFF000])
+def test_a_stream_that_could_not_know_its_length_is_accepted(written, size):
+  data = bytearray(encoded(noise(500)))
+  data[40:44] = struct.pack('<I', size)
+  result, _ = audio.decode(written(bytes(data)))
+  assert len(result) == 500

@@ -1,0 +1,328 @@
+"""`python -m data_prep` as its users meet it: help, messages, exit codes."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import wave
+
+import numpy as np
+import pytest
+
+from data_prep import __main__ as program
+from data_prep import corpora
+from data_prep.corpora import base
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def run(*arguments):
+  """Runs the program in this process; see `capsys` for what it said."""
+  return program.main(['data_prep', *map(str, arguments)])
+
+
+def write_wav(path, seconds=0.3, rate=16_000, channels=1):
+  """A short tone."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  time = np.arange(int(seconds * rate)) / rate
+  samples = (3000 * np.sin(2 * np.pi * 220 * time)).astype('<i2')
+  with wave.open(str(path), 'wb') as file:
+    file.setnchannels(channels)
+    file.setsampwidth(2)
+    file.setframerate(rate)
+    file.writeframes(np.repeat(samples, channels).tobytes())
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+  """A corpus of four files with names of EMODB, complete for this test."""
+  names = ('03a01Wa', '03a02Nc', '08a01Wa', '08b10Fd')
+  emodb = corpora.CORPORA['emodb']
+  small = {
+    'classes': {'angry': 2, 'happy': 1, 'neutral': 1},
+    'speakers': 2,
+    'expected': lambda: names,
+  }
+  spec = base.Corpus(**{**vars(emodb), **small, 'parse': lambda *a, **k: None})
+
+  def parse(audio_dir, *, on_error='raise'):
+    return base.collect(spec, audio_dir, corpora.emodb._read, on_error=on_error)
+
+  spec = base.Corpus(**{**vars(spec), 'parse': parse})
+  monkeypatch.setitem(corpora.CORPORA, 'emodb', spec)
+  for index, name in enumerate(names):
+    write_wav(tmp_path / 'audio' / f'{name}.wav', 0.2 + 0.1 * index)
+  return tmp_path / 'audio'
+
+
+def manifest_of(store):
+  with open(store / 'manifest.tsv', encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file, delimiter='\t'))
+
+
+def only(folder, pattern):
+  found = list(folder.glob(pattern))
+  assert len(found) == 1, found
+  return found[0]
+
+
+@pytest.mark.parametrize('arguments', [(), ('--help',), ('-h',)])
+def test_help_explains_everything(capsys, arguments):
+  assert run(*arguments) == 0
+  text = capsys.readouterr().out
+  for name, spec in corpora.CORPORA.items():
+    assert f'  {name:12}{spec.title}:' in text
+    assert spec.licence in text
+    assert f'{spec.signal_length:,}' in text
+  for word in (
+    'librosa22k',
+    'kaldi16k',
+    'wave16k',
+    'rejected.tsv',
+    'JAXSER_DATA_DIR',
+    'angry 127, boredom 81',
+    'path,',
+  ):
+    assert word in text
+  for flag in program.define_flags():
+    if flag != 'h':
+      assert f'--{flag}' in text
+  assert (
+    text.count('  python -m data_prep --corpus=') == 4
+  )  # Usage, 3 examples.
+  assert max(map(len, text.splitlines())) <= 90
+
+
+def test_help_needs_no_tensorflow():
+  """Nor does an error about the corpus: both should be quick."""
+  code = (
+    'import sys\n'
+    "for name in ('tensorflow', 'tensorflow_datasets', 'jax', 'librosa'):\n"
+    '  sys.modules[name] = None\n'
+    'from data_prep import __main__ as program\n'
+    "assert program.main(['x', '--help']) == 0\n"
+    "assert program.main(['x', '--corpus=emodb', '--audio_dir=/none']) == 2\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stderr.startswith('error: /none: there is no such folder')
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--corpse=emodb'], "Unknown command line flag 'corpse'"),
+    (['--audio_dir=x'], '--corpus is missing; choose one of demo, emodb'),
+    (['--corpus=emo'], '--corpus=emo: is unknown; choose one of demo'),
+    (['emodb'], "'emodb': is not a flag"),
+    (['--corpus=emodb'], '--audio_dir is missing: give the folder that holds'),
+    (['--corpus=emodb', '--features=mfcc'], 'librosa22k|kaldi16k|wave16k'),
+    (['--corpus=emodb', '--on_error=ignore'], '<raise|skip>'),
+    (['--corpus=emodb', '--num_workers=0'], 'num_workers'),
+    (['--corpus=emodb', '--signal_length=long'], "'long'"),
+    (
+      ['--corpus=emodb', '--signal_length=0'],
+      '--signal_length=0: must be a number of samples',
+    ),
+    (
+      ['--corpus=emodb', '--signal_length=9', '--features=wave16k'],
+      '--signal_length=9: goes with --features=librosa22k only',
+    ),
+    (
+      ['--corpus=emodb', '--audio_dir=x', '--rows=all'],
+      '--rows: is not an option of --corpus=emodb',
+    ),
+    (['--corpus=manifest'], 'give your table as --manifest=FILE.tsv'),
+    (
+      ['--corpus=manifest', '--manifest=x', '--vad_range=7,1'],
+      '--vad_range=7,1: must be the lowest and the highest value',
+    ),
+    (
+      ['--corpus=manifest', '--manifest=/none.tsv'],
+      '/none.tsv: there is no such file',
+    ),
+  ],
+)
+def test_mistakes_get_one_message_and_status_2(
+  capsys, tmp_path, arguments, message
+):
+  assert run(*arguments, f'--data_dir={tmp_path}') == 2
+  said = capsys.readouterr()
+  assert message in said.err
+  assert said.err.startswith('error: ')
+  assert 'Traceback' not in said.err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_the_wrong_corpus(capsys, tiny, tmp_path):
+  out = tmp_path / 'out'
+  assert run('--corpus=savee', f'--audio_dir={tiny}', f'--data_dir={out}') == 2
+  assert 'names of EMODB: try --corpus=emodb' in capsys.readouterr().err
+  assert not out.exists()
+
+
+def test_an_incomplete_corpus(capsys, tiny, tmp_path):
+  (tiny / '08b10Fd.wav').unlink()
+  arguments = ['--corpus=emodb', f'--audio_dir={tiny}']
+  arguments += [f'--data_dir={tmp_path / "out"}', '--signal_length=8000']
+  assert run(*arguments) == 2
+  error = capsys.readouterr().err
+  for text in ('3 of 4 utterances', 'class happy: 0 of 1', '    08b10Fd'):
+    assert text in error
+  assert not (tmp_path / 'out').exists()
+  assert run(*arguments, '--allow_incomplete') == 0
+  assert 'Not the published corpus' in capsys.readouterr().out
+
+
+def test_from_audio_to_store(capsys, tiny, tmp_path):
+  pytest.importorskip('tensorflow_datasets')
+  out = tmp_path / 'my stores'
+  arguments = ['--corpus=emodb', f'--audio_dir={tiny}', f'--data_dir={out}']
+  arguments += ['--signal_length=8000', '--num_workers=1']
+  assert run(*arguments) == 0
+  said = capsys.readouterr().out
+  store = only(out, 'emodb/librosa22k-*/1.0.0')
+  for text in (
+    f'EMODB: 4 utterances in {tiny}',
+    '3 classes: angry 2, happy 1, neutral 1',
+    '2 speakers: 03 2, 08 2',
+    str(store),
+    'python -m jaxser.main --config=configs/timnet.py:corpus=emodb '
+    f"'--config.data_dir={out}' --workdir=runs/emodb",
+  ):
+    assert text in said
+  rows = manifest_of(store)
+  assert [r['id'] for r in rows] == ['03a01Wa', '08a01Wa', '08b10Fd', '03a02Nc']
+  assert [r['path'] for r in rows][:2] == ['03a01Wa.wav', '08a01Wa.wav']
+  assert [float(r['duration']) for r in rows] == [0.2, 0.4, 0.5, 0.3]
+  info = json.loads((store / 'store.json').read_text('utf-8'))
+  assert info['classes'] == ['angry', 'happy', 'neutral']
+  assert info['parameters']['signal_length'] == 8000
+
+  # The second time there is nothing to do, and nothing changes.
+  before = {p: p.stat().st_mtime_ns for p in out.rglob('*.*')}
+  assert run(*arguments) == 0
+  assert 'nothing to do' in capsys.readouterr().out
+  assert {p: p.stat().st_mtime_ns for p in out.rglob('*.*')} == before
+
+  # Another length is another store.
+  assert run(*arguments, '--signal_length=9000') == 0
+  assert len(list(out.glob('emodb/librosa22k-*/1.0.0'))) == 2
+
+
+@pytest.mark.parametrize(
+  ('content', 'reason'),
+  [
+    (b'', 'empty'),
+    (b'ID3 ????', 'not readable'),
+    (None, 'truncated'),
+  ],
+)
+def test_unusable_audio(capsys, tiny, tmp_path, content, reason):
+  pytest.importorskip('tensorflow_datasets')
+  bad = tiny / '08a01Wa.wav'
+  bad.write_bytes(bad.read_bytes()[:2000] if content is None else content)
+  out = tmp_path / 'out'
+  arguments = ['--corpus=emodb', f'--audio_dir={tiny}', f'--data_dir={out}']
+  arguments += ['--signal_length=8000', '--num_workers=1']
+  assert run(*arguments) == 2
+  error = capsys.readouterr().err
+  assert str(bad) in error
+  assert reason in error
+  assert '--on_error=skip' in error
+  assert list(out.glob('emodb/*/1.0.0')) == []
+
+  (tiny / 'stray.wav').write_bytes(b'')
+  assert run(*arguments, '--on_error=skip') == 0
+  store = only(out, 'emodb/*/1.0.0')
+  with open(store / 'rejected.tsv', encoding='utf-8', newline='') as file:
+    rejected = list(csv.DictReader(file, delimiter='\t'))
+  assert [pathlib.Path(r['path']).name for r in rejected] == (
+    ['stray.wav', '08a01Wa.wav']
+  )
+  assert 'the name is not one of EMODB' in rejected[0]['reason']
+  assert len(manifest_of(store)) == 3
+
+
+def test_own_corpus_as_waveforms(capsys, tmp_path):
+  pytest.importorskip('tensorflow_datasets')
+  write_wav(tmp_path / 'a.wav', rate=44_100, channels=2)
+  write_wav(tmp_path / 'b.wav', rate=11_025)
+  (tmp_path / 'mine.tsv').write_text(
+    'path\tspeaker\tvalence\tarousal\tdominance\n'
+    'b.wav\tann\t1\t2\t3\na.wav\tbob\t7\t6.5\t5\n',
+    encoding='utf-8',
+  )
+  arguments = ['--corpus=manifest', f'--manifest={tmp_path / "mine.tsv"}']
+  arguments += ['--features=wave16k', f'--data_dir={tmp_path / "out"}']
+  arguments += ['--num_workers=1']
+  assert run(*arguments) == 2
+  assert '--vad_range=1,7' in capsys.readouterr().err
+  assert run(*arguments, '--vad_range=1,7') == 0
+  assert 'VAD on 1 to 7: 2 utterances' in capsys.readouterr().out
+  store = only(tmp_path / 'out', 'manifest/wave16k-*/1.0.0')
+  rows = manifest_of(store)
+  assert [(r['id'], r['arousal']) for r in rows] == [('b', '2.0'), ('a', '6.5')]
+  info = json.loads((store / 'store.json').read_text('utf-8'))
+  assert (info['classes'], info['vad_range']) == ([], [1.0, 7.0])
+
+
+def test_the_default_place(monkeypatch, capsys, tiny, tmp_path):
+  pytest.importorskip('tensorflow_datasets')
+  monkeypatch.setenv('JAXSER_DATA_DIR', str(tmp_path / 'place'))
+  assert (
+    run('--corpus=emodb', f'--audio_dir={tiny}', '--features=kaldi16k') == 0
+  )
+  said = capsys.readouterr().out
+  only(tmp_path / 'place', 'emodb/kaldi16k-*/1.0.0')
+  assert (
+    'python -m jaxser.main --config=configs/dsnet.py:corpus=emodb '
+    '--workdir=runs/emodb'
+  ) in said
+
+
+def test_ctrl_c(monkeypatch, capsys, tiny, tmp_path):
+  def interrupted(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(program.prepare.store, 'prepare', interrupted)
+  status = run(
+    '--corpus=emodb', f'--audio_dir={tiny}', f'--data_dir={tmp_path}'
+  )
+  assert status == 130
+  assert 'no store was written' in capsys.readouterr().err
+
+
+def test_a_place_that_is_a_file(capsys, tiny, tmp_path):
+  (tmp_path / 'file').write_bytes(b'')
+  status = run(
+    '--corpus=emodb', f'--audio_dir={tiny}', f'--data_dir={tmp_path}/file'
+  )
+  assert status == 2
+  assert str(tmp_path / 'file') in capsys.readouterr().err
+
+
+def test_demo_needs_no_audio(capsys, tmp_path):
+  pytest.importorskip('tensorflow_datasets')
+  done = subprocess.run(
+    [sys.executable, '-m', 'data_prep', '--corpus=demo', '--data_dir=out'],
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  store = only(tmp_path / 'out', 'demo/librosa22k-*/1.0.0')
+  assert len(manifest_of(store)) == 240
+  assert len(list((tmp_path / 'out' / 'demo' / 'audio').glob('*.wav'))) == 240
+  assert '--config=configs/timnet.py:corpus=demo' in done.stdout
+  assert 'Traceback' not in done.stderr

@@ -1,0 +1,224 @@
+"""The conventions against librosa, resampy, soxr and their own contracts."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from data_prep import audio, features, resample
+
+with warnings.catch_warnings():
+  warnings.simplefilter('ignore')
+  librosa = pytest.importorskip('librosa')
+  resampy = pytest.importorskip('resampy')
+
+
+def noise(samples):
+  return np.random.default_rng(samples).uniform(-1, 1, samples).astype('f')
+
+
+def reference_resample(waveform, rate):
+  """resampy with the filter that it had before 0.4, as librosa calls it."""
+  result = resampy.resample(
+    waveform,
+    rate,
+    22050,
+    filter='sinc_window',
+    num_zeros=64,
+    precision=9,
+    rolloff=0.9475937167399596,
+    window=lambda size: np.kaiser(size, 14.769656459379492),
+  )
+  length = int(np.ceil(len(waveform) * 22050 / rate))
+  return librosa.util.fix_length(result, size=length)
+
+
+@pytest.mark.parametrize(
+  'rate', [8000, 11025, 16000, 22049, 22051, 24000, 44100, 48000, 96000]
+)
+@pytest.mark.parametrize('seconds', [0.05, 0.7])
+def test_kaiser_best_is_resampy(rate, seconds):
+  waveform = noise(int(rate * seconds) + 1)
+  result = resample.resample_kaiser_best_v03(waveform, rate)
+  expected = reference_resample(waveform, rate)
+  assert result.dtype == np.float32
+  assert result.shape == expected.shape
+  # The same sums in the same order: a unit in the last place at most.
+  np.testing.assert_allclose(result, expected, rtol=0, atol=1.2e-7)
+
+
+@pytest.mark.parametrize('samples', [1, 2, 3, 100])
+def test_kaiser_best_of_very_short_audio(samples):
+  result = resample.resample_kaiser_best_v03(noise(samples), 48000)
+  assert result.shape == (-(-samples * 22050 // 48000),)
+  assert np.isfinite(result).all()
+
+
+def test_equal_rates_copy():
+  waveform = noise(100)
+  for function, rate in (
+    (resample.resample_kaiser_best_v03, 22050),
+    (resample.resample_soxr_hq, 16000),
+  ):
+    result = function(waveform, rate)
+    np.testing.assert_array_equal(result, waveform)
+    assert not np.shares_memory(result, waveform)
+
+
+@pytest.mark.parametrize('rate', [8000, 22050, 44100, 48000])
+def test_soxr_is_librosas_default(rate):
+  waveform = noise(rate // 3)
+  result = resample.resample_soxr_hq(waveform, rate)
+  expected = librosa.resample(waveform, orig_sr=rate, target_sr=16000)
+  np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize('samples', [5000, 40000, 40001, 100000])
+def test_log_mel_is_librosas(samples):
+  waveform = noise(samples) * np.hanning(samples).astype(np.float32)
+  result = features.Librosa22k(40000)(waveform, 22050)
+  fitted = features.fit_centre(waveform, 40000)
+  expected = librosa.power_to_db(
+    librosa.feature.melspectrogram(y=fitted, sr=22050)
+  ).T
+  assert result.dtype == np.float32
+  assert result.shape == (79, 128)
+  np.testing.assert_allclose(result, expected, rtol=0, atol=2e-4)
+
+
+def test_fit_centre_pads_the_odd_sample_on_the_right():
+  x = np.arange(1, 6)
+  np.testing.assert_array_equal(features.fit_centre(x, 8), [0, *x, 0, 0])
+  np.testing.assert_array_equal(features.fit_centre(x, 2), [2, 3])
+  np.testing.assert_array_equal(features.fit_centre(x, 5), x)
+
+
+def test_silence_and_dynamic_range():
+  silent = features.Librosa22k(3000)(np.zeros(2000, np.float32), 16000)
+  np.testing.assert_array_equal(silent, -100)
+  loud = features.Librosa22k(60000)(noise(5000), 22050)
+  assert loud.max() - loud.min() == pytest.approx(80, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('length', 'frames'),
+  [(88000, 172), (96000, 188), (310000, 606), (110000, 215), (130000, 254)],
+)
+def test_frames_of_the_corpora(length, frames):
+  assert features.Librosa22k(length).shape(69664, 16000) == (frames, 128)
+
+
+@pytest.mark.parametrize('rate', [16000, 22050, 44100])
+@pytest.mark.parametrize('name', features.CONVENTIONS)
+def test_shape_tells_the_shape(name, rate):
+  parameters = {'signal_length': 20000} if name == 'librosa22k' else {}
+  convention = features.by_name(name, **parameters)
+  for samples in (700, 3217, 30000):
+    samples = samples * rate // 16000
+    result = convention(noise(samples), rate)
+    assert result.shape == convention.shape(samples, rate)
+    assert result.dtype == np.float32
+    assert np.isfinite(result).all()
+  assert (
+    convention.shape(69664)[0]
+    == {
+      'librosa22k': 40,
+      'kaldi16k': 432,
+      'wave16k': 69664,
+    }[name]
+  )
+
+
+def test_kaldi_is_a_power_spectrum_of_the_scaled_waveform():
+  """Ten times the amplitude is 2 ln 10 more, as energy is."""
+  waveform = noise(8000) / 20
+  quiet, loud = (
+    features.Kaldi16k()(scale * waveform, 16000) for scale in (1, 10)
+  )
+  np.testing.assert_allclose(loud - quiet, 2 * np.log(10), atol=2e-3)
+  # White noise of this variance, through a 640-sample Hamming window.
+  assert quiet.mean() > 10
+
+
+def test_kaldi_needs_one_frame():
+  waveform = noise(639)
+  with pytest.raises(
+    audio.AudioError, match=r'lasts 39\.9 ms, less than one frame of 40 ms'
+  ):
+    features.Kaldi16k()(waveform, 16000)
+  assert features.Kaldi16k()(noise(640), 16000).shape == (1, 80)
+
+
+def test_wave_keeps_the_samples():
+  waveform = noise(500)
+  np.testing.assert_array_equal(features.Wave16k()(waveform, 16000), waveform)
+
+
+@pytest.mark.parametrize('shape', [(0,), (2, 100)])
+@pytest.mark.parametrize('name', features.CONVENTIONS)
+def test_other_shapes_are_errors(name, shape):
+  parameters = {'signal_length': 100} if name == 'librosa22k' else {}
+  with pytest.raises(audio.AudioError, match='needs a mono waveform'):
+    features.by_name(name, **parameters)(np.zeros(shape, np.float32), 16000)
+
+
+def test_wrong_names_and_values_list_the_right_ones():
+  with pytest.raises(
+    ValueError, match="'mfcc'; valid are librosa22k, kaldi16k"
+  ):
+    features.by_name('mfcc')
+  with pytest.raises(
+    ValueError, match='wave16k has no parameter hop; valid are'
+  ):
+    features.by_name('wave16k', hop=3)
+  with pytest.raises(
+    ValueError, match='librosa22k needs a value for signal_len'
+  ):
+    features.by_name('librosa22k')
+  for value in (0, -1, 1.5, True, None):
+    with pytest.raises(
+      ValueError, match='signal_length must be a whole number'
+    ):
+      features.Librosa22k(value)
+
+
+def test_parameters_name_everything_that_the_numbers_depend_on():
+  assert features.Librosa22k(96000).parameters() == {
+    'sample_rate': 22050,
+    'signal_length': 96000,
+    'fft_length': 2048,
+    'hop_length': 512,
+    'floor': 1e-10,
+    'range_db': 80.0,
+    'bins': 128,
+    'resampler': 'kaiser_best_v03',
+    'num_zeros': 64,
+    'precision': 9,
+    'rolloff': 0.9475937167399596,
+    'beta': 14.769656459379492,
+  }
+  assert features.Kaldi16k().parameters()['resampler'] == 'soxr_hq'
+  assert features.Wave16k().parameters() == {
+    'sample_rate': 16000,
+    'resampler': 'soxr_hq',
+  }
+
+
+def test_extraction_imports_neither_tensorflow_nor_jax():
+  code = (
+    'import sys, numpy\n'
+    'from data_prep import workers, features\n'
+    'wave = numpy.ones(4000, "f")\n'
+    'features.Kaldi16k()(wave, 8000)\n'
+    'features.Wave16k()(wave, 8000)\n'
+    'assert "librosa" not in sys.modules  # Takes seconds to import.\n'
+    'features.Librosa22k(9000)(wave, 8000)\n'
+    'heavy = {"tensorflow", "tensorflow_datasets", "jax"}\n'
+    'print(sorted(heavy & set(sys.modules)))\n'
+  )
+  result = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert result.stdout.strip() == '[]'

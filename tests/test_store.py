@@ -1,0 +1,571 @@
+"""The store: TFDS reads it, it is whole or absent, and never stale."""
+
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import audio, build, corpora, features, store
+from data_prep import manifest as manifest_lib
+
+SPEC = dataclasses.replace(
+  corpora.CORPORA['emodb'],
+  name='toy',
+  title='A toy',
+  citation='@misc{toy, title={A toy}}',
+  licence='CC0 1.0',
+  homepage='https://example.org/toy',
+)
+# Published order is not the alphabetical order of the ids.
+IDS = ('b10', 'b2', 'z1', 'a1', 'c7', 'a0')
+
+
+def make_manifest(root):
+  """Six utterances of three classes, by two speakers, partly with VAD."""
+  root.mkdir(parents=True, exist_ok=True)
+  rows = []
+  for number, name in enumerate(IDS):
+    path = root / f'{name}.wav'
+    rng = np.random.default_rng(number)
+    waveform = 0.1 * number + rng.normal(0, 0.1, 3000 + 500 * number)
+    soundfile.write(path, np.clip(waveform, -1, 1), 16000)
+    rows.append(
+      manifest_lib.Utterance(
+        id=name,
+        path=path,
+        label=('angry', 'happy', 'sad')[number // 2],
+        speaker=f's{number % 2}',
+        gender='female' if number % 2 else '',
+        text='größer',
+        split='test' if number == 5 else 'train',
+        valence=1.5 if number else None,
+        arousal=4.0 if number else None,
+        dominance=7.0 if number else None,
+      )
+    )
+  return manifest_lib.Manifest(
+    corpus='toy',
+    classes=('angry', 'happy', 'sad'),
+    vad_range=(1.0, 7.0),
+    utterances=tuple(rows),
+    root=root,
+  )
+
+
+@pytest.fixture
+def manifest(tmp_path):
+  return make_manifest(tmp_path / 'audio')
+
+
+@pytest.fixture
+def prepare(tmp_path, manifest):
+  """Prepares the toy corpus below tmp_path/data."""
+
+  def call(chosen=None, convention=None, **kwargs):
+    kwargs = {'progress': False, 'num_workers': 1, **kwargs}
+    return store.prepare(
+      chosen or manifest,
+      SPEC,
+      features=convention or features.Librosa22k(6000),
+      data_dir=tmp_path / 'data',
+      **kwargs,
+    )
+
+  return call
+
+
+def read_with_tfds(path):
+  import tensorflow_datasets as tfds
+
+  builder = tfds.builder_from_directory(str(path))
+  return builder.info, list(builder.as_dataset(split='all').as_numpy_iterator())
+
+
+def rows_of(path):
+  with open(path, encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file, delimiter='\t'))
+
+
+def below(folder):
+  """All names below a folder, hidden ones too."""
+  return sorted(
+    str(path.relative_to(folder)) for path in pathlib.Path(folder).rglob('*')
+  )
+
+
+def test_tfds_reads_it_back(prepare, manifest):
+  path = prepare()
+  info, examples = read_with_tfds(path)
+  assert info.full_name == f'toy/{path.parent.name}/1.0.0'
+  assert info.description == (
+    'A toy: librosa22k features of 6 utterances, in published order.'
+  )
+  assert info.citation == '@misc{toy, title={A toy}}'
+  assert info.redistribution_info.license == 'CC0 1.0'
+  assert info.homepage == 'https://example.org/toy'
+  assert info.supervised_keys == ('features', 'label')
+  assert info.splits['utterances'].num_examples == 6
+  assert info.features['label'].names == ['angry', 'happy', 'sad']
+  assert info.features['features'].shape == (None, 128)
+  assert [e['id'].decode() for e in examples] == list(IDS)
+  for utterance, example in zip(manifest.utterances, examples, strict=True):
+    waveform, rate = audio.decode(utterance.path)
+    np.testing.assert_array_equal(
+      example['features'], features.Librosa22k(6000)(waveform, rate)
+    )
+    assert info.features['label'].int2str(example['label']) == utterance.label
+    for name in ('speaker', 'gender', 'text', 'split'):
+      assert example[name].decode() == getattr(utterance, name)
+    assert example['duration'] == np.float32(len(waveform) / rate)
+  assert np.isnan(examples[0]['vad']).all()
+  np.testing.assert_array_equal(examples[1]['vad'], [1.5, 4, 7])
+
+
+def test_tfds_load_finds_it_by_name(prepare, tmp_path):
+  import tensorflow_datasets as tfds
+
+  path = prepare()
+  dataset = tfds.load(
+    f'toy/{path.parent.name}', data_dir=tmp_path / 'data', split='utterances'
+  )
+  assert len(dataset) == 6
+
+
+def test_records_are_those_that_tfds_would_write(prepare):
+  """The short cut for the features changes no byte of the meaning."""
+  import tensorflow as tf
+  import tensorflow_datasets as tfds
+
+  path = prepare()
+  (shard,) = path.glob('*.tfrecord-*')
+  spec = tfds.builder_from_directory(str(path)).info.features
+  records = list(tf.data.TFRecordDataset(str(shard)).as_numpy_iterator())
+  assert len(records) == 6
+  for ours in records[1:]:  # The first has NaN, which equals nothing.
+    example = spec.deserialize_example_np(ours)
+    theirs = spec.serialize_example(example)
+    parse = tf.train.Example.FromString
+    assert parse(ours) == parse(theirs)
+
+
+def test_order_over_shards_and_processes(
+  prepare, manifest, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(build, '_SHARD_BYTES', 10_000)
+  many = dataclasses.replace(
+    manifest,
+    utterances=tuple(
+      dataclasses.replace(utterance, id=f'{utterance.id}-{copy}')
+      for copy in (3, 1, 2)
+      for utterance in manifest.utterances
+    ),
+  )
+  path = prepare(many, num_workers=3)
+  info, examples = read_with_tfds(path)
+  shards = sorted(p.name for p in path.glob('*.tfrecord-*'))
+  assert len(shards) == 9
+  assert shards[8] == 'toy-utterances.tfrecord-00008-of-00009'
+  assert info.splits['utterances'].shard_lengths == [2] * 9
+  expected = [utterance.id for utterance in many.utterances]
+  assert [e['id'].decode() for e in examples] == expected
+  assert [row['id'] for row in rows_of(path / 'manifest.tsv')] == expected
+  # However many processes: the same bytes.
+  before = [(path / name).read_bytes() for name in shards]
+  assert prepare(many, num_workers=1, overwrite=True) == path
+  assert [(path / name).read_bytes() for name in shards] == before
+
+
+def test_store_json_and_manifest(prepare, manifest):
+  path = prepare()
+  info = json.loads((path / 'store.json').read_text('utf-8'))
+  (shard,) = path.glob('*.tfrecord-*')
+  convention = features.Librosa22k(6000)
+  seconds = sum(3000 + 500 * number for number in range(6)) / 16000
+  assert info.pop('total_duration') == pytest.approx(seconds)
+  assert (
+    info.pop('shards')[0].items()
+    >= {
+      'name': shard.name,
+      'examples': 6,
+      'file_bytes': shard.stat().st_size,
+    }.items()
+  )
+  assert info == {
+    'corpus': 'toy',
+    'features': 'librosa22k',
+    'feature_version': features.VERSION,
+    'parameters': convention.parameters(),
+    'fingerprint': path.parent.name.removeprefix('librosa22k-'),
+    'feature_bins': 128,
+    'frames_per_second': 22050 / 512,
+    'max_length': 12,
+    'classes': ['angry', 'happy', 'sad'],
+    'vad_range': [1.0, 7.0],
+    'count': 6,
+    'rejected': 0,
+    'statistics': None,
+    'statistics_by_split': None,
+  }
+  rows = rows_of(path / 'manifest.tsv')
+  assert rows[1]['path'] == 'b2.wav'
+  assert float(rows[1]['duration']) == 3500 / 16000
+  assert (rows[0]['valence'], rows[1]['valence']) == ('', '1.5')
+  again = manifest_lib.read_manifest(
+    path / 'manifest.tsv', root=manifest.root, corpus='toy', vad_range=(1, 7)
+  )
+  assert again.utterances == manifest.utterances
+  assert not (path / 'rejected.tsv').exists()
+
+
+def test_wave_statistics_are_those_of_all_samples(prepare, manifest):
+  path = prepare(convention=features.Wave16k())
+  info = json.loads((path / 'store.json').read_text('utf-8'))
+  waves = [
+    audio.decode(u.path)[0].astype(np.float64) for u in manifest.utterances
+  ]
+  for statistics, chosen in (
+    (info['statistics'], waves),
+    (info['statistics_by_split']['train'], waves[:5]),
+    (info['statistics_by_split']['test'], waves[5:]),
+  ):
+    samples = np.concatenate(chosen)
+    assert statistics['samples'] == len(samples)
+    assert statistics['mean'] == pytest.approx(samples.mean(), rel=1e-12)
+    assert statistics['std'] == pytest.approx(samples.std(), rel=1e-12)
+  assert info['feature_bins'] is None
+  assert info['max_length'] == 5500
+  _, examples = read_with_tfds(path)
+  np.testing.assert_array_equal(examples[4]['features'], waves[4])
+
+
+def test_a_corpus_without_classes(prepare, manifest):
+  bare = dataclasses.replace(
+    manifest,
+    classes=(),
+    utterances=tuple(
+      dataclasses.replace(u, label='') for u in manifest.utterances
+    ),
+  )
+  _, examples = read_with_tfds(prepare(bare))
+  assert [example['label'] for example in examples] == [-1] * 6
+
+
+def test_the_same_call_twice_does_nothing_and_says_so(prepare):
+  path = prepare()
+  before = {p: p.stat().st_mtime_ns for p in path.rglob('*')}
+  lines = []
+  assert prepare(progress=lines.append) == path
+  assert lines == [f'{path} is already prepared; nothing to do.']
+  assert {p: p.stat().st_mtime_ns for p in path.rglob('*')} == before
+
+
+def test_whatever_changes_makes_another_store(prepare, manifest):
+  paths = [prepare()]
+  paths.append(prepare(convention=features.Librosa22k(6001)))
+  paths.append(prepare(convention=features.Librosa22k(6000, range_db=60.0)))
+  paths.append(prepare(convention=features.Wave16k()))
+  first, *others = manifest.utterances
+  for change in ({'label': 'sad'}, {'speaker': 's1'}, {'valence': 2.0}):
+    changed = (dataclasses.replace(first, **change), *others)
+    paths.append(prepare(dataclasses.replace(manifest, utterances=changed)))
+  reordered = (*others, first)
+  paths.append(prepare(dataclasses.replace(manifest, utterances=reordered)))
+  os.utime(first.path, ns=(0, 0))
+  paths.append(prepare())
+  with open(first.path, 'ab') as file:
+    file.write(b'LIST\0\0\0\0')
+  os.utime(first.path, ns=(0, 0))
+  paths.append(prepare())
+  assert len(set(paths)) == len(paths)
+  assert all(path.is_dir() for path in paths)
+
+
+def test_a_corpus_that_was_moved_keeps_its_store(prepare, manifest, tmp_path):
+  path = prepare()
+  shutil.copytree(manifest.root, tmp_path / 'elsewhere')  # Keeps times.
+  moved = dataclasses.replace(
+    manifest,
+    root=tmp_path / 'elsewhere',
+    utterances=tuple(
+      dataclasses.replace(u, path=tmp_path / 'elsewhere' / u.path.name)
+      for u in manifest.utterances
+    ),
+  )
+  assert prepare(moved) == path
+
+
+def test_overwrite_makes_it_again_and_removes_its_twins(
+  prepare, manifest, tmp_path
+):
+  first = prepare()
+  other = prepare(convention=features.Librosa22k(7000))
+  os.utime(manifest.utterances[0].path, ns=(0, 0))
+  lines = []
+  second = prepare(progress=lines.append)
+  assert second != first
+  assert '--overwrite removes them' in lines[-1]
+  assert str(first) in lines[-1]
+  assert str(other) not in lines[-1]
+  with pytest.raises(store.StoreError, match='2 stores of toy have librosa22k'):
+    store.find_store(tmp_path / 'data', 'toy', 'librosa22k', signal_length=6000)
+  inode = second.stat().st_ino
+  assert prepare(overwrite=True) == second
+  assert second.stat().st_ino != inode
+  assert sorted(
+    p.name for p in (tmp_path / 'data' / 'toy').iterdir()
+  ) == sorted([second.parent.name, other.parent.name])
+
+
+def test_an_unusable_file_stops_it_and_leaves_nothing(
+  prepare, manifest, tmp_path
+):
+  bad = manifest.utterances[4].path
+  bad.write_bytes(bad.read_bytes()[:-10])
+  for num_workers in (1, 2):
+    with pytest.raises(audio.AudioError) as error:
+      prepare(num_workers=num_workers)
+    assert f'{bad}: truncated; the header promises' in str(error.value)
+    assert 'Nothing was written. --on_error=skip' in str(error.value)
+    assert below(tmp_path / 'data') == ['toy']
+
+
+def test_skip_lists_what_is_left_out(prepare, manifest):
+  bad = manifest.utterances[2].path
+  bad.write_text('no\taudio')
+  rejected = manifest_lib.Rejected(pathlib.Path('x/noise.wav'), 'its name')
+  lines = []
+  path = prepare(
+    dataclasses.replace(manifest, rejected=(rejected,)),
+    on_error='skip',
+    progress=lines.append,
+  )
+  rows = rows_of(path / 'rejected.tsv')
+  assert rows[0] == {'id': '', 'path': 'x/noise.wav', 'reason': 'its name'}
+  assert (rows[1]['id'], rows[1]['path']) == ('z1', str(bad))
+  assert 'not readable as audio' in rows[1]['reason']
+  assert len(rows) == 2
+  assert (
+    f'2 files were left out; {path / "rejected.tsv"} lists them' in lines[1]
+  )
+  info = json.loads((path / 'store.json').read_text('utf-8'))
+  assert (info['count'], info['rejected']) == (5, 2)
+  assert info['classes'] == ['angry', 'happy', 'sad']
+  _, examples = read_with_tfds(path)
+  kept = ['b10', 'b2', 'a1', 'c7', 'a0']
+  assert [e['id'].decode() for e in examples] == kept
+  assert [row['id'] for row in rows_of(path / 'manifest.tsv')] == kept
+
+
+def test_no_usable_file_is_an_error_even_when_skipping(
+  prepare, manifest, tmp_path
+):
+  for utterance in manifest.utterances:
+    utterance.path.write_bytes(b'')
+  with pytest.raises(
+    audio.AudioError, match='none of the 6 files of toy is us'
+  ):
+    prepare(on_error='skip')
+  assert below(tmp_path / 'data') == ['toy']
+
+
+def test_a_file_that_vanished_is_named(prepare, manifest):
+  manifest.utterances[1].path.unlink()
+  with pytest.raises(audio.AudioError, match=r'b2\.wav: no such file'):
+    prepare()
+
+
+def in_another_process(tmp_path, before, num_workers=1):
+  """Prepares the toy corpus in a fresh Python, after some other statements."""
+  code = f"""
+  import os, pathlib, sys
+  from data_prep import features, records, store
+  from tests import test_store
+  manifest = test_store.make_manifest(pathlib.Path({str(tmp_path)!r}, 'audio'))
+  for utterance in manifest.utterances:
+    os.utime(utterance.path, ns=(0, 0))
+  {textwrap.indent(textwrap.dedent(before), '  ').strip()}
+  print(store.prepare(
+    manifest,
+    test_store.SPEC,
+    features=features.Librosa22k(6000),
+    data_dir=pathlib.Path({str(tmp_path)!r}, 'data'),
+    num_workers={num_workers},
+  ))
+  assert not {{'tensorflow', 'jax'}} & set(sys.modules)
+  """
+  return subprocess.run(
+    [sys.executable, '-c', textwrap.dedent(code)],
+    cwd=pathlib.Path(__file__).parents[1],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+def test_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path):
+  kill = """
+  write = records.Writer.write
+  def write_or_die(self, example):
+    write(self, example)
+    if example['id'] == 'a1':
+      self._file.flush()
+      os.kill(os.getpid(), 9)
+  records.Writer.write = write_or_die
+  """
+  data = tmp_path / 'data'
+  result = in_another_process(tmp_path, kill, num_workers=2)
+  assert result.returncode == -9
+  (left,) = data.glob('toy/.librosa22k-*.tmp/1.0.0/shard-0')
+  assert left.stat().st_size > 10_000
+  assert not list(data.glob('toy/[!.]*'))
+  with pytest.raises(store.StoreError, match='There is none yet'):
+    store.find_store(data, 'toy', 'librosa22k')
+
+  # The lock that it held went with it; so does what it left.
+  result = in_another_process(tmp_path, '')
+  assert result.returncode == 0, result.stderr
+  path = pathlib.Path(result.stdout.strip())
+  assert path == store.find_store(data, 'toy', 'librosa22k')
+  assert [p.name for p in (data / 'toy').iterdir()] == [path.parent.name]
+  assert len(read_with_tfds(path)[1]) == 6
+  # No terminal: plain lines.
+  assert 'toy: 6 of 6 files' in result.stderr
+  assert '\r' not in result.stderr
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path):
+  limit = """
+  import resource
+  # The limit of a file's size stands in for that of a disk.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+  """
+  result = in_another_process(tmp_path, limit)
+  assert result.returncode == 1
+  assert 'StoreError: cannot write' in result.stderr
+  assert 'File too large; nothing was left behind. Make room' in result.stderr
+  assert below(tmp_path / 'data') == ['toy']
+
+
+def test_a_folder_that_cannot_be_made(prepare, tmp_path):
+  (tmp_path / 'data').write_text('a file')
+  with pytest.raises(
+    store.StoreError, match='data/toy: Not a directory; nothi'
+  ):
+    prepare()
+
+
+def test_two_at_a_time_make_one(prepare, monkeypatch):
+  builds, lines = [], []
+  both = threading.Barrier(2, timeout=60)
+  original = build.build
+
+  def counted(*args, **kwargs):
+    builds.append(1)
+    # Until the other one has found the lock taken.
+    assert waiting.wait(60)
+    return original(*args, **kwargs)
+
+  waiting = threading.Event()
+
+  def report(line):
+    lines.append(line)
+    if line.startswith('waiting for another process'):
+      waiting.set()
+
+  def run():
+    both.wait()
+    prepare(progress=report)
+
+  monkeypatch.setattr(build, 'build', counted)
+  threads = [threading.Thread(target=run) for _ in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join(60)
+  assert len(builds) == 1
+  assert sum('is already prepared' in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (lambda path: (path / 'store.json').unlink(), 'it has no store.json'),
+    (
+      lambda path: (path / 'store.json').write_text('{'),
+      r'its store\.json is damaged',
+    ),
+    (lambda path: (path / 'features.json').unlink(), 'it has no features.json'),
+    (lambda path: shard_of(path).unlink(), 'it has no toy-utterances'),
+    (
+      lambda path: os.truncate(shard_of(path), 100),
+      'has 100 bytes and should have',
+    ),
+    (lambda path: shutil.rmtree(path), 'it has no store.json'),
+  ],
+)
+def test_a_damaged_store_is_told_and_made_again(prepare, damage, message):
+  path = prepare()
+  damage(path)
+  with pytest.raises(store.StoreError, match=message) as error:
+    prepare()
+  assert 'Make it again with --overwrite' in str(error.value)
+  prepare(overwrite=True)
+  assert len(read_with_tfds(path)[1]) == 6
+  prepare()
+
+
+def shard_of(path):
+  (shard,) = path.glob('*.tfrecord-*')
+  return shard
+
+
+def test_find_store(prepare, tmp_path):
+  data = tmp_path / 'data'
+  short = prepare()
+  long = prepare(convention=features.Librosa22k(7000))
+  find = store.find_store
+  assert find(data, 'toy', 'librosa22k', signal_length=6000) == short
+  assert find(
+    data, 'toy', 'librosa22k', signal_length=7000, hop_length=512
+  ) == (long)
+  with pytest.raises(store.StoreError) as error:
+    find(data, 'toy', 'librosa22k')
+  assert '2 stores of toy have librosa22k' in str(error.value)
+  assert f'{short}  (librosa22k, signal_length=6000, 6 utter' in str(
+    error.value
+  )
+  with pytest.raises(store.StoreError) as error:
+    find(data, 'toy', 'librosa22k', signal_length=8000)
+  assert 'no store of toy with librosa22k, signal_length=8000' in str(
+    error.value
+  )
+  assert str(short) in str(error.value)
+  assert str(long) in str(error.value)
+  assert (
+    '`python -m data_prep --corpus=toy --audio_dir=DIR --features=librosa22k '
+    f'--signal_length=8000 --data_dir={data}`'
+  ) in str(error.value)
+  with pytest.raises(store.StoreError, match='There is none yet'):
+    find(data, 'ravdess', 'librosa22k')
+  (long / 'store.json').write_text('[]')
+  with pytest.raises(store.StoreError, match=r'is damaged .*; delete'):
+    find(data, 'toy', 'librosa22k', signal_length=6000)
+
+
+def test_wrong_arguments(prepare, manifest):
+  with pytest.raises(ValueError, match="on_error is 'ignore'; it must be 'rai"):
+    prepare(on_error='ignore')
+  with pytest.raises(
+    ValueError, match="'My corpus' is not a name for a corpus"
+  ):
+    prepare(dataclasses.replace(manifest, corpus='My corpus'))
