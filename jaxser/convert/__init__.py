@@ -1,0 +1,27 @@
+"""Checkpoints of others, read without executing them.
+
+`load` finds the reader by the system; readers themselves are importable on
+their own and need only what their format needs (h5py, safetensors, PyTorch).
+"""
+
+import importlib
+import os
+from typing import Any
+
+from jaxser.convert.errors import ConvertError
+from jaxser.systems.base import System
+
+__all__ = ['ConvertError', 'load']
+
+# Module of the system -> module that reads its authors' files.
+_READERS = {'jaxser.systems.timnet': 'jaxser.convert.keras_timnet'}
+
+
+def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
+  """(params, model_state) of every model in a file, in fold order.
+
+  Raises:
+    ConvertError: if the file is missing, of another format, or does not fit.
+  """
+  reader = importlib.import_module(_READERS[type(system).__module__])
+  return reader.load(path, system)

@@ -1,0 +1,160 @@
+"""TIM-Net against values of the authors' network (goldens/README.md)."""
+
+import functools
+import json
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxser.convert import keras_timnet
+from jaxser.systems import timnet
+from tests import shared
+
+SYSTEM = timnet.TimNet(num_classes=7, dropout=0.0)
+STEPS = 3
+
+
+def tensor(name, shape):
+  """The recipe of the goldens: a tensor's values follow from its name."""
+  rng = np.random.default_rng(zlib.crc32(name.encode()))
+  last = name.rsplit('.', 1)[-1]
+  if last == 'kernel':
+    fan_in = np.prod(shape[:-1])
+    value = rng.standard_normal(shape) / np.sqrt(fan_in)
+  elif last == 'gamma':
+    value = 1 + 0.1 * rng.standard_normal(shape)
+  elif last == 'moving_variance':
+    value = 0.5 + rng.random(shape)
+  elif last in ('bias', 'beta', 'moving_mean'):
+    value = 0.1 * rng.standard_normal(shape)
+  else:
+    value = rng.standard_normal(shape)
+  return value.astype(np.float32)
+
+
+@functools.cache
+def golden():
+  values = np.load(shared.require('goldens/timnet.npz'), allow_pickle=False)
+  shapes = json.loads(shared.require('goldens/timnet_tensors.json').read_text())
+  named = {name: tensor(name, shape) for name, shape in shapes.items()}
+  params, state = keras_timnet.from_named(named, SYSTEM)
+  return dict(values), params, state
+
+
+def inputs():
+  x = jnp.asarray(tensor('timnet.x', (5, 188, 39)))
+  return x, jnp.arange(5), jnp.ones(5)
+
+
+@functools.cache
+def trained():
+  """Losses, probabilities, gradients of step 0, and the end of three steps."""
+  values, params, state = golden()
+  x, rows, mask = inputs()
+  optimizer = optax.adam(1e-3, 0.93, 0.98, 1e-8)
+
+  def loss(params, state):
+    (logits, _), new = SYSTEM.network().apply(
+      {'params': params, **state},
+      x,
+      rows,
+      mask,
+      train=True,
+      mutable=['batch_stats'],
+    )
+    errors = -jnp.sum(values['smoothed'] * jax.nn.log_softmax(logits), -1)
+    return jnp.mean(errors), (dict(new), jax.nn.softmax(logits))
+
+  @jax.jit
+  def step(params, state, opt_state):
+    (value, (state, probs)), grads = jax.value_and_grad(loss, has_aux=True)(
+      params, state
+    )
+    updates, opt_state = optimizer.update(grads, opt_state)
+    params = optax.apply_updates(params, updates)
+    return params, state, opt_state, value, probs, grads
+
+  opt_state, losses, first = optimizer.init(params), [], None
+  for _ in range(STEPS):
+    params, state, opt_state, value, probs, grads = step(
+      params, state, opt_state
+    )
+    losses.append(float(value))
+    first = first or (probs, grads)
+  return losses, first, params, state
+
+
+def test_parameter_count_is_the_papers():
+  _, params, state = golden()
+  count = sum(x.size for x in jax.tree.leaves(params))
+  statistics = sum(x.size for x in jax.tree.leaves(state))
+  assert count == 104_496
+  assert count + statistics == 106_992
+
+
+def test_forward_in_evaluation_mode():
+  values, params, state = golden()
+  x, rows, mask = inputs()
+  logits, out = SYSTEM.network().apply(
+    {'params': params, **state}, x, rows, mask, train=False
+  )
+  for found, name in (
+    (out['multi_scale'], 'multi_scale'),
+    (out['fused'], 'fused'),
+    (jax.nn.softmax(logits), 'probs'),
+  ):
+    scale = np.abs(values[name]).max()
+    np.testing.assert_allclose(
+      found, values[name], rtol=1e-5, atol=1e-5 * scale, err_msg=name
+    )
+
+
+def test_labels_are_smoothed_as_published():
+  values, _, _ = golden()
+  found = timnet.smoothed(jnp.asarray(values['labels']), 7, 0.1)
+  np.testing.assert_allclose(found, values['smoothed'], rtol=1e-6)
+
+
+def test_losses_and_probabilities_of_three_steps():
+  values, _, _ = golden()
+  losses, (probs, _), _, _ = trained()
+  np.testing.assert_allclose(losses, values['train.losses'], rtol=1e-5)
+  np.testing.assert_allclose(probs, values['train0.probs'], rtol=1e-4)
+
+
+def test_every_gradient_norm_of_the_first_step():
+  values, _, _ = golden()
+  _, (_, grads), _, _ = trained()
+  norms = {
+    name: float(np.linalg.norm(np.asarray(value)))
+    for name, value in keras_timnet.to_named(grads).items()
+  }
+  wanted = {k[10:]: v for k, v in values.items() if k.startswith('grad_norm.')}
+  assert norms.keys() == wanted.keys()
+  for name, norm in wanted.items():
+    if '.conv' in name and name.endswith('.bias'):
+      # A bias before BatchNorm has no effect: rounding noise there, zero here.
+      assert norm < 1e-8
+      assert norms[name] == 0
+    else:
+      assert norms[name] == pytest.approx(norm, rel=1e-4), name
+
+
+def test_statistics_and_parameters_after_three_steps():
+  values, _, _ = golden()
+  _, _, params, state = trained()
+  found = keras_timnet.to_named(params, state)
+  wanted = {k[7:]: v for k, v in values.items() if k.startswith('after3.')}
+  assert len(wanted) == 67
+  for name, value in wanted.items():
+    np.testing.assert_allclose(
+      found[name].reshape(value.shape),
+      value,
+      rtol=1e-4,
+      atol=1e-4 * np.abs(value).max(),
+      err_msg=name,
+    )

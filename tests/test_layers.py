@@ -1,0 +1,113 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxser.nn import layers
+
+
+@pytest.fixture
+def x():
+  rng = np.random.default_rng(0)
+  # A mean far above the spread, as log-mel in dB has.
+  return (40 + rng.standard_normal((6, 5, 3))).astype(np.float32)
+
+
+def apply_norm(x, mask=None, axis_name=None, unbiased=False):
+  norm = layers.BatchNorm(momentum=0.9, unbiased=unbiased, axis_name=axis_name)
+  variables = layers.BatchNorm().init(jax.random.key(0), x, train=False)
+  return norm.apply(
+    variables, x, train=True, mask=mask, mutable=['batch_stats']
+  )
+
+
+def test_padding_rows_change_no_statistic_and_no_output(x):
+  expected, stats = apply_norm(x[:4])
+  padded = np.concatenate([x[:4], np.full((2, 5, 3), 1e3, np.float32)])
+  mask = np.array([1, 1, 1, 1, 0, 0], np.float32)
+  found, padded_stats = apply_norm(padded, mask)
+  np.testing.assert_allclose(found[:4], expected, atol=2e-5)
+  for one, other in zip(
+    jax.tree.leaves(stats), jax.tree.leaves(padded_stats), strict=True
+  ):
+    np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+@pytest.mark.parametrize('unbiased', [False, True])
+def test_statistics_are_those_of_float64(x, unbiased):
+  _, state = apply_norm(x, unbiased=unbiased)
+  exact = x.astype(np.float64)
+  mean = 0.1 * exact.mean((0, 1))
+  variance = 0.9 + 0.1 * exact.var((0, 1), ddof=int(unbiased))
+  np.testing.assert_allclose(state['batch_stats']['mean'], mean, rtol=1e-6)
+  np.testing.assert_allclose(state['batch_stats']['var'], variance, rtol=1e-6)
+
+
+def test_all_padding_leaves_running_statistics_alone(x):
+  _, state = apply_norm(x, np.zeros(6, np.float32))
+  np.testing.assert_array_equal(state['batch_stats']['mean'], np.zeros(3))
+  np.testing.assert_array_equal(state['batch_stats']['var'], np.ones(3))
+
+
+def test_frame_mask_leaves_out_padded_frames(x):
+  mask = np.ones((6, 5), np.float32)
+  mask[:, 3:] = 0
+  dirty = x.copy()
+  dirty[:, 3:] = -1e3
+  found, _ = apply_norm(dirty, mask)
+  expected, _ = apply_norm(x[:, :3])
+  np.testing.assert_allclose(found[:, :3], expected, atol=2e-5)
+
+
+def test_pmap_statistics_are_those_of_the_global_batch(x):
+  expected, expected_state = apply_norm(x)
+  mask = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)
+  rows = np.concatenate([x, np.zeros((2, 5, 3), np.float32)])
+  found, state = jax.pmap(
+    functools.partial(apply_norm, axis_name='data'), axis_name='data'
+  )(rows.reshape(8, 1, 5, 3), mask.reshape(8, 1))
+  np.testing.assert_allclose(
+    np.asarray(found).reshape(8, 5, 3)[:6], expected, atol=2e-5
+  )
+  for one, other in zip(
+    jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True
+  ):
+    for device in np.asarray(one):
+      np.testing.assert_allclose(device, other, rtol=1e-6)
+
+
+def drop(x, rows, shared=()):
+  layer = layers.Dropout(0.5, shared)
+  return layer.apply(
+    {}, x, rows, train=True, rngs={'dropout': jax.random.key(3)}
+  )
+
+
+def test_dropout_mask_follows_the_row_not_the_shard():
+  x, rows = jnp.ones((16, 7, 4)), jnp.arange(16)
+  whole = drop(x, rows)
+  mesh = Mesh(np.array(jax.devices()), ('data',))
+  sharding = NamedSharding(mesh, PartitionSpec('data'))
+  meshed = jax.jit(drop)(
+    jax.device_put(x, sharding), jax.device_put(rows, sharding)
+  )
+  mapped = jax.pmap(drop)(x.reshape(8, 2, 7, 4), rows.reshape(8, 2))
+  np.testing.assert_array_equal(whole, meshed)
+  np.testing.assert_array_equal(whole, np.asarray(mapped).reshape(16, 7, 4))
+  assert 0.35 < float(jnp.mean(whole == 0)) < 0.65
+  assert set(np.unique(whole)) == {0.0, 2.0}
+
+
+def test_spatial_dropout_drops_whole_channels():
+  dropped = np.asarray(drop(jnp.ones((64, 9, 5)), jnp.arange(64), (1,)))
+  assert (dropped == dropped[:, :1]).all()
+  assert 0 < np.mean(dropped[:, 0] == 0) < 1
+
+
+def test_no_dropout_in_evaluation_or_at_rate_zero():
+  x, rows = jnp.ones((2, 3)), jnp.arange(2)
+  assert layers.Dropout(0.5).apply({}, x, rows, train=False) is x
+  assert layers.Dropout(0.0).apply({}, x, rows, train=True) is x
