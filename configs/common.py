@@ -1,0 +1,197 @@
+"""What every recipe needs: reading the part of --config after the colon."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+CORPORA = (
+  'demo',
+  'casia',
+  'crema_d',
+  'emodb',
+  'emotale',
+  'emovo',
+  'iemocap',
+  'msp_improv',
+  'msp_podcast',
+  'ravdess',
+  'savee',
+  'manifest',
+)
+
+PROTOCOLS = ('speaker_independent', 'published', 'official')
+
+# Arguments that every recipe understands, and their valid values.
+ARGUMENTS = {
+  'corpus': 'demo',
+  'protocol': 'speaker_independent',
+  'cross_corpus': False,
+  'train': '',
+  'test': '',
+  'runlocal': False,
+}
+CHOICES = {
+  'corpus': CORPORA,
+  'protocol': PROTOCOLS,
+  'train': ('', *CORPORA),
+  'test': ('', *CORPORA),
+}
+
+
+def base_config(
+  system: str, arg: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+  """The fields that every recipe has, with the defaults of the house.
+
+  Args:
+    system: name.
+    arg: from `parse_arg`, with at least `ARGUMENTS`.
+
+  Raises:
+    ValueError: if cross_corpus, train and test do not go together.
+  """
+  if arg['cross_corpus'] != bool(arg['train'] and arg['test']):
+    raise ValueError(
+      'cross_corpus, train=CORPUS and test=CORPUS go together, as in '
+      f'--config=configs/{system}.py:cross_corpus,train=emodb,test=ravdess'
+    )
+  corpus = arg['train'] if arg['cross_corpus'] else arg['corpus']
+  protocol = 'cross_corpus' if arg['cross_corpus'] else arg['protocol']
+  config = ml_collections.ConfigDict()
+  config.system = system
+  config.model = ml_collections.ConfigDict()
+
+  config.corpus = corpus
+  config.test_corpus = arg['test']
+  # Empty: $JAXSER_DATA_DIR, or ~/jaxser_data.
+  config.data_dir = ''
+  # Parameters that are 0 accept the one store that is there.
+  config.features = ml_collections.ConfigDict({'name': ''})
+  config.data = ml_collections.ConfigDict(
+    {
+      # Frames or samples kept of each utterance; 0 keeps the longest whole.
+      'max_length': 0,
+      # Lengths that batches are padded to; empty pads all to the longest.
+      'buckets': (),
+      # A decoded corpus up to this size stays in memory.
+      'cache_gib': 2.0,
+      # A siamese system's neutral partners: the first so many of a speaker.
+      'neutral_references': 3,
+    }
+  )
+
+  config.protocol = protocol
+  # A folds.json to be used instead of the protocol's own folds.
+  config.folds = ''
+  config.num_folds = 10
+  config.fold_seed = 0
+  config.fold_subset = ()
+  config.cross_corpus_dev = False
+  # Reads test labels in every epoch to choose one, as published tables do.
+  config.select_on_test = protocol in ('published', 'cross_corpus')
+  config.selection_metric = 'uar'
+
+  config.seed = 0
+  config.seeds = 1
+  config.epochs = 1
+  config.batch_size = 32
+  # Micro-batches per step, whose gradients are averaged.
+  config.accumulate = 1
+  config.eval_batch_size = 256
+  config.eval_every = 1
+  config.optimizer = ml_collections.ConfigDict(
+    {
+      'name': 'adam',
+      'learning_rate': 1e-3,
+      'b1': 0.9,
+      'b2': 0.999,
+      'eps': 1e-8,
+      'weight_decay': 0.0,
+    }
+  )
+  # plateau: the learning rate drops by `factor` after `patience` epochs without
+  # a better development score, and training stops after `stop_patience`.
+  config.schedule = ml_collections.ConfigDict(
+    {
+      'name': 'constant',
+      'metric': 'uar',
+      'factor': 0.1,
+      'patience': 0,
+      'stop_patience': 0,
+    }
+  )
+
+  # 'jit' over a device mesh, or 'pmap'.
+  config.parallel = 'jit'
+  config.init_from = ''
+  config.checkpoint_every = 10
+  config.tensorboard = True
+  # Selection -> {'source', 'uar', 'war'}, shown beside what is measured.
+  config.paper = ml_collections.ConfigDict()
+  return config
+
+
+def finished(
+  config: ml_collections.ConfigDict, arg: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+  """The recipe, cut down to a quick check under `runlocal`."""
+  if arg['runlocal']:
+    config.epochs = 2
+    config.fold_subset = (0,)
+  return config
+
+
+def parse_arg(
+  arg: str | None,
+  defaults: Mapping[str, Any],
+  choices: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Any]:
+  """Reads 'corpus=emodb,runlocal' into a dict shaped like `defaults`.
+
+  Args:
+    arg: comma separated `name=value`; a bare `name` means True.
+    defaults: every valid name with its default; the type of the default is the
+      type of the value.
+    choices: the valid values of some names.
+
+  Returns:
+    The defaults, overridden.
+
+  Raises:
+    ValueError: for an unknown name or value; the message lists the valid ones.
+  """
+  parsed = dict(defaults)
+  for item in filter(None, (arg or '').split(',')):
+    name, has_value, text = item.partition('=')
+    if name not in defaults:
+      raise ValueError(
+        f'--config argument {name!r} is unknown; valid are '
+        f'{", ".join(sorted(defaults))}. Example: '
+        '--config=configs/timnet.py:corpus=emodb,protocol=published'
+      )
+    parsed[name] = _convert(name, text if has_value else 'true', defaults[name])
+  for name, valid in (choices or {}).items():
+    if parsed[name] not in valid:
+      raise ValueError(
+        f'--config argument {name}={parsed[name]!r} is not valid; choose one '
+        f'of {", ".join(map(str, valid))}.'
+      )
+  return parsed
+
+
+def _convert(name: str, text: str, default: Any) -> Any:
+  """Gives text the type of the default."""
+  if isinstance(default, bool):
+    if text.lower() not in ('true', 'false', '1', '0'):
+      raise ValueError(
+        f'--config argument {name}={text!r} must be true or false.'
+      )
+    return text.lower() in ('true', '1')
+  try:
+    return type(default)(text)
+  except ValueError as error:
+    raise ValueError(
+      f'--config argument {name}={text!r} must be of type '
+      f'{type(default).__name__}.'
+    ) from error

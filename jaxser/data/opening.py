@@ -1,0 +1,50 @@
+"""From the names in a config to a corpus; makes the demo corpus if asked."""
+
+import pathlib
+import sys
+
+import ml_collections
+
+import data_prep
+from data_prep import prepare, store
+from jaxser.data import corpus as corpus_lib
+
+
+def data_dir(config: ml_collections.ConfigDict) -> pathlib.Path:
+  """config.data_dir, or the folder that data_prep writes to by default."""
+  if config.data_dir:
+    return pathlib.Path(config.data_dir)
+  return data_prep.default_data_dir()
+
+
+def open_corpus(config: ml_collections.ConfigDict) -> corpus_lib.Corpus:
+  """The corpus of the config; two joined for a cross-corpus run.
+
+  The demo corpus is synthesised and prepared on first use.
+
+  Raises:
+    StoreError: if a corpus is not prepared; the message gives the command.
+  """
+  opened = [_open(config, config.corpus)]
+  if config.test_corpus:
+    opened.append(_open(config, config.test_corpus))
+    return corpus_lib.join(*opened)
+  return opened[0]
+
+
+def _open(config: ml_collections.ConfigDict, name: str) -> corpus_lib.Corpus:
+  wanted = dict(config.features)
+  features = wanted.pop('name')
+  # Zero means: whatever the one store that is there was prepared with.
+  wanted = {key: value for key, value in wanted.items() if value}
+  if name == 'demo':
+    path = prepare.prepare_corpus(
+      name, features=features, data_dir=data_dir(config), report=_say
+    )
+  else:
+    path = store.find_store(data_dir(config), name, features, **wanted)
+  return corpus_lib.open_store(path)
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr)

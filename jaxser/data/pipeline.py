@@ -1,0 +1,279 @@
+"""From rows of a corpus to batches on their way to the devices.
+
+The order of every epoch is a pure function of (seed, fold, epoch), and a
+position in it is two numbers, (epoch, step), so a checkpoint that holds them
+continues with the very next batch. tf.data reads and assembles batches in
+parallel and ahead of time; `Source.batch` is the same assembly without it.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import jax
+import numpy as np
+
+from jaxser.data.corpus import Corpus
+
+PADDING_ROW = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+  """One batch to be assembled.
+
+  Attributes:
+    rows: int64 [batch], rows of the corpus, PADDING_ROW where there is none.
+    length: frames or samples that every row is cut or padded to.
+    partners: int64 [batch], the neutral utterance of each row, or None.
+  """
+
+  rows: np.ndarray
+  length: int
+  partners: np.ndarray | None = None
+
+
+class Source:
+  """Assembles batches of one corpus, from memory where it fits.
+
+  Attributes:
+    max_length: longest row handed out, frames or samples.
+  """
+
+  def __init__(
+    self,
+    corpus: Corpus,
+    *,
+    max_length: int = 0,
+    cache_gib: float = 2.0,
+    normalization: tuple[float, float] | None = None,
+  ):
+    """Prepares to read `corpus`.
+
+    Args:
+      corpus: the corpus.
+      max_length: rows are cut to this; 0 keeps the longest row whole.
+      cache_gib: the decoded corpus stays in memory if it needs no more.
+      normalization: mean and standard deviation; features become (x - mean) /
+        (std + 1e-6) before they are padded with zeros.
+    """
+    self.corpus = corpus
+    longest, *self._bins = corpus.feature_shape
+    self.max_length = min(max_length, longest) if max_length else longest
+    row_bytes = 4 * self.max_length * int(np.prod(self._bins, initial=1))
+    self._normalization = normalization
+    _, self._speakers = np.unique(corpus.table.speakers, return_inverse=True)
+    self.in_memory = row_bytes * len(corpus.table) <= cache_gib * 2**30
+
+  @functools.cached_property
+  def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+    """The corpus in memory: features [n, max_length, ...] and lengths [n]."""
+    return self.corpus.load(self.max_length)
+
+  def _features(
+    self, rows: np.ndarray, length: int
+  ) -> tuple[np.ndarray, np.ndarray]:
+    features = np.zeros((len(rows), length, *self._bins), np.float32)
+    lengths = np.zeros(len(rows), np.int32)
+    for i, row in enumerate(rows):
+      if row == PADDING_ROW:
+        continue
+      if self.in_memory:
+        value = self.arrays[0][row, : min(self.arrays[1][row], length)]
+      else:
+        value = self.corpus.read(int(row))[:length]
+      if self._normalization is not None:
+        mean, deviation = self._normalization
+        value = (value - mean) / (deviation + 1e-6)
+      features[i, : len(value)] = value
+      lengths[i] = len(value)
+    return features, lengths
+
+  def batch(self, slot: Slot, first_row: int = 0) -> dict[str, np.ndarray]:
+    """One batch as systems expect it (jaxser/systems/base.py).
+
+    Args:
+      slot: what to assemble.
+      first_row: position of the slot's first row in the global batch.
+    """
+    table, rows = self.corpus.table, slot.rows
+    real = rows != PADDING_ROW
+    features, lengths = self._features(rows, slot.length)
+    batch = {
+      'features': features,
+      'length': lengths,
+      'label': np.where(real, table.labels[rows], -1).astype(np.int32),
+      'vad': np.where(real[:, None], table.vad[rows], 0).astype(np.float32),
+      'mask': real.astype(np.float32),
+      'speaker': np.where(real, self._speakers[rows], -1).astype(np.int32),
+      'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
+    }
+    if slot.partners is not None:
+      neutral, neutral_lengths = self._features(slot.partners, slot.length)
+      batch |= {'neutral_features': neutral, 'neutral_length': neutral_lengths}
+    return batch
+
+
+def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
+  """Appends padding rows up to `size`."""
+  padding = np.full(size - len(rows), PADDING_ROW, np.int64)
+  return np.concatenate([np.asarray(rows, np.int64), padding])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sampler:
+  """The shuffled batches of one fold's training side.
+
+  Attributes:
+    rows: int64 [n], rows to train on.
+    lengths: int [n], their lengths, which decide their bucket.
+    batch_size: utterances per step.
+    padded_size: rows per batch; more than batch_size where devices demand it.
+    buckets: ascending lengths; a batch is cut and padded to the smallest bucket
+      that holds all of its rows. The last one holds (and cuts) everything.
+    seed: numbers that name the order, such as (seed, fold).
+    partners: epoch -> int64 [n], the neutral partner of each of `rows`, or None.
+  """
+
+  rows: np.ndarray
+  lengths: np.ndarray
+  batch_size: int
+  padded_size: int
+  buckets: Sequence[int]
+  seed: tuple[int, ...]
+  partners: Callable[[int], np.ndarray] | None = None
+
+  @functools.cached_property
+  def _bucket_of(self) -> np.ndarray:
+    found = np.searchsorted(np.asarray(self.buckets), self.lengths)
+    return np.minimum(found, len(self.buckets) - 1)
+
+  @functools.cached_property
+  def steps_per_epoch(self) -> int:
+    """Batches in an epoch, the last of each bucket smaller than the others."""
+    counts = np.bincount(self._bucket_of, minlength=len(self.buckets))
+    return int(np.sum(-(-counts // self.batch_size)))
+
+  def epoch(self, epoch: int) -> list[Slot]:
+    """All batches of one epoch, in order."""
+    generator = np.random.default_rng([*self.seed, epoch])
+    order = generator.permutation(len(self.rows))
+    partners = None if self.partners is None else self.partners(epoch)
+    slots = []
+    for bucket, length in enumerate(self.buckets):
+      inside = order[self._bucket_of[order] == bucket]
+      for start in range(0, len(inside), self.batch_size):
+        chosen = inside[start : start + self.batch_size]
+        slots.append(
+          Slot(
+            pad_rows(self.rows[chosen], self.padded_size),
+            length,
+            None
+            if partners is None
+            else pad_rows(partners[chosen], self.padded_size),
+          )
+        )
+    if len(self.buckets) > 1:
+      slots = [slots[i] for i in generator.permutation(len(slots))]
+    return slots
+
+  def from_position(self, epoch: int, step: int, epochs: int) -> Iterator[Slot]:
+    """Every batch from (epoch, step) up to the end of `epochs`."""
+    for current in range(epoch, epochs):
+      skipped = step if current == epoch else 0
+      yield from itertools.islice(self.epoch(current), skipped, None)
+
+
+def in_order(rows: np.ndarray, size: int, length: int) -> list[Slot]:
+  """Batches for evaluation: every row once, in order, the last one padded."""
+  return [
+    Slot(pad_rows(rows[start : start + size], size), length)
+    for start in range(0, len(rows), size)
+  ]
+
+
+def assemble(
+  source: Source, slots: Iterable[Slot]
+) -> Iterator[dict[str, np.ndarray]]:
+  """This process' share of every batch, one after the other.
+
+  From memory this is faster than any pipeline; a corpus on disk is streamed.
+  """
+  index, count = jax.process_index(), jax.process_count()
+  if not source.in_memory:
+    yield from stream(
+      source, iter(slots), process_index=index, process_count=count
+    )
+    return
+  for slot in slots:
+    yield source.batch(*share(slot, index, count))
+
+
+def share(slot: Slot, index: int, count: int) -> tuple[Slot, int]:
+  """The contiguous part of a slot that one of `count` processes assembles."""
+  size = len(slot.rows) // count
+  part = slice(index * size, (index + 1) * size)
+  partners = None if slot.partners is None else slot.partners[part]
+  return Slot(slot.rows[part], slot.length, partners), part.start
+
+
+def stream(
+  source: Source,
+  slots: Iterator[Slot],
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+  prefetch: int = 4,
+) -> Iterator[dict[str, np.ndarray]]:
+  """Batches of this process' share of the rows, read ahead by tf.data.
+
+  Args:
+    source: where rows come from.
+    slots: what to assemble; the rows of a slot are the global batch, of which
+      each process assembles one contiguous part.
+    process_index: this process.
+    process_count: number of processes; must divide the rows of a slot.
+    prefetch: batches kept ready.
+  """
+  import tensorflow as tf
+
+  tf.config.set_visible_devices([], 'GPU')
+
+  def read(rows, partners, length, first_row):
+    slot = Slot(rows, int(length), partners if len(partners) else None)
+    batch = source.batch(slot, int(first_row))
+    return [batch[name] for name in names]
+
+  def positions():
+    for slot in slots:
+      part, first_row = share(slot, process_index, process_count)
+      partners = part.partners
+      if partners is None:
+        partners = np.zeros(0, np.int64)
+      yield part.rows, partners, part.length, first_row
+
+  slots = iter(slots)
+  first = next(slots, None)
+  if first is None:
+    return
+  slots = itertools.chain([first], slots)
+  example = source.batch(share(first, 0, len(first.rows))[0])
+  names = list(example)
+  types = [tf.as_dtype(example[name].dtype) for name in names]
+  signature = (
+    tf.TensorSpec([None], tf.int64),
+    tf.TensorSpec([None], tf.int64),
+    tf.TensorSpec([], tf.int64),
+    tf.TensorSpec([], tf.int64),
+  )
+  dataset = tf.data.Dataset.from_generator(
+    positions, output_signature=signature
+  )
+  dataset = dataset.map(
+    lambda *position: tf.numpy_function(read, position, types),
+    num_parallel_calls=tf.data.AUTOTUNE,
+    deterministic=True,
+  ).prefetch(prefetch)
+  for values in dataset.as_numpy_iterator():
+    yield dict(zip(names, values, strict=True))

@@ -1,0 +1,262 @@
+"""Who is trained on and who is tested: folds as a pure function of the table.
+
+Every protocol yields folds of row numbers (train, dev, test). They are written
+beside the results by utterance id, and can be read back, so that others rerun
+exactly the same split.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxser import files
+from jaxser.data.corpus import Corpus, Table
+
+PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
+# Up to this many speakers each is a fold of its own; beyond, they are grouped.
+MAX_SPEAKER_FOLDS = 12
+
+
+class ProtocolError(ValueError):
+  """A split cannot be made or read; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+  """Rows of one fold; `number` counts from 0; dev may be empty."""
+
+  number: int
+  train: np.ndarray
+  dev: np.ndarray
+  test: np.ndarray
+
+
+def make_folds(
+  corpus: Corpus,
+  protocol: str,
+  *,
+  num_folds: int = 10,
+  seed: int = 0,
+  test_corpus: str = '',
+  cross_corpus_dev: bool = False,
+) -> list[Fold]:
+  """Cuts the corpus into folds.
+
+  - `published`: scikit-learn `KFold(num_folds, shuffle=True, seed)` over the
+    utterances in published order; speakers are on both sides (TIM-Net).
+  - `speaker_independent`: every speaker (or group, beyond 12 speakers) is
+    tested once; its neighbour in sorted order is the development speaker: k + 1
+    for even k, k - 1 for odd k (DSNet), so dev labels may guide training.
+  - `official`: the corpus' own split column (train, dev, test).
+  - `cross_corpus`: all of one corpus trains, all of `test_corpus` tests; with
+    `cross_corpus_dev` the last speaker (or group) of the first is held out.
+
+  Raises:
+    ProtocolError: where speakers or splits are missing or too few, or a class
+      has no utterance in a training fold.
+  """
+  table = corpus.table
+  if protocol == 'published':
+    folds = _random_folds(table, num_folds, seed)
+  elif protocol == 'speaker_independent':
+    folds = _speaker_folds(table, num_folds, seed)
+  elif protocol == 'official':
+    folds = _official_fold(table)
+  elif protocol == 'cross_corpus':
+    folds = _cross_corpus_fold(corpus, test_corpus, cross_corpus_dev)
+  else:
+    raise ProtocolError(
+      f'protocol {protocol!r} is unknown; choose one of {", ".join(PROTOCOLS)}.'
+    )
+  check_folds(folds, corpus)
+  return folds
+
+
+def _random_folds(table: Table, num_folds: int, seed: int) -> list[Fold]:
+  if not 2 <= num_folds <= len(table):
+    raise ProtocolError(
+      f'num_folds={num_folds} must lie between 2 and the {len(table)} '
+      'utterances of the corpus.'
+    )
+  # Imported here: it takes seconds, and only this protocol needs it.
+  from sklearn import model_selection
+
+  cut = model_selection.KFold(num_folds, shuffle=True, random_state=seed)
+  none = np.zeros(0, np.int64)
+  return [
+    Fold(number, train, none, test)
+    for number, (train, test) in enumerate(cut.split(table.ids))
+  ]
+
+
+def _speaker_groups(
+  table: Table, num_groups: int, seed: int
+) -> list[list[str]]:
+  """Speakers sorted by name, alone or dealt into groups of similar size."""
+  speakers = sorted(set(table.speakers.tolist()))
+  if '' in speakers:
+    row = int(np.flatnonzero(table.speakers == '')[0])
+    raise ProtocolError(
+      f'utterance {table.ids[row]!r} has no speaker, so speaker-independent '
+      'folds cannot be made; fill the speaker column of the manifest.'
+    )
+  if len(speakers) <= MAX_SPEAKER_FOLDS:
+    return [[speaker] for speaker in speakers]
+  order = np.random.default_rng(seed).permutation(len(speakers))
+  return [
+    sorted(speakers[i] for i in order[group::num_groups])
+    for group in range(num_groups)
+  ]
+
+
+def _speaker_folds(table: Table, num_groups: int, seed: int) -> list[Fold]:
+  groups = _speaker_groups(table, num_groups, seed)
+  if len(groups) < 3:
+    raise ProtocolError(
+      f'speaker-independent folds need at least 3 speakers, one each to train, '
+      f'to develop and to test; the corpus has {len(groups)}.'
+    )
+  rows = [
+    np.flatnonzero(np.isin(table.speakers, np.array(group))) for group in groups
+  ]
+  folds = []
+  for test in range(len(groups)):
+    dev = test + 1 if test % 2 == 0 else test - 1
+    if dev == len(groups):  # An odd count leaves the last one without a pair.
+      dev = test - 1
+    others = [rows[g] for g in range(len(groups)) if g not in (test, dev)]
+    train = np.sort(np.concatenate(others))
+    folds.append(Fold(test, train, rows[dev], rows[test]))
+  return folds
+
+
+def _official_fold(table: Table) -> list[Fold]:
+  sides = {}
+  for side in ('train', 'dev', 'test'):
+    sides[side] = np.flatnonzero(table.splits == side)
+    if side != 'dev' and not len(sides[side]):
+      found = sorted(set(table.splits.tolist()))
+      raise ProtocolError(
+        f'protocol=official needs utterances whose split is {side!r}; the '
+        f'manifest has {found}. Use protocol=speaker_independent instead.'
+      )
+  return [Fold(0, sides['train'], sides['dev'], sides['test'])]
+
+
+def _cross_corpus_fold(
+  corpus: Corpus, test_corpus: str, hold_out: bool
+) -> list[Fold]:
+  test = np.flatnonzero(corpus.parts == test_corpus)
+  train = np.flatnonzero(corpus.parts != test_corpus)
+  if not len(test) or not len(train):
+    raise ProtocolError(
+      f'cross_corpus needs two corpora; {corpus.name!r} tested on '
+      f'{test_corpus!r} leaves {len(train)} to train and {len(test)} to test.'
+    )
+  dev = np.zeros(0, np.int64)
+  if hold_out:
+    groups = _speaker_groups(corpus.table.take(train), 10, 0)
+    held = np.isin(corpus.table.speakers[train], np.array(groups[-1]))
+    train, dev = train[~held], train[held]
+  return [Fold(0, train, dev, test)]
+
+
+def check_folds(folds: Sequence[Fold], corpus: Corpus) -> None:
+  """Raises ProtocolError for empty or overlapping sides, or an unseen class."""
+  for fold in folds:
+    sides = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
+    for side in ('train', 'test'):
+      if not len(sides[side]):
+        raise ProtocolError(f'fold {fold.number} has no {side} utterance.')
+    for a, b in (('train', 'test'), ('train', 'dev'), ('dev', 'test')):
+      both = np.intersect1d(sides[a], sides[b])
+      if len(both):
+        raise ProtocolError(
+          f'fold {fold.number}: utterance {corpus.table.ids[both[0]]!r} is in '
+          f'{a} and in {b}.'
+        )
+    present = set(corpus.table.labels[fold.train].tolist())
+    missing = [c for i, c in enumerate(corpus.classes) if i not in present]
+    if missing:
+      raise ProtocolError(
+        f'fold {fold.number}: no training utterance of class '
+        f'{", ".join(missing)}, so it can never be predicted; use fewer folds, '
+        'another fold_seed, or leave the class out of the manifest.'
+      )
+
+
+def is_partition(folds: Sequence[Fold], size: int) -> bool:
+  """Whether every one of `size` utterances is tested exactly once."""
+  tested = np.concatenate([fold.test for fold in folds])
+  return np.array_equal(np.sort(tested), np.arange(size))
+
+
+def folds_to_json(
+  folds: Sequence[Fold], corpus: Corpus, **about: Any
+) -> dict[str, Any]:
+  """Folds by utterance id, with what made them."""
+  ids, speakers = corpus.table.ids, corpus.table.speakers
+  return {
+    'corpus': corpus.name,
+    **about,
+    'folds': [
+      {
+        'fold': fold.number,
+        'test_speakers': sorted(set(speakers[fold.test].tolist())),
+        'dev_speakers': sorted(set(speakers[fold.dev].tolist())),
+        'train': ids[fold.train].tolist(),
+        'dev': ids[fold.dev].tolist(),
+        'test': ids[fold.test].tolist(),
+      }
+      for fold in folds
+    ],
+  }
+
+
+def write_folds(
+  path: os.PathLike[str] | str, content: Mapping[str, Any]
+) -> None:
+  """Writes a folds file."""
+  files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def read_folds(path: os.PathLike[str] | str, corpus: Corpus) -> list[Fold]:
+  """Reads a folds file made for this corpus.
+
+  Raises:
+    ProtocolError: if the file is missing or malformed, or names an utterance
+      that the corpus does not have.
+  """
+  path = pathlib.Path(path)
+  try:
+    content = json.loads(path.read_text('utf-8'))
+    entries = [
+      (int(e['fold']), e['train'], e['dev'], e['test'])
+      for e in content['folds']
+    ]
+  except FileNotFoundError as error:
+    raise ProtocolError(f'folds file {path} does not exist.') from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise ProtocolError(
+      f'{path} is not a folds file ({type(error).__name__}: {error}); it needs '
+      '"folds": [{"fold": 0, "train": [ids], "dev": [ids], "test": [ids]}].'
+    ) from error
+  row_of = {name: row for row, name in enumerate(corpus.table.ids.tolist())}
+
+  def rows(names):
+    unknown = [name for name in names if name not in row_of]
+    if unknown:
+      raise ProtocolError(
+        f'{path} names {len(unknown)} utterances that {corpus.name} does not '
+        f'have, the first is {unknown[0]!r}.'
+      )
+    return np.array([row_of[name] for name in names], np.int64)
+
+  folds = [Fold(n, rows(a), rows(b), rows(c)) for n, a, b, c in entries]
+  check_folds(folds, corpus)
+  return folds

@@ -1,0 +1,110 @@
+"""python -m jaxser.main --config=configs/timnet.py: train, evaluate, report.
+
+Examples:
+  python -m jaxser.main --config=configs/timnet.py
+      TIM-Net on the built-in demo corpus, in about a minute.
+  python -m jaxser.main --config=configs/timnet.py:corpus=emodb --workdir=W
+      EmoDB, prepared before with `python -m data_prep`; leaves one speaker out.
+  python -m jaxser.main --config=configs/timnet.py:corpus=emodb,protocol=published \\
+      --config.epochs=50 --workdir=W2
+      The paper's ten folds; any field of the config can be overridden.
+
+The same command continues a run that was interrupted. Ctrl-C and SIGTERM save
+first; the exit codes are then 130 and 143. Errors exit with 2.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from jaxser import command_line
+
+os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config',
+  None,
+  'Recipe, such as configs/timnet.py:corpus=emodb. Override a field with '
+  '--config.FIELD=VALUE.',
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir',
+  None,
+  'Folder for everything the run writes; default workdir/SYSTEM-CORPUS-PROTOCOL.',
+)
+_MODE = flags.DEFINE_enum(
+  'mode',
+  'train',
+  ['train', 'evaluate'],
+  'evaluate tests the weights of --config.init_from without training.',
+)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the config; returns the exit code."""
+  if len(argv) > 1:
+    return _fail(f'unexpected arguments {list(argv[1:])}; see --help.')
+  if _CONFIG.value is None:
+    print(__doc__)
+    return 0
+  # Orbax narrates every checkpoint at the level below.
+  logging.set_verbosity(logging.WARNING)
+  # Imported late, so that --help is quick.
+  from jaxser import errors, interruption, report, train
+
+  config = _CONFIG.value
+  config.lock()
+  workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))
+  try:
+    results = train.run(config, workdir, _MODE.value)
+  except interruption.Interrupted as stop:
+    print(f'\n{stop}', file=sys.stderr)
+    return stop.exit_code
+  except errors.USER_ERRORS as error:
+    return _fail(str(error))
+  print(report.format_table(results))
+  print(closing_lines(config, workdir))
+  return 0
+
+
+def default_workdir(config) -> pathlib.Path:
+  """workdir/timnet-emodb-speaker_independent, in the current folder."""
+  corpus = '-'.join(filter(None, (config.corpus, config.test_corpus)))
+  return pathlib.Path('workdir', f'{config.system}-{corpus}-{config.protocol}')
+
+
+def closing_lines(config, workdir: pathlib.Path) -> str:
+  """Where the results lie and, after the demo, how to go on with speech."""
+  lines = [
+    f'Results: {workdir}/results.json, predictions.jsonl and report.html'
+  ]
+  if config.corpus == 'demo':
+    recipe = f'configs/{config.system}.py'
+    lines += [
+      'The same on a real corpus:',
+      '  python -m data_prep --corpus=emodb --audio_dir=DIR '
+      f'--features={config.features.name}',
+      f'  python -m jaxser.main --config={recipe}:corpus=emodb',
+    ]
+  return '\n'.join(lines)
+
+
+def parse_flags(argv: Sequence[str]) -> list[str]:
+  """absl's parser; a wrong config, field or value ends with one message."""
+  try:
+    return command_line.parse(argv)
+  except command_line.ConfigError as error:
+    sys.exit(_fail(str(error)))
+
+
+def _fail(message: str) -> int:
+  print(f'Error: {message}', file=sys.stderr)
+  return 2
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse_flags)

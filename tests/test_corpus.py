@@ -1,0 +1,136 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from data_prep import prepare
+from jaxser.data import corpus as corpus_lib
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+  """The demo corpus in a store that tests copy before they break it."""
+  return prepare.prepare_corpus(
+    'demo',
+    features='kaldi16k',
+    data_dir=tmp_path_factory.mktemp('data'),
+    num_workers=1,
+    report=lambda line: None,
+  )
+
+
+@pytest.fixture
+def broken(stored, tmp_path):
+  return shutil.copytree(stored, tmp_path / '1.0.0')
+
+
+def test_rows_come_in_published_order_whatever_the_order_of_reading(stored):
+  import tensorflow_datasets as tfds
+
+  corpus = corpus_lib.open_store(stored)
+  assert corpus.classes == ('angry', 'fear', 'happy', 'neutral', 'sad')
+  assert corpus.vad_range == (1.0, 7.0)
+  assert len(corpus.table) == 240
+  assert list(np.bincount(corpus.table.labels)) == [48] * 5
+  dataset = tfds.builder_from_directory(str(stored)).as_dataset(
+    split='utterances'
+  )
+  whole = list(dataset.as_numpy_iterator())
+  for row in (239, 0, 17, 100, 17):
+    np.testing.assert_array_equal(corpus.read(row), whole[row]['features'])
+    assert corpus.table.ids[row] == whole[row]['id'].decode()
+    assert corpus.table.labels[row] == whole[row]['label']
+    np.testing.assert_allclose(
+      corpus.table.vad[row], whole[row]['vad'], rtol=1e-6
+    )
+
+
+def test_load_cuts_and_pads(stored):
+  corpus = corpus_lib.open_store(stored)
+  features, lengths = corpus.load(100)
+  assert features.shape == (240, 100, 80)
+  value = corpus.read(3)
+  assert lengths[3] == min(len(value), 100)
+  np.testing.assert_array_equal(features[3, : lengths[3]], value[:100])
+  assert not features[3, lengths[3] :].any()
+
+
+def shard_of(store):
+  (path,) = store.glob('*.tfrecord-*')
+  return path
+
+
+def test_a_flipped_bit_is_found_when_its_row_is_read(broken):
+  path = shard_of(broken)
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 1
+  path.write_bytes(data)
+  corpus = corpus_lib.open_store(broken)
+  with pytest.raises(
+    corpus_lib.StoreError, match=r'damaged record \(row \d+\) at byte \d+'
+  ):
+    for row in range(240):
+      corpus.read(row)
+
+
+@pytest.mark.parametrize('removed', [3, 5000])
+def test_a_shard_that_was_cut_off_is_found(broken, removed):
+  path = shard_of(broken)
+  path.write_bytes(path.read_bytes()[:-removed])
+  with pytest.raises(corpus_lib.StoreError, match=f'{path.name} is cut off'):
+    corpus_lib.open_store(broken).read(0)
+
+
+def test_a_missing_shard_is_found(broken):
+  shard_of(broken).unlink()
+  with pytest.raises(corpus_lib.StoreError, match='0 records in 0 shards'):
+    corpus_lib.open_store(broken).read(0)
+
+
+def test_a_folder_that_is_no_store_says_how_to_make_one(tmp_path):
+  with pytest.raises(corpus_lib.StoreError, match=r'python -m data_prep'):
+    corpus_lib.open_store(tmp_path)
+
+
+def test_manifest_and_store_must_agree(broken):
+  path = broken / 'store.json'
+  info = json.loads(path.read_text())
+  path.write_text(json.dumps({**info, 'count': 241}))
+  with pytest.raises(corpus_lib.StoreError, match='has 240 utterances'):
+    corpus_lib.open_store(broken)
+  path.write_text(json.dumps({**info, 'classes': ['angry', 'fear']}))
+  with pytest.raises(corpus_lib.StoreError, match="does not list: \\['happy'"):
+    corpus_lib.open_store(broken)
+
+
+def test_joined_corpora_keep_shared_classes_and_unique_names(stored):
+  corpus = corpus_lib.open_store(stored)
+  happy_free = corpus_lib.select(
+    corpus, np.flatnonzero(corpus.table.labels != 2), 'other'
+  )
+  object.__setattr__(
+    happy_free, 'classes', ('angry', 'fear', '-', 'neutral', 'sad')
+  )
+  both = corpus_lib.join(corpus, happy_free)
+  assert both.classes == ('angry', 'fear', 'neutral', 'sad')
+  assert len(both.table) == 2 * 192
+  assert len(set(both.table.ids.tolist())) == len(both.table)
+  assert list(np.bincount(both.table.labels)) == [96] * 4
+  row = 200  # In the second part.
+  assert both.parts[row] == 'demo'
+  original = both.table.ids[row].split('/')[1]
+  at = corpus.table.ids.tolist().index(original)
+  np.testing.assert_array_equal(both.read(row), corpus.read(at))
+  assert (
+    both.classes[both.table.labels[row]]
+    == corpus.classes[corpus.table.labels[at]]
+  )
+
+
+def test_corpora_with_other_features_are_not_joined(stored):
+  corpus = corpus_lib.open_store(stored)
+  other = corpus_lib.open_store(stored)
+  other.stores['demo']['parameters']['low_hz'] = 20.0
+  with pytest.raises(corpus_lib.StoreError, match='different parameters'):
+    corpus_lib.join(corpus, other)

@@ -1,0 +1,204 @@
+"""The program as its users run it, on the demo corpus made small."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from data_prep import prepare
+from jaxser import predictions
+
+ROOT = pathlib.Path(__file__).parents[1]
+SMALL = (
+  '--config.model.num_blocks=2',
+  '--config.epochs=6',
+  '--config.checkpoint_every=2',
+  '--config.fold_subset=(0, 1)',
+)
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('data')
+  prepare.prepare_corpus(
+    'demo', data_dir=folder, num_workers=1, report=lambda line: None
+  )
+  return folder
+
+
+def command(data_dir, workdir, *more):
+  return [
+    sys.executable,
+    '-m',
+    'jaxser.main',
+    f'--config={ROOT}/configs/timnet.py',
+    f'--config.data_dir={data_dir}',
+    '--config.tensorboard=false',
+    f'--workdir={workdir}',
+    *SMALL,
+    *more,
+  ]
+
+
+def environment():
+  # One device: the eight of the other tests only slow this down.
+  return {**os.environ, 'XLA_FLAGS': '', 'JAX_PLATFORMS': 'cpu'}
+
+
+def run(*arguments, **options):
+  return subprocess.run(
+    command(*arguments),
+    env=environment(),
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    **options,
+  )
+
+
+@pytest.fixture(scope='module')
+def finished(data_dir, tmp_path_factory):
+  """A whole run: its work folder and what it printed."""
+  workdir = tmp_path_factory.mktemp('run')
+  done = run(data_dir, workdir)
+  assert done.returncode == 0, done.stderr
+  return workdir, done
+
+
+def test_the_folder_holds_everything_and_the_table_ends_the_run(finished):
+  workdir, done = finished
+  for name in (
+    'config.json',
+    'folds.json',
+    'metrics.jsonl',
+    'predictions.jsonl',
+    'results.json',
+    'report.html',
+    'checkpoints/seed0-fold00',
+    'checkpoints/seed0-fold01',
+  ):
+    assert (workdir / name).exists(), name
+  assert 'DEMO CORPUS' in done.stdout
+  for text in ('UAR', 'WAR', 'macro F1', 'interval', 'recall', str(workdir)):
+    assert text in done.stdout, text
+  assert 'python -m data_prep --corpus=emodb' in done.stdout
+  assert 'epochs' in done.stderr
+
+
+def test_results_are_computed_from_the_predictions(finished):
+  workdir, _ = finished
+  results = json.loads((workdir / 'results.json').read_text())
+  rows = predictions.read_predictions(workdir / 'predictions.jsonl')
+  assert set(results['selections']) == {'last', 'best_on_dev'}
+  for name, entry in results['selections'].items():
+    chosen = [p for p in rows if p.selection == name]
+    assert len(chosen) == 80  # Two folds of forty utterances.
+    right = np.mean([p.target == p.prediction for p in chosen])
+    assert entry['pooled']['war']['value'] == round(100 * right, 2)
+    for p in chosen:
+      best = results['classes'][int(np.argmax(p.scores))]
+      assert p.prediction == best
+      assert sum(p.scores) == pytest.approx(1, abs=1e-5)
+
+
+def test_curves_have_one_row_per_epoch_and_no_test_label_was_read(finished):
+  workdir, _ = finished
+  rows = [
+    json.loads(line)
+    for line in (workdir / 'metrics.jsonl').read_text().splitlines()
+  ]
+  seen = [(r['fold'], r['epoch'], r['split']) for r in rows]
+  assert seen == [
+    (fold, epoch, split)
+    for fold in (0, 1)
+    for epoch in range(1, 7)
+    for split in ('train', 'dev')
+  ]
+
+
+def test_repeating_the_command_only_shows_the_results_again(finished, data_dir):
+  workdir, first = finished
+  before = (workdir / 'predictions.jsonl').read_bytes()
+  again = run(data_dir, workdir)
+  assert again.returncode == 0
+  assert (workdir / 'predictions.jsonl').read_bytes() == before
+  table = first.stdout.split('Wall time')[0]
+  assert again.stdout.split('Wall time')[0] == table
+
+
+def test_another_config_in_the_same_folder_is_refused(finished, data_dir):
+  workdir, _ = finished
+  done = run(data_dir, workdir, '--config.model.dropout=0.5')
+  assert done.returncode == 2
+  assert 'model.dropout: there 0.1, now 0.5' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+def test_kill_9_at_ten_moments_changes_no_byte(finished, data_dir, tmp_path):
+  whole, _ = finished
+  random = np.random.default_rng(0)
+  kills = 0
+  start = time.monotonic()
+  while kills < 10:
+    process = subprocess.Popen(
+      command(data_dir, tmp_path),
+      env=environment(),
+      cwd=ROOT,
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+    )
+    # Somewhere between the first checkpoint and the end.
+    base = sorted(tmp_path.glob('checkpoints/*/*'))
+    while process.poll() is None:
+      if sorted(tmp_path.glob('checkpoints/*/*')) != base:
+        time.sleep(random.uniform(0, 0.4))
+        break
+      time.sleep(0.01)
+    if process.poll() is not None:
+      break
+    process.kill()
+    process.wait()
+    kills += 1
+    assert time.monotonic() - start < 300
+  done = run(data_dir, tmp_path)
+  assert done.returncode == 0, done.stderr
+  for name in ('predictions.jsonl', 'metrics.jsonl', 'folds.json'):
+    assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
+  assert kills >= 3
+
+
+@pytest.mark.parametrize(
+  ('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_signals_save_and_exit_with_their_code(
+  finished, data_dir, tmp_path, number, code
+):
+  whole, _ = finished
+  process = subprocess.Popen(
+    command(data_dir, tmp_path, '--config.checkpoint_every=100'),
+    env=environment(),
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  while not (tmp_path / 'metrics.jsonl').exists() or not (
+    (tmp_path / 'metrics.jsonl').read_text()
+  ):
+    assert process.poll() is None, process.stderr.read()
+    time.sleep(0.01)
+  process.send_signal(number)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == code, errors
+  assert 'the same command continues' in errors
+  assert list(tmp_path.glob('checkpoints/*/*/arrays'))
+  done = run(data_dir, tmp_path)
+  assert done.returncode == 0, done.stderr
+  found = (tmp_path / 'predictions.jsonl').read_bytes()
+  assert found == (whole / 'predictions.jsonl').read_bytes()
