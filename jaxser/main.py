@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser import command_line
+from jaxser import command_line, heap
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
@@ -53,9 +53,11 @@ def main(argv: Sequence[str]) -> int:
     return 0
   # Orbax narrates every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
+  heap.keep_freed_memory()
   # Imported late, so that --help is quick.
-  from jaxser import errors, interruption, report, train
+  from jaxser import compilation_cache, errors, interruption, report, train
 
+  compilation_cache.enable()
   config = _CONFIG.value
   config.lock()
   workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))

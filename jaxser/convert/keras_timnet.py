@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxser.convert.errors import ConvertError
-from jaxser.systems.timnet import DIRECTIONS, TimNet
+from jaxser.systems.timnet import TimNet
+from jaxser.systems.timnet_network import DIRECTIONS
 
 Tree = Any
 _FOLD = re.compile(r'_(\d+)\.(?:hdf5|h5)$')
