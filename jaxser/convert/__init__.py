@@ -14,7 +14,11 @@ from jaxser.systems.base import System
 __all__ = ['ConvertError', 'load']
 
 # Module of the system -> module that reads its authors' files.
-_READERS = {'jaxser.systems.timnet': 'jaxser.convert.keras_timnet'}
+_READERS = {
+  'jaxser.systems.timnet': 'jaxser.convert.keras_timnet',
+  'jaxser.systems.dsnet': 'jaxser.convert.torch_dsnet',
+  'jaxser.systems.emosphere': 'jaxser.convert.torch_emosphere',
+}
 
 
 def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:

@@ -19,13 +19,11 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+from data_prep.store import StoreError
+
 # TFRecord framing: uint64 length, uint32 masked crc of it, data, uint32 crc.
 _HEADER = struct.Struct('<QI')
 _FOOTER = struct.Struct('<I')
-
-
-class StoreError(ValueError):
-  """A feature store cannot be used; the message says which, why, what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""DSNet (Chen and Zhang, 2026, https://arxiv.org/abs/2312.15593).
+
+A siamese network: every utterance with a neutral one of the same speaker, two
+disentangled projections, four losses; 5,132,133 parameters.
+
+  python -m jaxser.main --config=configs/dsnet.py
+      The built-in demo corpus at size=tiny.
+  python -m jaxser.main --config=configs/dsnet.py:corpus=emodb --workdir=W
+      EmoDB prepared with `python -m data_prep --features=kaldi16k`, leave one
+      speaker out, size=paper: for a GPU.
+
+The paper's result tables could not be had, so there is no score to expect.
+
+Arguments after the colon:
+  corpus         demo, emodb, ravdess, savee, emovo, casia, emotale, iemocap, ...
+  protocol       speaker_independent (default), published (the same folds: leave
+                 one speaker out, with the paired development speaker), official
+  variant        dsnet, encoder (plain encoder and classifier), dat, isnet
+  without        a loss of DSNet to leave out: calibration, orthogonality,
+                 reconstruction
+  size           paper, tiny (default for the demo corpus)
+  cross_corpus   with train=CORPUS,test=CORPUS
+  runlocal       two epochs of one fold, to see that everything works
+"""
+
+import ml_collections
+
+from configs import common
+
+SIZES = {
+  'paper': {
+    'channels': (64, 128, 256, 512),
+    'embedding': 256,
+    'max_frames': 600,
+  },
+  'tiny': {'channels': (8, 16, 32, 64), 'embedding': 64, 'max_frames': 128},
+}
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+  """Returns the recipe; see the module's docstring for `arg`."""
+  arg = common.parse_arg(
+    arg,
+    {
+      **common.ARGUMENTS,
+      'variant': 'dsnet',
+      'without': '',
+      'size': '',
+    },
+    {
+      **common.CHOICES,
+      'variant': ('dsnet', 'encoder', 'dat', 'isnet'),
+      'without': ('', 'calibration', 'orthogonality', 'reconstruction'),
+      'size': ('', *SIZES),
+    },
+  )
+  if arg['without'] and arg['variant'] != 'dsnet':
+    raise ValueError(
+      f'without={arg["without"]} leaves out a loss of DSNet and goes with '
+      f'variant=dsnet, not {arg["variant"]}.'
+    )
+  if arg['protocol'] == 'published':
+    arg['protocol'] = 'speaker_independent'
+  config = common.base_config('dsnet', arg)
+  size = arg['size'] or ('tiny' if config.corpus == 'demo' else 'paper')
+  config.model.update(SIZES[size])
+  config.model.variant = arg['variant']
+  config.model.alpha = 0.0
+  config.model.gated_projection = False
+  for loss in ('task', 'calibration', 'orthogonality', 'reconstruction'):
+    config.model[f'{loss}_weight'] = float(loss != arg['without'])
+  config.model.adversary_weight = 1.0
+  config.model.standardization_weight = 1.0
+  config.model.encoder_dropout = 0.2
+  config.model.classifier_dropout = 0.5
+  config.model.compute_dtype = 'float32'
+  config.features.name = 'kaldi16k'
+  config.data.max_length = SIZES[size]['max_frames']
+  config.data.neutral_references = 3
+  config.seed = 12
+  config.epochs = 30 if config.corpus == 'demo' else 80
+  config.batch_size = 32
+  # The learning rate drops, training stops, and the epoch is chosen by the
+  # development speaker.
+  config.schedule.name = 'plateau'
+  config.schedule.patience = 15
+  config.schedule.stop_patience = 19
+  return common.finished(config, arg)

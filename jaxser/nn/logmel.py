@@ -1,0 +1,133 @@
+"""A light encoder over stored log-mel, for machines where WavLM does not fit."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxser.nn.layers import Dropout, masked_moments
+from jaxser.nn.numerics import frame_mask, precision_of
+
+Array = jax.Array
+
+
+class FeatureNorm(nn.Module):
+  """Centres and scales each bin by its moments over all frames seen so far.
+
+  Log-mel lies around -40 dB or 15 nepers, by convention; a moving average from
+  zero would take a hundred steps to get there. Here counts are kept and merged
+  exactly (Chan et al. 1979), so the first step is already normalised, training
+  and evaluation use the same numbers, and they converge to those of the
+  training split. Nothing is trained.
+
+  Attributes:
+    epsilon: added to the variance.
+    axis_name: mapped axis under pmap, else None.
+  """
+
+  epsilon: float = 1e-5
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
+    """Normalises x [batch, time, bins]; valid is bool [batch, time]."""
+    width = x.shape[-1:]
+    count = self.variable('batch_stats', 'count', jnp.zeros, ())
+    mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
+    variance = self.variable('batch_stats', 'var', jnp.ones, width)
+    seen, mu, sigma2 = count.value, mean.value, variance.value
+    if train and not self.is_initializing():
+      new_mean, new_variance, new = masked_moments(x, valid, self.axis_name)
+      total = jnp.maximum(seen + new, 1)
+      gap = new_mean - mu
+      share = new / total
+      merged = (1 - share) * sigma2 + share * new_variance
+      merged = merged + share * (1 - share) * gap * gap
+      # A batch of padding leaves everything as it was.
+      sigma2 = jnp.where(new > 0, merged, sigma2)
+      mu = jnp.where(new > 0, mu + share * gap, mu)
+      count.value, mean.value, variance.value = seen + new, mu, sigma2
+    mu, sigma2 = (v.reshape((1,) * (x.ndim - 1) + (-1,)) for v in (mu, sigma2))
+    return (x - mu) * jax.lax.rsqrt(sigma2 + self.epsilon)
+
+
+class LogMelEncoder(nn.Module):
+  """[batch, frames, bins] log-mel -> [batch, frames / stride, width] frames.
+
+  Normalisation per bin, then convolutions of five frames, each followed by
+  layer norm, GELU and dropout; the first has the stride, the others a
+  residual. Frames of padding are 0 before every convolution, so they are never
+  heard.
+
+  Attributes:
+    width: channels.
+    stride: 2 for the 10 ms frames of `kaldi16k`, 1 for the 23 ms frames of
+      `librosa22k`: about 20 ms after it.
+    layers: number of convolutions.
+    dropout: probability.
+    axis_name: mapped axis under pmap, else None.
+    dtype: type of the computation; parameters are float32.
+  """
+
+  width: int = 128
+  stride: int = 1
+  layers: int = 3
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, features: Array, length: Array, rows: Array, *, train: bool
+  ) -> tuple[Array, Array]:
+    """Encodes log-mel.
+
+    Args:
+      features: [batch, frames, bins]; dB or natural logarithm.
+      length: int32 [batch], valid frames.
+      rows: int32 [batch], batch['row'].
+      train: whether statistics are updated and dropout is on.
+
+    Returns:
+      frames [batch, ceil(frames / stride), width] and the number of valid
+      ones, int32 [batch], ceil(length / stride).
+
+    Raises:
+      ValueError: if features are not [batch, frames, bins].
+    """
+    if features.ndim != 3:
+      raise ValueError(
+        f'log-mel features are {features.shape}; they must be [batch, frames,'
+        " bins]. Waveforms belong to encoder 'wavlm'"
+      )
+    valid = frame_mask(length, features.shape[1])
+    features = jnp.where(valid[:, :, None], features, 0)
+    norm = FeatureNorm(axis_name=self.axis_name, name='norm')
+    x = norm(features, valid, train=train).astype(self.dtype)
+    for layer in range(self.layers):
+      stride = self.stride if layer == 0 else 1
+      y = nn.Conv(
+        self.width,
+        (5,),
+        strides=(stride,),
+        padding=((2, 2),),
+        dtype=self.dtype,
+        precision=precision_of(self.dtype),
+        name=f'conv_{layer}',
+      )(jnp.where(valid[:, :, None], x, 0))
+      y = nn.LayerNorm(
+        epsilon=1e-5,
+        use_fast_variance=False,
+        dtype=self.dtype,
+        name=f'norm_{layer}',
+      )(y)
+      y = jax.nn.gelu(y, approximate=False)
+      y = Dropout(self.dropout)(y, rows, train=train)
+      if layer == 0:
+        length = (length + stride - 1) // stride
+        valid = frame_mask(length, y.shape[1])
+        x = y
+      else:
+        x = x + y
+    return x, length

@@ -1,0 +1,231 @@
+"""Shape of a WavLM, read from the `config.json` of a Hugging Face checkpoint."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+ACTIVATIONS = ('gelu', 'gelu_new', 'relu', 'silu')
+_NORMS = ('group', 'layer')
+
+
+@dataclasses.dataclass(frozen=True)
+class WavLMConfig:
+  """Settings by their Hugging Face names; hashable, so it can be static.
+
+  Defaults are those of `microsoft/wavlm-base`, as in the library. The
+  convolutions, the sizes and the norm of the transformer fix the parameters;
+  the dropouts and the mask_* settings act in training only.
+  """
+
+  hidden_size: int = 768
+  num_hidden_layers: int = 12
+  num_attention_heads: int = 12
+  intermediate_size: int = 3072
+  hidden_act: str = 'gelu'
+  hidden_dropout: float = 0.1
+  activation_dropout: float = 0.1
+  attention_dropout: float = 0.1
+  feat_proj_dropout: float = 0.0
+  layerdrop: float = 0.1
+  initializer_range: float = 0.02
+  layer_norm_eps: float = 1e-5
+  feat_extract_norm: str = 'group'
+  feat_extract_activation: str = 'gelu'
+  conv_dim: tuple[int, ...] = (512,) * 7
+  conv_stride: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+  conv_kernel: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+  conv_bias: bool = False
+  num_conv_pos_embeddings: int = 128
+  num_conv_pos_embedding_groups: int = 16
+  num_buckets: int = 320
+  max_bucket_distance: int = 800
+  do_stable_layer_norm: bool = False
+  apply_spec_augment: bool = True
+  mask_time_prob: float = 0.05
+  mask_time_length: int = 10
+  mask_time_min_masks: int = 2
+  mask_feature_prob: float = 0.0
+  mask_feature_length: int = 10
+  mask_feature_min_masks: int = 0
+
+  def __post_init__(self) -> None:
+    for name in ('conv_dim', 'conv_stride', 'conv_kernel'):
+      object.__setattr__(self, name, tuple(getattr(self, name)))
+    self._check()
+
+  def _check(self) -> None:
+    """Raises ValueError naming the setting, its value and what is possible."""
+    lengths = {len(self.conv_dim), len(self.conv_stride), len(self.conv_kernel)}
+    if len(lengths) != 1 or not self.conv_dim:
+      raise ValueError(
+        f'conv_dim {self.conv_dim}, conv_stride {self.conv_stride} and'
+        f' conv_kernel {self.conv_kernel} must have one entry per convolution'
+      )
+    for name, value in (
+      ('num_attention_heads', self.num_attention_heads),
+      ('num_conv_pos_embedding_groups', self.num_conv_pos_embedding_groups),
+    ):
+      if self.hidden_size % value:
+        raise ValueError(
+          f'{name} {value} does not divide hidden_size {self.hidden_size}'
+        )
+    for name, value, possible in (
+      ('feat_extract_norm', self.feat_extract_norm, _NORMS),
+      ('hidden_act', self.hidden_act, ACTIVATIONS),
+      ('feat_extract_activation', self.feat_extract_activation, ACTIVATIONS),
+    ):
+      if value not in possible:
+        raise ValueError(f'{name} is {value!r}; it must be one of {possible}')
+    if self.num_buckets < 4 or self.num_buckets % 4:
+      raise ValueError(
+        f'num_buckets is {self.num_buckets}; it must be a multiple of 4'
+      )
+    if self.max_bucket_distance <= self.num_buckets // 4:
+      raise ValueError(
+        f'max_bucket_distance {self.max_bucket_distance} must exceed'
+        f' num_buckets / 4 = {self.num_buckets // 4}'
+      )
+
+  @classmethod
+  def from_dict(cls, settings: Mapping[str, Any]) -> 'WavLMConfig':
+    """Reads the content of a `config.json`; heads of other tasks are ignored.
+
+    Raises:
+      ValueError: if it describes another architecture, or has an adapter.
+    """
+    kind = settings.get('model_type', 'wavlm')
+    if kind != 'wavlm':
+      raise ValueError(f"model_type is {kind!r}; only 'wavlm' can be read")
+    if settings.get('add_adapter', False):
+      raise ValueError(
+        'add_adapter is true; a WavLM with an adapter cannot be read'
+      )
+    names = {field.name for field in dataclasses.fields(cls)}
+    return cls(**{k: v for k, v in settings.items() if k in names})
+
+  @classmethod
+  def from_text(cls, text: str) -> 'WavLMConfig':
+    """Reads a size of `SIZES`, or the JSON text of a `config.json`.
+
+    Raises:
+      ValueError: if it is neither.
+    """
+    if text in SIZES:
+      return SIZES[text]
+    try:
+      settings = json.loads(text)
+    except json.JSONDecodeError as error:
+      raise ValueError(
+        f'WavLM {text[:80]!r} is neither one of {tuple(SIZES)} nor the text of'
+        f' a config.json ({error})'
+      ) from error
+    if not isinstance(settings, dict):
+      raise ValueError(f'WavLM settings are {text[:80]!r}, not a JSON object')
+    return cls.from_dict(settings)
+
+  def to_text(self) -> str:
+    """JSON text that `from_text` reads back."""
+    settings = {'model_type': 'wavlm', **dataclasses.asdict(self)}
+    return json.dumps(settings, sort_keys=True)
+
+  @property
+  def receptive_field(self) -> int:
+    """Samples that the first frame needs; 400 for every published WavLM."""
+    field = 1
+    for kernel, stride in zip(
+      reversed(self.conv_kernel), reversed(self.conv_stride), strict=True
+    ):
+      field = (field - 1) * stride + kernel
+    return field
+
+  @property
+  def hop(self) -> int:
+    """Samples from one frame to the next; 320 for every published WavLM."""
+    return int(np.prod(self.conv_stride))
+
+  @property
+  def has_mask_vector(self) -> bool:
+    """Whether checkpoints hold the vector that stands for masked frames."""
+    return self.mask_time_prob > 0 or self.mask_feature_prob > 0
+
+  def frames(self, samples: Any, layers: int | None = None) -> Any:
+    """Frames that come out of so many samples, integer or int32 array.
+
+    The formula of a convolution without padding, layer by layer; fewer samples
+    than the receptive field give 0. `layers` stops after the first ones.
+    """
+    xp = np if isinstance(samples, int | np.ndarray) else jnp
+    count = samples
+    for kernel, stride in list(
+      zip(self.conv_kernel, self.conv_stride, strict=True)
+    )[:layers]:
+      count = xp.where(count < kernel, 0, (count - kernel) // stride + 1)
+    return int(count) if isinstance(samples, int) else count
+
+  def flops(self, samples: int) -> dict[str, int]:
+    """Floating-point operations of the products of one forward pass.
+
+    Two per multiply and add, for one utterance. Training with frozen
+    convolutions costs 'conv' once, 'position' and 'layers' three times, and
+    'layers' once more if they are rematerialised. XLA's own cost analysis
+    counts the body of the scan over layers once, unless it is unrolled.
+
+    Args:
+      samples: length of the utterance.
+
+    Returns:
+      {'conv', 'position', 'layers'}; the projection belongs to 'position'.
+    """
+    conv, inputs = 0, 1
+    for i, (width, kernel) in enumerate(
+      zip(self.conv_dim, self.conv_kernel, strict=True)
+    ):
+      conv += 2 * self.frames(samples, i + 1) * width * kernel * inputs
+      inputs = width
+    frames, hidden = self.frames(samples), self.hidden_size
+    taps = self.num_conv_pos_embeddings
+    group = hidden // self.num_conv_pos_embedding_groups
+    position = 2 * frames * hidden * (inputs + taps * group)
+    layer = 4 * hidden * hidden + 2 * hidden * self.intermediate_size
+    layer += 2 * frames * hidden + 8 * hidden  # Scores, mixture, gates.
+    return {
+      'conv': conv,
+      'position': position,
+      'layers': 2 * frames * layer * self.num_hidden_layers,
+    }
+
+
+_LARGE = WavLMConfig(
+  hidden_size=1024,
+  num_hidden_layers=24,
+  num_attention_heads=16,
+  intermediate_size=4096,
+  activation_dropout=0.0,
+  feat_proj_dropout=0.1,
+  feat_extract_norm='layer',
+  do_stable_layer_norm=True,
+)
+
+SIZES = {
+  'tiny': WavLMConfig(
+    hidden_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    intermediate_size=96,
+    feat_extract_norm='layer',
+    conv_dim=(24,) * 7,
+    num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=4,
+    num_buckets=32,
+    max_bucket_distance=80,
+    do_stable_layer_norm=True,
+  ),
+  'base': WavLMConfig(),
+  'base_plus': WavLMConfig(),
+  'large': _LARGE,
+}
+"""Sizes for random weights; `tiny` is for tests, the others as published."""

@@ -1,0 +1,243 @@
+"""WavLM before its transformer: convolutions, projection, masking, position.
+
+Source: Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full
+Stack Speech Processing" (2022), and the architecture of Hugging Face's
+`WavLMModel`, whose checkpoints these modules take.
+"""
+
+import functools
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxser.nn.layers import Dropout
+from jaxser.nn.numerics import frame_mask, precision_of
+from jaxser.nn.wavlm_config import WavLMConfig
+
+Array = jax.Array
+
+_ACTIVATIONS = {
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'gelu_new': functools.partial(jax.nn.gelu, approximate=True),
+  'relu': jax.nn.relu,
+  'silu': jax.nn.silu,
+}
+
+
+def activation(name: str) -> Any:
+  """The function of a Hugging Face activation name in `ACTIVATIONS`."""
+  return _ACTIVATIONS[name]
+
+
+class TimeNorm(nn.Module):
+  """Group norm with one group per channel: moments over time, per utterance.
+
+  Attributes:
+    epsilon: added to the variance.
+  """
+
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self, x: Array, valid: Array | None) -> Array:
+    """Normalises x [batch, time, channels] in float32.
+
+    Frames outside of `valid`, bool [batch, time], do not enter the moments.
+    """
+    width = x.shape[-1:]
+    scale = self.param('scale', nn.initializers.ones, width)
+    bias = self.param('bias', nn.initializers.zeros, width)
+    x = x.astype(jnp.float32)
+    if valid is None:
+      weight = jnp.ones((*x.shape[:2], 1), jnp.float32)
+    else:
+      weight = valid.astype(jnp.float32)[:, :, None]
+    count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
+    mean = jnp.sum(x * weight, axis=1, keepdims=True) / count
+    centred = x - mean
+    variance = (
+      jnp.sum(centred * centred * weight, axis=1, keepdims=True) / count
+    )
+    normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+    return normal * scale[None, None] + bias[None, None]
+
+
+class FeatureEncoder(nn.Module):
+  """Waveform [batch, samples] -> [batch, frames, channels], one per 20 ms.
+
+  Attributes:
+    config: shape; `feat_extract_norm` chooses a norm over time after the first
+      convolution ('group', base) or over channels after each ('layer', large).
+    norm_over_padding: with 'group', let padding samples enter the moments as
+      Hugging Face does. False gives each utterance the features that it has
+      alone.
+    dtype: type of the computation; norms are float32.
+  """
+
+  config: WavLMConfig
+  norm_over_padding: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, samples: Array, length: Array | None) -> Array:
+    """Encodes samples; length is int32 [batch] or None: all are valid."""
+    config = self.config
+    act = activation(config.feat_extract_activation)
+    x = samples[:, :, None]
+    for layer, (width, kernel, stride) in enumerate(
+      zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)
+    ):
+      x = nn.Conv(
+        width,
+        (kernel,),
+        strides=(stride,),
+        padding='VALID',
+        use_bias=config.conv_bias,
+        kernel_init=nn.initializers.he_normal(),
+        dtype=self.dtype,
+        precision=precision_of(self.dtype),
+        name=f'conv_{layer}',
+      )(x)
+      if config.feat_extract_norm == 'layer':
+        x = nn.LayerNorm(
+          epsilon=1e-5, use_fast_variance=False, name=f'norm_{layer}'
+        )(x)
+      elif layer == 0:
+        valid = None
+        if length is not None and not self.norm_over_padding:
+          valid = frame_mask(config.frames(length, 1), x.shape[1])
+        x = TimeNorm(name='norm_0')(x, valid)
+      x = act(x).astype(self.dtype)
+    return x
+
+
+class FeatureProjection(nn.Module):
+  """Layer norm, linear and dropout: [..., channels] -> [..., hidden].
+
+  Attributes:
+    config: shape.
+    dtype: type of the computation.
+  """
+
+  config: WavLMConfig
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, rows: Array | None, *, train: bool) -> Array:
+    """Projects convolutional features [batch, frames, channels]."""
+    config = self.config
+    x = nn.LayerNorm(
+      epsilon=config.layer_norm_eps, use_fast_variance=False, name='layer_norm'
+    )(x)
+    x = nn.Dense(
+      config.hidden_size,
+      dtype=self.dtype,
+      precision=precision_of(self.dtype),
+      name='projection',
+    )(x)
+    return Dropout(config.feat_proj_dropout)(x, rows, train=train)
+
+
+class PositionEmbedding(nn.Module):
+  """Grouped convolution over 2.5 s with a weight `g v / |v|`, then GELU.
+
+  The norm is taken per tap, over all channels (weight norm along axis 2).
+
+  Attributes:
+    config: shape.
+    dtype: type of the computation; the weight is formed in float32.
+  """
+
+  config: WavLMConfig
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[batch, frames, hidden] -> the same, to be added to x."""
+    config = self.config
+    taps, width = config.num_conv_pos_embeddings, config.hidden_size
+    groups = config.num_conv_pos_embedding_groups
+    deviation = 2 * math.sqrt(1 / (taps * width))
+    direction = self.param(
+      'direction',
+      nn.initializers.normal(deviation),
+      (taps, width // groups, width),
+      jnp.float32,
+    )
+    # Starts at the norm of the direction: the weight is the direction itself.
+    magnitude = self.param(
+      'magnitude',
+      lambda rng, shape: jnp.full(
+        shape, deviation * width / math.sqrt(groups), jnp.float32
+      ),
+      (taps,),
+    )
+    bias = self.param('bias', nn.initializers.zeros, (width,), jnp.float32)
+    norm = jnp.sqrt(jnp.sum(direction * direction, axis=(1, 2)))
+    weight = direction * (magnitude / norm)[:, None, None]
+    y = jax.lax.conv_general_dilated(
+      x.astype(self.dtype),
+      weight.astype(self.dtype),
+      window_strides=(1,),
+      padding=((taps // 2, taps - 1 - taps // 2),),
+      dimension_numbers=('NWC', 'WIO', 'NWC'),
+      feature_group_count=groups,
+      precision=precision_of(self.dtype),
+    )
+    y = y + bias.astype(self.dtype)[None, None]
+    return activation(config.feat_extract_activation)(y)
+
+
+def random_spans(
+  rng: Array,
+  rows: Array,
+  valid: Array,
+  size: int,
+  *,
+  prob: float,
+  length: int,
+  min_spans: int,
+) -> Array:
+  """SpecAugment: which of `size` positions are masked, per row.
+
+  `prob * valid / length` spans, rounded up or down at random and at least
+  `min_spans`, start at distinct places and lie within the valid part; they may
+  overlap. Spans never need more than the valid part: short utterances get
+  fewer.
+
+  Args:
+    rng: PRNG key.
+    rows: int32 [batch], folded into the key.
+    valid: int32 [batch], number of valid positions.
+    size: number of positions.
+    prob: upper bound of the share that is masked.
+    length: positions per span.
+    min_spans: smallest number of spans where they fit.
+
+  Returns:
+    bool [batch, size].
+  """
+
+  def one(row, count):
+    key = jax.random.fold_in(rng, row)
+    rounding, places = jax.random.split(key)
+    spans = jnp.floor(
+      prob * count / length + jax.random.uniform(rounding)
+    ).astype(jnp.int32)
+    spans = jnp.minimum(jnp.maximum(spans, min_spans), count // length)
+    draw = jax.random.uniform(places, (size,))
+    possible = jnp.arange(size) <= count - length
+    order = jnp.argsort(jnp.where(possible, draw, 2.0))
+    start = (
+      jnp.zeros(size, jnp.int32)
+      .at[order]
+      .set((jnp.arange(size) < spans).astype(jnp.int32))
+    )
+    started = jnp.cumsum(start)
+    before = jnp.pad(started, (length, 0))[:size]
+    return started > before
+
+  return jax.vmap(one)(rows, valid)

@@ -1,0 +1,74 @@
+"""Lin's concordance correlation coefficient over a global, masked batch.
+
+    CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2 + epsilon)
+
+with biased moments (divided by the count). Source: Lin, Biometrics 45 (1989).
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+def concordance(
+  pred: Array,
+  target: Array,
+  mask: Array | None = None,
+  axis_name: str | None = None,
+  epsilon: float = 1e-8,
+) -> Array:
+  """CCC of each column, over the rows of the whole batch.
+
+  Columns are shifted and the moments taken around the means in a second pass,
+  so that a small spread on a large offset keeps its digits. Constant columns give 0, as do
+  fewer than two rows, and their gradients are finite.
+
+  Args:
+    pred: [rows, columns].
+    target: [rows, columns].
+    mask: [rows], 1 for a row that counts and 0 for padding, or None. What a
+      row with 0 holds is never used, not even if it is NaN.
+    axis_name: mapped axis whose devices hold the other rows of the batch.
+    epsilon: added to the denominator.
+
+  Returns:
+    float32 [columns], the same on every device of the axis.
+
+  Raises:
+    ValueError: if pred and target are not two matrices of one shape, or the
+      mask does not have one number per row.
+  """
+  if pred.ndim != 2 or pred.shape != target.shape:
+    raise ValueError(
+      f'pred {pred.shape} and target {target.shape} must be [rows, columns]'
+    )
+  if mask is not None and mask.shape != pred.shape[:1]:
+    raise ValueError(f'mask {mask.shape} must be [rows] of pred {pred.shape}')
+  pred = pred.astype(jnp.float32)
+  target = target.astype(jnp.float32)
+  if mask is None:
+    weight = jnp.ones((pred.shape[0], 1), jnp.float32)
+  else:
+    weight = (mask > 0).astype(jnp.float32)[:, None]
+    pred = jnp.where(weight > 0, pred, 0.0)
+    target = jnp.where(weight > 0, target, 0.0)
+
+  def total(value):
+    value = jnp.sum(value, axis=0)
+    return value if axis_name is None else jax.lax.psum(value, axis_name)
+
+  count = jnp.maximum(total(weight), 1)
+  # CCC does not change when both columns move together. Near zero the means
+  # themselves are exact; far from it they would round by more than the spread.
+  shift = jax.lax.stop_gradient(total(target) / count)[None]
+  pred = (pred - shift) * weight
+  target = (target - shift) * weight
+  pred_mean = total(pred) / count
+  target_mean = total(target) / count
+  pred = (pred - pred_mean[None]) * weight
+  target = (target - target_mean[None]) * weight
+  covariance = total(pred * target) / count
+  spread = total(pred * pred + target * target) / count
+  offset = (pred_mean - target_mean) ** 2
+  return 2 * covariance / (spread + offset + epsilon)

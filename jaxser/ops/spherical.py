@@ -1,0 +1,312 @@
+"""Valence, arousal and dominance on a sphere around neutral, and its regions.
+
+A point always has its three numbers in the order `VAD`, on the last axis. Which
+of them plays x, y and z, or the first sign, is a parameter with names, because
+the two published uses differ: angles are taken over (arousal, dominance,
+valence), octants over (arousal, valence, dominance).
+
+Source: Cho et al., "EmoSphere-SER", Interspeech 2025 (arXiv 2505.19693).
+"""
+
+import fractions
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+VAD = ('valence', 'arousal', 'dominance')
+"""Order of the last axis of every point in this module and of batch['vad']."""
+
+ANGLE_AXES = ('arousal', 'dominance', 'valence')
+"""x, y, z of the authors' angles."""
+
+OCTANT_AXES = ('arousal', 'valence', 'dominance')
+"""Order of the signs in the authors' table of octants."""
+
+OCTANTS = ('+++', '-++', '--+', '+-+', '++-', '-+-', '---', '+--')
+"""Signs of the regions I .. VIII over `OCTANT_AXES`."""
+
+_ROMAN = ('I', 'II', 'III', 'IV', 'V', 'VI', 'VII', 'VIII')
+# Mehrabian's words for the eight temperaments (Current Psychology 14, 1996).
+_WORDS = (
+  'exuberant',
+  'relaxed',
+  'disdainful',
+  'hostile',
+  'dependent',
+  'docile',
+  'bored',
+  'anxious',
+)
+# Below this squared distance a point counts as lying on the polar axis (or at
+# the origin): 1e-15 is far under float32 rounding, and 1 / 1e-15 is finite.
+_TINY = 1e-30
+
+
+def _permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:
+  for name, axes in (('source', source), ('target', target)):
+    if sorted(axes) != sorted(VAD):
+      raise ValueError(
+        f'{name} axes are {tuple(axes)!r}; name each of {VAD} once'
+      )
+  return [tuple(source).index(axis) for axis in target]
+
+
+def reorder(
+  points: Array, source: Sequence[str], target: Sequence[str]
+) -> Array:
+  """Moves the last axis of points [..., 3] from one named order to another.
+
+  Args:
+    points: [..., 3].
+    source: names of the last axis as it is, each of `VAD` once.
+    target: names of the last axis as it shall be.
+
+  Raises:
+    ValueError: if an order does not name each dimension exactly once.
+  """
+  order = _permutation(source, target)
+  return jnp.stack([points[..., i] for i in order], axis=-1)
+
+
+def _centre(lo: float, hi: float, centre: Sequence[float] | None) -> Array:
+  if not lo < hi:
+    raise ValueError(f'the scale runs from {lo} to {hi}; lo must be below hi')
+  if centre is None:
+    return jnp.full((3,), (lo + hi) / 2)
+  if len(centre) != 3:
+    raise ValueError(
+      f'the centre {tuple(centre)!r} needs three numbers, in the order {VAD}'
+    )
+  return jnp.asarray(centre, jnp.float32)
+
+
+def _row(vector: Array, points: Array) -> Array:
+  return vector.reshape((1,) * (points.ndim - 1) + (3,)).astype(points.dtype)
+
+
+def to_cube(
+  points: Array, lo: float, hi: float, centre: Sequence[float] | None = None
+) -> Array:
+  """Corpus scale [lo, hi] -> cube [-1, 1]: `2 (x - centre) / (hi - lo)`.
+
+  With the default centre, the middle of the scale, this is
+  `2 (x - lo) / (hi - lo) - 1`. Another centre, such as the mean of the neutral
+  utterances, moves the origin there and keeps the unit, so that the image is a
+  cube of the same size that no longer ends at exactly -1 and 1.
+
+  Args:
+    points: [..., 3] on the corpus scale, in the order `VAD`.
+    lo: lowest value of the scale.
+    hi: highest value of the scale.
+    centre: None, or three numbers on the corpus scale in the order `VAD`.
+
+  Returns:
+    [..., 3].
+
+  Raises:
+    ValueError: if lo >= hi, or the centre does not have three numbers.
+  """
+  points = jnp.asarray(points)
+  return (points - _row(_centre(lo, hi, centre), points)) * (2 / (hi - lo))
+
+
+def from_cube(
+  cube: Array, lo: float, hi: float, centre: Sequence[float] | None = None
+) -> Array:
+  """Inverse of `to_cube`: [..., 3] back to the corpus scale."""
+  cube = jnp.asarray(cube)
+  return cube * ((hi - lo) / 2) + _row(_centre(lo, hi, centre), cube)
+
+
+def cartesian_to_spherical(
+  points: Array, axes: Sequence[str] = ANGLE_AXES
+) -> Array:
+  """Cartesian -> (r, azimuth, polar angle), values and gradients finite.
+
+  `r = |v|`, `azimuth = atan2(y, x)` in (-pi, pi] and `polar = arccos(z / r)` in
+  [0, pi], computed as `atan2(sqrt(x^2 + y^2), z)`, which stays exact near the
+  poles where arccos loses half of its digits. On the polar axis the azimuth is
+  0; at the origin all three are 0. There the angles have no derivative and
+  theirs is given as 0.
+
+  Args:
+    points: [..., 3] in the order `VAD`.
+    axes: the dimensions that play x, y, z.
+
+  Returns:
+    [..., 3]: radius, azimuth, polar angle, in radians.
+
+  Raises:
+    ValueError: if `axes` does not name each dimension exactly once.
+  """
+  xyz = reorder(jnp.asarray(points), VAD, axes)
+  x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
+  # `where` acts on the inputs: a derivative of 0 times infinity would be NaN,
+  # however the output were chosen.
+  on_axis = x * x + y * y < _TINY
+  x = jnp.where(on_axis, 1.0, x)
+  y = jnp.where(on_axis, 0.0, y)
+  planar = jnp.sqrt(x * x + y * y)
+  azimuth = jnp.where(on_axis, 0.0, jnp.arctan2(y, x))
+  # atan2(-0.0, -1) is -pi, outside of the half-open interval.
+  azimuth = jnp.where(azimuth <= -math.pi, math.pi, azimuth)
+  polar = jnp.where(
+    on_axis,
+    jnp.where(z < 0, math.pi, 0.0),
+    jnp.arctan2(planar, jnp.where(on_axis, 1.0, z)),
+  )
+  radius = jnp.where(
+    on_axis,
+    jnp.abs(z),
+    jnp.sqrt(planar * planar + jnp.where(on_axis, 0.0, z * z)),
+  )
+  return jnp.stack([radius, azimuth, polar], axis=-1)
+
+
+def spherical_to_cartesian(
+  spherical: Array, axes: Sequence[str] = ANGLE_AXES
+) -> Array:
+  """(r, azimuth, polar angle) [..., 3] -> points [..., 3] in the order `VAD`."""
+  spherical = jnp.asarray(spherical)
+  radius, azimuth, polar = (spherical[..., i] for i in range(3))
+  planar = radius * jnp.sin(polar)
+  xyz = jnp.stack(
+    [
+      planar * jnp.cos(azimuth),
+      planar * jnp.sin(azimuth),
+      radius * jnp.cos(polar),
+    ],
+    axis=-1,
+  )
+  return reorder(xyz, axes, VAD)
+
+
+def _grid(regions: str | float) -> tuple[int, int]:
+  """Number of azimuth and of polar bins of an angle in degrees."""
+  try:
+    angle = fractions.Fraction(str(regions))
+  except ValueError as error:
+    raise ValueError(
+      f"regions is {regions!r}; use 'octants' or an angle in degrees"
+    ) from error
+  if not 0 < angle <= 180 or (180 / angle).denominator != 1:
+    raise ValueError(
+      f'regions of {regions} degrees do not tile the sphere; use an angle that'
+      ' divides 180, such as 180, 90, 60, 45 or 30'
+    )
+  return int(360 / angle), int(180 / angle)
+
+
+def region_count(regions: str | float) -> int:
+  """Number of regions: 8 octants, or (360 / a) * (180 / a) for an angle a.
+
+  Raises:
+    ValueError: if `regions` is neither 'octants' nor an angle that divides 180.
+  """
+  if regions == 'octants':
+    return len(OCTANTS)
+  azimuths, polars = _grid(regions)
+  return azimuths * polars
+
+
+def region_index(
+  cube: Array,
+  regions: str | float = 'octants',
+  *,
+  axes: Sequence[str] | None = None,
+  origin: int = 0,
+) -> Array:
+  """The one region of each point.
+
+  'octants' reads the signs over `OCTANT_AXES`, 0 counting as positive, from the
+  authors' table `OCTANTS`. An angle of a degrees cuts the azimuth, counted from
+  0 to 360, into [0, a), [a, 2a), ... and the polar angle into [0, a], (a, 2a],
+  ..., so that the equator belongs to the upper half; the index is
+  `polar * (360 / a) + azimuth`.
+
+  Args:
+    cube: [..., 3], points around neutral in the order `VAD`, see `to_cube`.
+    regions: 'octants', or an angle in degrees that divides 180.
+    axes: order of the signs, or the dimensions that play x, y, z; None for the
+      authors' `OCTANT_AXES` or `ANGLE_AXES`.
+    origin: region of the origin itself, which has no direction; 0 is where
+      the rule that zeros are positive puts it.
+
+  Returns:
+    int32 [...].
+
+  Raises:
+    ValueError: if `regions`, `axes` or `origin` are not as described.
+  """
+  total = region_count(regions)
+  if not 0 <= origin < total:
+    raise ValueError(f'origin is region {origin}, but there are {total}')
+  cube = jnp.asarray(cube)
+  if regions == 'octants':
+    signs = reorder(cube, VAD, axes or OCTANT_AXES) >= 0
+    code = signs[..., 0] * 4 + signs[..., 1] * 2 + signs[..., 2] * 1
+    table = [0] * 8
+    for index, octant in enumerate(OCTANTS):
+      table[int(octant.replace('+', '1').replace('-', '0'), 2)] = index
+    index = jnp.asarray(table, jnp.int32)[code]
+  else:
+    azimuths, polars = _grid(regions)
+    spherical = cartesian_to_spherical(cube, axes or ANGLE_AXES)
+    # In turns, the axes and the diagonals are exact binary fractions.
+    turn = spherical[..., 1] / (2 * math.pi)
+    turn = jnp.where(turn < 0, turn + 1, turn)
+    along = jnp.clip(jnp.floor(turn * azimuths), 0, azimuths - 1)
+    down = jnp.ceil(spherical[..., 2] / math.pi * polars) - 1
+    down = jnp.clip(down, 0, polars - 1)
+    index = (down * azimuths + along).astype(jnp.int32)
+  return jnp.where(jnp.all(cube == 0, axis=-1), origin, index)
+
+
+def region_names(regions: str | float = 'octants') -> tuple[str, ...]:
+  """What to call each region in a table or a picture.
+
+  Octants carry Mehrabian's temperament and their signs; angular regions the
+  azimuth and polar interval in degrees.
+  """
+  if regions == 'octants':
+    return tuple(
+      f'{numeral} {word} ('
+      + ', '.join(f'{axis}{s}' for axis, s in zip('AVD', signs, strict=True))
+      + ')'
+      for numeral, word, signs in zip(_ROMAN, _WORDS, OCTANTS, strict=True)
+    )
+  azimuths, polars = _grid(regions)
+  return tuple(
+    f'azimuth {360 * along / azimuths:g}-{360 * (along + 1) / azimuths:g}°,'
+    f' polar {180 * down / polars:g}-{180 * (down + 1) / polars:g}°'
+    for down in range(polars)
+    for along in range(azimuths)
+  )
+
+
+def region_weights(
+  index: Array, count: int, mask: Array | None = None
+) -> Array:
+  """Class weights of a region loss: `total / (count * n)`; 0 where n = 0.
+
+  Args:
+    index: int [n], region of each utterance of the training split.
+    count: number of regions.
+    mask: [n], 1 for utterances that count, or None.
+
+  Returns:
+    float32 [count]. The mean weight over the utterances is (regions that
+    occur) / count.
+  """
+  index = jnp.asarray(index)
+  weight = jnp.ones(index.shape, jnp.float32)
+  if mask is not None:
+    weight = jnp.asarray(mask, jnp.float32)
+  seen = jnp.zeros(count, jnp.float32).at[index].add(weight)
+  return jnp.where(
+    seen > 0, jnp.sum(seen) / (count * jnp.where(seen > 0, seen, 1)), 0.0
+  )

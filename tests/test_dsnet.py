@@ -1,0 +1,556 @@
+"""DSNet and its baselines: what the losses, statistics and sharding promise."""
+
+import dataclasses
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxser.ops.divergence import jensen_shannon_rows
+from jaxser.ops.orthogonality import orthogonality_penalty
+from jaxser.systems import dsnet
+from jaxser.systems.base import Progress
+from jaxser.systems.dsnet import DSNet, front_end
+from jaxser.systems.dsnet_network import (
+  Encoder,
+  Projection,
+  ProjectionLayer,
+)
+from tests.random_tree import params_like
+
+SMALL = DSNet(
+  num_classes=3,
+  channels=(4, 6),
+  embedding=8,
+  max_frames=12,
+  bins=8,
+)
+PLAIN = dataclasses.replace(
+  SMALL,
+  encoder_dropout=0.0,
+  classifier_dropout=0.0,
+  task_weight=0.5,
+  calibration_weight=2.0,
+  orthogonality_weight=3.0,
+  reconstruction_weight=5.0,
+)
+START = Progress(jnp.int32(0), jnp.int32(0))
+EMPTY_ROWS = np.array([2, 6, 7, 13])
+"""Padding rows of `batch()`; both rows of the fourth of eight devices."""
+
+
+def make_batch(rows=16, frames=14, seed=0):
+  rng = np.random.default_rng(seed)
+  batch = {
+    'features': rng.normal(5, 3, (rows, frames, 8)).astype(np.float32),
+    'length': rng.integers(3, frames + 1, rows).astype(np.int32),
+    'neutral_features': rng.normal(4, 3, (rows, frames, 8)).astype(np.float32),
+    'neutral_length': rng.integers(3, frames + 1, rows).astype(np.int32),
+    'label': rng.integers(0, 3, rows).astype(np.int32),
+    'speaker': rng.integers(0, 4, rows).astype(np.int32),
+    'mask': np.ones(rows, np.float32),
+    'row': np.arange(rows, dtype=np.int32),
+  }
+  return batch
+
+
+@pytest.fixture(scope='module')
+def batch():
+  batch = make_batch()
+  batch['mask'][EMPTY_ROWS] = 0
+  return batch
+
+
+def make_variables(system):
+  params, state = params_like(
+    system.init, jax.random.key(0), make_batch(rows=1)
+  )
+  return params, jax.tree.map(np.abs, state)
+
+
+@pytest.fixture(scope='module')
+def variables():
+  return make_variables(SMALL)
+
+
+@pytest.fixture(scope='module')
+def fresh():
+  return SMALL.init(jax.random.key(0), make_batch(rows=1))
+
+
+def value_and_grad(system, **options):
+  return jax.value_and_grad(
+    functools.partial(system.loss, **options), has_aux=True
+  )
+
+
+@functools.cache
+def compiled(system):
+  """The loss and its gradients; compiled once per system and shape."""
+  return jax.jit(value_and_grad(system))
+
+
+def assert_trees_close(got, want, tolerance=2e-4):
+  """Compares leaves, allowing a share of each one's largest entry."""
+
+  def check(path, a, b):
+    largest = np.max(np.abs(b), initial=0.05)
+    np.testing.assert_allclose(
+      a,
+      b,
+      rtol=0,
+      atol=tolerance * largest,
+      err_msg=jax.tree_util.keystr(path),
+    )
+
+  jax.tree_util.tree_map_with_path(check, got, want)
+
+
+# What the network is.
+
+
+def test_published_size_and_shapes():
+  system = DSNet(num_classes=4)
+  batch = {
+    'features': jnp.zeros((2, 7, 80)),
+    'length': jnp.array([7, 3]),
+  }
+  params, state = jax.eval_shape(system.init, jax.random.key(0), batch)
+
+  def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+  assert count(params) == 5_132_133
+  assert count(state) == 3_104
+  gates = [
+    layer[name]
+    for part in ('irrelevant', 'relevant')
+    for layer in params[part].values()
+    for name in ('gate1', 'gate2')
+  ]
+  unused = count(params['encoder']['attention']['bn_att'])
+  assert count(gates) + unused == 164_992 + 512
+  images = jax.eval_shape(
+    functools.partial(front_end, max_frames=600), *batch.values()
+  )
+  assert images.shape == (2, 600, 80, 3)
+  out = jax.eval_shape(system.predict, params, state, batch)
+  assert {name: value.shape for name, value in out.items()} == {
+    'scores': (2, 4),
+    'logits': (2, 4),
+    'embedding': (2, 256),
+    'hidden': (2, 256),
+    'encoding': (2, 256),
+    'frames': (2, 37, 512),
+    'irrelevant': (2, 256),
+    'relevant': (2, 256),
+    'reconstruction': (2, 256),
+  }
+
+
+def test_initialisation_is_xavier_and_pytorchs(fresh):
+  params, state = fresh
+  encoder, classifier = params['encoder'], params['classifier']
+  for values, bound in (
+    (encoder['stage2']['conv'], np.sqrt(6 / (25 * 4 + 25 * 6))),
+    (encoder['attention']['att']['kernel'], np.sqrt(6 / (6 + 8))),
+    (classifier['fc1']['kernel'], 8**-0.5),
+    (params['decoder']['linear1']['kernel'], 16**-0.5),
+    (params['decoder']['linear1']['bias'], 16**-0.5),
+  ):
+    assert np.max(np.abs(values)) <= bound
+    np.testing.assert_allclose(np.std(values), bound / np.sqrt(3), rtol=0.3)
+  np.testing.assert_array_equal(encoder['attention']['cla']['bias'], 0)
+  np.testing.assert_array_equal(classifier['prelu'], [0.25])
+  norm = state['batch_stats']['encoder']['bn0']
+  np.testing.assert_array_equal(norm['mean'], 0)
+  np.testing.assert_array_equal(norm['var'], 1)
+
+
+def test_parts_are_usable_alone(variables, batch):
+  params, state = variables
+  out = PLAIN.predict(params, state, batch)
+  images = front_end(batch['features'], batch['length'], 12)
+  encoding, frames = Encoder(channels=(4, 6), embedding=8).apply(
+    {
+      'params': params['encoder'],
+      'batch_stats': state['batch_stats']['encoder'],
+    },
+    images,
+    train=False,
+  )
+  np.testing.assert_allclose(encoding, out['encoding'], rtol=1e-5)
+  np.testing.assert_allclose(frames, out['frames'], rtol=1e-5)
+  relevant = Projection(8).apply({'params': params['relevant']}, encoding)
+  np.testing.assert_allclose(relevant, out['relevant'], rtol=1e-5, atol=1e-7)
+  np.testing.assert_allclose(out['scores'].sum(-1), 1, rtol=1e-6)
+  np.testing.assert_array_equal(out['embedding'], out['relevant'])
+
+
+def test_alpha_mixes_the_irrelevant_part_in(variables, batch):
+  system = dataclasses.replace(PLAIN, alpha=0.5)
+  out = system.predict(*variables, batch)
+  np.testing.assert_allclose(
+    out['embedding'], 0.5 * out['irrelevant'] + out['relevant'], rtol=1e-6
+  )
+
+
+# What the loss is.
+
+
+def test_losses_are_the_published_ones_and_weighted(variables, batch):
+  params, state = variables
+  (total, aux), _ = compiled(PLAIN)(
+    params, state, batch, jax.random.key(0), START
+  )
+  metrics = aux['metrics']
+  network = PLAIN.network()
+
+  @jax.jit
+  def train_pass(params, state):
+    return network.apply(
+      {'params': params, **state},
+      PLAIN.images(batch),
+      PLAIN.images(batch, 'neutral_'),
+      batch['row'],
+      batch['mask'],
+      jnp.float32(0),
+      method='train_pass',
+      mutable=['batch_stats'],
+    )[0]
+
+  out = train_pass(params, state)
+  kept = np.flatnonzero(batch['mask'])
+  labels = batch['label'][kept]
+  out = {name: np.asarray(value)[kept] for name, value in out.items()}
+  log_p = jax.nn.log_softmax(out['logits'])
+  want = {
+    'task': -log_p[np.arange(12), labels].mean(),
+    'calibration': jensen_shannon_rows(
+      out['irrelevant'], out['neutral']
+    ).mean(),
+    'orthogonality': orthogonality_penalty(out['irrelevant'], out['relevant']),
+    'reconstruction': np.mean((out['encoding'] - out['reconstruction']) ** 2),
+    'accuracy': np.mean(out['logits'].argmax(-1) == labels),
+  }
+  for name, value in want.items():
+    np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+  weights = {name: getattr(PLAIN, f'{name}_weight') for name in list(want)[:4]}
+  np.testing.assert_allclose(
+    total, sum(w * want[name] for name, w in weights.items()), rtol=1e-5
+  )
+  np.testing.assert_array_equal(metrics['loss'], total)
+
+
+def test_running_statistics_update_twice_utterance_first(variables, batch):
+  params, state = variables
+  (_, aux), _ = compiled(PLAIN)(params, state, batch, jax.random.key(0), START)
+  want = state['batch_stats']['encoder']['bn0']
+  mean, variance = want['mean'].astype(np.float64), want['var']
+  kept = np.flatnonzero(batch['mask'])
+  for prefix in ('', 'neutral_'):
+    images = np.asarray(PLAIN.images(batch, prefix), np.float64)[kept]
+    mean = 0.9 * mean + 0.1 * images.mean((0, 1, 3))
+    variance = 0.9 * variance + 0.1 * images.var(axis=(0, 1, 3), ddof=0) * (
+      (n := images[..., 0, :].size) / (n - 1)
+    )
+  got = aux['state']['batch_stats']['encoder']['bn0']
+  np.testing.assert_allclose(got['mean'], mean, rtol=1e-5)
+  np.testing.assert_allclose(got['var'], variance, rtol=1e-5)
+
+
+def test_unused_parameters_get_no_gradient_and_the_gate_can_be_used(
+  variables, batch
+):
+  params, state = variables
+  grads = compiled(PLAIN)(params, state, batch, jax.random.key(0), START)[1]
+  unused = [grads['encoder']['attention']['bn_att']]
+  gates = [
+    grads[part][layer][gate]
+    for part in ('irrelevant', 'relevant')
+    for layer in ('layer1', 'layer2')
+    for gate in ('gate1', 'gate2')
+  ]
+  for leaf in jax.tree.leaves(unused + gates):
+    np.testing.assert_array_equal(leaf, 0)
+  x = jnp.linspace(-1, 1, 8)[None]
+  layer = params['relevant']['layer1']
+
+  def gradient(gated):
+    module = Projection(8, gated=gated)
+    return jax.grad(lambda p: module.apply({'params': p}, x).sum())(
+      params['relevant']
+    )
+
+  assert np.any(gradient(True)['layer1']['gate2']['kernel'])
+  assert not np.any(gradient(False)['layer1']['gate2']['kernel'])
+  x = np.asarray(x)
+  linear = {n: (layer[n]['kernel'], layer[n]['bias']) for n in layer}
+
+  def apply(name, x):
+    kernel, bias = linear[name]
+    return x @ kernel + bias
+
+  gate = jax.nn.sigmoid(apply('gate2', np.maximum(apply('gate1', x), 0)))
+  want = np.maximum(apply('fc', np.asarray(gate) * x + x), 0)
+  np.testing.assert_allclose(
+    ProjectionLayer(4, gated=True).apply({'params': layer}, x), want, rtol=1e-5
+  )
+
+
+# Padding and sharding.
+
+
+def test_padding_rows_and_frames_change_nothing(variables, batch):
+  params, state = variables
+  dirty = jax.tree.map(np.copy, batch)
+  rng = np.random.default_rng(5)
+  for name in ('features', 'neutral_features'):
+    dirty[name][EMPTY_ROWS] = rng.normal(0, 100, (4, *dirty[name].shape[1:]))
+    length = dirty[name.replace('features', 'length')]
+    for row, valid in enumerate(length):
+      dirty[name][row, valid:] = -777
+  for name in ('label', 'speaker'):
+    dirty[name][EMPTY_ROWS] = -1
+  for name in ('length', 'neutral_length'):
+    dirty[name][EMPTY_ROWS] = 0
+  step = compiled(SMALL)
+  want = step(params, state, batch, jax.random.key(0), START)
+  got = step(params, state, dirty, jax.random.key(0), START)
+  assert_trees_close(got, want, tolerance=1e-6)
+
+
+def test_mesh_and_pmap_of_eight_equal_one_device(variables, batch):
+  params, state = variables
+  rng = jax.random.key(3)
+  (_, aux), grads = compiled(SMALL)(params, state, batch, rng, START)
+
+  mesh = Mesh(np.array(jax.devices()), ('data',))
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec('data')))
+  (_, mesh_aux), mesh_grads = jax.jit(
+    value_and_grad(SMALL), out_shardings=everywhere
+  )(*jax.device_put((params, state), everywhere), sharded, rng, START)
+  assert_trees_close(mesh_grads, grads)
+  assert_trees_close(mesh_aux, aux)
+
+  split = {n: x.reshape(8, 2, *x.shape[1:]) for n, x in batch.items()}
+  (loss, pmap_aux), pmap_grads = jax.pmap(
+    value_and_grad(SMALL, axis_name='data'),
+    axis_name='data',
+    in_axes=(None, None, 0, None, None),
+  )(params, state, split, rng, START)
+  total = functools.partial(jax.tree.map, lambda x: np.sum(x, axis=0))
+  np.testing.assert_allclose(np.sum(loss), aux['metrics']['loss'], rtol=1e-5)
+  assert_trees_close(total(pmap_aux['metrics']), aux['metrics'])
+  assert_trees_close(total(pmap_grads), grads)
+  for device in (0, 7):
+    assert_trees_close(
+      jax.tree.map(lambda x, d=device: x[d], pmap_aux['state']), aux['state']
+    )
+
+
+def test_vmap_over_folds_equals_one_by_one(batch):
+  rngs = jax.random.split(jax.random.key(7), 2)
+  folds = []
+  for seed in range(2):
+    init = functools.partial(SMALL.init, batch=batch)
+    variables = params_like(init, jax.random.key(0), seed=seed)
+    state = jax.tree.map(np.abs, variables[1])
+    folds.append((variables[0], state, make_batch(seed=seed), rngs[seed]))
+  stacked = jax.tree.map(lambda *x: jnp.stack(x), *folds)
+  step = value_and_grad(SMALL)
+  got = jax.jit(jax.vmap(step, (0, 0, 0, 0, None)))(*stacked, START)
+  for number, fold in enumerate(folds):
+    want = compiled(SMALL)(*fold, START)
+    assert_trees_close(jax.tree.map(lambda x, n=number: x[n], got), want)
+
+
+def test_dropout_follows_rng(variables, batch):
+  params, state = variables
+  step = compiled(SMALL)
+  losses = [
+    step(params, state, batch, jax.random.key(seed), START)[0][0]
+    for seed in (0, 0, 1)
+  ]
+  assert losses[0] == losses[1]
+  assert losses[0] != losses[2]
+
+
+def test_prediction_needs_no_partner(variables, batch):
+  assert SMALL.needs_neutral
+  alone = {name: batch[name] for name in ('features', 'length')}
+  predict = jax.jit(SMALL.predict)
+  np.testing.assert_array_equal(
+    predict(*variables, alone)['scores'], predict(*variables, batch)['scores']
+  )
+
+
+# Baselines.
+
+
+def test_plain_encoder_has_one_branch(batch):
+  system = dataclasses.replace(PLAIN, variant='encoder')
+  assert not system.needs_neutral
+  params, state = make_variables(system)
+  assert set(params) == {'encoder', 'classifier'}
+  alone = {n: x for n, x in batch.items() if not n.startswith('neutral')}
+  _, aux = jax.eval_shape(
+    system.loss, params, state, alone, jax.random.key(0), START
+  )
+  assert set(aux['metrics']) == {'loss', 'accuracy', 'task'}
+
+
+def test_adversary_is_reversed_in_the_encoder_only(batch):
+  def build(weight, **options):
+    system = dataclasses.replace(
+      PLAIN,
+      variant='dat',
+      num_speakers=4,
+      adversary_weight=weight,
+      reversal_epochs=10,
+    )
+    return dataclasses.replace(system, **options)
+
+  params, state = make_variables(build(1.0))
+  assert set(params) == {'encoder', 'classifier', 'adversary'}
+  rng = jax.random.key(0)
+
+  def gradient(epoch, **options):
+    progress = Progress(jnp.int32(0), jnp.int32(epoch))
+    system = build(1.0, task_weight=0.0, **options)
+    (_, aux), grads = compiled(system)(params, state, batch, rng, progress)
+    return aux['metrics'], grads
+
+  metrics, late = gradient(100)
+  _, middle = gradient(3)
+  _, early = gradient(0)
+  np.testing.assert_allclose(metrics['adversary'], metrics['loss'], rtol=1e-6)
+  # The adversary learns from the start, the encoder against it by and by.
+  assert_trees_close(early['adversary'], late['adversary'])
+  largest = max(np.max(np.abs(g)) for g in jax.tree.leaves(late['encoder']))
+  assert largest > 1e-3
+  for leaf in jax.tree.leaves(early['encoder']):
+    np.testing.assert_array_equal(leaf, 0)
+  share = (2 / (1 + np.exp(-3)) - 1) / (2 / (1 + np.exp(-10)) - 1)
+  assert_trees_close(
+    middle['encoder'], jax.tree.map(lambda g: share * g, late['encoder'])
+  )
+  # One step along the encoder's gradient makes the speaker harder to tell.
+  moved = dict(params) | {
+    'encoder': jax.tree.map(
+      lambda p, g: p - 0.05 / largest * g, params['encoder'], late['encoder']
+    )
+  }
+  after = compiled(build(1.0, task_weight=0.0))(
+    moved, state, batch, rng, Progress(jnp.int32(0), jnp.int32(100))
+  )[0][1]['metrics']
+  assert after['adversary'] > metrics['adversary']
+
+
+def test_isnet_classifies_what_the_benchmark_leaves(batch):
+  system = dataclasses.replace(PLAIN, variant='isnet', task_weight=0.0)
+  assert system.needs_neutral
+  params, state = make_variables(system)
+  out = system.predict(params, state, batch)
+  np.testing.assert_allclose(
+    out['embedding'], out['encoding'] - out['benchmark'], rtol=1e-6
+  )
+  step = compiled(system)
+  rng = jax.random.key(0)
+  (_, aux), grads = step(params, state, batch, rng, START)
+  assert set(aux['metrics']) == {
+    'loss', 'accuracy', 'task', 'standardization'
+  }  # fmt: skip
+  # A step against the gradient brings the benchmark to the partner's embedding.
+  moved = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
+  after = step(moved, state, batch, rng, START)[0][1]['metrics']
+  assert after['standardization'] < 0.99 * aux['metrics']['standardization']
+
+
+# Numbers and settings.
+
+
+def test_bfloat16_is_close_and_keeps_parameters_float32(variables, batch):
+  params, state = variables
+  half = dataclasses.replace(SMALL, compute_dtype='bfloat16')
+  got = jax.jit(half.predict)(params, state, batch)['embedding']
+  want = jax.jit(SMALL.predict)(params, state, batch)['embedding']
+  assert got.dtype == jnp.float32
+  assert np.any(got != want)
+  np.testing.assert_allclose(got, want, atol=0.02)
+  (loss, aux), grads = jax.eval_shape(
+    value_and_grad(half), params, state, batch, jax.random.key(0), START
+  )
+  for leaf in jax.tree.leaves((grads, aux['state'], loss)):
+    assert leaf.dtype == jnp.float32
+
+
+def test_training_lowers_the_loss(fresh, batch):
+  params, state = fresh
+  optimizer = optax.adam(1e-2)
+  opt_state = optimizer.init(params)
+  update = jax.jit(
+    lambda g, o, p: (lambda u, o: (optax.apply_updates(p, u), o))(
+      *optimizer.update(g, o)
+    )
+  )
+  history = []
+  for step in range(40):
+    (_, aux), grads = compiled(SMALL)(
+      params, state, batch, jax.random.key(step), START
+    )
+    state = aux['state']
+    params, opt_state = update(grads, opt_state, params)
+    history.append(aux['metrics'])
+  for name in ('loss', 'calibration', 'reconstruction'):
+    assert history[-1][name] < history[0][name], name
+
+
+def test_is_a_static_argument_and_takes_lists():
+  system = dataclasses.replace(SMALL, channels=[4, 6])
+  assert system == SMALL
+  assert hash(system) == hash(SMALL)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'variant': 'dann'}, "variant='dann'; it must be one of dsnet, encoder"),
+    ({'max_frames': 3}, 'max_frames=3; it must be at least 4: 2 stages'),
+    ({'bins': 2}, 'bins=2; it must be at least 4'),
+    ({'num_classes': 1}, 'num_classes=1; it must be at least 2'),
+    ({'compute_dtype': 'half'}, "compute_dtype='half'; it must be float32"),
+    ({'variant': 'dat'}, 'num_speakers=0; it must be the number of speakers'),
+  ],
+)
+def test_impossible_settings(change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(SMALL, **change)
+
+
+def test_wrong_batches(variables, batch):
+  without = {n: x for n, x in batch.items() if n != 'neutral_features'}
+  with pytest.raises(ValueError, match=r"needs 'neutral_features'.*holds feat"):
+    SMALL.loss(*variables, without, jax.random.key(0), START)
+  wide = batch | {'features': np.zeros((16, 14, 128), np.float32)}
+  with pytest.raises(ValueError, match=r'frames, 8\].*128.*kaldi16k'):
+    SMALL.predict(*variables, wide)
+
+
+def test_create_reads_classes_and_speakers_from_the_corpus():
+  corpus = types.SimpleNamespace(
+    name='fake',
+    classes=('angry', 'neutral'),
+    table=types.SimpleNamespace(speakers=np.array(['a', 'b', 'a'])),
+  )
+  system = dsnet.create({'variant': 'dat', 'channels': [4, 8]}, corpus)
+  assert (system.num_classes, system.num_speakers) == (2, 2)
+  corpus.classes = ()
+  with pytest.raises(ValueError, match="'fake' has no classes"):
+    dsnet.create({}, corpus)

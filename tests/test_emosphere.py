@@ -1,0 +1,399 @@
+"""EmoSphere-SER: the contract of systems, the schedule, the order of names."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxser.nn.wavlm_config import SIZES
+from jaxser.ops.concordance import concordance
+from jaxser.systems.base import Progress
+from jaxser.systems.emosphere import EmoSphere
+from tests.random_tree import params_like, quick_jit
+
+NOISY = EmoSphere(width=16, vad_range=(1.0, 5.0), stride=2)
+# Without dropout: what most tests are about compiles three times as fast.
+LIGHT = dataclasses.replace(NOISY, dropout=0.0, head_dropout=0.0)
+WAVLM = EmoSphere(
+  encoder='wavlm',
+  wavlm=dataclasses.replace(
+    SIZES['tiny'],
+    conv_dim=(16, 16),
+    conv_kernel=(20, 20),
+    conv_stride=(16, 20),
+    feat_extract_norm='group',
+    num_hidden_layers=2,
+    hidden_dropout=0.0,
+    attention_dropout=0.0,
+    activation_dropout=0.0,
+    apply_spec_augment=False,
+    layerdrop=0.0,
+  ).to_text(),
+  width=16,
+  vad_range=(1.0, 5.0),
+  dropout=0.0,
+  head_dropout=0.0,
+)
+LENGTHS = np.array([24, 24, 17, 9, 20, 24, 3, 12], np.int32)
+
+
+def _batch(system=LIGHT, seed=0):
+  rng = np.random.default_rng(seed)
+  length = LENGTHS
+  if system.encoder == 'wavlm':
+    length = LENGTHS * 320 + 80
+    features = rng.standard_normal((8, length.max()))
+  else:
+    features = 4 * rng.standard_normal((8, length.max(), 6)) - 20
+  for row, n in enumerate(length):
+    features[row, n:] = 0
+  return {
+    'features': features.astype(np.float32),
+    'length': length,
+    'label': rng.integers(0, 4, 8).astype(np.int32),
+    'vad': rng.uniform(1, 5, (8, 3)).astype(np.float32),
+    'mask': np.ones(8, np.float32),
+    'row': np.arange(8, dtype=np.int32),
+  }
+
+
+@functools.cache
+def _weights(system):
+  params, state = params_like(system.init, jax.random.key(0), _batch(system))
+  return params, {**state, **system.initial_state()}
+
+
+def _progress(epoch):
+  return Progress(jnp.int32(10 * epoch), jnp.int32(epoch))
+
+
+def _step(system, phase='regions', axis_name=None, epoch=1):
+  """((loss, aux), gradient) of weights, state and a batch."""
+
+  def loss(params, state, batch):
+    return system.loss(
+      params,
+      state,
+      batch,
+      jax.random.key(7),
+      _progress(epoch),
+      phase=phase,
+      axis_name=axis_name,
+    )
+
+  return jax.value_and_grad(loss, has_aux=True)
+
+
+@functools.cache
+def _compiled(system, phase='regions'):
+  return quick_jit(_step(system, phase))
+
+
+@functools.cache
+def _whole(system, phase='regions'):
+  return _compiled(system, phase)(*_weights(system), _batch(system))
+
+
+def _assert_close(got, wanted, tolerance=1e-4):
+  largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted))
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+    scale = np.abs(b).max() + 1e-2 * largest + 1e-6
+    np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
+
+
+def _padded(batch):
+  """Twelve more frames or 4,000 samples, and two rows that must not count."""
+  more = 4000 if batch['features'].ndim == 2 else 12
+  wide = [(0, 2), (0, more)] + [(0, 0)] * (batch['features'].ndim - 2)
+  padded = {
+    name: np.pad(
+      value,
+      wide if name == 'features' else wide[:1] + [(0, 0)] * (value.ndim - 1),
+    )
+    for name, value in batch.items()
+  }
+  padded['features'][8:] = 3
+  padded['length'][8:] = batch['length'][0]
+  padded['vad'][8:] = np.nan
+  padded['row'][8:] = (8, 9)
+  return padded
+
+
+def test_padding_changes_no_loss_statistic_or_gradient():
+  got = _compiled(LIGHT)(*_weights(LIGHT), _padded(_batch()))
+  _assert_close(got, _whole(LIGHT))
+
+
+@pytest.mark.parametrize('system', [LIGHT, WAVLM], ids=['logmel', 'wavlm'])
+def test_padding_changes_no_answer(system):
+  batch = _batch(system)
+
+  @quick_jit
+  def run(params, state, batch):
+    rng, progress = jax.random.key(0), _progress(1)
+    loss, _ = system.loss(params, state, batch, rng, progress, phase='regions')
+    return loss, system.predict(params, state, batch)
+
+  loss, wanted = run(*_weights(system), batch)
+  padded_loss, got = run(*_weights(system), _padded(batch))
+  np.testing.assert_allclose(padded_loss, loss, rtol=1e-4)
+  for name, value in wanted.items():
+    np.testing.assert_allclose(got[name][:8], value, rtol=1e-4, atol=1e-4)
+    assert np.isfinite(got[name]).all()
+
+
+def test_eight_devices_are_one():
+  (loss, aux), grads = _whole(NOISY)
+  shard = {k: v.reshape(8, 1, *v.shape[1:]) for k, v in _batch().items()}
+  step = jax.pmap(
+    _step(NOISY, axis_name='devices'),
+    axis_name='devices',
+    in_axes=(None, None, 0),
+  )
+  (losses, auxes), shares = step(*_weights(NOISY), shard)
+  np.testing.assert_allclose(np.sum(losses), loss, rtol=1e-5)
+  total = jax.tree.map(lambda x: np.sum(x, 0), (auxes['metrics'], shares))
+  _assert_close(total, (aux['metrics'], grads))
+  for device in (0, 7):
+    got = jax.tree.map(lambda x: x[device], auxes['state'])
+    _assert_close(got, aux['state'], 1e-5)
+
+
+def test_a_mesh_of_eight_devices_is_one():
+  mesh = jax.make_mesh((8,), ('batch',), axis_types=(AxisType.Auto,))
+  spread = NamedSharding(mesh, PartitionSpec('batch'))
+  batch = jax.tree.map(lambda x: jax.device_put(x, spread), _batch())
+  loss = quick_jit(functools.partial(LIGHT.loss, phase='regions'))
+  given = jax.device_put(_weights(LIGHT), NamedSharding(mesh, PartitionSpec()))
+  value, aux = loss(*given, batch, jax.random.key(7), _progress(1))
+  (wanted, wanted_aux), _ = _whole(LIGHT)
+  np.testing.assert_allclose(value, wanted, rtol=1e-5)
+  _assert_close(aux, wanted_aux, 1e-5)
+
+
+def test_folds_can_be_vmapped_with_their_own_weights_and_centre():
+  system = dataclasses.replace(LIGHT, weighted=True, centre_label=1)
+  params, _ = _weights(LIGHT)
+  batches = [_batch(seed=seed) for seed in (0, 1)]
+  states = [
+    system.prepare(_weights(system)[1], b['vad'], b['label']) for b in batches
+  ]
+
+  def stack(trees):
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+  def loss(params, state, batch):
+    rng = jax.random.key(0)
+    return system.loss(
+      params, state, batch, rng, _progress(1), phase='regions'
+    )[0]
+
+  losses = quick_jit(jax.vmap(loss))(
+    stack([params, params]), stack(states), stack(batches)
+  )
+  wanted = quick_jit(loss)(params, states[1], batches[1])
+  np.testing.assert_allclose(losses[1], wanted, rtol=1e-5)
+
+
+def test_schedule_is_the_papers():
+  epochs = range(8)
+  decay = [1, 0.802, 0.604, 0.406, 0.208, 0, 0, 0]
+  for setting, weights in (('decay', decay), ('constant', [1] * 8)):
+    system = dataclasses.replace(LIGHT, region_weight=setting)
+    got = [float(system.auxiliary_weight(jnp.int32(e))) for e in epochs]
+    np.testing.assert_allclose(got, weights, rtol=1e-6)
+  off = dataclasses.replace(LIGHT, region_weight='off')
+  assert [LIGHT.phase(e) for e in epochs] == ['regions'] * 5 + ['main'] * 3
+  assert {off.phase(e) for e in epochs} == {'main'}
+  assert {system.phase(e) for e in epochs} == {'regions'}
+  assert 'auxiliary_head' not in _weights(off)[0]
+
+
+def test_loss_is_its_parts():
+  (loss, aux), _ = _whole(LIGHT)
+  metrics = aux['metrics']
+  ccc = sum(metrics[f'ccc_{n}'] for n in ('valence', 'arousal', 'dominance'))
+  np.testing.assert_allclose(metrics['regions_weight'], 0.802, rtol=1e-6)
+  np.testing.assert_allclose(
+    loss, 3 - ccc + 0.802 * metrics['regions_loss'], rtol=1e-5
+  )
+  (main, aux), grads = _whole(LIGHT, 'main')
+  np.testing.assert_allclose(main, 3 - ccc, rtol=1e-5)
+  assert 'regions_loss' not in aux['metrics']
+  for leaf in jax.tree.leaves(grads['auxiliary_head']):
+    np.testing.assert_array_equal(leaf, 0)
+
+
+def test_later_epochs_do_not_run_the_region_head():
+  system = dataclasses.replace(LIGHT, regions=30, width=64)  # 72 regions.
+  compiled = {
+    phase: quick_jit(functools.partial(system.loss, phase=phase))
+    .lower(*_weights(system), _batch(), jax.random.key(0), _progress(1))
+    .compile()
+    for phase in ('regions', 'main')
+  }
+  cost = {p: c.cost_analysis()['flops'] for p, c in compiled.items()}
+  head = 2 * 8 * (64 * 64 + 64 * 72)
+  assert head < cost['regions'] - cost['main'] < 1.5 * head
+  assert 'auxiliary_head/' in compiled['regions'].as_text()
+  assert 'auxiliary_head/' not in compiled['main'].as_text()
+
+
+def test_a_phase_compiles_once_for_all_batches_and_epochs():
+  traced = []
+
+  def loss(params, state, batch, progress, phase):
+    traced.append(phase)
+    return LIGHT.loss(
+      params, state, batch, jax.random.key(0), progress, phase=phase
+    )[0]
+
+  step = jax.jit(loss, static_argnames='phase')
+  for epoch in (0, 3, 5, 6):
+    args = (*_weights(LIGHT), _batch(seed=epoch), _progress(epoch))
+    jax.eval_shape(functools.partial(step, phase=LIGHT.phase(epoch)), *args)
+  assert traced == ['regions', 'main']
+
+
+def test_dimensions_are_mapped_by_name():
+  params, state = _weights(LIGHT)
+  head = params['vad_head']['out']
+  fixed = {
+    'kernel': np.zeros_like(head['kernel']),
+    'bias': np.array([0.25, 1.5, 0.75], np.float32),  # A, D, V of [0, 1].
+  }
+  params = {**params, 'vad_head': {**params['vad_head'], 'out': fixed}}
+  answers = quick_jit(LIGHT.predict)(params, state, _batch())
+  np.testing.assert_allclose(
+    answers['vad'], np.tile([4.0, 2.0, 5.0], (8, 1)), rtol=1e-6
+  )
+  assert answers['embedding'].shape == (8, 16)
+  assert answers['region_logits'].shape == (8, 8)
+
+
+def test_each_ccc_is_of_its_dimension():
+  system, batch = LIGHT, _batch()
+  params, state = _weights(system)
+  new = _whole(system)[0][1]['state']
+  apply = functools.partial(
+    system.network().apply, train=False, auxiliary=False
+  )
+  said = quick_jit(apply)(
+    {'params': params, 'batch_stats': new['batch_stats']},
+    *(batch[name] for name in ('features', 'length', 'row')),
+  )['unit_vad']
+  for column, name in enumerate(('valence', 'arousal', 'dominance')):
+    source = ('arousal', 'dominance', 'valence').index(name)
+    batch['vad'][:, column] = 1 + 4 * said[:, source]
+  (_, aux), _ = _compiled(system)(params, state, batch)
+  for name in ('valence', 'arousal', 'dominance'):
+    np.testing.assert_allclose(aux['metrics'][f'ccc_{name}'], 1, atol=1e-4)
+
+
+def test_unknown_vad_does_not_count():
+  batch = _batch()
+  batch['vad'][5] = np.nan
+  (loss, _), grads = _compiled(LIGHT)(*_weights(LIGHT), batch)
+  assert np.isfinite(loss)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
+  assert loss != _whole(LIGHT)[0][0]
+
+
+def test_categories_can_be_the_second_task():
+  system = dataclasses.replace(LIGHT, auxiliary='categories', categories=4)
+  batch = _batch()
+  batch['label'][2] = -1
+  loss = quick_jit(functools.partial(system.loss, phase='regions'))
+  value, aux = loss(*_weights(system), batch, jax.random.key(0), _progress(0))
+  assert np.isfinite(value)
+  assert 0.5 < aux['metrics']['categories_loss'] < 4
+  answers = jax.eval_shape(system.predict, *_weights(system), batch)
+  assert answers['category_logits'].shape == (8, 4)
+
+
+def test_prepare_counts_the_training_split_only():
+  system = dataclasses.replace(LIGHT, weighted=True)
+  vad = np.array(
+    [[5, 5, 5], [5, 5, 5], [5, 5, 5], [1, 1, 1], [np.nan] * 3], np.float32
+  )
+  label = np.array([0, 0, 1, 1, 1])
+  state = system.prepare(_weights(system)[1], vad, label)
+  np.testing.assert_allclose(
+    state['split']['class_weights'],
+    [4 / 24, 0, 0, 0, 0, 0, 4 / 8, 0],
+    rtol=1e-6,
+  )
+  moved = dataclasses.replace(system, centre_label=1)
+  state = moved.prepare(_weights(moved)[1], vad, label)
+  np.testing.assert_allclose(state['split']['centre'], [3, 3, 3])
+  np.testing.assert_array_equal(
+    moved.region_of(state, jnp.array(vad[:4])), [0, 0, 0, 6]
+  )
+  off = dataclasses.replace(LIGHT, region_weight='off')
+  with pytest.raises(ValueError, match="needs region_weight other than 'off'"):
+    jax.eval_shape(_step(off, 'regions'), *_weights(off), _batch())
+  with pytest.raises(ValueError, match=r"lacks \['centre', 'class_weights'\]"):
+    jax.eval_shape(_step(moved), *_weights(moved), _batch())
+  with pytest.raises(ValueError, match='no training utterance with that label'):
+    dataclasses.replace(system, centre_label=3).prepare(state, vad, label)
+  with pytest.raises(ValueError, match="auxiliary task 'regions' is to learn"):
+    system.prepare(state, vad[4:], label[4:])
+
+
+def test_frozen_names_parameters():
+  params = _weights(WAVLM)[0]
+  still = WAVLM.frozen(params)
+  assert jax.tree.structure(still) == jax.tree.structure(params)
+  assert all(jax.tree.leaves(still['encoder'].pop('feature_extractor')))
+  assert not any(jax.tree.leaves(still))
+  whole = dataclasses.replace(WAVLM, freeze='encoder').frozen(params)
+  assert all(jax.tree.leaves(whole.pop('encoder')))
+  assert not any(jax.tree.leaves(whole))
+  assert LIGHT.frozen(_weights(LIGHT)[0]) is None
+
+
+def test_frozen_encoder_gets_no_gradient():
+  system = dataclasses.replace(WAVLM, freeze='encoder', dtype='bfloat16')
+  (loss, _), grads = quick_jit(_step(system))(*_weights(system), _batch(system))
+  assert np.isfinite(loss)
+  assert loss.dtype == jnp.float32
+  for leaf in jax.tree.leaves(grads['encoder']):
+    np.testing.assert_array_equal(leaf, 0)
+  assert max(np.abs(x).max() for x in jax.tree.leaves(grads['pool'])) > 0
+
+
+def test_it_learns_and_attentive_statistics_too():
+  batch = _batch()
+  for row, level in enumerate(batch['vad'][:, 1]):  # Arousal is the level.
+    n = batch['length'][row]
+    batch['features'][row, :n] += 6 * level
+  batch['vad'][:] = batch['vad'][:, 1:2]
+  system = dataclasses.replace(LIGHT, pooling='attentive_statistics')
+  optimizer = optax.adam(3e-3)
+
+  def train(carry, step):
+    params, state, opt_state = carry
+    (loss, aux), grads = jax.value_and_grad(system.loss, has_aux=True)(
+      params,
+      state,
+      batch,
+      jax.random.fold_in(jax.random.key(0), step),
+      Progress(step, step // 20),
+      phase='regions',
+    )
+    updates, opt_state = optimizer.update(grads, opt_state)
+    params = optax.apply_updates(params, updates)
+    return (params, aux['state'], opt_state), loss
+
+  params, state = quick_jit(system.init)(jax.random.key(0), batch)
+  carry, losses = quick_jit(functools.partial(jax.lax.scan, train))(
+    (params, state, optimizer.init(params)), jnp.arange(80)
+  )
+  assert losses[-10:].mean() < 0.5 * losses[0]
+  said = quick_jit(system.predict)(carry[0], carry[1], batch)['vad']
+  assert (concordance(said, batch['vad']) > 0.9).all()

@@ -1,0 +1,304 @@
+"""Hugging Face and PyTorch checkpoints: what is read, and what is refused."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxser.convert import hf_wavlm, tensors, torch_emosphere
+from jaxser.convert.errors import ConvertError
+from jaxser.nn.wavlm_config import SIZES
+from jaxser.systems.emosphere import EmoSphere
+
+CONFIG = dataclasses.replace(SIZES['tiny'], num_hidden_layers=2)
+
+
+def _arrays(config=CONFIG, dtype=np.float32):
+  rng = np.random.default_rng(0)
+  return {
+    name: rng.standard_normal(shape).astype(dtype)
+    for name, shape in hf_wavlm.expected_shapes(config).items()
+  }
+
+
+def _save(folder, arrays, config=CONFIG):
+  folder.mkdir(exist_ok=True)
+  (folder / 'config.json').write_text(config.to_text())
+  save_file(arrays, folder / 'model.safetensors')
+  return folder
+
+
+def _leaves(tree, path=()):
+  for key, value in tree.items():
+    if isinstance(value, dict):
+      yield from _leaves(value, (*path, key))
+    else:
+      yield (*path, key), value
+
+
+def _assert_same(got, wanted):
+  got, wanted = dict(_leaves(got)), dict(_leaves(wanted))
+  assert got.keys() == wanted.keys()
+  for path, value in got.items():
+    np.testing.assert_array_equal(value, wanted[path], err_msg=str(path))
+    assert value.dtype == np.float32
+
+
+def test_layouts_and_stacking(tmp_path):
+  arrays = _arrays()
+  config, params = hf_wavlm.load(_save(tmp_path, arrays))
+  assert config == CONFIG
+  layer = params['encoder']['layers']['layer']
+  for i in range(2):
+    name = f'encoder.layers.{i}.'
+    np.testing.assert_array_equal(
+      layer['attention']['query']['kernel'][i],
+      arrays[name + 'attention.q_proj.weight'].T,
+    )
+    np.testing.assert_array_equal(
+      layer['output']['bias'][i],
+      arrays[name + 'feed_forward.output_dense.bias'],
+    )
+  np.testing.assert_array_equal(
+    params['feature_extractor']['conv_0']['kernel'],
+    np.einsum(
+      'oik->kio', arrays['feature_extractor.conv_layers.0.conv.weight']
+    ),
+  )
+  np.testing.assert_array_equal(
+    params['masked_spec_embed'], arrays['masked_spec_embed']
+  )
+
+
+def test_both_spellings_of_the_weight_norm_and_task_models(tmp_path):
+  arrays = _arrays()
+  _, wanted = hf_wavlm.load(_save(tmp_path / 'new', arrays))
+  conv = 'encoder.pos_conv_embed.conv.'
+  old = {
+    conv + 'parametrizations.weight.original0': conv + 'weight_g',
+    conv + 'parametrizations.weight.original1': conv + 'weight_v',
+  }
+  renamed = {old.get(name, name): value for name, value in arrays.items()}
+  _assert_same(hf_wavlm.load(_save(tmp_path / 'old', renamed))[1], wanted)
+  task = {f'wavlm.{name}': value for name, value in renamed.items()}
+  task['lm_head.weight'] = np.zeros((32, 48), np.float32)
+  _assert_same(hf_wavlm.load(_save(tmp_path / 'task', task))[1], wanted)
+
+
+@pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_files_become_float32(tmp_path, dtype):
+  arrays = _arrays(dtype=dtype)
+  _, params = hf_wavlm.load(_save(tmp_path, arrays))
+  kernel = params['feature_projection']['projection']['kernel']
+  assert kernel.dtype == np.float32
+  np.testing.assert_array_equal(
+    kernel, arrays['feature_projection.projection.weight'].T.astype(np.float32)
+  )
+
+
+def test_mask_vector_of_a_config_that_masks_nothing_is_ignored(tmp_path):
+  config = dataclasses.replace(CONFIG, mask_time_prob=0.0)
+  _, params = hf_wavlm.load(_save(tmp_path, _arrays(), config))
+  assert 'masked_spec_embed' not in params
+
+
+def test_every_mismatch_is_listed_on_both_sides(tmp_path):
+  arrays = _arrays()
+  del arrays['encoder.layers.1.attention.k_proj.bias']
+  arrays['encoder.layers.2.layer_norm.bias'] = np.zeros(48, np.float32)
+  arrays['feature_projection.layer_norm.weight'] = np.zeros(9, np.float32)
+  with pytest.raises(ConvertError) as error:
+    hf_wavlm.load(_save(tmp_path, arrays))
+  message = str(error.value)
+  assert 'model.safetensors does not fit the model' in message
+  missing, left, differing = message.split('\n  ', 1)[1].split(':\n')[1:]
+  assert 'encoder.layers.1.attention.k_proj.bias' in missing
+  assert 'In the file but not in the model (1)' in missing
+  assert 'encoder.layers.2.layer_norm.bias' in left
+  assert 'layer_norm.weight: file (9,), model (24,)' in differing
+
+
+def _without_weights(folder):
+  (folder / 'model.safetensors').unlink()
+
+
+def _without_config(folder):
+  (folder / 'config.json').unlink()
+
+
+def _damaged(folder):
+  path = folder / 'model.safetensors'
+  path.write_bytes(path.read_bytes()[:1000])
+
+
+def _other_model(folder):
+  (folder / 'config.json').write_text(json.dumps({'model_type': 'hubert'}))
+
+
+def _no_json(folder):
+  (folder / 'config.json').write_text('{"hidden_size": ')
+
+
+def _integers(folder):
+  save_file(
+    {'masked_spec_embed': np.zeros(48, np.int64)}, folder / 'model.safetensors'
+  )
+
+
+@pytest.mark.parametrize(
+  ('spoil', 'message'),
+  [
+    (_without_weights, 'neither model.safetensors nor .*; it has config.json'),
+    (_without_config, r'config.json does not exist. Give the directory'),
+    (_damaged, r'model.safetensors cannot be read as safetensors'),
+    (_other_model, r"config.json: model_type is 'hubert'"),
+    (_no_json, r'config.json: Expecting value'),
+    (_integers, r'masked_spec_embed has type I64; parameters must be one of'),
+  ],
+)
+def test_unusable_folders_are_refused(tmp_path, spoil, message):
+  folder = _save(tmp_path, _arrays())
+  spoil(folder)
+  with pytest.raises(ConvertError, match=message):
+    hf_wavlm.load(folder)
+
+
+def _authors_files(folder, system, torch):
+  """The four files of a made-up training with these settings."""
+  inputs = system.wavlm_config.hidden_size
+  rng = np.random.default_rng(1)
+  parts = {
+    'ssl': _arrays(system.wavlm_config),
+    'pool': {},
+    'dim_head': {},
+    'region_head': {},
+  }
+  shapes = torch_emosphere.expected_shapes(system, inputs)
+  for name, shape in shapes.items():
+    part, _, rest = name.partition('.')
+    parts[part][rest] = rng.standard_normal(shape).astype(np.float32)
+  for part, arrays in parts.items():
+    torch.save(
+      {name: torch.from_numpy(value) for name, value in arrays.items()},
+      folder / torch_emosphere.FILES[part],
+    )
+  return parts
+
+
+def test_the_authors_four_files(tmp_path):
+  torch = pytest.importorskip('torch')
+  system = EmoSphere(encoder='wavlm', wavlm=CONFIG.to_text(), width=16)
+  parts = _authors_files(tmp_path, system, torch)
+  ((params, state),) = torch_emosphere.load(tmp_path, system)
+  assert params.keys() == {'encoder', 'pool', 'vad_head', 'auxiliary_head'}
+  np.testing.assert_array_equal(
+    params['auxiliary_head']['out']['kernel'],
+    parts['region_head']['out.0.weight'].T,
+  )
+  np.testing.assert_array_equal(
+    params['encoder']['encoder']['position']['magnitude'],
+    parts['ssl'][
+      'encoder.pos_conv_embed.conv.parametrizations.weight.original0'
+    ][0, 0],
+  )
+  np.testing.assert_array_equal(state['split']['class_weights'], np.ones(8))
+  without = dataclasses.replace(system, region_weight='off')
+  (tmp_path / 'best_sev_ser.pt').unlink()
+  ((params, _),) = torch_emosphere.load(tmp_path, without)
+  assert 'auxiliary_head' not in params
+  with pytest.raises(
+    ConvertError, match=r'lacks best_sev_ser.pt; it must hold'
+  ):
+    torch_emosphere.load(tmp_path, system)
+  with pytest.raises(ConvertError, match=r"encoder is 'logmel'"):
+    torch_emosphere.load(tmp_path, EmoSphere())
+  wider = dataclasses.replace(system, width=32, region_weight='off')
+  with pytest.raises(
+    ConvertError, match=r'pool.fc.fc.bias: file \(16,\), model \(32,\)'
+  ):
+    torch_emosphere.load(tmp_path, wider)
+
+
+def test_pytorch_file_is_read_without_running_it(tmp_path):
+  torch = pytest.importorskip('torch')
+  folder = _save(tmp_path, _arrays())
+  _, wanted = hf_wavlm.load(folder)
+  (folder / 'model.safetensors').unlink()
+  path = folder / 'pytorch_model.bin'
+  content = {name: torch.from_numpy(x) for name, x in _arrays().items()}
+  torch.save(content, path)
+  _assert_same(hf_wavlm.load(folder)[1], wanted)
+  torch.save(content, path, _use_new_zipfile_serialization=False)
+  _assert_same(hf_wavlm.load(folder)[1], wanted)
+  torch.save(slice(3), path)
+  with pytest.raises(ConvertError, match=r'pytorch_model.bin .*state dict'):
+    hf_wavlm.load(folder)
+  torch.save({'epoch': 3}, path)
+  with pytest.raises(
+    ConvertError, match=r"entry 'epoch' is a int, not a tensor"
+  ):
+    hf_wavlm.load(folder)
+
+
+def test_without_pytorch_the_message_says_so(tmp_path, monkeypatch):
+  path = tmp_path / 'best_pool.pt'
+  path.write_bytes(b'')
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(
+    ConvertError, match=r'needs PyTorch \(pip install torch\)'
+  ):
+    tensors.open_torch(path)
+  with pytest.raises(ConvertError, match=r'none.pt does not exist'):
+    tensors.open_torch(tmp_path / 'none.pt')
+
+
+_LARGE = """
+import json, resource, sys, time
+import numpy as np
+from jaxser.convert import hf_wavlm
+start = time.perf_counter()
+config, params = hf_wavlm.load(sys.argv[1])
+seconds = time.perf_counter() - start
+
+def count(tree):
+  if isinstance(tree, dict):
+    return sum(count(value) for value in tree.values())
+  return tree.size
+
+print(json.dumps({
+  'seconds': seconds,
+  'parameters': count(params),
+  'layers': params['encoder']['layers']['layer']['output']['kernel'].shape[0],
+  'gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+}))
+"""
+
+
+def test_a_full_size_large_model_needs_little_time_and_memory(tmp_path):
+  config = SIZES['large']
+  noise = np.random.default_rng(0).random(99_991).astype(np.float16)
+  arrays = {
+    name: np.resize(noise, shape)
+    for name, shape in hf_wavlm.expected_shapes(config).items()
+  }
+  folder = _save(tmp_path, arrays, config)
+  del arrays
+  try:
+    done = subprocess.run(
+      [sys.executable, '-c', _LARGE, str(folder)],
+      check=True,
+      capture_output=True,
+      text=True,
+    )
+  finally:
+    (folder / 'model.safetensors').unlink()  # 0.6 GB need not be kept.
+  result = json.loads(done.stdout)
+  assert result['parameters'] == 315_453_120
+  assert result['layers'] == 24
+  assert result['seconds'] < 120
+  assert result['gib'] < 4

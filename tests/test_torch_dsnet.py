@@ -1,0 +1,307 @@
+"""The authors' checkpoints of DSNet, and three steps against PyTorch."""
+
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxser.convert import ConvertError, torch_dsnet
+from jaxser.systems.base import Progress
+from jaxser.systems.dsnet import DSNet
+from tests import shared
+from tests.random_tree import params_like
+
+SMALL = DSNet(
+  num_classes=3,
+  channels=(4, 6),
+  embedding=8,
+  max_frames=12,
+  bins=8,
+  encoder_dropout=0.0,
+  classifier_dropout=0.0,
+)
+START = Progress(jnp.int32(0), jnp.int32(0))
+
+
+def _batch(rows=6):
+  rng = np.random.default_rng(0)
+  return {
+    'features': rng.normal(1, 3, (rows, 12, 8)).astype(np.float32),
+    'length': np.full(rows, 12, np.int32),
+    'neutral_features': rng.normal(2, 3, (rows, 12, 8)).astype(np.float32),
+    'neutral_length': np.full(rows, 12, np.int32),
+    'label': np.arange(rows, dtype=np.int32) % 3,
+    'mask': np.ones(rows, np.float32),
+    'row': np.arange(rows, dtype=np.int32),
+  }
+
+
+def _variables(system=SMALL):
+  params, state = params_like(system.init, jax.random.key(0), _batch())
+  return params, jax.tree.map(np.abs, state)
+
+
+def _arrays(system=SMALL):
+  return torch_dsnet.to_torch(*_variables(system), system)
+
+
+def _nested(arrays, torch):
+  """{'E.a.b': array} -> {'E': {'a.b': tensor}, ...}, as the authors save it."""
+  parts = {part: {} for part in torch_dsnet.PARTS}
+  for name, value in arrays.items():
+    part, rest = name.split('.', 1)
+    parts[part][rest] = torch.from_numpy(np.array(value))
+  return parts
+
+
+# Names and layouts; no PyTorch.
+
+
+def test_table_names_every_tensor_of_a_published_checkpoint():
+  shapes = json.loads(shared.require('goldens/dsnet_tensors.json').read_text())
+  init = DSNet(4)
+  variables = jax.eval_shape(
+    init.init,
+    jax.random.key(0),
+    {'features': jnp.zeros((1, 9, 80)), 'length': jnp.array([9])},
+  )
+  params, state = variables
+  tree = {'params': params, **state}
+  found, leaves = {}, 0
+  for entry in torch_dsnet.table():
+    leaf = tree
+    for key in entry.path:
+      leaf = leaf[key]
+    found[entry.name] = list(entry.torch_shape(leaf.shape))
+    leaves += 1
+  assert found == shapes
+  assert leaves == len(jax.tree.leaves(variables))
+
+
+def test_there_and_back_is_the_same():
+  arrays = _arrays()
+  params, state = torch_dsnet.from_torch(arrays, SMALL)
+  again = torch_dsnet.to_torch(params, state, SMALL)
+  assert arrays.keys() == again.keys()
+  for name, value in arrays.items():
+    np.testing.assert_array_equal(again[name], value, err_msg=name)
+  jax.tree.map(np.testing.assert_array_equal, (params, state), _variables())
+
+
+def test_counters_are_ignored():
+  arrays = _arrays() | {'C.bn.num_batches_tracked': np.array(7)}
+  torch_dsnet.from_torch(arrays, SMALL)
+
+
+def test_mismatch_names_both_sides():
+  arrays = _arrays()
+  del arrays['T.layer2.fc.0.bias']
+  arrays['T.layer3.fc.0.bias'] = np.zeros(8)
+  four = dataclasses.replace(SMALL, num_classes=4)
+  with pytest.raises(ConvertError) as error:
+    torch_dsnet.from_torch(arrays, four, 'best.pt')
+  message = str(error.value)
+  assert 'best.pt' in message
+  assert 'T.layer2.fc.0.bias' in message
+  assert 'T.layer3.fc.0.bias' in message
+  assert 'C.fc2.weight: file (3, 8), model (4, 8)' in message
+
+
+def test_diverged_weights_and_other_variants_are_refused():
+  arrays = _arrays()
+  arrays['D.linear.0.bias'][1] = np.nan
+  with pytest.raises(ConvertError, match=r'D\.linear\.0\.bias holds NaN'):
+    torch_dsnet.from_torch(arrays, SMALL)
+  plain = dataclasses.replace(SMALL, variant='encoder')
+  with pytest.raises(ConvertError, match="does not fit variant 'encoder'"):
+    torch_dsnet.from_torch(arrays, plain)
+
+
+def test_missing_file(tmp_path):
+  with pytest.raises(ConvertError, match=r'none\.pt does not exist'):
+    torch_dsnet.load(tmp_path / 'none.pt', SMALL)
+
+
+def test_without_pytorch_the_error_says_what_to_install(tmp_path, monkeypatch):
+  path = tmp_path / 'best.pt'
+  path.write_bytes(b'PK')
+  monkeypatch.setitem(sys.modules, 'torch', None)
+  with pytest.raises(ConvertError, match=r"pip install 'jaxser\[parity\]'"):
+    torch_dsnet.load(path, SMALL)
+
+
+# Files and steps; PyTorch.
+
+
+@pytest.fixture(scope='module')
+def torch():
+  return pytest.importorskip('torch', reason='PyTorch is in jaxser[parity]')
+
+
+def test_checkpoint_loads_and_predicts_the_same(torch, tmp_path):
+  arrays = _arrays()
+  content = _nested(arrays, torch)
+  content['C']['bn.num_batches_tracked'] = torch.tensor(3)
+  torch.save(content, tmp_path / 'best.pt')
+  [(params, state)] = torch_dsnet.load(tmp_path / 'best.pt', SMALL)
+  jax.tree.map(np.testing.assert_array_equal, (params, state), _variables())
+
+
+def test_code_in_a_checkpoint_is_not_run(torch, tmp_path):
+  ran = tmp_path / 'ran'
+
+  class Trap:
+    def __reduce__(self):
+      return (ran.write_text, ('x',))
+
+  path = tmp_path / 'trap.pt'
+  torch.save({'E': Trap()}, path)
+  with pytest.raises(ConvertError, match=r'trap\.pt is not a checkpoint that'):
+    torch_dsnet.load(path, SMALL)
+  assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    ({'E': {}, 'C': {}}, r'five state dicts E, C, T, T2, D; it holds C, E'),
+    ([1, 2], 'it holds a list'),
+    (
+      {part: {'x': 1.5} for part in torch_dsnet.PARTS},
+      r'E\.x is a float, not a tensor',
+    ),
+  ],
+)
+def test_other_files_are_refused(torch, tmp_path, content, message):
+  torch.save(content, tmp_path / 'other.pt')
+  with pytest.raises(ConvertError, match=message):
+    torch_dsnet.load(tmp_path / 'other.pt', SMALL)
+
+
+def test_damaged_file(torch, tmp_path):
+  path = tmp_path / 'cut.pt'
+  torch.save(_nested(_arrays(), torch), path)
+  path.write_bytes(path.read_bytes()[:1000])
+  with pytest.raises(ConvertError, match=r'cut\.pt is not a checkpoint'):
+    torch_dsnet.load(path, SMALL)
+
+
+def _reference_step(torch, named, images, neutral, labels):
+  """The published losses in PyTorch, written from the paper's formulas."""
+  functional = torch.nn.functional
+
+  def norm(x, name):
+    return functional.batch_norm(
+      x,
+      *(named[f'{name}.running_{kind}'] for kind in ('mean', 'var')),
+      *(named[f'{name}.{kind}'] for kind in ('weight', 'bias')),
+      training=True,
+      momentum=0.1,
+      eps=1e-5,
+    )
+
+  def linear(x, name):
+    return functional.linear(x, named[f'{name}.weight'], named[f'{name}.bias'])
+
+  def encode(x):
+    x = norm(x.transpose(1, 3), 'E.layer1.bn0').transpose(1, 3)
+    for i in (1, 2):
+      block = f'E.layer1.conv_block{i}'
+      x = functional.conv2d(x, named[f'{block}.conv1.weight'], padding=2)
+      x = functional.max_pool2d(torch.relu(norm(x, f'{block}.bn1')), 2)
+    x = x.mean(3)
+
+    def tap(name):
+      return functional.conv1d(
+        x, named[f'E.layer2.{name}.weight'], named[f'E.layer2.{name}.bias']
+      )
+
+    weight = torch.softmax(tap('att').clamp(-10, 10), -1)
+    return (weight * torch.sigmoid(tap('cla'))).sum(-1)
+
+  def project(x, name):
+    for layer in ('layer1', 'layer2'):
+      x = torch.relu(linear(x, f'{name}.{layer}.fc.0'))
+    return x
+
+  def centred(x):
+    x = x - x.mean(0)
+    return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
+
+  embedding = encode(images)
+  irrelevant, relevant = project(embedding, 'T'), project(embedding, 'T2')
+  hidden = functional.prelu(
+    linear(relevant, 'C.fc1'), named['C.activation.weight']
+  )
+  logits = linear(norm(hidden, 'C.bn'), 'C.fc2')
+  both = torch.cat([irrelevant, relevant], 1)
+  decoded = linear(torch.relu(linear(both, 'D.linear.0')), 'D.linear.2')
+  p, q = torch.softmax(irrelevant, 1), torch.softmax(encode(neutral), 1)
+  middle = (p + q) / 2
+  divergence = sum((x * (x / middle).log()).sum(1) for x in (p, q)) / 2
+  inner = centred(irrelevant).T @ centred(relevant)
+  return {
+    'task': functional.cross_entropy(logits, labels),
+    'calibration': divergence.mean(),
+    'orthogonality': (inner**2).mean(),
+    'reconstruction': ((decoded - embedding) ** 2).mean(),
+  }
+
+
+def test_three_adam_steps_equal_pytorch_in_float64(torch):
+  batch = _batch()
+  with jax.enable_x64(True):
+    wide = {
+      name: np.asarray(x, np.float64) if x.dtype == np.float32 else x
+      for name, x in batch.items()
+    }
+    params, state = jax.tree.map(
+      lambda x: np.asarray(x, np.float64), _variables()
+    )
+    images = [
+      torch.from_numpy(np.moveaxis(np.array(SMALL.images(wide, p)), -1, 1))
+      for p in ('', 'neutral_')
+    ]
+    named = {
+      name: torch.from_numpy(np.array(value))
+      for name, value in torch_dsnet.to_torch(params, state, SMALL).items()
+    }
+    trained = [
+      x.requires_grad_() for n, x in named.items() if 'running' not in n
+    ]
+    # A larger epsilon than usual: entries whose gradient is zero but for rounding
+    # (1e-17, a bias before a softmax) would else move by their random sign.
+    theirs = torch.optim.Adam(trained, lr=1e-3, eps=1e-4)
+    ours = optax.adam(1e-3, eps=1e-4)
+
+    @jax.jit
+    def step(params, state, opt_state):
+      (_, aux), grads = jax.value_and_grad(SMALL.loss, has_aux=True)(
+        params, state, wide, jax.random.key(0), START
+      )
+      updates, opt_state = ours.update(grads, opt_state)
+      return optax.apply_updates(params, updates), aux, opt_state
+
+    opt_state = ours.init(params)
+    for _ in range(3):
+      losses = _reference_step(
+        torch, named, *images, torch.from_numpy(batch['label']).long()
+      )
+      theirs.zero_grad()
+      sum(losses.values()).backward()
+      theirs.step()
+      params, aux, opt_state = step(params, state, opt_state)
+      state = aux['state']
+      for name, value in losses.items():
+        np.testing.assert_allclose(
+          aux['metrics'][name], value.item(), rtol=1e-9, err_msg=name
+        )
+    for name, value in torch_dsnet.to_torch(params, state, SMALL).items():
+      np.testing.assert_allclose(
+        value, named[name].detach().numpy(), rtol=1e-9, atol=1e-9, err_msg=name
+      )
