@@ -1,0 +1,132 @@
+"""Every recipe trains end to end on the demo corpus, in the same process."""
+
+import json
+
+import pytest
+
+from configs import dsnet, emosphere, timnet
+from jaxser import train
+from jaxser.config import ConfigError
+from jaxser.data.corpus import StoreError
+from jaxser.data.protocols import ProtocolError
+from tests import shared
+
+SHORT = {'epochs': 1, 'tensorboard': False}
+RECIPES = {
+  'timnet': (timnet, '', {'model.num_blocks': 2}),
+  'timnet-forward_only': (
+    timnet,
+    'ablation=forward_only',
+    {'model.num_blocks': 2},
+  ),
+  'timnet-pmap': (timnet, '', {'model.num_blocks': 2, 'parallel': 'pmap'}),
+  'dsnet': (dsnet, '', {'model.channels': (4, 4), 'data.max_length': 32}),
+  'emosphere': (emosphere, '', {'model.width': 8}),
+}
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp('data')
+
+
+def make_config(module, arg, data_dir, changes):
+  config = module.get_config(f'{arg},runlocal' if arg else 'runlocal')
+  config.data_dir = str(data_dir)
+  config.update_from_flattened_dict({**SHORT, **changes})
+  return config
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_recipe_trains_and_reports(name, data_dir, tmp_path):
+  module, arg, changes = RECIPES[name]
+  config = make_config(module, arg, data_dir, changes)
+  found = train.run(config, tmp_path)
+  assert found['demo']
+  assert set(found['selections']) == {'last', 'best_on_dev'}
+  assert found['selections']['last']['pooled']['utterances'] == 40
+  assert found == json.loads((tmp_path / 'results.json').read_text())
+  assert (tmp_path / 'report.html').stat().st_size > 10_000
+
+
+def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
+  """Wav files to results.json: pooled WAR 95.70 and UAR 95.17."""
+  from data_prep import prepare
+
+  prepare.prepare_corpus(
+    'emodb',
+    shared.require('corpora/emodb'),
+    data_dir=data_dir,
+    report=lambda line: None,
+  )
+  config = timnet.get_config('corpus=emodb,protocol=published')
+  config.data_dir = str(data_dir)
+  config.init_from = str(shared.require('weights/timnet/EMODB_46.zip'))
+  found = train.run(config, tmp_path, 'evaluate')
+  pooled = found['selections']['init_from']['pooled']
+  assert pooled['utterances'] == 535
+  assert pooled['war']['value'] == 95.70
+  assert pooled['uar']['value'] == 95.17
+  fold_mean = found['selections']['init_from']['fold_mean']
+  assert fold_mean['uar']['mean'] == 94.89
+  assert found['paper']['init_from']['war'] == 95.70
+
+
+def test_unprepared_corpus_says_how_to_prepare_it(data_dir, tmp_path):
+  config = make_config(timnet, 'corpus=savee', data_dir, {})
+  with pytest.raises(
+    StoreError, match=r'python -m data_prep --corpus=savee --audio_dir=DIR'
+  ):
+    train.run(config, tmp_path)
+
+
+def test_evaluation_needs_weights(data_dir, tmp_path):
+  config = make_config(timnet, '', data_dir, {'model.num_blocks': 2})
+  with pytest.raises(ConfigError, match=r'give --config\.init_from=FILE'):
+    train.run(config, tmp_path, 'evaluate')
+
+
+def test_unknown_fold_lists_the_folds(data_dir, tmp_path):
+  config = make_config(timnet, '', data_dir, {'fold_subset': (0, 9)})
+  with pytest.raises(ConfigError, match=r'names \[9\]; the protocol has folds'):
+    train.run(config, tmp_path)
+
+
+def test_folds_of_another_corpus_are_refused(data_dir, tmp_path):
+  path = tmp_path / 'folds.json'
+  path.write_text(
+    json.dumps(
+      {'folds': [{'fold': 0, 'train': ['03a01Fa'], 'dev': [], 'test': []}]}
+    )
+  )
+  config = make_config(timnet, '', data_dir, {'folds': str(path)})
+  with pytest.raises(ProtocolError, match="the first is '03a01Fa'"):
+    train.run(config, tmp_path)
+
+
+def test_test_labels_change_nothing_before_the_end(
+  data_dir, tmp_path, monkeypatch
+):
+  """Speaker-independent training with poisoned test labels: the same bits."""
+  from jaxser.data import opening
+
+  def predictions_of(folder):
+    lines = (tmp_path / folder / 'predictions.jsonl').read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [(r['selection'], r['epoch'], r['id'], r['scores']) for r in rows]
+
+  changes = {'model.num_blocks': 1, 'epochs': 3}
+  config = make_config(timnet, '', data_dir, changes)
+  train.run(config, tmp_path / 'clean')
+  honest = opening.open_corpus
+
+  def poisoned(config):
+    corpus = honest(config)
+    tested = corpus.table.speakers == sorted(set(corpus.table.speakers))[0]
+    wrong = (corpus.table.labels + 1) % len(corpus.classes)
+    corpus.table.labels[tested] = wrong[tested]
+    return corpus
+
+  monkeypatch.setattr(opening, 'open_corpus', poisoned)
+  train.run(config, tmp_path / 'poisoned')
+  assert predictions_of('clean') == predictions_of('poisoned')
