@@ -83,8 +83,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.fold_seed = fold_seed
   # The paper chose the epoch by accuracy on the test fold.
   config.selection_metric = 'war'
-  config.epochs = 40 if corpus == 'demo' else 500
-  config.checkpoint_every = 8 if corpus == 'demo' else 25
+  config.epochs = 30 if corpus == 'demo' else 500
+  config.checkpoint_every = 6 if corpus == 'demo' else 25
   config.batch_size = 16 if corpus == 'demo' else 64
   config.optimizer.b1 = 0.93
   config.optimizer.b2 = 0.98

@@ -125,20 +125,25 @@ class Librosa22k(Convention):
 
   def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Log-mel in dB, float32 `[frames, 128]`; see the class."""
-    import librosa  # Takes seconds; the other conventions do without.
+    # They take seconds; the other conventions do without.
+    import librosa
+    import threadpoolctl
 
     _check(waveform, self.name)
     signal = resample.resample_kaiser_best_v03(
       waveform, sample_rate, self.sample_rate
     )
     signal = fit_centre(signal, self.signal_length)
-    power = librosa.feature.melspectrogram(
-      y=signal,
-      sr=self.sample_rate,
-      n_fft=self.fft_length,
-      hop_length=self.hop_length,
-      n_mels=self.bins,
-    )
+    # The order of a product's sums depends on its threads, and the last bits of
+    # a feature must not depend on how many processes extract.
+    with threadpoolctl.threadpool_limits(1):
+      power = librosa.feature.melspectrogram(
+        y=signal,
+        sr=self.sample_rate,
+        n_fft=self.fft_length,
+        hop_length=self.hop_length,
+        n_mels=self.bins,
+      )
     decibels = librosa.power_to_db(power, amin=self.floor, top_db=self.range_db)
     return decibels.T.astype(np.float32)
 

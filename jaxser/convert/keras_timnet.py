@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -148,6 +149,19 @@ def load(
     raise ConvertError(f'{path}: no such file; check --config.init_from.')
   if not zipfile.is_zipfile(path):
     return [_read(path.read_bytes(), system, str(path))]
+  try:
+    return _read_archive(path, system)
+  except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    # RuntimeError is what zipfile raises for a member with a password.
+    raise ConvertError(
+      f'{path} is a damaged or encrypted zip file ({error}); fetch it again.'
+    ) from error
+
+
+def _read_archive(
+  path: pathlib.Path, system: TimNet
+) -> list[tuple[Tree, Tree]]:
+  """Reads members into memory; nothing is unpacked, so no name can escape."""
   with zipfile.ZipFile(path) as archive:
     members = {}
     for member in archive.infolist():
@@ -185,7 +199,7 @@ def _read(data: bytes, system: TimNet, source: str) -> tuple[Tree, Tree]:
   try:
     with h5py.File(io.BytesIO(data), 'r') as file:
       layers = _layers(file, source)
-  except OSError as error:
+  except (OSError, RuntimeError) as error:
     raise ConvertError(
       f'{source} is not an HDF5 file or is damaged ({error}).'
     ) from error
@@ -231,12 +245,13 @@ def _layers(
     kind, _, number = layer.rpartition('_')
     if not number.isdigit():
       kind, number = layer, '0'
-    group = file[layer]
+    group = file.get(layer)
+    if not isinstance(group, h5py.Group):
+      raise ConvertError(f'{source} names layer {layer} but does not hold it.')
+    names = map(_text, group.attrs.get('weight_names', ()))
     weights = {
-      _text(name).rsplit('/', 1)[-1].partition(':')[0]: np.asarray(
-        group[_text(name)], np.float32
-      )
-      for name in group.attrs.get('weight_names', ())
+      name.rsplit('/', 1)[-1].partition(':')[0]: _values(group, name, source)
+      for name in names
     }
     if weights:
       found.setdefault(kind, []).append((int(number), weights))
@@ -244,6 +259,28 @@ def _layers(
     kind: [weights for _, weights in sorted(layers, key=lambda x: x[0])]
     for kind, layers in found.items()
   }
+
+
+def _values(group: h5py.Group, name: str, source: str) -> np.ndarray:
+  """One tensor, if it is a plain one that lies in the file itself."""
+  link = group.get(name, getlink=True)
+  dataset = group.get(name) if isinstance(link, h5py.HardLink) else None
+  if (
+    not isinstance(dataset, h5py.Dataset)
+    # Both would read other files of this machine.
+    or dataset.external
+    or dataset.is_virtual
+    or dataset.dtype.kind != 'f'
+    or dataset.nbytes > _MAX_BYTES
+  ):
+    raise ConvertError(
+      f'{source}: {group.name}/{name} is missing or is not an array of floats '
+      'in the file.'
+    )
+  values = np.asarray(dataset, np.float32)
+  if not np.isfinite(values).all():
+    raise ConvertError(f'{source}: {group.name}/{name} has NaN or infinity.')
+  return values
 
 
 def _text(name: bytes | str) -> str:

@@ -4,10 +4,10 @@ A stream is a direction of time. Streams are the leading axis, so both run in
 one batched product: arrays are [streams, batch, time, channels], and so the
 batch can be sharded over devices without a copy.
 
-Gradients are written out. XLA's own are several times slower on CPUs: those of
-a dilated convolution, because the transpose of a padded slice becomes a loop
-with a branch per element, and those of BatchNorm, because they sweep the array
-more often.
+Gradients are written out, which makes a training step on a CPU a third faster
+than `jax.lax.conv_general_dilated` stream by stream: XLA pads and branches per
+element where here are products of slices and sums in place. And they hold
+under vmap over folds, where a library convolution becomes a grouped one.
 """
 
 import functools

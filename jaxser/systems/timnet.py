@@ -62,6 +62,7 @@ class TimNet(System):
     """Raises ValueError for settings that no network can have."""
     rules = [
       ('num_classes', self.num_classes >= 2, 'at least 2'),
+      ('num_coefficients', self.num_coefficients >= 1, 'at least 1'),
       ('filters', self.filters >= 1, 'at least 1'),
       ('kernel_size', self.kernel_size >= 1, 'at least 1'),
       ('num_blocks', self.num_blocks >= 1, 'at least 1'),

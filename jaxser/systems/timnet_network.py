@@ -1,8 +1,7 @@
 """TIM-Net's network over coefficients; formulas in `jaxser.systems.timnet`.
 
 Parameters have the published shapes. Inside the step both directions are one
-array [directions, batch, time, channels] and 39 channels are padded to 40: on a
-two-core CPU that trains several times faster than `nn.Conv` layer by layer.
+array [directions, batch, time, channels] and 39 channels are padded to 40.
 """
 
 from collections.abc import Sequence

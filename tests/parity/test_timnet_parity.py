@@ -9,9 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.convert import keras_timnet
+from jaxser.ops.dct import dct_matrix
 from jaxser.systems import timnet
+from jaxser.systems.base import Progress
 from tests import shared
 
 SYSTEM = timnet.TimNet(num_classes=7, dropout=0.0)
@@ -157,4 +160,77 @@ def test_statistics_and_parameters_after_three_steps():
       rtol=1e-4,
       atol=1e-4 * np.abs(value).max(),
       err_msg=name,
+    )
+
+
+def golden_batch(rows):
+  """The golden inputs as log-mel, whose first 39 cosines they are, padded."""
+  values, _, _ = golden()
+  x = tensor('timnet.x', (5, 188, 39)).astype(np.float64)
+  log_mel = np.zeros((rows, 188, 128), np.float32)
+  log_mel[:5] = x @ dct_matrix(128, 39).T
+  label = np.full(rows, -1, np.int32)
+  label[:5] = values['labels']
+  return {
+    'features': log_mel,
+    'label': label,
+    'mask': (np.arange(rows) < 5).astype(np.float32),
+    'row': np.arange(rows, dtype=np.int32),
+  }
+
+
+def system_step(params, state, batch, axis_name=None):
+  """Loss and gradients of the whole system, summed over devices."""
+
+  def loss(params):
+    return SYSTEM.loss(
+      params,
+      state,
+      batch,
+      jax.random.key(0),
+      Progress(jnp.int32(0), jnp.int32(0)),
+      axis_name=axis_name,
+    )
+
+  (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
+  if axis_name is None:
+    return value, grads
+  return jax.lax.psum((value, grads), axis_name)
+
+
+@pytest.mark.parametrize('parallel', ['one device', 'mesh', 'pmap'])
+def test_the_whole_system_on_any_devices(parallel):
+  values, params, state = golden()
+  if parallel == 'one device':
+    value, grads = jax.jit(system_step)(params, state, golden_batch(5))
+  elif parallel == 'mesh':
+    mesh = Mesh(np.array(jax.devices()), ('data',))
+    rows = NamedSharding(mesh, PartitionSpec('data'))
+    value, grads = jax.jit(system_step)(
+      params, state, jax.device_put(golden_batch(8), rows)
+    )
+  else:
+    batch = jax.tree.map(
+      lambda x: x.reshape(8, 1, *x.shape[1:]), golden_batch(8)
+    )
+    found = jax.pmap(
+      functools.partial(system_step, axis_name='data'),
+      axis_name='data',
+      in_axes=(None, None, 0),
+    )(params, state, batch)
+    value, grads = jax.tree.map(lambda x: x[0], found)
+  assert float(value) == pytest.approx(values['train.losses'][0], rel=1e-5)
+  _, (_, wanted), _, _ = trained()
+  for (path, one), other in zip(
+    jax.tree_util.tree_leaves_with_path(grads),
+    jax.tree.leaves(wanted),
+    strict=True,
+  ):
+    size = max(float(np.abs(other).max()), 1e-3)
+    np.testing.assert_allclose(
+      one,
+      other,
+      rtol=0,
+      atol=1e-5 * size,
+      err_msg=jax.tree_util.keystr(path),
     )

@@ -1,0 +1,304 @@
+import io
+import pathlib
+import zipfile
+
+import h5py
+import jax
+import numpy as np
+import pytest
+
+from jaxser.convert import ConvertError, keras_timnet
+from jaxser.systems.timnet import TimNet
+from tests import shared
+
+SYSTEM = TimNet(num_classes=3, filters=5, num_coefficients=5, num_blocks=2)
+
+
+def make_tensors(system=SYSTEM, seed=0):
+  rng = np.random.default_rng(seed)
+  return {
+    name: rng.standard_normal(shape).astype(np.float32)
+    for name, (_, shape) in keras_timnet.names(system).items()
+  }
+
+
+def layer_name(kind, number):
+  """Keras leaves out the number of the first layer of a process."""
+  return f'{kind}_{number}' if number else kind
+
+
+def write_weights(tensors, first=(34, 32, 1, 1)):
+  """The bytes of a file laid out as the authors' Keras wrote them.
+
+  Args:
+    tensors: by our names, in order of creation.
+    first: number of the first convolution, BatchNorm, fusion and head.
+  """
+  numbers = dict(
+    zip(
+      ('conv1d', 'batch_normalization', 'weight_layer', 'dense'),
+      first,
+      strict=True,
+    )
+  )
+  layers = {}
+  for name in tensors:
+    place = name.rpartition('.')[0]
+    if place not in layers:
+      part = place.split('.')[-1].rstrip('12')
+      kind = {
+        'conv': 'conv1d',
+        'norm': 'batch_normalization',
+        'fusion': 'weight_layer',
+        'head': 'dense',
+      }.get(part, 'conv1d')
+      layers[place] = layer_name(kind, numbers[kind])
+      numbers[kind] += 1
+  # Keras lists layers by depth; any order will do that is not of creation.
+  order = sorted(layers, key=lambda place: layers[place][::-1])
+  data = io.BytesIO()
+  with h5py.File(data, 'w') as file:
+    file.attrs['backend'] = b'tensorflow'
+    listed = [b'input_2', *(layers[p].encode() for p in order), b'lambda_7']
+    file.attrs['layer_names'] = listed
+    for empty in ('input_2', 'lambda_7'):
+      file.create_group(empty).attrs['weight_names'] = []
+    for place in order:
+      group = file.create_group(layers[place])
+      leaves = [n for n in tensors if n.rpartition('.')[0] == place]
+      weights = [f'{layers[place]}/{n.split(".")[-1]}:0' for n in leaves]
+      group.attrs['weight_names'] = [w.encode() for w in weights]
+      for weight, name in zip(weights, leaves, strict=True):
+        group[weight] = tensors[name]
+  return data.getvalue()
+
+
+def edited(change, tensors=None):
+  """A weight file after `change(file)`."""
+  data = io.BytesIO(write_weights(tensors or make_tensors()))
+  with h5py.File(data, 'r+') as file:
+    change(file)
+  return data.getvalue()
+
+
+def saved(tmp_path, data, name='weights.hdf5'):
+  path = tmp_path / name
+  path.write_bytes(data)
+  return path
+
+
+def zipped(tmp_path, members):
+  path = tmp_path / 'weights.zip'
+  with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+    for name, data in members:
+      archive.writestr(name, data)
+  return path
+
+
+@pytest.mark.parametrize(
+  'first',
+  # A later fold; numbers that sort differently as text; a fresh process.
+  [(34, 32, 1, 1), (98, 95, 10, 10), (0, 0, 0, 0)],
+)
+def test_layers_are_matched_by_the_order_of_creation(tmp_path, first):
+  tensors = make_tensors()
+  path = saved(tmp_path, write_weights(tensors, first))
+  [(params, state)] = keras_timnet.load(path, SYSTEM)
+  found = keras_timnet.to_named(params, state)
+  assert found.keys() == tensors.keys()
+  for name, value in tensors.items():
+    np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_the_trees_are_those_of_the_system(tmp_path):
+  path = saved(tmp_path, write_weights(make_tensors()))
+  [found] = keras_timnet.load(path, SYSTEM)
+  batch = {
+    'features': np.zeros((1, 4, 8), np.float32),
+    'row': np.zeros(1, np.int32),
+    'mask': np.ones(1, np.float32),
+  }
+  wanted = jax.eval_shape(lambda: SYSTEM.init(jax.random.key(0), batch))
+  assert jax.tree.map(np.shape, found) == jax.tree.map(np.shape, wanted)
+
+
+def test_a_zip_is_read_in_fold_order(tmp_path):
+  folds = {number: make_tensors(seed=number) for number in range(1, 11)}
+  names = [f'TOY/10-fold_weights_best_{n}.hdf5' for n in folds]
+  members = [('TOY/', b''), ('TOY/notes.txt', b'not weights')]
+  for name, tensors in sorted(zip(names, folds.values(), strict=True)):
+    members.append((name, write_weights(tensors)))
+  found = keras_timnet.load(zipped(tmp_path, members), SYSTEM)
+  assert len(found) == 10
+  for (params, _), tensors in zip(found, folds.values(), strict=True):
+    np.testing.assert_array_equal(
+      params['head']['kernel'], tensors['head.kernel']
+    )
+
+
+def test_names_of_a_zip_cannot_reach_other_files(tmp_path):
+  inside = tmp_path / 'inside'
+  inside.mkdir()
+  data = write_weights(make_tensors())
+  path = zipped(
+    inside, [('../escaped_1.hdf5', data), ('/tmp/absolute_2.hdf5', data)]
+  )
+  before = sorted(tmp_path.rglob('*'))
+  assert len(keras_timnet.load(path, SYSTEM)) == 2
+  assert sorted(tmp_path.rglob('*')) == before
+  assert not pathlib.Path('/tmp/absolute_2.hdf5').exists()
+
+
+def swap(file, name, value):
+  del file[name]
+  file[name] = value
+
+
+BAD_FILES = {
+  'not HDF5': (lambda: b'RIFF' + bytes(99), 'is not an HDF5 file'),
+  'empty': (lambda: b'', 'is not an HDF5 file'),
+  'cut off': (
+    lambda: write_weights(make_tensors())[:4000],
+    'is not an HDF5 file or is damaged',
+  ),
+  'no weights of Keras': (
+    lambda: edited(lambda f: f.attrs.__delitem__('layer_names')),
+    'has no attribute layer_names',
+  ),
+  'layer absent': (
+    lambda: edited(lambda f: f.__delitem__('conv1d_36')),
+    'names layer conv1d_36 but does not hold it',
+  ),
+  'tensor absent': (
+    lambda: edited(lambda f: f.__delitem__('dense_1/dense_1/bias:0')),
+    'dense_1/dense_1/bias:0 is missing',
+  ),
+  'shape': (
+    lambda: edited(
+      lambda f: swap(f, 'conv1d_36/conv1d_36/kernel:0', np.zeros((3, 5, 5)))
+    ),
+    r'block0\.forward\.conv1\.kernel: here \(2, 5, 5\), there \(3, 5, 5\)',
+  ),
+  'text instead of numbers': (
+    lambda: edited(lambda f: swap(f, 'dense_1/dense_1/bias:0', 'abc')),
+    'is not an array of floats',
+  ),
+  'NaN': (
+    lambda: edited(
+      lambda f: swap(f, 'dense_1/dense_1/bias:0', np.full(3, np.nan))
+    ),
+    'dense_1/dense_1/bias:0 has NaN or infinity',
+  ),
+  'link to another file': (
+    lambda: edited(
+      lambda f: swap(
+        f,
+        'dense_1/dense_1/bias:0',
+        h5py.ExternalLink('/etc/other.hdf5', '/secret'),
+      )
+    ),
+    'is not an array of floats in the file',
+  ),
+  'more blocks': (
+    lambda: write_weights(
+      make_tensors(
+        TimNet(num_classes=3, filters=5, num_coefficients=5, num_blocks=3)
+      )
+    ),
+    'has 14 conv1d layers, TIM-Net with 2 blocks has 10; set '
+    r'config\.model\.num_blocks',
+  ),
+  'more classes': (
+    lambda: write_weights(
+      make_tensors(
+        TimNet(num_classes=6, filters=5, num_coefficients=5, num_blocks=2)
+      )
+    ),
+    r'head\.kernel: here \(5, 3\), there \(5, 6\)',
+  ),
+}
+
+
+@pytest.mark.parametrize('what', BAD_FILES)
+def test_bad_files_are_named_with_what_is_wrong(tmp_path, what):
+  make, message = BAD_FILES[what]
+  path = saved(tmp_path, make())
+  with pytest.raises(ConvertError, match=message) as error:
+    keras_timnet.load(path, SYSTEM)
+  assert str(path) in str(error.value)
+
+
+def test_a_bad_member_is_named(tmp_path):
+  good = write_weights(make_tensors())
+  path = zipped(tmp_path, [('a_1.hdf5', good), ('a_2.hdf5', b'nothing')])
+  with pytest.raises(ConvertError, match=r'weights\.zip, a_2\.hdf5 is not an'):
+    keras_timnet.load(path, SYSTEM)
+
+
+def test_bad_zips(tmp_path):
+  data = write_weights(make_tensors())
+  for members, message in (
+    ([('readme.txt', b'hello')], r'of folds \[\]'),
+    ([('a_1.hdf5', data), ('a_3.hdf5', data)], r'of folds \[1, 3\]'),
+    ([('a_1.hdf5', data), ('b_1.hdf5', data)], 'holds fold 1 twice: a_1'),
+    ([('a_1.hdf5', bytes(65 * 2**20))], 'has 68157440 bytes unpacked'),
+  ):
+    with pytest.raises(ConvertError, match=message):
+      keras_timnet.load(zipped(tmp_path, members), SYSTEM)
+
+
+def test_a_damaged_zip(tmp_path):
+  path = zipped(tmp_path, [('a_1.hdf5', write_weights(make_tensors()))])
+  data = bytearray(path.read_bytes())
+  data[200:400] = bytes(200)
+  path.write_bytes(data)
+  with pytest.raises(ConvertError, match='damaged or encrypted zip'):
+    keras_timnet.load(path, SYSTEM)
+
+
+def test_no_such_file(tmp_path):
+  with pytest.raises(ConvertError, match=r'absent\.zip: no such file'):
+    keras_timnet.load(tmp_path / 'absent.zip', SYSTEM)
+
+
+def test_ablations_have_no_published_weights(tmp_path):
+  path = saved(tmp_path, write_weights(make_tensors()))
+  system = TimNet(num_classes=3, ablation='tcn')
+  with pytest.raises(ConvertError, match='do not go with ablation=tcn'):
+    keras_timnet.load(path, system)
+
+
+def test_published_weights():
+  path = shared.require('weights/timnet/EMODB_46.zip')
+  folds = keras_timnet.load(path, TimNet(num_classes=7))
+  assert len(folds) == 10
+  for params, state in folds:
+    assert sum(x.size for x in jax.tree.leaves(params)) == 104_496
+    assert sum(x.size for x in jax.tree.leaves(state)) == 2_496
+    variances = [
+      norm['var']
+      for block in state['batch_stats'].values()
+      for norm in block.values()
+    ]
+    assert len(variances) == 32
+    assert min(v.min() for v in variances) > 0
+  heads = {np.asarray(p['head']['kernel']).tobytes() for p, _ in folds}
+  assert len(heads) == 10
+  with zipfile.ZipFile(path) as archive:
+    data = archive.read('EMODB_46/10-fold_weights_best_2.hdf5')
+  with h5py.File(io.BytesIO(data)) as file:
+    number = min(
+      int(name.partition('_')[2]) for name in file if name.startswith('conv1d_')
+    )
+    second = file[f'conv1d_{number + 2}/conv1d_{number + 2}/kernel:0']
+    np.testing.assert_array_equal(
+      folds[1][0]['block0_forward']['conv1']['kernel'], second
+    )
+
+
+def test_published_weights_of_another_corpus_are_refused():
+  path = shared.require('weights/timnet/EMODB_46.zip')
+  with pytest.raises(ConvertError, match=r'head\.bias: here \(4,\), there'):
+    keras_timnet.load(path, TimNet(num_classes=4))
+  with pytest.raises(ConvertError, match='TIM-Net with 10 blocks has 42'):
+    keras_timnet.load(path, TimNet(num_classes=7, num_blocks=10))
