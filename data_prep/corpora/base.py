@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from data_prep import manifest as manifest_lib
 from data_prep.manifest import CorpusError, Manifest, Rejected, Utterance
 
-# A reader makes an utterance of a file, or says in a few words why the file is
-# left alone on purpose; it raises CorpusError where it can make nothing of it.
-Reader = Callable[[pathlib.Path], Utterance | str]
+# A reader makes an utterance of a file and of what the corpus' pattern matched
+# in its path, or says in a few words why the file is left alone on purpose; it
+# raises CorpusError where it can make nothing of it.
+Reader = Callable[[re.Match[str], pathlib.Path], Utterance | str]
 
 
 class WrongCorpusError(CorpusError):
@@ -34,7 +35,6 @@ class Corpus:
   Attributes:
     name: As in `--corpus`.
     title: As in a paper.
-    parse: `parse(audio_dir, on_error=..., **options) -> Manifest`.
     classes: Class name -> published number of utterances, or None where that
       varies; alphabetical, which is the label order.
     speakers: Published number of speakers, or None.
@@ -45,15 +45,19 @@ class Corpus:
     citation: BibTeX.
     layout: Where the audio may lie, for the help text.
     vad_range: Lowest and highest value of the VAD scale, or None without VAD.
+    read: Where names tell all: makes an utterance of a matching path.
+    order: With `read`, the sort key inside a class; by default the natural
+      order of the ids.
+    parser: Where label files are to be read too: `parser(audio_dir,
+      on_error=..., **options) -> Manifest`.
     pattern: Searched in a file's path (with '/'), where names tell all.
     example: A file name, for messages.
     expected: Returns all ids of the complete corpus, where predictable.
-    options: Options of `parse` beyond `on_error`, with their defaults.
+    options: Options of `parser` beyond `on_error`, with their defaults.
   """
 
   name: str
   title: str
-  parse: Callable[..., Manifest]
   classes: Mapping[str, int | None]
   speakers: int | None
   languages: tuple[str, ...]
@@ -63,6 +67,9 @@ class Corpus:
   citation: str
   layout: str
   vad_range: tuple[float, float] | None = None
+  read: Reader | None = None
+  order: Callable[[Utterance], object] | None = None
+  parser: Callable[..., Manifest] | None = None
   pattern: re.Pattern[str] | None = None
   example: str = ''
   expected: Callable[[], Iterable[str]] | None = None
@@ -74,6 +81,28 @@ class Corpus:
     if not self.classes or None in self.classes.values():
       return None
     return sum(self.classes.values())
+
+  def parse(
+    self,
+    audio_dir: str | os.PathLike[str] | None,
+    *,
+    on_error: str = 'raise',
+    **options: object,
+  ) -> Manifest:
+    """Reads the corpus in a folder, or in one below it.
+
+    Args:
+      audio_dir: Searched with all folders below it.
+      on_error: 'raise', or 'skip' to list unusable files in `rejected`.
+      **options: See `options`.
+
+    Raises:
+      CorpusError: No folder, no audio, an unreadable name, a duplicate id, a
+        label file that is missing or cannot be read.
+    """
+    if self.parser:
+      return self.parser(audio_dir, on_error=on_error, **options)
+    return collect(self, audio_dir, self.read, on_error=on_error)
 
 
 def find_files(
@@ -201,19 +230,17 @@ def collect(
   read: Reader,
   *,
   on_error: str = 'raise',
-  order: Callable[[Utterance], object] | None = None,
 ) -> Manifest:
   """Reads every wav file of a corpus whose file names say everything.
 
   Args:
     spec: The corpus.
     audio_dir: Searched with all folders below it.
-    read: Makes an utterance of a path.
+    read: Makes an utterance of a path that has the corpus' pattern.
     on_error: 'raise', or 'skip' to list unusable files in `rejected`.
-    order: Sort key inside a class; by default the natural order of the ids.
 
   Returns:
-    The manifest in published order: classes in label order, then `order`.
+    The manifest in published order: classes in label order, then `spec.order`.
 
   Raises:
     CorpusError: No folder, no audio, an unreadable name, a duplicate id.
@@ -224,7 +251,7 @@ def collect(
   ignored = collections.Counter()
   for path in paths:
     try:
-      result = read(path)
+      result = read(match(spec, path), path)
     except CorpusError as error:
       rejected.append(Rejected(path, str(error)))
       continue
@@ -255,7 +282,6 @@ def collect(
     utterances,
     rejected=rejected,
     notes=[f'wav files left out: {n:,} ({why})' for why, n in ignored.items()],
-    order=order,
     on_error=on_error,
   )
 
@@ -268,7 +294,6 @@ def published(
   rejected: Sequence[Rejected] = (),
   missing: Sequence[str] = (),
   notes: Sequence[str] = (),
-  order: Callable[[Utterance], object] | None = None,
   on_error: str = 'raise',
 ) -> Manifest:
   """Sorts utterances into published order and checks them.
@@ -288,7 +313,7 @@ def published(
     rejected = [*rejected, *(Rejected(u.path, r) for u, r in pairs if r)]
     utterances = [u for u, r in pairs if not r]
   rank = {label: index for index, label in enumerate(classes)}
-  inside = order or (lambda u: manifest_lib.natural_key(u.id))
+  inside = spec.order or (lambda u: manifest_lib.natural_key(u.id))
   return manifest_lib.check(
     Manifest(
       corpus=spec.name,

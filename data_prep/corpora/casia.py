@@ -1,12 +1,11 @@
 """CASIA, acted Mandarin speech."""
 
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from data_prep.corpora import base
-from data_prep.manifest import CorpusError, Manifest, Utterance
+from data_prep.manifest import CorpusError, Utterance
 
 CLASSES = ('angry', 'fear', 'happy', 'neutral', 'sad', 'surprise')
 # In the order in which they follow each other under one number.
@@ -18,30 +17,11 @@ SPEAKERS = {
 }
 NUMBERS = range(201, 251)
 _SPELLING = {name.lower(): name for name in SPEAKERS}
+_RANK = {name: index for index, name in enumerate(SPEAKERS)}
 
 
-def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Reads `SPEAKER/EMOTION/201.wav` to `250.wav`.
-
-  The published order inside a class is by number, then by speaker.
-
-  Raises:
-    CorpusError: see `base.collect`.
-  """
-  rank = {name: index for index, name in enumerate(SPEAKERS)}
-  return base.collect(
-    CORPUS,
-    audio_dir,
-    _read,
-    on_error=on_error,
-    order=lambda u: (int(u.text), rank[u.speaker]),
-  )
-
-
-def _read(path: pathlib.Path) -> Utterance:
-  speaker, emotion, number = base.match(CORPUS, path).groups()
+def _read(match: re.Match[str], path: pathlib.Path) -> Utterance:
+  speaker, emotion, number = match.groups()
   speaker, emotion = _SPELLING[speaker.lower()], emotion.lower()
   if int(number) not in NUMBERS:
     raise CorpusError(
@@ -68,7 +48,9 @@ def expected() -> Iterator[str]:
 CORPUS = base.Corpus(
   name='casia',
   title='CASIA',
-  parse=parse,
+  read=_read,
+  # The published order inside a class.
+  order=lambda u: (int(u.text), _RANK[u.speaker]),
   classes=dict.fromkeys(CLASSES, 200),
   speakers=4,
   languages=('zh',),

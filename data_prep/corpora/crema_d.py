@@ -34,21 +34,8 @@ ABSENT = {('1008', 'WSI'), ('1009', 'MTI'), ('1019', 'ITH')} | {
 ACTORS = tuple(str(number) for number in range(1001, 1092))
 
 
-def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Reads the folder `AudioWAV` of the release.
-
-  Raises:
-    CorpusError: see `base.collect`.
-  """
-  return base.collect(CORPUS, audio_dir, _read, on_error=on_error)
-
-
-def _read(path: pathlib.Path) -> Utterance:
-  actor, sentence, emotion, level = (
-    base.match(CORPUS, path)[1].upper().split('_')
-  )
+def _read(match: re.Match[str], path: pathlib.Path) -> Utterance:
+  actor, sentence, emotion, level = match[1].upper().split('_')
   _check_actor(actor)
   return Utterance(
     id=f'{actor}_{sentence}_{emotion}_{level}',
@@ -105,8 +92,8 @@ def parse_tfds(
   return base.collect(TFDS, folder, _read_tfds, on_error=on_error)
 
 
-def _read_tfds(path: pathlib.Path) -> Utterance:
-  split, actor, emotion, number = base.match(TFDS, path).groups()
+def _read_tfds(match: re.Match[str], path: pathlib.Path) -> Utterance:
+  split, actor, emotion, number = match.groups()
   _check_actor(actor)
   return Utterance(
     id=f'{actor}_{emotion}_{number}',
@@ -121,7 +108,7 @@ def _read_tfds(path: pathlib.Path) -> Utterance:
 CORPUS = base.Corpus(
   name='crema_d',
   title='CREMA-D',
-  parse=parse,
+  read=_read,
   classes={
     'angry': 1271,
     'disgust': 1271,
@@ -160,7 +147,8 @@ CORPUS = base.Corpus(
 TFDS = dataclasses.replace(
   CORPUS,
   title='CREMA-D (TFDS)',
-  parse=parse_tfds,
+  read=None,
+  parser=parse_tfds,
   classes=CORPUS.classes
   | {'disgust': 1270, 'fear': 1270, 'neutral': 1086, 'sad': 1270},
   pattern=re.compile(r'/(train|dev|test)/(\d{4})_([A-Z]{3})_(\d+)\.wav$'),

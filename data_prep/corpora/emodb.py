@@ -1,12 +1,11 @@
 """EMODB, the Berlin Database of Emotional Speech."""
 
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from data_prep.corpora import base
-from data_prep.manifest import CorpusError, Manifest, Utterance
+from data_prep.manifest import CorpusError, Utterance
 
 EMOTIONS = {
   'W': 'angry',
@@ -75,19 +74,8 @@ RECORDINGS = {
 }
 
 
-def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Reads the folder `wav` of the release.
-
-  Raises:
-    CorpusError: see `base.collect`.
-  """
-  return base.collect(CORPUS, audio_dir, _read, on_error=on_error)
-
-
-def _read(path: pathlib.Path) -> Utterance:
-  speaker, text, emotion, version = base.match(CORPUS, path).groups()
+def _read(match: re.Match[str], path: pathlib.Path) -> Utterance:
+  speaker, text, emotion, version = match.groups()
   emotion = emotion.upper()
   if speaker not in RECORDINGS:
     raise CorpusError(
@@ -117,7 +105,7 @@ def expected() -> Iterator[str]:
 CORPUS = base.Corpus(
   name='emodb',
   title='EMODB',
-  parse=parse,
+  read=_read,
   classes={
     'angry': 127,
     'boredom': 81,

@@ -44,14 +44,20 @@ def parse(
     for row in tables.read_table(table, ['file', 'gt_emotion', *columns], ',')
   }
   return base.collect(
-    CORPUS, audio_dir, lambda path: _read(path, rows, table), on_error=on_error
+    CORPUS,
+    audio_dir,
+    lambda match, path: _read(match, path, rows, table),
+    on_error=on_error,
   )
 
 
 def _read(
-  path: pathlib.Path, rows: Mapping[str, Mapping[str, str]], table: pathlib.Path
+  match: re.Match[str],
+  path: pathlib.Path,
+  rows: Mapping[str, Mapping[str, str]],
+  table: pathlib.Path,
 ) -> Utterance:
-  name, language, speaker, emotion, number = base.match(CORPUS, path).groups()
+  name, language, speaker, emotion, number = match.groups()
   name, emotion = name.upper(), emotion.upper()
   row = rows.get(f'{name}.wav')
   if row is None:
@@ -92,7 +98,7 @@ def expected() -> Iterator[str]:
 CORPUS = base.Corpus(
   name='emotale',
   title='EmoTale',
-  parse=parse,
+  parser=parse,
   classes=dict.fromkeys(EMOTIONS.values(), 160),
   speakers=18,
   languages=('da', 'en'),

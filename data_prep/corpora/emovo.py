@@ -1,12 +1,11 @@
 """EMOVO, acted Italian speech."""
 
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from data_prep.corpora import base
-from data_prep.manifest import Manifest, Utterance
+from data_prep.manifest import Utterance
 
 EMOTIONS = {
   'rab': 'angry',
@@ -22,19 +21,8 @@ _SENTENCES = 'b1 b2 b3 d1 d2 l1 l2 l3 l4 n1 n2 n3 n4 n5'
 SENTENCES = tuple(_SENTENCES.split())
 
 
-def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Reads the folders `f1` to `m3` of the release.
-
-  Raises:
-    CorpusError: see `base.collect`.
-  """
-  return base.collect(CORPUS, audio_dir, _read, on_error=on_error)
-
-
-def _read(path: pathlib.Path) -> Utterance:
-  emotion, speaker, text = base.match(CORPUS, path)[1].lower().split('-')
+def _read(match: re.Match[str], path: pathlib.Path) -> Utterance:
+  emotion, speaker, text = match[1].lower().split('-')
   return Utterance(
     id=f'{emotion}-{speaker}-{text}',
     path=path,
@@ -56,7 +44,7 @@ def expected() -> Iterator[str]:
 CORPUS = base.Corpus(
   name='emovo',
   title='EMOVO',
-  parse=parse,
+  read=_read,
   classes={
     'angry': 84,
     'disgust': 84,

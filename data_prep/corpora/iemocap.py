@@ -159,7 +159,7 @@ def _transcripts(root: pathlib.Path) -> dict[str, str]:
 CORPUS = base.Corpus(
   name='iemocap',
   title='IEMOCAP (4 classes)',
-  parse=parse,
+  parser=parse,
   classes={'angry': 1103, 'happy': 1636, 'neutral': 1708, 'sad': 1084},
   speakers=10,
   languages=('en',),

@@ -94,7 +94,7 @@ def _utterance(
 CORPUS = base.Corpus(
   name='msp_improv',
   title='MSP-IMPROV',
-  parse=parse,
+  parser=parse,
   classes={'angry': 792, 'happy': 2644, 'neutral': 3477, 'sad': 885},
   speakers=12,
   languages=('en',),

@@ -121,7 +121,7 @@ def _utterance(
 CORPUS = base.Corpus(
   name='msp_podcast',
   title='MSP-Podcast',
-  parse=parse,
+  parser=parse,
   classes=dict.fromkeys(EMOTIONS.values()),
   speakers=None,
   languages=('en',),

@@ -45,7 +45,7 @@ def parse(
 CORPUS = base.Corpus(
   name='manifest',
   title='your own corpus',
-  parse=parse,
+  parser=parse,
   classes={},
   speakers=None,
   languages=(),

@@ -1,13 +1,12 @@
 """RAVDESS, the spoken part."""
 
 import itertools
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from data_prep.corpora import base
-from data_prep.manifest import CorpusError, Manifest, Utterance
+from data_prep.manifest import CorpusError, Utterance
 
 EMOTIONS = {
   '01': 'neutral',
@@ -21,19 +20,8 @@ EMOTIONS = {
 }
 
 
-def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Reads `Audio_Speech_Actors_01-24`; songs beside it are ignored, and said.
-
-  Raises:
-    CorpusError: see `base.collect`.
-  """
-  return base.collect(CORPUS, audio_dir, _read, on_error=on_error)
-
-
-def _read(path: pathlib.Path) -> Utterance | str:
-  name = base.match(CORPUS, path)[1]
+def _read(match: re.Match[str], path: pathlib.Path) -> Utterance | str:
+  name = match[1]
   modality, channel, emotion, intensity, statement, take, actor = name.split(
     '-'
   )
@@ -80,7 +68,7 @@ def expected() -> Iterator[str]:
 CORPUS = base.Corpus(
   name='ravdess',
   title='RAVDESS (speech)',
-  parse=parse,
+  read=_read,
   classes={
     'angry': 192,
     'calm': 192,

@@ -1,12 +1,11 @@
 """SAVEE, Surrey Audio-Visual Expressed Emotion."""
 
-import os
 import pathlib
 import re
 from collections.abc import Iterator
 
 from data_prep.corpora import base
-from data_prep.manifest import Manifest, Utterance
+from data_prep.manifest import Utterance
 
 EMOTIONS = {
   'a': 'angry',
@@ -20,19 +19,8 @@ EMOTIONS = {
 SPEAKERS = ('DC', 'JE', 'JK', 'KL')
 
 
-def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Reads `DC/a01.wav` (the release) or `DC_a01.wav` (often passed on).
-
-  Raises:
-    CorpusError: see `base.collect`.
-  """
-  return base.collect(CORPUS, audio_dir, _read, on_error=on_error)
-
-
-def _read(path: pathlib.Path) -> Utterance:
-  speaker, emotion, number = base.match(CORPUS, path).groups()
+def _read(match: re.Match[str], path: pathlib.Path) -> Utterance:
+  speaker, emotion, number = match.groups()
   speaker, emotion = speaker.upper(), emotion.lower()
   return Utterance(
     id=f'{speaker}_{emotion}{number}',
@@ -56,7 +44,7 @@ def expected() -> Iterator[str]:
 CORPUS = base.Corpus(
   name='savee',
   title='SAVEE',
-  parse=parse,
+  read=_read,
   classes={
     'angry': 60,
     'disgust': 60,
