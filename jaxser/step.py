@@ -9,6 +9,7 @@ import ml_collections
 import optax
 from flax import struct
 
+from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
 
@@ -65,10 +66,6 @@ def create_state(
   )
 
 
-def _psum(tree: Tree, axis_name: str | None) -> Tree:
-  return tree if axis_name is None else jax.lax.psum(tree, axis_name)
-
-
 def _gradients(
   system, state, batch, rng, progress, phase, axis_name
 ) -> tuple[Tree, Tree, dict[str, Array]]:
@@ -83,8 +80,8 @@ def _gradients(
     phase=phase,
     axis_name=axis_name,
   )
-  metrics = _psum({**aux['metrics'], 'loss': loss}, axis_name)
-  return _psum(grads, axis_name), aux['state'], metrics
+  metrics = psum({**aux['metrics'], 'loss': loss}, axis_name)
+  return psum(grads, axis_name), aux['state'], metrics
 
 
 def train_step(
@@ -131,7 +128,7 @@ def train_step(
     updates = jax.tree.map(
       lambda u, still: jnp.zeros_like(u) if still else u, updates, frozen
     )
-  metrics['rows'] = _psum(jnp.sum(batch['mask']), axis_name)
+  metrics['rows'] = psum(jnp.sum(batch['mask']), axis_name)
   new_state = state.replace(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -165,7 +162,7 @@ def _accumulate(
       phase,
       axis_name,
     )
-    real = _psum(jnp.sum(part['mask']), axis_name) > 0
+    real = psum(jnp.sum(part['mask']), axis_name) > 0
     grads = jax.tree.map(lambda a, b: a + jnp.where(real, b, 0), grads, new)
     model_state = jax.tree.map(
       lambda a, b: jnp.where(real, b, a), model_state, new_state

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxser.ops.collectives import psum
+
 Array = jax.Array
 
 
@@ -38,8 +40,7 @@ def masked_moments(
     weight = jnp.broadcast_to(weight, (*x.shape[:-1], 1))
 
   def total(value):
-    value = jnp.sum(value, axes)
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
+    return psum(jnp.sum(value, axes), axis_name)
 
   count = total(weight)[0]
   safe = jnp.maximum(count, 1)

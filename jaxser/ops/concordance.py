@@ -8,6 +8,8 @@ with biased moments (divided by the count). Source: Lin, Biometrics 45 (1989).
 import jax
 import jax.numpy as jnp
 
+from jaxser.ops.collectives import psum
+
 Array = jax.Array
 
 
@@ -55,8 +57,7 @@ def concordance(
     target = jnp.where(weight > 0, target, 0.0)
 
   def total(value):
-    value = jnp.sum(value, axis=0)
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
+    return psum(jnp.sum(value, axis=0), axis_name)
 
   count = jnp.maximum(total(weight), 1)
   # CCC does not change when both columns move together. Near zero the means

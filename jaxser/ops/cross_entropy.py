@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxser.ops.collectives import psum
+
 Array = jax.Array
 
 
@@ -30,7 +32,5 @@ def weighted_cross_entropy(
     jax.nn.log_softmax(logits), index[:, None], axis=-1
   )[:, 0]
   weight = jnp.where(mask, weights[index], 0.0)
-  total = jnp.sum(weight)
-  if axis_name is not None:
-    total = jax.lax.psum(total, axis_name)
+  total = psum(jnp.sum(weight), axis_name)
   return jnp.sum(weight * entropy) / jnp.where(total > 0, total, 1.0)

@@ -19,6 +19,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from jaxser.ops.collectives import mean_share, psum
+
 Array = jax.Array
 
 
@@ -101,7 +103,4 @@ def jensen_shannon(
     jnp.where(counts, p_logits, 0), jnp.where(counts, q_logits, 0)
   )
   weight = (weight > 0).astype(values.dtype)
-  summed, count = jnp.sum(values * weight), jnp.sum(weight)
-  if axis_name is not None:
-    summed, count = jax.lax.psum((summed, count), axis_name)
-  return summed / jnp.maximum(count, 1)
+  return psum(mean_share(values, weight, axis_name), axis_name)

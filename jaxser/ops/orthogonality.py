@@ -14,6 +14,8 @@ Zhang, arXiv 2312.15593).
 import jax
 import jax.numpy as jnp
 
+from jaxser.ops.collectives import psum
+
 Array = jax.Array
 
 EPSILON = 1e-6
@@ -78,7 +80,7 @@ def orthogonality_penalty(
     a, b = jnp.where(weight > 0, a, 0), jnp.where(weight > 0, b, 0)
 
   def total(value: Array) -> Array:
-    return value if axis_name is None else jax.lax.psum(value, axis_name)
+    return psum(value, axis_name)
 
   count = jnp.maximum(total(jnp.sum(weight)), 1)
   a = _normalised(_centred(a, weight, count, total))

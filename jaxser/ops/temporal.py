@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxser.ops.collectives import psum
+
 Array = jax.Array
 
 _HIGHEST = lax.Precision.HIGHEST
@@ -128,18 +130,14 @@ def normalised_relu(
   ]
 
 
-def _total(value: Array, axis_name: str | None) -> Array:
-  return value if axis_name is None else lax.psum(value, axis_name)
-
-
 def _normalised_forward(x, scale, bias, factor, mask, epsilon, axis_name):
   weight = mask[None, :, None, None]
-  count = _total(jnp.sum(mask) * x.shape[2], axis_name)
+  count = psum(jnp.sum(mask) * x.shape[2], axis_name)
   safe = jnp.maximum(count, 1)
-  mean = _total(jnp.sum(x * weight, (1, 2)), axis_name) / safe
+  mean = psum(jnp.sum(x * weight, (1, 2)), axis_name) / safe
   centred = x - _wide(mean)
   squares = jnp.sum(centred * centred * weight, (1, 2))
-  variance = _total(squares, axis_name) / safe
+  variance = psum(squares, axis_name) / safe
   inverse = lax.rsqrt(variance + epsilon)
   y = centred * _wide(scale * inverse) + _wide(bias)
   z = jnp.maximum(y, 0) * factor[:, :, None]
@@ -157,8 +155,8 @@ def _normalised_backward(epsilon, axis_name, saved, cotangents):
   dbias = jnp.sum(dy, (1, 2))
   dscale = jnp.sum(dy * centred, (1, 2)) * inverse
   # Padding rows are in no mean, so the means' gradients do not reach them.
-  mean = _wide(_total(dbias, axis_name) / count)
-  tilt = _wide(_total(dscale, axis_name) / count * inverse)
+  mean = _wide(psum(dbias, axis_name) / count)
+  tilt = _wide(psum(dscale, axis_name) / count * inverse)
   dx = (dy - weight * (mean + centred * tilt)) * _wide(slope)
   return dx, dscale, dbias, None, None
 

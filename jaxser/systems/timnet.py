@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxser.ops.collectives import mean_share
 from jaxser.ops.dct import mfcc
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 from jaxser.systems.timnet_network import Network
@@ -129,16 +130,11 @@ class TimNet(System):
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
-    mask = batch['mask']
     wanted = smoothed(batch['label'], self.num_classes, self.label_smoothing)
     errors = -jnp.sum(wanted * jax.nn.log_softmax(logits), axis=-1)
     right = jnp.argmax(logits, axis=-1) == batch['label']
-    count = jnp.sum(mask)
-    if axis_name is not None:
-      count = jax.lax.psum(count, axis_name)
-    count = jnp.maximum(count, 1)
-    loss = jnp.sum(errors * mask) / count
-    accuracy = jnp.sum(right * mask) / count
+    loss = mean_share(errors, batch['mask'], axis_name)
+    accuracy = mean_share(right, batch['mask'], axis_name)
     metrics = {'loss': loss, 'accuracy': accuracy}
     return loss, {'state': dict(new), 'metrics': metrics}
 
