@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from absl import flags
 
 import data_prep
-from data_prep import audio, corpora, prepare, store, workers
+from data_prep import (
+  audio,
+  corpora,
+  hidden_states,
+  prepare,
+  resample,
+  store,
+  workers,
+)
 from data_prep.manifest import CorpusError
 
 _ABOUT = """\
@@ -28,6 +36,10 @@ Features (--features)
               the utterance padded or cut to --signal_length about its centre
   kaldi16k    DSNet: Kaldi log filterbank, [frames, 80], 16,000 Hz
   wave16k     EmoSphere-SER: the waveform, [samples], 16,000 Hz
+  wavlm       EmoSphere-SER with frozen encoder: hidden states, [frames, width],
+              20 ms apart, of layer --layer of the WavLM in --weights; prepares
+              wave16k first, then starts `python -m jaxser.hidden_states`.
+              Stored in 16 bits: WavLM-large takes 370 MB per hour of speech
 """
 _EXAMPLES = """\
 Examples
@@ -78,7 +90,7 @@ def define_flags() -> flags.FlagValues:
     'features',
     'librosa22k',
     'Feature convention, see above.',
-    list(prepare.RECIPES),
+    [*prepare.RECIPES, hidden_states.NAME],
   )
   define(flags.DEFINE_string, 'data_dir', None, 'Where stores lie, see below.')
   define(
@@ -88,6 +100,28 @@ def define_flags() -> flags.FlagValues:
     'Samples at 22,050 Hz that librosa22k pads or cuts to; by default the '
     'number of the corpus above. Cross-corpus runs need one number for all '
     '(100000 in the TIM-Net paper).',
+  )
+  define(
+    flags.DEFINE_enum,
+    'resampler',
+    None,
+    'Only --features=librosa22k: another way to resample than the published '
+    'one (kaiser_best_v03), to see what it costs.',
+    list(resample.RESAMPLERS),
+  )
+  define(
+    flags.DEFINE_string,
+    'weights',
+    None,
+    'Only --features=wavlm: folder of a Hugging Face WavLM (config.json and '
+    'model.safetensors).',
+  )
+  define(
+    flags.DEFINE_integer,
+    'layer',
+    None,
+    'Only --features=wavlm: the layer whose output is kept, from 1; by default '
+    'the last.',
   )
   define(
     flags.DEFINE_enum,
@@ -243,13 +277,25 @@ def _prepare(values: flags.FlagValues) -> None:
   if values.rows is not None:
     options['rows'] = values.rows
   audio_dir = values.audio_dir
-  prepare.prepare_corpus(
+  if values.features == hidden_states.NAME:
+    function = hidden_states.prepare_corpus
+    options['weights'] = values.weights and os.path.expanduser(values.weights)
+    options['layer'] = -1 if values.layer is None else values.layer
+  else:
+    function = prepare.prepare_corpus
+    options['features'] = values.features
+    for name in ('weights', 'layer'):
+      if values[name].value is not None:
+        raise CorpusError(
+          f'--{name}={values[name].value}: goes with --features=wavlm only.'
+        )
+  function(
     values.corpus,
     # A shell does not expand the ~ in --audio_dir=~/x.
     None if audio_dir is None else os.path.expanduser(audio_dir),
-    features=values.features,
     data_dir=values.data_dir,
     signal_length=values.signal_length,
+    resampler=values.resampler,
     on_error=values.on_error,
     allow_incomplete=values.allow_incomplete,
     num_workers=values.num_workers,

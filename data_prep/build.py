@@ -123,6 +123,7 @@ def build(
     'max_length': longest,
     'classes': list(manifest.classes),
     'vad_range': list(manifest.vad_range) if manifest.vad_range else None,
+    'annotators': dict(manifest.annotators),
     'count': len(kept),
     'rejected': len(rejected),
     'total_duration': math.fsum(durations),
@@ -130,7 +131,15 @@ def build(
     'statistics_by_split': moments.by_split() if moments else None,
     'shards': [dataclasses.asdict(shard) for shard in shards],
   }
-  # With the size on disk, a store that lost a part of a file is noticed.
+  write_store_json(directory, info)
+  return info
+
+
+def write_store_json(directory: pathlib.Path, info: dict[str, Any]) -> None:
+  """Writes store.json, and into `info` how large every shard is on disk.
+
+  By its size a store that lost a part of a file is noticed.
+  """
   for shard in info['shards']:
     shard['file_bytes'] = (directory / shard['name']).stat().st_size
   with open(directory / 'store.json', 'w', encoding='utf-8') as file:
@@ -138,7 +147,6 @@ def build(
     file.write('\n')
     file.flush()
     os.fsync(file.fileno())
-  return info
 
 
 def _example(

@@ -69,7 +69,8 @@ class Convention:
 class Librosa22k(Convention):
   """Log-mel spectrogram in dB, `[frames, 128]`, as TIM-Net was trained on.
 
-  The waveform is resampled to 22,050 Hz with the Kaiser filter of resampy 0.3,
+  The waveform is resampled to 22,050 Hz (with the Kaiser filter of resampy 0.3,
+  unless another one is to be compared),
   fitted to `signal_length` samples about its centre, and becomes librosa's
   default mel spectrogram (Slaney's mel scale and area normalisation) in dB, cut
   off 80 dB below its maximum. Its first 39 cosine coefficients
@@ -83,6 +84,8 @@ class Librosa22k(Convention):
     hop_length: samples between frames.
     floor: the power spectrum's smallest value before the logarithm.
     range_db: dynamic range below an utterance's maximum.
+    resampler: one of `resample.RESAMPLERS`; the published features are those of
+      the first, and others cost several per cent of a published checkpoint.
   """
 
   signal_length: int
@@ -90,6 +93,7 @@ class Librosa22k(Convention):
   hop_length: int = 512
   floor: float = 1e-10
   range_db: float = 80.0
+  resampler: str = 'kaiser_best_v03'
 
   name: ClassVar[str] = 'librosa22k'
   sample_rate: ClassVar[int] = 22050
@@ -103,12 +107,18 @@ class Librosa22k(Convention):
         f'librosa22k: signal_length must be a whole number of samples, at '
         f'least 1, not {self.signal_length!r} (EmoDB: 96000).'
       )
+    if self.resampler not in resample.RESAMPLERS:
+      raise ValueError(
+        f'librosa22k: resampler {self.resampler!r} is unknown; choose one of '
+        f'{", ".join(resample.RESAMPLERS)}.'
+      )
 
   def parameters(self) -> dict[str, Any]:
     """All parameters by name, ready for JSON."""
+    sinc = resample.KAISER.get(self.resampler)
     return {
       **super().parameters(),
-      **resample.KAISER_BEST_V03,
+      **(dataclasses.asdict(sinc) if sinc else {}),
       'bins': self.bins,
     }
 
@@ -130,8 +140,8 @@ class Librosa22k(Convention):
     import threadpoolctl
 
     _check(waveform, self.name)
-    signal = resample.resample_kaiser_best_v03(
-      waveform, sample_rate, self.sample_rate
+    signal = resample.resample(
+      waveform, sample_rate, self.sample_rate, self.resampler
     )
     signal = fit_centre(signal, self.signal_length)
     # The order of a product's sums depends on its threads, and the last bits of

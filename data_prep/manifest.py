@@ -12,7 +12,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from data_prep.tables import (
   CorpusError,
@@ -114,6 +114,8 @@ class Manifest:
     missing: Ids of utterances that the corpus' label files list and whose
       audio is absent.
     notes: Sentences for the user: what was ignored on purpose, and how much.
+    annotators: How many rated every utterance, and how far any two of them
+      agree (`data_prep.agreement.summarise`); empty where nobody says.
   """
 
   corpus: str
@@ -124,6 +126,9 @@ class Manifest:
   rejected: tuple[Rejected, ...] = ()
   missing: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
+  annotators: Mapping[str, float | None] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def check(

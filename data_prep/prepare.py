@@ -5,7 +5,7 @@ import os
 import pathlib
 import shlex
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import data_prep
@@ -21,6 +21,7 @@ RECIPES = {
   'kaldi16k': 'configs/dsnet.py',
   'wave16k': 'configs/emosphere.py',
 }
+_ENCODER = {'wave16k': ',encoder=wavlm,weights=DIR'}
 _NAMED = 30  # Speakers that are listed one by one.
 
 
@@ -31,6 +32,7 @@ def prepare_corpus(
   features: str = 'librosa22k',
   data_dir: str | os.PathLike[str] | None = None,
   signal_length: int | None = None,
+  resampler: str | None = None,
   on_error: str = 'raise',
   allow_incomplete: bool = False,
   num_workers: int | None = None,
@@ -47,6 +49,8 @@ def prepare_corpus(
     features: 'librosa22k', 'kaldi16k' or 'wave16k'.
     data_dir: Where stores lie; by default `data_prep.default_data_dir()`.
     signal_length: Samples at 22,050 Hz for `librosa22k`; by default the corpus'.
+    resampler: For `librosa22k`, one of `resample.RESAMPLERS`; by default the
+      published one.
     on_error: 'raise', or 'skip' to leave out unusable files.
     allow_incomplete: Accept a corpus that differs from the published one.
     num_workers: Processes that extract; by default one per core.
@@ -76,6 +80,11 @@ def prepare_corpus(
       f'--signal_length={signal_length}: must be a number of samples at 22,050 '
       'Hz, for example 96000.'
     )
+  if resampler is not None and features != 'librosa22k':
+    raise CorpusError(
+      f'--resampler={resampler}: goes with --features=librosa22k only; '
+      f'{features} has one way to resample.'
+    )
   data_dir = pathlib.Path(data_dir or data_prep.default_data_dir())
   data_dir = data_dir.expanduser().absolute()
   spec = corpora.get(corpus, audio_dir)
@@ -99,6 +108,8 @@ def prepare_corpus(
   parameters = {}
   if features == 'librosa22k':
     parameters['signal_length'] = signal_length or spec.signal_length
+    if resampler:
+      parameters['resampler'] = resampler
   path = store.prepare(
     manifest,
     spec,
@@ -109,7 +120,11 @@ def prepare_corpus(
     overwrite=overwrite,
     progress=report,
   )
-  report(f'Next:  {next_command(corpus, features, data_dir)}')
+  # What the recipe would not find by itself.
+  chosen = {'signal_length': signal_length}
+  if resampler != features_lib.Librosa22k.resampler:
+    chosen['resampler'] = resampler
+  report(f'Next:  {next_command(corpus, features, data_dir, chosen)}')
   return path
 
 
@@ -147,11 +162,17 @@ def describe(spec: base.Corpus, manifest: Manifest) -> list[str]:
   return lines
 
 
-def next_command(corpus: str, features: str, data_dir: pathlib.Path) -> str:
-  """The command that trains on the store."""
+def next_command(
+  corpus: str,
+  features: str,
+  data_dir: pathlib.Path,
+  chosen: Mapping[str, object],
+) -> str:
+  """The command that trains on a store with these parameters."""
   words = ['python -m jaxser.main', f'--config={RECIPES[features]}']
-  words[1] += f':corpus={corpus}'
+  words[1] += f':corpus={corpus}{_ENCODER.get(features, "")}'
   if data_dir != data_prep.default_data_dir().expanduser().absolute():
     words.append(shlex.quote(f'--config.data_dir={data_dir}'))
+  words += [f'--config.features.{k}={v}' for k, v in chosen.items() if v]
   words.append(f'--workdir=runs/{corpus}')
   return ' '.join(words)

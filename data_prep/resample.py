@@ -1,46 +1,107 @@
-"""The two sample rate converters that the feature conventions name.
+"""The sample rate converters that the feature conventions name.
 
-`kaiser_best_v03` is the Kaiser-windowed sinc that resampy shipped as
-`kaiser_best` before version 0.4 (J. O. Smith, "Digital audio resampling",
-ccrma.stanford.edu/~jos/resample). For two integer rates the output instants
-repeat with a short period, so the filter is evaluated once per phase and then
-applied to all periods at once. The numbers are resampy's, without its
-just-in-time compiler, whose start alone takes longer than a small corpus and
-whose memory, once per process, is most of what preparing one needs.
+`kaiser_best_v03` and `kaiser_best_v04` are the Kaiser-windowed sincs that
+resampy shipped as `kaiser_best` before version 0.4 and ships since (J. O.
+Smith, "Digital audio resampling", ccrma.stanford.edu/~jos/resample). For two
+integer rates the output instants repeat with a short period, so the filter is
+evaluated once per phase and then applied to all periods at once. The numbers
+are resampy's, without its just-in-time compiler, whose start alone takes longer
+than a small corpus and whose memory, once per process, is most of what
+preparing one needs.
 
 `soxr_hq` is the SoX resampler, librosa's present default.
 """
 
+import dataclasses
 import functools
 
 import numpy as np
 
-KAISER_BEST_V03 = {
-  'resampler': 'kaiser_best_v03',
-  'num_zeros': 64,
-  'precision': 9,
-  'rolloff': 0.9475937167399596,
-  'beta': 14.769656459379492,
+
+@dataclasses.dataclass(frozen=True)
+class KaiserSinc:
+  """A sinc under a Kaiser window, tabulated.
+
+  Attributes:
+    num_zeros: zero crossings on either side.
+    precision: the table has 2^precision entries per zero crossing.
+    rolloff: cut-off, as a share of the lower Nyquist frequency.
+    beta: of the window.
+  """
+
+  num_zeros: int
+  precision: int
+  rolloff: float
+  beta: float
+
+  @property
+  def resolution(self) -> int:
+    """Entries of the table per zero crossing."""
+    return 2**self.precision
+
+  @functools.cached_property
+  def table(self) -> tuple[np.ndarray, np.ndarray]:
+    """The right half, and its increments: [num_zeros * resolution + 1] each."""
+    size = self.num_zeros * self.resolution
+    time = np.linspace(0, self.num_zeros, size + 1)
+    window = np.kaiser(2 * size + 1, self.beta)[size:]
+    table = window * self.rolloff * np.sinc(self.rolloff * time)
+    return table, np.diff(table, append=table[-1])
+
+
+KAISER = {
+  'kaiser_best_v03': KaiserSinc(64, 9, 0.9475937167399596, 14.769656459379492),
+  'kaiser_best_v04': KaiserSinc(50, 13, 0.9173473712608761, 12.984585247040012),
 }
+RESAMPLERS = (*KAISER, 'soxr_hq')
 # Phases that are worked on together: more for short audio, to save calls.
 _PHASES = 512
 _MOST_PHASES = 1024
 _OUTPUTS = 8192
 
 
-def resample_kaiser_best_v03(
-  waveform: np.ndarray, rate: int, new_rate: int = 22050
+def resample(
+  waveform: np.ndarray, rate: int, new_rate: int, resampler: str
 ) -> np.ndarray:
-  """Resamples with the windowed sinc of resampy < 0.4.
+  """Resamples with one of `RESAMPLERS`.
 
-  `y(t) = Σ_n x(n) h(t - n)`, h the sinc with 64 zero crossings a side, cut off
-  at 0.9476 of the lower Nyquist frequency, interpolated linearly from a table
-  with 512 entries per zero crossing.
+  Args:
+    waveform: float32 `[samples]`.
+    rate: its sample rate, Hz.
+    new_rate: the wanted sample rate, Hz.
+    resampler: name.
+
+  Returns:
+    float32 `[ceil(samples * new_rate / rate)]`.
+
+  Raises:
+    ValueError: for an unknown name.
+  """
+  if resampler in KAISER:
+    return resample_kaiser(waveform, rate, new_rate, resampler)
+  if resampler == 'soxr_hq':
+    return resample_soxr_hq(waveform, rate, new_rate)
+  raise ValueError(
+    f'resampler {resampler!r} is unknown; choose one of '
+    f'{", ".join(RESAMPLERS)}.'
+  )
+
+
+def resample_kaiser(
+  waveform: np.ndarray,
+  rate: int,
+  new_rate: int = 22050,
+  name: str = 'kaiser_best_v03',
+) -> np.ndarray:
+  """Resamples with a windowed sinc of resampy.
+
+  `y(t) = Σ_n x(n) h(t - n)`, h interpolated linearly from a table.
 
   Args:
     waveform: float `[samples]`.
     rate: its sample rate, Hz.
     new_rate: the wanted sample rate, Hz.
+    name: the filter, see `KAISER`.
 
   Returns:
     float32 `[ceil(samples * new_rate / rate)]`. Where that is not a whole
@@ -56,7 +117,8 @@ def resample_kaiser_best_v03(
 
   count = len(waveform) * new_rate // rate
   periods = -(-count // phases)
-  reach = _reach(rate, new_rate)
+  sinc = KAISER[name]
+  reach = _reach(sinc, rate, new_rate)
   padded = np.zeros(reach + (periods + 1) * step + reach)
   stop = min(len(waveform), len(padded) - reach)
   padded[reach : reach + stop] = waveform[:stop]
@@ -66,7 +128,7 @@ def resample_kaiser_best_v03(
   output = np.zeros((phases, periods), np.float32)
   for first in range(0, phases, block):
     last = min(first + block, phases)
-    start, inputs, weights = _weights(rate, new_rate, first, last)
+    start, inputs, weights = _weights(sinc, rate, new_rate, first, last)
     frames = np.lib.stride_tricks.sliding_window_view(
       padded, int(inputs.max()) + 1
     )
@@ -110,36 +172,20 @@ def resample_soxr_hq(
   return np.pad(result, (0, wanted - len(result)))
 
 
-@functools.cache
-def _table() -> tuple[np.ndarray, np.ndarray]:
-  """The right half of the filter, and its increments: [64 * 512 + 1] each."""
-  zeros, resolution = KAISER_BEST_V03['num_zeros'], _resolution()
-  rolloff, beta = KAISER_BEST_V03['rolloff'], KAISER_BEST_V03['beta']
-  size = zeros * resolution
-  time = np.linspace(0, zeros, size + 1)
-  window = np.kaiser(2 * size + 1, beta)[size:]
-  table = window * rolloff * np.sinc(rolloff * time)
-  return table, np.diff(table, append=table[-1])
-
-
-def _resolution() -> int:
-  return 2 ** KAISER_BEST_V03['precision']
-
-
-def _stride(rate: int, new_rate: int) -> tuple[float, int]:
+def _stride(sinc: KaiserSinc, rate: int, new_rate: int) -> tuple[float, int]:
   """Filter width, and table entries per input sample (whole, as in resampy)."""
   scale = min(1.0, new_rate / rate)
-  return scale, int(scale * _resolution())
+  return scale, int(scale * sinc.resolution)
 
 
-def _reach(rate: int, new_rate: int) -> int:
+def _reach(sinc: KaiserSinc, rate: int, new_rate: int) -> int:
   """Input samples that the filter sees on either side."""
-  return len(_table()[0]) // max(1, _stride(rate, new_rate)[1]) + 2
+  return len(sinc.table[0]) // max(1, _stride(sinc, rate, new_rate)[1]) + 2
 
 
 @functools.lru_cache(maxsize=32)
 def _weights(
-  rate: int, new_rate: int, first: int, last: int
+  sinc: KaiserSinc, rate: int, new_rate: int, first: int, last: int
 ) -> tuple[int, np.ndarray, np.ndarray]:
   """The filter's taps for the output samples first <= t < last.
 
@@ -152,10 +198,10 @@ def _weights(
     samples counted from that one, int32 `[taps, last - first]`, and their
     weights, float64 of the same shape.
   """
-  table, increments = _table()
-  scale, stride = _stride(rate, new_rate)
+  table, increments = sinc.table
+  scale, stride = _stride(sinc, rate, new_rate)
   table, increments = scale * table, scale * increments
-  reach = _reach(rate, new_rate)
+  reach = _reach(sinc, rate, new_rate)
   # In whole numbers: the instant t * rate / new_rate = centre + rest/new_rate.
   centres, rests = np.divmod(np.arange(first, last) * rate, new_rate)
   start = int(centres[0])
@@ -167,7 +213,7 @@ def _weights(
     (fraction, -1, 0),
     (scale - fraction, 1, 1),
   ):
-    position = position * _resolution()
+    position = position * sinc.resolution
     whole = position.astype(np.int64)
     entry = whole + taps * stride
     valid = taps < (len(table) - whole) // stride

@@ -16,28 +16,30 @@ under a temporary name and renamed when complete: what has its final name is
 whole.
 """
 
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from data_prep import audio, build
+from data_prep import audio, build, publishing
 from data_prep import features as features_lib
 from data_prep import manifest as manifest_lib
+from data_prep.publishing import StoreError
 
 VERSION_FOLDER = '1.0.0'
 
 
-class StoreError(ValueError):
-  """A store is missing, incomplete or ambiguous, or cannot be written."""
+class NotPreparedError(StoreError):
+  """There is no such store yet; `command` makes it."""
+
+  def __init__(self, message: str, command: str):
+    super().__init__(f'{message}\nPrepare it with `{command}`.')
+    self.command = command
 
 
 def prepare(
@@ -87,38 +89,27 @@ def prepare(
   quiet_or_not = _print if progress else _ignore
   report = progress if callable(progress) else quiet_or_not
   final = store_path(manifest, features, data_dir)
-  twins = []
-  # Before anything is written: the folder may be read-only.
-  if not overwrite and _is_whole(final):
-    report(f'{final} is already prepared; nothing to do.')
+  twins: list[pathlib.Path] = []
+
+  def make(directory: pathlib.Path) -> dict[str, Any]:
+    info = build.build(
+      manifest,
+      corpus_spec,
+      features,
+      directory,
+      config=final.parent.name,
+      on_error=on_error,
+      num_workers=num_workers,
+      progress=bool(progress),
+    )
+    twins.extend(_twins(final, features, data_dir))
+    return info
+
+  info = publishing.write_once(
+    final, make, report=report, overwrite=overwrite, replaced=twins
+  )
+  if info is None:
     return final
-  try:
-    final.parents[1].mkdir(parents=True, exist_ok=True)
-    with _lock(final.parent, report):
-      # Another process may have prepared it while this one waited.
-      if not overwrite and _is_whole(final):
-        report(f'{final} is already prepared; nothing to do.')
-        return final
-      with _temporary(final.parent) as temporary:
-        info = build.build(
-          manifest,
-          corpus_spec,
-          features,
-          temporary / final.name,
-          config=final.parent.name,
-          on_error=on_error,
-          num_workers=num_workers,
-          progress=bool(progress),
-        )
-        twins = _twins(final, features, data_dir)
-        removed = [final, *twins] if overwrite else []
-        _publish(temporary, final.parent, [path.parent for path in removed])
-  except OSError as error:
-    raise StoreError(
-      f'cannot write {error.filename or final}: {error.strerror or error}; '
-      'nothing was left behind. Make room or choose another --data_dir, then '
-      'run the same command again.'
-    ) from error
   report(
     f'{info["count"]} utterances of {manifest.corpus} '
     f'({info["total_duration"] / 60:.1f} minutes of audio) prepared in {final}.'
@@ -152,8 +143,8 @@ def find_store(
     **wanted: values that parameters must have, e.g. `signal_length=96000`.
 
   Raises:
-    StoreError: if there is none, or several; the message lists what there is
-      and the command that prepares it.
+    NotPreparedError: if there is none; with the command that prepares it.
+    StoreError: if there are several; the message lists them.
   """
   stores = list(_stores(data_dir, corpus))
   found = [
@@ -176,10 +167,12 @@ def find_store(
   known = f'There is:\n{_describe(stores)}' if stores else 'There is none yet.'
   flags = ''.join(f' --{name}={value}' for name, value in wanted.items())
   audio_dir = '' if corpus == 'demo' else ' --audio_dir=DIR'
-  raise StoreError(
-    f'no store of {corpus} with {asked} in {pathlib.Path(data_dir)}. {known}\n'
-    f'Prepare it with `python -m data_prep --corpus={corpus}{audio_dir} '
-    f'--features={features}{flags} --data_dir={pathlib.Path(data_dir)}`.'
+  if features == 'wavlm':
+    flags = f' --weights=DIR{flags}'
+  raise NotPreparedError(
+    f'no store of {corpus} with {asked} in {pathlib.Path(data_dir)}. {known}',
+    f'python -m data_prep --corpus={corpus}{audio_dir} '
+    f'--features={features}{flags} --data_dir={pathlib.Path(data_dir)}',
   )
 
 
@@ -243,103 +236,6 @@ def _ignore(text: str) -> None:
   del text
 
 
-@contextlib.contextmanager
-def _lock(
-  store: pathlib.Path, report: Callable[[str], object]
-) -> Iterator[None]:
-  """Holds off other processes that prepare the same store.
-
-  The lock goes with the process that holds it, however that one ends.
-  """
-  path = store.with_name(f'.{store.name}.lock')
-  while True:
-    file = open(path, 'w')  # noqa: SIM115  Kept open as long as it is held.
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      report(f'waiting for another process that prepares {store.name} ...')
-      fcntl.flock(file, fcntl.LOCK_EX)
-    # Another process may have held, and then removed, the file we waited for.
-    try:
-      if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-        break
-    except FileNotFoundError:
-      pass
-    file.close()
-  try:
-    yield
-  finally:
-    path.unlink(missing_ok=True)
-    file.close()
-
-
-@contextlib.contextmanager
-def _temporary(store: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A name beside the store, for its lock's holder; nothing is left there.
-
-  What an earlier process left when it was killed is removed first.
-  """
-  path = store.with_name(f'.{store.name}.tmp')
-  for left in (path, *store.parent.glob('.*.old')):
-    shutil.rmtree(left, ignore_errors=True)
-  try:
-    yield path
-  finally:
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _publish(
-  temporary: pathlib.Path, store: pathlib.Path, removed: list[pathlib.Path]
-) -> None:
-  """Gives a complete store its name, and takes others away."""
-  old = []
-  for path in removed:
-    if path.exists():
-      # Renamed before it is deleted, so that no half of it keeps its name.
-      old.append(path.with_name(f'.{path.name}.old'))
-      os.replace(path, old[-1])
-  os.rename(temporary, store)
-  # Makes the new name itself durable.
-  folder = os.open(store.parent, os.O_RDONLY)
-  try:
-    os.fsync(folder)
-  finally:
-    os.close(folder)
-  for path in old:
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_whole(path: pathlib.Path) -> bool:
-  """Whether the store is there; raises StoreError if only a part of it is."""
-  if not path.parent.exists():
-    return False
-  problem = _problem(path)
-  if problem:
-    raise StoreError(
-      f'{path} is not a complete store: {problem}. Make it again with '
-      '--overwrite, or delete the folder.'
-    )
-  return True
-
-
-def _problem(path: pathlib.Path) -> str:
-  """What is wrong with a store, '' if nothing that can be seen cheaply."""
-  try:
-    info = json.loads((path / 'store.json').read_text('utf-8'))
-    shards = {s['name']: s['file_bytes'] for s in info['shards']}
-  except FileNotFoundError:
-    return 'it has no store.json'
-  except (ValueError, KeyError, TypeError) as error:
-    return f'its store.json is damaged ({error})'
-  for name in ('manifest.tsv', 'dataset_info.json', 'features.json', *shards):
-    if not (path / name).is_file():
-      return f'it has no {name}'
-  for name, size in shards.items():
-    if (found := (path / name).stat().st_size) != size:
-      return f'{name} has {found} bytes and should have {size}'
-  return ''
-
-
 def _twins(
   store: pathlib.Path,
   features: features_lib.Convention,
@@ -385,7 +281,7 @@ def _describe(
     f'  {path}  ({info["features"]}'
     + ''.join(
       f', {name}={info["parameters"][name]}'
-      for name in ('signal_length',)
+      for name in ('signal_length', 'layer', 'weights')
       if name in info['parameters']
     )
     + f', {info.get("count")} utterances)'

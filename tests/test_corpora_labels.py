@@ -23,6 +23,14 @@ def test_emotale_averages_three_annotators(tmp_path):
   assert (first.gender, first.text, first.label) == ('female', 'DK_1', 'angry')
   assert (second.speaker, second.label, second.text) == ('016', 'sad', 'EN_5')
   assert manifest.vad_range == (1.0, 5.0)
+  # Valence: (1.5, 2.5, 1) and (3, 3, 3), by hand; dominance never varies.
+  pairs = [2 * 0.75 * 0.25, 2 * 0.75 * 1.0, 2 * 0.25 * 1.0]
+  spreads = [0.5625 + 0.0625 + 0.25, 0.5625 + 1 + 0.0625, 0.0625 + 1 + 0.5625]
+  expected = np.mean(np.divide(pairs, spreads))
+  assert manifest.annotators['ccc_valence'] == pytest.approx(expected)
+  assert manifest.annotators['count'] == 3
+  assert manifest.annotators['ccc_dominance'] is None
+  assert manifest.annotators['ccc_mean'] is None
 
 
 @pytest.mark.parametrize(

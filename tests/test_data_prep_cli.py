@@ -191,7 +191,8 @@ def test_from_audio_to_store(capsys, tiny, tmp_path):
     '2 speakers: 03 2, 08 2',
     str(store),
     'python -m jaxser.main --config=configs/timnet.py:corpus=emodb '
-    f"'--config.data_dir={out}' --workdir=runs/emodb",
+    f"'--config.data_dir={out}' --config.features.signal_length=8000 "
+    '--workdir=runs/emodb',
   ):
     assert text in said
   rows = manifest_of(store)

@@ -18,6 +18,8 @@ import soundfile
 from data_prep import audio, build, corpora, features, store
 from data_prep import manifest as manifest_lib
 
+pytestmark = pytest.mark.slow
+
 SPEC = dataclasses.replace(
   corpora.CORPORA['emodb'],
   name='toy',
@@ -211,6 +213,7 @@ def test_store_json_and_manifest(prepare, manifest):
     'max_length': 12,
     'classes': ['angry', 'happy', 'sad'],
     'vad_range': [1.0, 7.0],
+    'annotators': {},
     'count': 6,
     'rejected': 0,
     'statistics': None,

@@ -1,12 +1,13 @@
 """EmoTale, enacted Danish and English speech with VAD annotations."""
 
+import dataclasses
 import os
 import pathlib
 import re
 import statistics
 from collections.abc import Iterator, Mapping
 
-from data_prep import tables
+from data_prep import agreement, tables
 from data_prep.corpora import base
 from data_prep.manifest import CorpusError, Manifest, Utterance
 
@@ -28,7 +29,8 @@ def parse(
 ) -> Manifest:
   """Reads the repository: `wav/` and `annotations.csv`.
 
-  Valence, arousal and dominance are the means of the three annotators.
+  Valence, arousal and dominance are the means of the three annotators, whose
+  agreement is that over these utterances.
 
   Raises:
     CorpusError: see `base.collect`; also for no `annotations.csv`, and for a
@@ -43,12 +45,21 @@ def parse(
     row['file']: row
     for row in tables.read_table(table, ['file', 'gt_emotion', *columns], ',')
   }
-  return base.collect(
+  manifest = base.collect(
     CORPUS,
     audio_dir,
     lambda match, path: _read(match, path, rows, table),
     on_error=on_error,
   )
+  lines = [rows[f'{utterance.id}.wav'] for utterance in manifest.utterances]
+  ratings = {
+    name: [
+      [float(line[f'{a}_{name[0].upper()}']) for a in ANNOTATORS]
+      for line in lines
+    ]
+    for name in ('valence', 'arousal', 'dominance')
+  }
+  return dataclasses.replace(manifest, annotators=agreement.summarise(ratings))
 
 
 def _read(

@@ -6,12 +6,13 @@ their own and need only what their format needs (h5py, safetensors, PyTorch).
 
 import importlib
 import os
+import pathlib
 from typing import Any
 
 from jaxser.convert.errors import ConvertError
 from jaxser.systems.base import System
 
-__all__ = ['ConvertError', 'load']
+__all__ = ['ConvertError', 'is_authors_folder', 'load']
 
 # Module of the system -> module that reads its authors' files.
 _READERS = {
@@ -19,6 +20,13 @@ _READERS = {
   'jaxser.systems.dsnet': 'jaxser.convert.torch_dsnet',
   'jaxser.systems.emosphere': 'jaxser.convert.torch_emosphere',
 }
+
+
+def is_authors_folder(system: System, path: os.PathLike[str] | str) -> bool:
+  """Whether a folder holds one of the files that the authors' training leaves."""
+  reader = importlib.import_module(_READERS[type(system).__module__])
+  names = getattr(reader, 'FILES', {}).values()
+  return any((pathlib.Path(path) / name).is_file() for name in names)
 
 
 def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxser.nn.frame_convolution import FrameConvolution
 from jaxser.nn.layers import Dropout, masked_moments
-from jaxser.nn.numerics import frame_mask, precision_of
+from jaxser.nn.numerics import frame_mask
 
 Array = jax.Array
 
@@ -107,15 +108,10 @@ class LogMelEncoder(nn.Module):
     x = norm(features, valid, train=train).astype(self.dtype)
     for layer in range(self.layers):
       stride = self.stride if layer == 0 else 1
-      y = nn.Conv(
-        self.width,
-        (5,),
-        strides=(stride,),
-        padding=((2, 2),),
-        dtype=self.dtype,
-        precision=precision_of(self.dtype),
-        name=f'conv_{layer}',
-      )(jnp.where(valid[:, :, None], x, 0))
+      convolution = FrameConvolution(
+        self.width, 5, stride, dtype=self.dtype, name=f'conv_{layer}'
+      )
+      y = convolution(jnp.where(valid[:, :, None], x, 0))
       y = nn.LayerNorm(
         epsilon=1e-5,
         use_fast_variance=False,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxser.nn.frame_convolution import FrameConvolution
 from jaxser.nn.layers import Dropout
 from jaxser.nn.numerics import NEVER, masked_mean, precision_of
 
@@ -52,13 +53,8 @@ class GatedConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
     """[batch, time, d] -> [batch, time, d]; rows is batch['row']."""
-    both = nn.Conv(
-      2 * x.shape[-1],
-      (self.kernel,),
-      padding=((self.kernel // 2, self.kernel // 2),),
-      dtype=self.dtype,
-      precision=precision_of(self.dtype),
-      name='conv',
+    both = FrameConvolution(
+      2 * x.shape[-1], self.kernel, dtype=self.dtype, name='conv'
     )(x)
     content, gate = jnp.split(both, 2, axis=-1)
     gated = content * jax.nn.sigmoid(gate)

@@ -62,12 +62,15 @@ class TransformerEncoder(nn.Module):
     dtype: type of the products.
     remat: recompute each layer in the backward pass instead of keeping it.
     unroll: layers per step of the scan.
+    final_norm: False leaves out the norm after the last layer of a pre-LN
+      model.
   """
 
   config: WavLMConfig
   dtype: Any = jnp.float32
   remat: bool = False
   unroll: int = 1
+  final_norm: bool = True
 
   @nn.compact
   def __call__(
@@ -131,7 +134,7 @@ class TransformerEncoder(nn.Module):
     x, hidden = scanned(
       config, self.dtype, train, self.remat, keep_hidden, name='layers'
     )(x, skip, bias, seen, rows)
-    if config.do_stable_layer_norm:
+    if config.do_stable_layer_norm and self.final_norm:
       x = norm(x)
     if keep_hidden:
       hidden = jnp.concatenate([start[None], hidden])
@@ -149,6 +152,7 @@ class WavLM(nn.Module):
     norm_over_padding: see `FeatureEncoder`; True is Hugging Face's way.
     unroll: layers per step of the scan; more of them compile longer and may
       run faster.
+    final_norm: see `TransformerEncoder`.
   """
 
   config: WavLMConfig
@@ -157,6 +161,7 @@ class WavLM(nn.Module):
   freeze_conv: bool = True
   norm_over_padding: bool = False
   unroll: int = 1
+  final_norm: bool = True
 
   @nn.compact
   def __call__(
@@ -216,7 +221,12 @@ class WavLM(nn.Module):
     )
     x = self._spec_augment(x, valid, rows, train)
     x, hidden = TransformerEncoder(
-      config, self.dtype, self.remat, self.unroll, name='encoder'
+      config,
+      self.dtype,
+      self.remat,
+      self.unroll,
+      self.final_norm,
+      name='encoder',
     )(x, seen, rows, train=train, keep_hidden=keep_hidden)
     return x, valid, {'conv_features': features, 'hidden': hidden}
 

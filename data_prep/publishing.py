@@ -1,0 +1,161 @@
+"""A new store gets its name when it is whole, and two processes make it once."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+_T = TypeVar('_T')
+
+
+class StoreError(ValueError):
+  """A store is missing, incomplete or ambiguous, or cannot be written."""
+
+
+def write_once(
+  final: pathlib.Path,
+  make: Callable[[pathlib.Path], _T],
+  *,
+  report: Callable[[str], object],
+  overwrite: bool = False,
+  replaced: Sequence[pathlib.Path] = (),
+) -> _T | None:
+  """Writes a store under a temporary name and renames it, unless it is there.
+
+  Args:
+    final: the version directory of the store, DATA/CORPUS/NAME/1.0.0.
+    make: writes all of it into the directory it is given, which does not exist.
+    report: called with each line for the user.
+    overwrite: makes the store even if it is there.
+    replaced: with `overwrite`, version directories of stores that go away once
+      the new one is complete; `make` may still add to them.
+
+  Returns:
+    What `make` returned, or None if the store was there.
+
+  Raises:
+    StoreError: if it cannot be written, or is there and damaged.
+  """
+  # Before anything is written: the folder may be read-only.
+  if not overwrite and is_whole(final):
+    report(f'{final} is already prepared; nothing to do.')
+    return None
+  try:
+    final.parents[1].mkdir(parents=True, exist_ok=True)
+    with _lock(final.parent, report):
+      # Another process may have prepared it while this one waited.
+      if not overwrite and is_whole(final):
+        report(f'{final} is already prepared; nothing to do.')
+        return None
+      with _temporary(final.parent) as temporary:
+        made = make(temporary / final.name)
+        removed = [final, *replaced] if overwrite else []
+        _publish(temporary, final.parent, [path.parent for path in removed])
+  except OSError as error:
+    raise StoreError(
+      f'cannot write {error.filename or final}: {error.strerror or error}; '
+      'nothing was left behind. Make room or choose another --data_dir, then '
+      'run the same command again.'
+    ) from error
+  return made
+
+
+@contextlib.contextmanager
+def _lock(
+  store: pathlib.Path, report: Callable[[str], object]
+) -> Iterator[None]:
+  """Holds off other processes that prepare the same store.
+
+  The lock goes with the process that holds it, however that one ends.
+  """
+  path = store.with_name(f'.{store.name}.lock')
+  while True:
+    file = open(path, 'w')  # noqa: SIM115  Kept open as long as it is held.
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      report(f'waiting for another process that prepares {store.name} ...')
+      fcntl.flock(file, fcntl.LOCK_EX)
+    # Another process may have held, and then removed, the file we waited for.
+    try:
+      if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        break
+    except FileNotFoundError:
+      pass
+    file.close()
+  try:
+    yield
+  finally:
+    path.unlink(missing_ok=True)
+    file.close()
+
+
+@contextlib.contextmanager
+def _temporary(store: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A name beside the store, for its lock's holder; nothing is left there.
+
+  What an earlier process left when it was killed is removed first.
+  """
+  path = store.with_name(f'.{store.name}.tmp')
+  for left in (path, *store.parent.glob('.*.old')):
+    shutil.rmtree(left, ignore_errors=True)
+  try:
+    yield path
+  finally:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(
+  temporary: pathlib.Path, store: pathlib.Path, removed: list[pathlib.Path]
+) -> None:
+  """Gives a complete store its name, and takes others away."""
+  old = []
+  for path in removed:
+    if path.exists():
+      # Renamed before it is deleted, so that no half of it keeps its name.
+      old.append(path.with_name(f'.{path.name}.old'))
+      os.replace(path, old[-1])
+  os.rename(temporary, store)
+  # Makes the new name itself durable.
+  folder = os.open(store.parent, os.O_RDONLY)
+  try:
+    os.fsync(folder)
+  finally:
+    os.close(folder)
+  for path in old:
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def is_whole(path: pathlib.Path) -> bool:
+  """Whether the store is there; raises StoreError if only a part of it is."""
+  if not path.parent.exists():
+    return False
+  problem = _problem(path)
+  if problem:
+    raise StoreError(
+      f'{path} is not a complete store: {problem}. Make it again with '
+      '--overwrite, or delete the folder.'
+    )
+  return True
+
+
+def _problem(path: pathlib.Path) -> str:
+  """What is wrong with a store, '' if nothing that can be seen cheaply."""
+  try:
+    info = json.loads((path / 'store.json').read_text('utf-8'))
+    shards = {s['name']: s['file_bytes'] for s in info['shards']}
+  except FileNotFoundError:
+    return 'it has no store.json'
+  except (ValueError, KeyError, TypeError) as error:
+    return f'its store.json is damaged ({error})'
+  for name in ('manifest.tsv', 'dataset_info.json', 'features.json', *shards):
+    if not (path / name).is_file():
+      return f'it has no {name}'
+  for name, size in shards.items():
+    if (found := (path / name).stat().st_size) != size:
+      return f'{name} has {found} bytes and should have {size}'
+  return ''

@@ -1,0 +1,91 @@
+"""Lengths that batches are padded to: few, for compiling, and yet little padding.
+
+Every bucket is a shape, so a program compiled once; its length is what all its
+utterances are padded to.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+# Lengths are compared on a grid of this many steps up to the longest.
+_STEPS = 240
+
+
+def best(lengths: np.ndarray, count: int, longest: int) -> tuple[int, ...]:
+  """The bucket lengths that pad a corpus least.
+
+  Found exactly, by dynamic programming over lengths rounded up to 1 / 240 of
+  the longest.
+
+  Args:
+    lengths: int [n], of all utterances, frames or samples.
+    count: number of buckets; fewer come back if fewer lengths occur.
+    longest: length of the last bucket; longer utterances are cut to it.
+
+  Returns:
+    Ascending lengths, of which the last is `longest`.
+  """
+  step = -(-longest // _STEPS)
+  ends = np.minimum(np.arange(1, _STEPS + 1) * step, longest)
+  ends = np.unique(ends)
+  place = np.searchsorted(ends, np.minimum(lengths, longest))
+  counts = np.bincount(place, minlength=len(ends))
+  # below[i]: utterances whose length is among the first i ends.
+  below = np.concatenate([[0], np.cumsum(counts)])
+  # cost[j, i]: frames that a bucket from end j (left out) to end i costs.
+  cost = (below[None, 1:] - below[:, None]) * ends[None].astype(np.float64)
+  cost = np.where(
+    np.arange(len(below))[:, None] < np.arange(1, len(below)), cost, np.inf
+  )
+  total, before = cost[0], []
+  for _ in range(min(count, np.count_nonzero(counts)) - 1):
+    # total[j - 1] frames for the ends up to j, and one bucket from there.
+    sums = np.concatenate([[np.inf], total])[:, None] + cost
+    before.append(np.argmin(sums, axis=0))
+    total = np.minimum.reduce(sums, axis=0)
+  chosen, end = [], len(ends) - 1
+  for choice in reversed(before):
+    chosen.append(int(ends[end]))
+    end = int(choice[end]) - 1
+  return (*reversed([*chosen, int(ends[end])]),)
+
+
+def bucket_of(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
+  """Number of the smallest bucket that holds each length; the last cuts."""
+  found = np.searchsorted(np.asarray(buckets), lengths)
+  return np.minimum(found, len(buckets) - 1)
+
+
+def batches(
+  order: np.ndarray, bucket: np.ndarray, size: int, buckets: Sequence[int]
+) -> list[tuple[np.ndarray, int]]:
+  """Cuts rows into batches, each padded to one bucket, all but one of them full.
+
+  From the longest bucket down; one that has no full batch left is filled up
+  with rows of the next shorter one. So the batch that stays smaller, whose
+  missing rows are padding, is of the shortest utterances.
+
+  Args:
+    order: int [n], positions in the order in which they are taken.
+    bucket: int [n], bucket of each position.
+    size: rows of a batch.
+    buckets: ascending lengths.
+
+  Returns:
+    (positions, length of the bucket) of every batch, shortest first.
+  """
+  groups = [order[bucket[order] == number] for number in range(len(buckets))]
+  found: list[tuple[np.ndarray, int]] = []
+  for number in reversed(range(len(buckets))):
+    inside, shorter = groups[number], number - 1
+    while shorter >= 0 and len(inside) % size:
+      missing = -len(inside) % size
+      taken = groups[shorter][:missing]
+      groups[shorter] = groups[shorter][missing:]
+      inside = np.concatenate([inside, taken])
+      shorter -= 1
+    starts = range(0, len(inside), size)
+    cut = [(inside[s : s + size], buckets[number]) for s in starts]
+    found += reversed(cut)
+  return found[::-1]

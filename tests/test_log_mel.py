@@ -1,0 +1,73 @@
+"""Log-mel on the device says what librosa says on the host."""
+
+import jax
+import librosa
+import numpy as np
+import pytest
+
+from data_prep import audio, resample
+from data_prep import features as features_lib
+from jaxser.ops import log_mel as log_mel_lib
+from tests import trained
+
+LENGTH = 33_000
+CONVENTION = features_lib.Librosa22k(LENGTH)
+TIME = np.arange(LENGTH) / 22_050
+
+
+@pytest.fixture(scope='module')
+def on_device():
+  return jax.jit(log_mel_lib.log_mel)
+
+
+def test_filters_are_those_of_librosa():
+  wanted = librosa.filters.mel(sr=22_050, n_fft=2048, n_mels=128)
+  found = log_mel_lib.mel_filters(22_050, 2048, 128)
+  np.testing.assert_allclose(found, wanted.T, atol=2e-7 * wanted.max())
+
+
+def largest_difference(found, wanted):
+  above = wanted > wanted.max() - 80
+  np.testing.assert_allclose(found[~above], wanted[~above], atol=1e-4)
+  return np.abs(found - wanted)[above].max()
+
+
+def test_speech_agrees_to_a_thousandth_of_a_decibel(on_device, tmp_path):
+  signals, wanted = [], []
+  for path in trained.write_speech(tmp_path, 4):
+    waveform, rate = audio.decode(path)
+    wanted.append(CONVENTION(waveform, rate))
+    signal = resample.resample_kaiser(waveform, rate)
+    signals.append(features_lib.fit_centre(signal, LENGTH))
+  found = np.asarray(on_device(np.stack(signals)))
+  assert found.shape == (4, 65, 128)
+  for a, b in zip(found, wanted, strict=True):
+    assert largest_difference(a, b) < 1e-3
+
+
+@pytest.mark.parametrize(
+  ('signal', 'tolerance'),
+  [
+    (0.1 * np.random.default_rng(0).standard_normal(LENGTH), 1e-3),
+    (0.5 * np.sin(2 * np.pi * 440 * TIME), 1e-3),
+    (np.r_[np.zeros(30_000), np.full(3000, 1e-3)], 1e-3),
+    (np.zeros(LENGTH), 0),
+    # 80 dB below a loud sweep the rounding of a float32 transform is heard.
+    (0.9 * np.sin(2 * np.pi * (200 + 4000 * TIME) * TIME), 3e-3),
+  ],
+  ids=['noise', 'tone', 'quiet end', 'silence', 'sweep'],
+)
+def test_made_up_signals_agree(on_device, signal, tolerance):
+  signal = signal.astype(np.float32)
+  found = np.asarray(on_device(signal[None]))[0]
+  wanted = CONVENTION(signal, 22_050)
+  np.testing.assert_array_less(
+    largest_difference(found, wanted) - 1e-12, tolerance + 1e-9
+  )
+
+
+def test_wrong_shapes_are_refused():
+  with pytest.raises(ValueError, match=r'must be \[batch, samples\]'):
+    log_mel_lib.log_mel(np.zeros(9, np.float32))
+  with pytest.raises(ValueError, match='must be a multiple of hop_length=500'):
+    log_mel_lib.log_mel(np.zeros((1, 9), np.float32), hop_length=500)
