@@ -1,0 +1,243 @@
+"""launch/: what the scripts would do, and what relaunch.sh does."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / 'launch').glob('*.sh'))
+RUNNABLE = [path.name for path in SCRIPTS if path.name != 'common.sh']
+# A value that a shell would take apart.
+AWKWARD = ['--config=configs/timnet.py', '--config.fold_subset=(0, 1)']
+QUOTED = "--config=configs/timnet.py '--config.fold_subset=(0, 1)'"
+
+
+def launch(name, *arguments, **environment):
+  return subprocess.run(
+    [ROOT / 'launch' / name, *arguments],
+    env={'PATH': os.environ['PATH'], **environment},
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+def dry(name, *arguments, **environment):
+  done = launch(name, '--dry_run', *arguments, *AWKWARD, **environment)
+  assert done.returncode == 0, done.stderr
+  return done.stdout.splitlines()
+
+
+def test_local_starts_one_process_each_on_one_port():
+  lines = dry(
+    'local.sh', '--processes=2', '--devices=4', '--port=23456', PYTHON='py'
+  )
+  assert lines == [
+    'env JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=4 '
+    f'py -m jaxser.main {QUOTED} --coordinator=127.0.0.1:23456 '
+    f'--num_processes=2 --process_id={i}'
+    for i in (0, 1)
+  ] + ['# all at once; again on 143, 75, 134, 137, at most 3 times']
+
+
+def test_local_keeps_the_users_flags_for_xla():
+  line = dry('local.sh', '--processes=1', XLA_FLAGS='--mine=1 --b')[0]
+  assert (
+    "'XLA_FLAGS=--mine=1 --b --xla_force_host_platform_device_count=1'" in line
+  )
+
+
+def test_gpu_node_runs_one_process_again_and_again():
+  assert dry('gpu_node.sh', '--gpus=0,1', '--max_restarts=7', PYTHON='py') == [
+    'env JAX_PLATFORMS=cuda CUDA_VISIBLE_DEVICES=0,1 py -m jaxser.main '
+    + QUOTED,
+    '# and again on exit code 143, 75, 134, 137, at most 7 times',
+  ]
+
+
+def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
+  lines = dry('slurm.sh', '--nodes=2', '--gpus=8', '--time=1:00:00')
+  for line in (
+    '#SBATCH --nodes=2',
+    '#SBATCH --ntasks-per-node=8',
+    '#SBATCH --gpus-per-node=8',
+    '#SBATCH --time=1:00:00',
+    '#SBATCH --signal=TERM@120',
+    '#SBATCH --requeue',
+    'export JAX_PLATFORMS=cuda',
+    f'srun python -m jaxser.main --distributed=auto {QUOTED} || code=$?',
+    '  scontrol requeue "$SLURM_JOB_ID"',
+  ):
+    assert line in lines, line
+  assert lines[0] == 'sbatch <<"JOB"'
+  alone = dry('slurm.sh', '--gpus=0')
+  assert 'export JAX_PLATFORMS=cpu' in alone
+  assert '#SBATCH --ntasks-per-node=1' in alone
+  assert not any('--gpus-per-node' in line for line in alone)
+
+
+@pytest.mark.parametrize(
+  ('code', 'restarts', 'requeued'),
+  [(143, 0, True), (75, 2, True), (143, 3, False), (2, 0, False)],
+)
+def test_the_slurm_job_requeues_itself(tmp_path, code, restarts, requeued):
+  """The job that sbatch would get, run with a made-up srun and scontrol."""
+  for name, does in {
+    'sbatch': 'cat > "$OUT/job"',
+    'srun': f'exit {code}',
+    'scontrol': 'echo "$@" > "$OUT/requeued"',
+  }.items():
+    program = tmp_path / name
+    program.write_text(f'#!/usr/bin/env bash\n{does}\n')
+    program.chmod(0o755)
+  environment = {
+    'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+    'OUT': str(tmp_path),
+    'SLURM_JOB_ID': '17',
+    'SLURM_RESTART_COUNT': str(restarts),
+  }
+  assert launch('slurm.sh', *AWKWARD, **environment).returncode == 0
+  done = subprocess.run(['bash', tmp_path / 'job'], env=environment)
+  assert done.returncode == code
+  assert (tmp_path / 'requeued').exists() == requeued
+  if requeued:
+    assert (tmp_path / 'requeued').read_text() == 'requeue 17\n'
+
+
+def test_tpu_vm_makes_copies_installs_and_runs_on_all_hosts():
+  where = ('--name=n', '--zone=z', '--project=p')
+  lines = dry('tpu_vm.sh', *where, '--type=v5litepod-16', '--spot')
+  gcloud = 'gcloud compute tpus tpu-vm'
+  assert lines[0] == (
+    f'{gcloud} create n --zone=z --project=p --accelerator-type=v5litepod-16 '
+    '--version=v2-alpha-tpuv5-lite --spot'
+  )
+  assert lines[1].startswith('tar -czf jaxser.tar.gz ')
+  assert lines[2] == (
+    f'{gcloud} scp jaxser.tar.gz n:jaxser.tar.gz --zone=z --project=p '
+    '--worker=all'
+  )
+  assert 'pip install --quiet --python=.venv -e ".[tpu]"\'' in lines[3]
+  last = lines[4].replace("'\\''", '"')
+  assert last == (
+    f'{gcloud} ssh n --zone=z --project=p --worker=all '
+    "'--command=cd jaxser && launch/relaunch.sh --max_restarts=3 -- "
+    '.venv/bin/python -m jaxser.main --distributed=auto '
+    '--config=configs/timnet.py "--config.fold_subset=(0, 1)"\''
+  )
+  assert len(dry('tpu_vm.sh', *where)) == 4  # The TPU is there already.
+  refused = launch('tpu_vm.sh', '--dry_run', '--zone=z')
+  assert refused.returncode == 2
+  assert '--name and --zone are needed' in refused.stderr
+
+
+def test_what_the_tpu_gets_is_there():
+  words = dry('tpu_vm.sh', '--name=n', '--zone=z')[0].split()
+  for name in words[words.index('-C') + 2 :]:
+    assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize('name', RUNNABLE)
+def test_help_names_every_option(name):
+  done = launch(name, '--help')
+  assert done.returncode == 0
+  assert f'launch/{name}' in done.stdout
+  for option in ('--dry_run', '--max_restarts=N', '--help'):
+    assert option in done.stdout
+
+
+@pytest.fixture
+def program(tmp_path):
+  """A program that ends with the codes it is given, one after the other."""
+  path = tmp_path / 'program'
+  path.write_text(
+    '#!/usr/bin/env bash\n'
+    f'cd {tmp_path}\n'
+    'echo run >> runs\n'
+    'codes=("$@")\n'
+    'exit "${codes[$(wc -l < runs) - 1]}"\n'
+  )
+  path.chmod(0o755)
+  return path
+
+
+@pytest.mark.parametrize(
+  ('codes', 'end', 'runs'),
+  [
+    ([143, 75, 134, 0], 0, 4),
+    ([143, 2], 2, 2),
+    ([2], 2, 1),
+    ([1], 1, 1),
+    ([130], 130, 1),
+    ([137, 143, 143, 143, 143], 143, 4),
+  ],
+)
+def test_relaunch_only_where_it_helps(program, codes, end, runs):
+  done = launch(
+    'relaunch.sh', '--max_restarts=3', '--', program, *map(str, codes)
+  )
+  assert done.returncode == end
+  assert (program.parent / 'runs').read_text().count('run') == runs
+  assert done.stderr.count('Ended with') == max(runs - 1, 0) + (end == 143)
+
+
+def test_sigterm_to_the_launcher_stops_the_program_for_good(tmp_path):
+  program = tmp_path / 'program'
+  program.write_text(
+    '#!/usr/bin/env bash\n'
+    f'trap "echo saved >> {tmp_path}/runs; exit 143" TERM\n'
+    f'echo run >> {tmp_path}/runs\n'
+    'while true; do sleep 0.05; done\n'
+  )
+  program.chmod(0o755)
+  process = subprocess.Popen(
+    [ROOT / 'launch' / 'relaunch.sh', '--', program],
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  while not (tmp_path / 'runs').exists():
+    time.sleep(0.01)
+  process.send_signal(signal.SIGTERM)
+  _, errors = process.communicate(timeout=30)
+  assert process.returncode == 143
+  assert errors == ''
+  assert (tmp_path / 'runs').read_text() == 'run\nsaved\n'
+
+
+@pytest.mark.parametrize(
+  ('codes', 'end'),
+  [
+    ((0, 0), 0),
+    ((2, 134), 2),
+    ((134, 1), 1),
+    ((143, 143), 143),
+    ((0, 137), 137),
+  ],
+)
+def test_the_code_of_all_local_processes(tmp_path, codes, end):
+  python = tmp_path / 'python'
+  python.write_text(
+    f'#!/usr/bin/env bash\ncodes=({codes[0]} {codes[1]})\n'
+    'for word in "$@"; do last=$word; done\n'
+    'exit "${codes[${last#--process_id=}]}"\n'
+  )
+  python.chmod(0o755)
+  done = launch(
+    'local.sh', '--max_restarts=0', '--port=1', *AWKWARD, PYTHON=str(python)
+  )
+  assert done.returncode == end, done.stderr
+
+
+@pytest.mark.skipif(
+  not shutil.which('shellcheck'), reason='shellcheck is not installed'
+)
+def test_shellcheck_has_no_complaint():
+  done = subprocess.run(
+    ['shellcheck', '-x', *SCRIPTS], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.returncode == 0, done.stdout
