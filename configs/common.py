@@ -74,6 +74,8 @@ def base_config(
       'max_length': 0,
       # Lengths that batches are padded to; empty pads all to the longest.
       'buckets': (),
+      # Without `buckets`: so many, chosen to pad the corpus least; 0 is one.
+      'num_buckets': 0,
       # A decoded corpus up to this size stays in memory.
       'cache_gib': 2.0,
       # A siamese system's neutral partners: the first so many of a speaker.
@@ -124,9 +126,19 @@ def base_config(
 
   # 'jit' over a device mesh, or 'pmap'.
   config.parallel = 'jit'
+  # 'folds': all folds and seeds as one program, the corpus on the devices;
+  # 'stream': one after the other, batch by batch; 'auto': folds where possible.
+  config.engine = 'auto'
+  # Trainings at once; 0: all that fit, on a CPU one per device.
+  config.folds_at_once = 0
+  # Memory of each device that they may use; 0 asks the device.
+  config.folds_memory_gib = 0.0
+  # The original authors' file, or the work folder of an earlier run.
   config.init_from = ''
   config.checkpoint_every = 10
   config.tensorboard = True
+  # After training: embeddings.npz, its linear probes and its views in 2-d.
+  config.embeddings = True
   # Selection -> {'source', 'uar', 'war'}, shown beside what is measured.
   config.paper = ml_collections.ConfigDict()
   return config

@@ -7,26 +7,46 @@ in which the point lies.
       The built-in demo corpus (its VAD is known), light log-mel encoder.
   python -m jaxser.main --config=configs/emosphere.py:corpus=emotale --workdir=W
       EmoTale prepared with `python -m data_prep --features=kaldi16k`.
+  python -m jaxser.main --workdir=W \\
+      --config=configs/emosphere.py:corpus=msp_podcast,encoder=wavlm,weights=DIR
+      The paper's: fine-tunes the WavLM of a Hugging Face folder DIR
+      (microsoft/wavlm-large) over the release's own split; features wave16k.
+  python -m jaxser.main --workdir=W \\
+      --config=configs/emosphere.py:corpus=emotale,encoder=wavlm,frozen
+      Heads over hidden states that were computed once, for small machines:
+      prepared with `python -m data_prep --features=wavlm --weights=DIR`.
+  python -m jaxser.main --mode=evaluate --config.init_from=DIR --workdir=W \\
+      --config=configs/emosphere.py:corpus=msp_podcast,encoder=wavlm
+      The authors' four .pt files in DIR; their padding with protocol=published.
 
 Expected on MSP-Podcast with WavLM-large (CCC valence/arousal/dominance), the
 paper's Table 1: .6952/.7482/.6220.
 
 Arguments after the colon:
   corpus         demo, emotale, iemocap, msp_podcast, manifest
-  protocol       speaker_independent (default), official, published (official)
+  protocol       speaker_independent (default), official (default and published
+                 for msp_podcast), published (official, with the authors'
+                 padding)
   encoder        logmel (default), wavlm, frames (stored hidden states)
-  wavlm          a size (tiny, base, large) for encoder=wavlm
+  weights        for encoder=wavlm: a Hugging Face folder, or random
+  size           for weights=random: tiny (default), base, large
+  frozen         for encoder=wavlm: train on its stored hidden states
   pooling        style (default), attentive_statistics
   regions        octants (default), 180, 90, 60, 45, 30
   region_weight  decay (default), constant, off
   weighted       weight the region loss by class, as published; default true
   auxiliary      regions (default), categories
+  centre         middle (default) of the scale, neutral: mean of the training
+                 side's neutral utterances
   runlocal       two epochs of one fold, to see that everything works
 """
 
 import ml_collections
 
 from configs import common
+
+# Bucket lengths of waveforms and hidden states; each is compiled once a phase.
+_BUCKETS = 8
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -35,53 +55,129 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg,
     {
       **common.ARGUMENTS,
+      'protocol': '',
       'encoder': 'logmel',
-      'wavlm': 'tiny',
+      'weights': '',
+      'size': '',
+      'frozen': False,
       'pooling': 'style',
       'regions': 'octants',
       'region_weight': 'decay',
       'weighted': True,
       'auxiliary': 'regions',
+      'centre': 'middle',
     },
     {
       **common.CHOICES,
+      'protocol': ('', *common.PROTOCOLS),
       'encoder': ('logmel', 'wavlm', 'frames'),
-      'wavlm': ('tiny', 'base', 'large'),
+      'size': ('', 'tiny', 'base', 'large'),
       'pooling': ('style', 'attentive_statistics'),
       'regions': ('octants', '180', '90', '60', '45', '30'),
       'region_weight': ('decay', 'constant', 'off'),
       'auxiliary': ('regions', 'categories'),
+      'centre': ('middle', 'neutral'),
     },
   )
-  if arg['protocol'] == 'published':
+  _check(arg)
+  published = arg['protocol'] == 'published'
+  if published or (arg['corpus'] == 'msp_podcast' and not arg['protocol']):
     arg['protocol'] = 'official'
+  arg['protocol'] = arg['protocol'] or 'speaker_independent'
   config = common.base_config('emosphere', arg)
-  light = arg['encoder'] == 'logmel'
   regions = arg['regions']
   config.model.encoder = arg['encoder']
-  config.model.wavlm = arg['wavlm']
-  config.model.width = 64 if light else 1024
-  # Stored frames are 10 ms apart, WavLM's and the paper's 20 ms.
-  config.model.stride = 2
   config.model.pooling = arg['pooling']
   config.model.regions = regions if regions == 'octants' else float(regions)
   config.model.region_weight = arg['region_weight']
   config.model.decay_epochs = 5
   config.model.weighted = arg['weighted']
   config.model.auxiliary = arg['auxiliary']
+  config.model.centre = arg['centre']
   config.model.dropout = 0.1
   config.model.head_dropout = 0.5
-  config.model.padding = 'exact'
-  config.features.name = 'kaldi16k' if light else 'wave16k'
-  # Twelve seconds.
-  config.data.max_length = 1200 if light else 192_000
-  config.data.buckets = () if light else (64_000, 96_000, 128_000, 160_000)
+  config.model.padding = 'published' if published else 'exact'
   config.selection_metric = 'ccc_mean'
   config.schedule.metric = 'ccc_mean'
   config.epochs = 30 if config.corpus == 'demo' else 20
-  config.batch_size = 32 if light else 64
-  config.accumulate = 1 if light else 4
   config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 1e-3 if light else 1e-5
   config.optimizer.weight_decay = 0.01
+  if arg['frozen'] or arg['encoder'] == 'frames':
+    _frames(config)
+  elif arg['encoder'] == 'wavlm':
+    _wavlm(config, arg)
+  else:
+    _logmel(config)
   return common.finished(config, arg)
+
+
+def _check(arg) -> None:
+  """Raises ValueError for arguments that do not go together."""
+  if arg['encoder'] != 'wavlm':
+    for name in ('weights', 'size', 'frozen'):
+      if arg[name]:
+        raise ValueError(
+          f'--config argument {name} goes with encoder=wavlm, not with '
+          f'encoder={arg["encoder"]}.'
+        )
+  if arg['frozen'] and (arg['weights'] or arg['size']):
+    raise ValueError(
+      '--config argument frozen trains on stored hidden states; give the '
+      'weights to `python -m data_prep --features=wavlm --weights=DIR` instead.'
+    )
+  if arg['size'] and arg['weights'] not in ('', 'random'):
+    raise ValueError(
+      '--config argument size goes with weights=random; the size of '
+      f'weights={arg["weights"]} stands in its config.json.'
+    )
+
+
+def _logmel(config: ml_collections.ConfigDict) -> None:
+  """The light front end."""
+  config.features.name = 'kaldi16k'
+  config.model.width = 64
+  # Stored frames are 10 ms apart, WavLM's and the paper's 20 ms.
+  config.model.stride = 2
+  config.data.max_length = 1200  # Twelve seconds.
+  config.optimizer.learning_rate = 1e-3
+
+
+def _frames(config: ml_collections.ConfigDict) -> None:
+  """The heads alone, over the hidden states of a store."""
+  config.engine = 'stream'  # It pads by bucket.
+  config.features.name = 'wavlm'
+  # Of a store, as --layer of data_prep; 0 takes the one store that is there.
+  config.features.layer = 0
+  config.model.encoder = 'frames'
+  config.model.width = 1024
+  config.data.max_length = 600  # Twelve seconds.
+  config.data.num_buckets = _BUCKETS
+  config.eval_batch_size = 64
+  config.optimizer.learning_rate = 1e-4
+
+
+def _wavlm(config: ml_collections.ConfigDict, arg) -> None:
+  """Fine-tuning, as published."""
+  # One network fills a device; only this engine pads by bucket.
+  config.engine = 'stream'
+  config.features.name = 'wave16k'
+  config.model.weights = arg['weights']
+  # Without a folder it says what WavLM is; the authors' files are of the large.
+  default = 'tiny' if arg['weights'] == 'random' else 'large'
+  config.model.wavlm = arg['size'] or default
+  config.model.width = 1024
+  config.model.freeze = 'conv'
+  config.model.dtype = 'bfloat16'
+  config.model.remat = True
+  config.data.max_length = 192_000  # Twelve seconds.
+  config.data.num_buckets = _BUCKETS
+  config.batch_size = 64
+  config.accumulate = 4
+  config.eval_batch_size = 32
+  config.optimizer.learning_rate = 1e-5
+  if arg['weights'] == 'random' and config.model.wavlm == 'tiny':
+    # A check that everything runs; most of it is compiling, twice a bucket.
+    config.model.width = 48
+    config.data.num_buckets = 2
+    config.optimizer.learning_rate = 1e-3
+    config.epochs = 3

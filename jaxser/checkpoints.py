@@ -4,6 +4,11 @@ A checkpoint is complete: arrays (parameters, statistics, optimiser, RNG, best
 epochs) and a JSON part (position in the data, curves so far). Orbax writes it
 under a temporary name and renames it, so the last good one survives whatever
 happens meanwhile.
+
+With several processes every one of them calls the same methods, and the folder
+must be shared. All write: the parts of an array that lives on all their devices
+are written by the processes that hold them. Arrays come back to where those of
+the template live, on whatever number of devices that is.
 """
 
 import os
@@ -14,6 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 from orbax import checkpoint as ocp
+
+from jaxser import distributed
 
 Tree = Any
 
@@ -26,7 +33,11 @@ class Checkpoints:
   """The checkpoints of one training, of which the newest is kept."""
 
   def __init__(self, directory: os.PathLike[str] | str):
-    """Opens (and creates) a folder; removes what a killed process left."""
+    """Opens (and creates) a folder; removes what a killed process left.
+
+    Raises:
+      CheckpointError: if the processes see different checkpoints there.
+    """
     self._directory = pathlib.Path(directory).absolute()
     self._manager = ocp.CheckpointManager(
       self._directory,
@@ -37,6 +48,14 @@ class Checkpoints:
         enable_async_checkpointing=False,
       ),
     )
+    mine = -1 if self.latest is None else self.latest
+    first = int(distributed.from_main(np.int64(mine)))
+    if mine != first:
+      raise CheckpointError(
+        f'process {jax.process_index()} sees checkpoint {mine} in '
+        f'{self._directory}, process 0 sees {first} (-1: none). --workdir must '
+        'be a folder that all processes share.'
+      )
 
   def __enter__(self) -> 'Checkpoints':
     return self
@@ -94,7 +113,10 @@ class Checkpoints:
     return self._restore(about=ocp.args.JsonRestore())['about']['about']
 
   def restore(self, template: Tree) -> Tree:
-    """The arrays of the newest checkpoint, on the host.
+    """The arrays of the newest checkpoint.
+
+    They are on the host, those excepted which in the template are spread over
+    several processes: they come back in the template's way.
 
     Args:
       template: a tree of the same structure and shapes.
@@ -102,7 +124,7 @@ class Checkpoints:
     Raises:
       CheckpointError: if there is none, or it does not fit the template.
     """
-    packed = jax.tree.map(np.zeros_like, _pack(template))
+    packed = jax.tree.map(_blank, _pack(template))
     here = _shapes(packed)
     there = self._restore(about=ocp.args.JsonRestore())['about']['shapes']
     wrong = [
@@ -154,16 +176,29 @@ def _is_key(x: Any) -> bool:
   )
 
 
+def _local(x: Any) -> Any:
+  """On the host, unless other processes hold parts of it."""
+  shared = isinstance(x, jax.Array) and not x.is_fully_addressable
+  return x if shared else np.asarray(x)
+
+
 def _pack(tree: Tree) -> Tree:
-  """Host arrays; keys as words."""
+  """What Orbax can write; keys as words."""
   return jax.tree.map(
-    lambda x: np.asarray(jax.random.key_data(x) if _is_key(x) else x), tree
+    lambda x: _local(jax.random.key_data(x) if _is_key(x) else x), tree
   )
+
+
+def _blank(x: Any) -> Any:
+  """An array's shape and type, and its place if it is not the host."""
+  if isinstance(x, jax.Array):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
+  return np.zeros_like(x)
 
 
 def _unpack(tree: Tree, template: Tree) -> Tree:
   return jax.tree.map(
-    lambda t, x: jax.random.wrap_key_data(x) if _is_key(t) else np.asarray(x),
+    lambda t, x: jax.random.wrap_key_data(x) if _is_key(t) else _local(x),
     template,
     tree,
   )

@@ -13,10 +13,20 @@ from jaxser.data import protocols
 from jaxser.mesh import PARALLEL
 
 # Fields that change neither the model nor its predictions.
-_FREE = ('data_dir', 'tensorboard', 'checkpoint_every', 'data.cache_gib')
+FREE = (
+  'data_dir',
+  'tensorboard',
+  'embeddings',
+  'checkpoint_every',
+  'data.cache_gib',
+  'folds_at_once',
+  'folds_memory_gib',
+)
+ENGINES = ('auto', 'folds', 'stream')
 _CHOICES = {
   'protocol': protocols.PROTOCOLS,
   'parallel': PARALLEL,
+  'engine': ENGINES,
   'optimizer.name': ('adam', 'adamw'),
   'schedule.name': ('constant', 'plateau'),
   'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),
@@ -60,6 +70,17 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for name in _AT_LEAST_ONE:
     if flat[name] < 1:
       raise ConfigError(f'--config.{name}={flat[name]} must be at least 1.')
+  for name in ('folds_at_once', 'folds_memory_gib'):
+    if flat[name] < 0:
+      raise ConfigError(
+        f'--config.{name}={flat[name]} must be 0, which lets the program '
+        'choose, or more.'
+      )
+  if flat['engine'] == 'folds' and flat['parallel'] != 'jit':
+    raise ConfigError(
+      f'--config.engine=folds runs with --config.parallel=jit, not '
+      f'{flat["parallel"]!r}; use --config.engine=stream for that.'
+    )
   if flat['batch_size'] % flat['accumulate']:
     raise ConfigError(
       f'--config.batch_size={flat["batch_size"]} must be a multiple of '
@@ -81,20 +102,50 @@ def claim(
     ConfigError: if the folder holds a run of another config; the message lists
       the fields that differ.
   """
+  check_same(config, workdir)
   path = pathlib.Path(workdir) / 'config.json'
-  if path.exists():
-    before, now = (
-      flatten(json.loads(path.read_text())),
-      flatten(to_json(config)),
-    )
-    differing = [
-      f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'
-      for name in sorted(before.keys() | now.keys())
-      if before.get(name) != now.get(name) and name not in _FREE
-    ]
-    if differing:
-      raise ConfigError(
-        f'{path.parent} holds a run of another config ({"; ".join(differing)}).'
-        ' Give another --workdir, or the same config to continue that run.'
-      )
   files.write_json(path, to_json(config))
+
+
+def check_shared(
+  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
+) -> None:
+  """Checks that the folder claimed by process 0 is the one seen here.
+
+  Raises:
+    ConfigError: if it is not, or was claimed for another config.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    raise ConfigError(
+      f'process 0 wrote {path.absolute()}, and it is not there. --workdir must '
+      'be a folder that all processes share.'
+    )
+  check_same(config, workdir)
+
+
+def check_same(
+  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
+) -> None:
+  """Checks, writing nothing, that `claim` would accept the folder.
+
+  Raises:
+    ConfigError: as `claim` does.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    return
+  before, now = (
+    flatten(json.loads(path.read_text())),
+    flatten(to_json(config)),
+  )
+  differing = [
+    f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name) and name not in FREE
+  ]
+  if differing:
+    raise ConfigError(
+      f'{path.parent} holds a run of another config ({"; ".join(differing)}).'
+      ' Give another --workdir, or the same config to continue that run.'
+    )

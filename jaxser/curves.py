@@ -18,17 +18,29 @@ class Curves:
   """
 
   def __init__(
-    self, workdir: os.PathLike[str] | str, *, tensorboard: bool = True
+    self,
+    workdir: os.PathLike[str] | str,
+    *,
+    tensorboard: bool = True,
+    write: bool = True,
   ):
-    """Continues the file of an interrupted run; `keep` then trims it."""
+    """Continues the file of an interrupted run; `keep` then trims it.
+
+    Args:
+      workdir: folder of the run.
+      tensorboard: write TensorBoard's files, too.
+      write: False on processes that leave writing to another one.
+    """
     self._workdir = pathlib.Path(workdir)
     self.path = self._workdir / 'metrics.jsonl'
-    self._tensorboard = tensorboard
+    self._tensorboard, self._write = tensorboard, write
     self._writers: dict[str, Any] = {}
 
   def keep(self, rows: Iterable[Row]) -> None:
     """Makes the file hold exactly these rows: those before a checkpoint."""
-    files.write_text(self.path, ''.join(json.dumps(row) + '\n' for row in rows))
+    text = ''.join(json.dumps(row) + '\n' for row in rows)
+    if self._write:
+      files.write_text(self.path, text)
 
   def read(self) -> list[dict[str, Any]]:
     """Rows of the file; a line cut off by a kill is left out."""
@@ -44,6 +56,8 @@ class Curves:
 
   def add(self, rows: Iterable[Row]) -> None:
     """Appends rows, one epoch of one fold."""
+    if not self._write:
+      return
     rows = list(rows)
     with open(self.path, 'a', encoding='utf-8') as file:
       file.write(''.join(json.dumps(row) + '\n' for row in rows))

@@ -52,29 +52,34 @@ class Evaluator:
     self, params: Tree, model_state: Tree, rows: np.ndarray
   ) -> np.ndarray:
     """Scores [n, classes] or VAD [n, 3] of these rows, in their order."""
-    length = self.source.max_length
     pending = []
-    slots = pipeline.in_order(rows, self.batch_size, length)
+    slots, order = pipeline.for_evaluation(self.source, rows, self.batch_size)
     for batch in pipeline.assemble(self.source, slots):
       batch = self.placement.put_batch(batch)
       pending.append(self.predict(params, model_state, batch))
     values = [self.placement.get_rows(value) for value in pending]
-    return np.concatenate(values)[: len(rows)]
+    return np.concatenate(values)[order]
 
   def score(self, answers: np.ndarray, rows: np.ndarray) -> dict[str, float]:
     """UAR, WAR, F1 and cross-entropy, or CCC, as fractions."""
     table = self.source.corpus.table
     if self.task == 'regression':
       known = np.isfinite(table.vad[rows]).all(-1)
-      ccc = metrics.concordance(table.vad[rows][known], answers[known])
-      scores = {
-        f'ccc_{name}': float(value)
-        for name, value in zip(DIMENSIONS, ccc, strict=True)
-      }
-      return {**scores, 'ccc_mean': float(np.mean(ccc))}
+      return agreement(
+        metrics.concordance(table.vad[rows][known], answers[known])
+      )
     labels = table.labels[rows]
     confusion = metrics.Confusion.empty(answers.shape[-1])
     value = confusion.add(labels, np.argmax(answers, -1)).value()
     likelihood = answers[np.arange(len(rows)), labels].astype(np.float64)
     tiny = np.finfo(np.float32).tiny
     return {**value, 'loss': float(-np.mean(np.log(likelihood + tiny)))}
+
+
+def agreement(ccc: np.ndarray) -> dict[str, float]:
+  """CCC [3] of valence, arousal, dominance by name, and their mean."""
+  scores = {
+    f'ccc_{name}': float(value)
+    for name, value in zip(DIMENSIONS, ccc, strict=True)
+  }
+  return {**scores, 'ccc_mean': float(np.mean(ccc))}

@@ -3,49 +3,18 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
-import optax
 
-from jaxser import checkpoints, curves, interruption, mesh, progress
+from jaxser import checkpoints, curves, interruption, progress
+from jaxser import context as context_lib
 from jaxser import schedule as schedule_lib
-from jaxser import step as step_lib
-from jaxser.data import partners, pipeline, protocols
-from jaxser.evaluation import Evaluator
-from jaxser.systems.base import System, Tree
-
-TrainFns = dict[Any, mesh.TrainFn]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Context:
-  """What all folds and seeds of a run share, compiled functions included."""
-
-  config: ml_collections.ConfigDict
-  system: System
-  optimizer: optax.GradientTransformation
-  placement: mesh.Placement
-  source: pipeline.Source
-  evaluator: Evaluator
-  train_fns: TrainFns = dataclasses.field(default_factory=dict)
-
-  def train_fn(self, phase: Any, steps_per_epoch: int) -> mesh.TrainFn:
-    """The step of this phase; compiled once for all folds."""
-    key = (phase, steps_per_epoch)
-    if key not in self.train_fns:
-      self.train_fns[key] = self.placement.compile_train(
-        self.system,
-        self.optimizer,
-        steps_per_epoch=steps_per_epoch,
-        accumulate=self.config.accumulate,
-        phase=phase,
-      )
-    return self.train_fns[key]
+from jaxser.data import pipeline, protocols
+from jaxser.systems.base import Tree
 
 
 @dataclasses.dataclass
@@ -59,12 +28,50 @@ class Best:
   score: float = -math.inf
   epoch: int = 0
 
+  @classmethod
+  def create(cls, weights: Tree) -> 'Best':
+    """Before the first epoch."""
+    # A copy: the step is about to donate the buffers of its state.
+    return cls(jax.tree.map(jnp.copy, weights))
+
   def offer(self, score: float, epoch: int, weights: Tree) -> None:
     """Keeps a copy of the weights if the score is better."""
-    if score > self.score:
-      # A copy: the step is about to donate the buffers of its state.
+    if schedule_lib.better(score, self.score):
       self.weights = jax.tree.map(jnp.copy, weights)
       self.score, self.epoch = score, epoch
+
+
+def train(
+  context: context_lib.Context,
+  trainings: Sequence[tuple[int, protocols.Fold]],
+  initial: Mapping[int, tuple[Tree, Tree]] | None,
+  run: context_lib.Run,
+) -> None:
+  """Trains one after the other, batch by batch from tf.data.
+
+  Args:
+    context: what all trainings share.
+    trainings: (seed, fold) of those that are not finished.
+    initial: (params, model_state) by fold to start from, or None.
+    run: the run.
+
+  Raises:
+    Interrupted: once a signal was noted and the position saved.
+  """
+  for seed, fold in trainings:
+    name = curves.run_name(seed, fold.number)
+    training = FoldTraining(
+      context, seed, fold, initial and initial[fold.number]
+    )
+    with checkpoints.Checkpoints(run.workdir / 'checkpoints' / name) as store:
+      if store.latest is not None:
+        training.restore(store)
+        run.bar.note(f'{name}: continues after epoch {training.epoch}')
+        run.bar.skip(training.epoch)
+        run.writer.keep([*run.writer.read(), *training.curve])
+      training.run(store, run.writer, run.bar, run.watch)
+    run.bar.skip(context.config.epochs - training.epoch)
+    run.finish(seed, fold, training.answers(), training.weights())
 
 
 class FoldTraining:
@@ -72,7 +79,7 @@ class FoldTraining:
 
   def __init__(
     self,
-    context: Context,
+    context: context_lib.Context,
     seed: int,
     fold: protocols.Fold,
     initial: tuple[Tree, Tree] | None = None,
@@ -88,27 +95,14 @@ class FoldTraining:
     config = context.config
     self._context, self._config = context, config
     self._seed, self._fold = seed, fold
-    self._sampler = make_sampler(context, seed, fold)
-    rng = jax.random.fold_in(jax.random.key(seed), fold.number)
-    example = context.source.batch(self._sampler.epoch(0)[0])
-    state = step_lib.create_state(
-      context.system, context.optimizer, rng, example
-    )
-    if initial is not None:
-      params, model_state = initial
-      state = state.replace(params=params, model_state=model_state)
-    table = context.source.corpus.table
-    state = state.replace(
-      model_state=context.system.prepare(
-        state.model_state, table.vad[fold.train], table.labels[fold.train]
-      )
-    )
+    self._sampler = context_lib.make_sampler(context, seed, fold)
+    state = context_lib.first_state(context, seed, fold, initial)
     self._state = context.placement.put_state(state)
     self._plateau = schedule_lib.Plateau.create()
     names = ['best_on_dev'] if len(fold.dev) else []
     if config.select_on_test:
       names.append('best_on_test')
-    self._best = {name: Best(self._weights()) for name in names}
+    self._best = {name: Best.create(self._weights()) for name in names}
     self._epoch = self._step_in_epoch = 0
     self._epoch_metrics: list[dict[str, float]] = []
     self.curve: list[dict[str, Any]] = []
@@ -199,9 +193,10 @@ class FoldTraining:
       steps = self._sampler.steps_per_epoch
       train = self._context.train_fn(phase, steps)
       while self._step_in_epoch < steps:
-        if watch.signum is not None:
+        asked = watch.asked()
+        if asked is not None:
           self.save(store)
-          raise interruption.Interrupted(watch.signum)
+          raise interruption.Interrupted(asked)
         self._state, metrics = train(self._state, next(batches))
         self._epoch_metrics.append(metrics)
         self._step_in_epoch += 1
@@ -234,7 +229,7 @@ class FoldTraining:
     config = self._config
     self._epoch += 1
     self._step_in_epoch = 0
-    rows = [self._row('train', _mean(_to_host(self._epoch_metrics)))]
+    rows = [self._row('train', mean_of_steps(_to_host(self._epoch_metrics)))]
     self._epoch_metrics = []
     if self._epoch % config.eval_every == 0 or self._epoch == config.epochs:
       rows += self._evaluate()
@@ -297,63 +292,27 @@ class FoldTraining:
       **values,
     }
 
-  def answers(self) -> dict[str, tuple[int, np.ndarray]]:
-    """Selection -> (epoch, answers for the test side)."""
+  def _chosen(self) -> dict[str, tuple[int, Tree]]:
     chosen = {'last': (self._epoch, self._weights())}
     for name, best in self._best.items():
       chosen[name] = (best.epoch, best.weights)
+    return chosen
+
+  def answers(self) -> dict[str, tuple[int, np.ndarray]]:
+    """Selection -> (epoch, answers for the test side)."""
     test = self._fold.test
     return {
       name: (epoch, self._context.evaluator.answers(*weights, test))
-      for name, (epoch, weights) in chosen.items()
+      for name, (epoch, weights) in self._chosen().items()
     }
 
-
-def make_sampler(
-  context: Context, seed: int, fold: protocols.Fold
-) -> pipeline.Sampler:
-  """The batches of a fold's training side, as the config asks for them."""
-  config, source = context.config, context.source
-  buckets = tuple(b for b in config.data.buckets if b < source.max_length)
-  if buckets:
-    info = next(iter(source.corpus.stores.values()))
-    seconds = source.corpus.table.durations[fold.train]
-    lengths = np.ceil(seconds * info['frames_per_second']).astype(np.int64)
-  else:
-    lengths = np.zeros(len(fold.train), np.int64)
-  found = neutral_partners(context, fold)
-  return pipeline.Sampler(
-    rows=fold.train,
-    lengths=lengths,
-    batch_size=config.batch_size,
-    padded_size=context.placement.padded(config.batch_size, config.accumulate),
-    buckets=(*buckets, source.max_length),
-    seed=(seed, fold.number),
-    partners=found and (lambda epoch: found.training(seed, fold.number, epoch)),
-  )
-
-
-def neutral_partners(
-  context: Context, fold: protocols.Fold
-) -> partners.Partners | None:
-  """The neutral utterances that training rows can come with.
-
-  Raises:
-    ProtocolError: if a training speaker has none.
-  """
-  if not context.system.needs_neutral:
-    return None
-  corpus = context.source.corpus
-  try:
-    return partners.find_partners(
-      corpus.table.speakers,
-      corpus.table.labels,
-      partners.neutral_label(corpus.classes),
-      fold.train,
-      context.config.data.neutral_references,
-    )
-  except ValueError as error:
-    raise protocols.ProtocolError(f'fold {fold.number}: {error}') from error
+  def weights(self) -> dict[str, tuple[int, Tree, Tree]]:
+    """Selection -> (epoch, params, model_state)."""
+    take = self._context.placement.get_state
+    return {
+      name: (epoch, *take(weights))
+      for name, (epoch, weights) in self._chosen().items()
+    }
 
 
 def _to_host(steps: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -363,7 +322,7 @@ def _to_host(steps: list[dict[str, Any]]) -> list[dict[str, float]]:
   ]
 
 
-def _mean(steps: list[dict[str, float]]) -> dict[str, float]:
+def mean_of_steps(steps: list[dict[str, float]]) -> dict[str, float]:
   """Means over an epoch's steps, each weighted by its utterances."""
   rows = np.array([step['rows'] for step in steps])
   return {

@@ -11,6 +11,12 @@ Examples:
 
 The same command continues a run that was interrupted. Ctrl-C and SIGTERM save
 first; the exit codes are then 130 and 143. Errors exit with 2.
+
+Several processes run as one when each is told where process 0 listens, or
+--distributed=auto lets the cluster tell them; launch/ has scripts for one
+machine, GPU nodes, SLURM and TPUs. Their --workdir must be a folder that they
+share. A signal to one stops and saves all; if one is lost, the others end within
+a minute, with 75 or 134, and the same commands continue.
 """
 
 import os
@@ -21,7 +27,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser import command_line, heap
+from jaxser import command_line, distributed, heap
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
@@ -42,15 +48,40 @@ _MODE = flags.DEFINE_enum(
   ['train', 'evaluate'],
   'evaluate tests the weights of --config.init_from without training.',
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'off',
+  ['off', 'auto'],
+  'auto: find the other processes through SLURM, the TPU pod or Open MPI.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator', None, 'HOST:PORT on which process 0 of several listens.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes run as one.'
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'Number of this process, from 0.'
+)
+_LOST_AFTER = flags.DEFINE_integer(
+  'lost_after',
+  30,
+  'Seconds without a sign of life until a process counts as lost.',
+  lower_bound=1,
+)
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the config; returns the exit code."""
+  """Joins the other processes, if any, and runs; returns the exit code."""
   if len(argv) > 1:
     return _fail(f'unexpected arguments {list(argv[1:])}; see --help.')
   if _CONFIG.value is None:
     print(__doc__)
     return 0
+  return distributed.run(_run)
+
+
+def _run() -> int:
   # Orbax narrates every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
   heap.keep_freed_memory()
@@ -62,14 +93,22 @@ def main(argv: Sequence[str]) -> int:
   config.lock()
   workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))
   try:
+    distributed.initialize(
+      _DISTRIBUTED.value,
+      _COORDINATOR.value,
+      _NUM_PROCESSES.value,
+      _PROCESS_ID.value,
+      _LOST_AFTER.value,
+    )
     results = train.run(config, workdir, _MODE.value)
   except interruption.Interrupted as stop:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
   except errors.USER_ERRORS as error:
     return _fail(str(error))
-  print(report.format_table(results))
-  print(closing_lines(config, workdir))
+  if distributed.is_main():
+    print(report.format_table(results))
+    print(closing_lines(config, workdir))
   return 0
 
 
@@ -82,15 +121,19 @@ def default_workdir(config) -> pathlib.Path:
 def closing_lines(config, workdir: pathlib.Path) -> str:
   """Where the results lie and, after the demo, how to go on with speech."""
   lines = [
-    f'Results: {workdir}/results.json, predictions.jsonl and report.html'
+    f'Results: {workdir}/results.json, predictions.jsonl and report.html',
+    'What it says of a recording:',
+    f'  python -m jaxser.predict --checkpoint={workdir} FILE.wav',
   ]
   if config.corpus == 'demo':
     recipe = f'configs/{config.system}.py'
+    # One with the labels that the system learns.
+    corpus = 'emotale' if config.system == 'emosphere' else 'emodb'
     lines += [
       'The same on a real corpus:',
-      '  python -m data_prep --corpus=emodb --audio_dir=DIR '
+      f'  python -m data_prep --corpus={corpus} --audio_dir=DIR '
       f'--features={config.features.name}',
-      f'  python -m jaxser.main --config={recipe}:corpus=emodb',
+      f'  python -m jaxser.main --config={recipe}:corpus={corpus}',
     ]
   return '\n'.join(lines)
 

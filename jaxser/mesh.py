@@ -14,6 +14,7 @@ import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxser import distributed
 from jaxser import step as step_lib
 from jaxser.systems.base import Batch, System, Tree
 
@@ -36,14 +37,27 @@ class Placement:
   def __init__(
     self, parallel: str = 'jit', devices: Sequence[jax.Device] | None = None
   ):
-    """Raises ValueError for an unknown way or more than one process in pmap."""
+    """Takes all devices of all processes, or those given.
+
+    Raises:
+      ValueError: for an unknown way.
+      DistributedError: for pmap with several processes.
+    """
     if parallel not in PARALLEL:
       raise ValueError(
         f'config.parallel={parallel!r} is unknown; choose one of '
         f'{", ".join(PARALLEL)}.'
       )
+    if parallel == 'pmap' and distributed.several():
+      raise distributed.DistributedError(
+        "--config.parallel='pmap' runs in one process; there are "
+        f"{jax.process_count()}. Use --config.parallel='jit'."
+      )
     self.parallel = parallel
-    self.devices = list(devices or jax.devices())
+    # A process' devices side by side: its rows of a batch are then contiguous.
+    self.devices = sorted(
+      devices or jax.devices(), key=lambda d: (d.process_index, d.id)
+    )
     self.mesh = Mesh(np.array(self.devices), (AXIS,))
     self._rows = NamedSharding(self.mesh, PartitionSpec(AXIS))
     self._everywhere = NamedSharding(self.mesh, PartitionSpec())
@@ -75,7 +89,41 @@ class Placement:
       count = len(self.devices)
       stack = functools.partial(jax.tree.map, lambda x: _repeat(x, count))
       return jax.device_put(stack(state), self._rows)
+    if distributed.several():
+      return jax.tree.map(self._replicated, state)
     return jax.device_put(state, self._everywhere)
+
+  def _replicated(self, x) -> jax.Array:
+    """A global array from the same value on every process."""
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return x  # It is global already: read from a checkpoint.
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+      return jax.random.wrap_key_data(
+        self._replicated(jax.random.key_data(x)), impl=jax.random.key_impl(x)
+      )
+    return jax.make_array_from_process_local_data(
+      self._everywhere, np.asarray(x)
+    )
+
+  def abstract(self, state: Tree, example: Batch, rows: int) -> tuple:
+    """Shapes of a state and of a batch, for compiling ahead of time under jit.
+
+    Args:
+      state: arrays or their shapes.
+      example: a batch of any number of rows.
+      rows: of the batch that is meant.
+    """
+
+    def shaped(shape, dtype, sharding):
+      return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    return (
+      jax.tree.map(lambda x: shaped(x.shape, x.dtype, self._everywhere), state),
+      {
+        name: shaped((rows, *value.shape[1:]), value.dtype, self._rows)
+        for name, value in example.items()
+      },
+    )
 
   def get_state(self, state: Tree) -> Tree:
     """One device's copy of a tree from `put_state` or the training step."""
@@ -85,7 +133,7 @@ class Placement:
 
   def get_rows(self, output: jax.Array) -> np.ndarray:
     """An output [batch, ...] of all processes as one host array."""
-    if jax.process_count() > 1:
+    if distributed.several():
       output = multihost_utils.process_allgather(output, tiled=True)
     host = np.asarray(output)
     if self.parallel == 'pmap':

@@ -10,17 +10,25 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-  """Counts epochs over all folds and seeds."""
+  """Counts epochs over all folds and seeds, or another unit."""
 
-  def __init__(self, total: int, stream: TextIO | None = None):
-    """Starts at zero of `total` epochs."""
+  def __init__(
+    self,
+    total: int,
+    stream: TextIO | None = None,
+    *,
+    show: bool = True,
+    unit: str = 'epoch',
+  ):
+    """Starts at zero of `total` units; shows nothing unless `show`."""
+    self._unit = unit
     self._stream = stream or sys.stderr
     self._total, self._done = total, 0
     self._start, self._last_line = time.monotonic(), 0.0
-    self._bar = None
-    if self._stream.isatty():
+    self._bar, self._show = None, show
+    if show and self._stream.isatty():
       self._bar = tqdm.tqdm(
-        total=total, unit='epoch', file=self._stream, dynamic_ncols=True
+        total=total, unit=f' {unit}', file=self._stream, dynamic_ncols=True
       )
 
   def skip(self, epochs: int) -> None:
@@ -29,12 +37,12 @@ class Progress:
     if self._bar is not None:
       self._bar.update(epochs)
 
-  def advance(self, text: str) -> None:
-    """Counts one epoch; `text` says where and how good."""
-    self._done += 1
+  def advance(self, text: str, count: int = 1) -> None:
+    """Counts one epoch or more; `text` says where and how good."""
+    self._done += count
     if self._bar is not None:
       self._bar.set_postfix_str(text)
-      self._bar.update(1)
+      self._bar.update(count)
       return
     now = time.monotonic()
     if (
@@ -43,7 +51,7 @@ class Progress:
     ):
       self._last_line = now
       self._print(
-        f'{self._done}/{self._total} epochs, {now - self._start:.0f} s: {text}'
+        f'{self._done}/{self._total} {self._unit}s, {now - self._start:.0f} s: {text}'
       )
 
   def note(self, text: str) -> None:
@@ -59,4 +67,5 @@ class Progress:
       self._bar.close()
 
   def _print(self, text: str) -> None:
-    print(text, file=self._stream, flush=True)
+    if self._show:
+      print(text, file=self._stream, flush=True)

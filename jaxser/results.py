@@ -9,11 +9,15 @@ Percentages have two decimals, CCC four; null stands for what is not defined
    "selections": {NAME: {
       "label",
       "pooled": {METRIC: {"value", "low", "high"}, "utterances",
-                 "recall": {CLASS: percent}, "absent_classes", "confusion"},
+                 "recall": {CLASS: percent}, "absent_classes", "confusion",
+                 "regions": as `jaxser.regions.summarise`, for VAD},
       "fold_mean": {METRIC: {"mean", "std"}},
       "over_seeds": {METRIC: {"mean", "std"}},
       "per_fold": [{"seed", "fold", "epoch", "utterances", METRIC: value}]}},
+   "sphere": how VAD is cut into regions (`jaxser.regions`), null for classes,
    "paper": {NAME: {"source", METRIC: value}},
+   "annotators": how far they agree (`data_prep.agreement`), {} if not known,
+   "probes": what `jaxser.inspection.inspect` found, {} where nothing was,
    "wall_time_s", "command", "environment", "demo"}
 
 METRIC is uar, war, f1 or, for valence, arousal and dominance, ccc_valence,
@@ -33,7 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxser import files, intervals, metrics
+from jaxser import files, intervals, metrics, regions
 from jaxser.predictions import (
   DIMENSIONS,
   SELECTIONS,
@@ -72,10 +76,11 @@ def _regression(sums: np.ndarray) -> np.ndarray:
   return np.concatenate([values, values.mean(-1, keepdims=True)], -1)
 
 
-_STATISTIC: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'classification': _classification,
   'regression': _regression,
 }
+"""Task -> the values of `METRICS` from what `grouped` gives, summed."""
 
 
 def _round(value: float, task: str) -> float | None:
@@ -102,10 +107,14 @@ def _spread(rows: Sequence[np.ndarray], task: str) -> dict[str, Any]:
   }
 
 
-def _grouped(
+def grouped(
   predictions: Sequence[Prediction], task: str, classes: Sequence[str]
 ) -> np.ndarray:
-  """Additive sums per speaker; an utterance of unknown speaker stands alone."""
+  """Additive sums per speaker; an utterance of unknown speaker stands alone.
+
+  Confusion matrices [speakers, K, K] or power sums [speakers, 6, 3], in the
+  sorted order of the speakers.
+  """
   speakers = [p.speaker or f'utterance {p.id}' for p in predictions]
   targets = [p.target for p in predictions]
   answers = [p.prediction for p in predictions]
@@ -157,7 +166,7 @@ def _per_fold(
         f'seed {seed}, fold {fold}, selection {part[0].selection}: predictions '
         f'of several epochs {sorted(map(str, epochs))}, expected one'
       )
-    value = _STATISTIC[task](_grouped(part, task, classes).sum(0))
+    value = STATISTICS[task](grouped(part, task, classes).sum(0))
     row = {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
     row['utterances'] = len(part)
     for name, x in zip(METRICS[task], value, strict=True):
@@ -172,11 +181,12 @@ def _summarise_selection(
   task: str,
   classes: Sequence[str],
   resamples: int,
+  sphere: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
   """The entry of one selection in results.json."""
-  groups = _grouped(predictions, task, classes)
+  groups = grouped(predictions, task, classes)
   interval = intervals.bootstrap_interval(
-    _STATISTIC[task], groups, resamples=resamples
+    STATISTICS[task], groups, resamples=resamples
   )
   pooled: dict[str, Any] = {
     name: {
@@ -195,11 +205,13 @@ def _summarise_selection(
     }
     pooled['absent_classes'] = list(metrics.absent_classes(confusion, classes))
     pooled['confusion'] = confusion.tolist()
+  elif sphere:
+    pooled['regions'] = regions.summarise(predictions, sphere, resamples)
   per_fold, fold_values = _per_fold(predictions, task, classes)
   seeds = sorted({p.seed for p in predictions})
   by_seed = [[p for p in predictions if p.seed == seed] for seed in seeds]
   seed_values = [
-    _STATISTIC[task](_grouped(part, task, classes).sum(0)) for part in by_seed
+    STATISTICS[task](grouped(part, task, classes).sum(0)) for part in by_seed
   ]
   return {
     'label': SELECTIONS[predictions[0].selection],
@@ -238,6 +250,9 @@ def summarise(
   command: str = '',
   environment: Mapping[str, Any] | None = None,
   demo: bool = False,
+  probes: Mapping[str, Any] | None = None,
+  sphere: Mapping[str, Any] | None = None,
+  annotators: Mapping[str, Any] | None = None,
   resamples: int = 2000,
 ) -> dict[str, Any]:
   """Computes the content of results.json (schema above) from predictions.
@@ -255,6 +270,10 @@ def summarise(
     command: that runs it again.
     environment: versions and devices.
     demo: whether the corpus is the synthesised one.
+    probes: of the embeddings, see `jaxser.inspection`.
+    sphere: how valence, arousal and dominance are cut into regions.
+    annotators: how far the corpus' annotators agree, see
+      `data_prep.manifest.Manifest`.
     resamples: of speakers, for the intervals.
 
   Raises:
@@ -307,11 +326,14 @@ def summarise(
       'unknown_speakers': len({p.id for p in predictions if not p.speaker}),
     },
     'selections': {
-      name: _summarise_selection(part, task, classes, resamples)
+      name: _summarise_selection(part, task, classes, resamples, sphere)
       for name, part in by_selection.items()
       if part
     },
+    'sphere': dict(sphere) if sphere else None,
     'paper': {name: dict(row) for name, row in paper.items()},
+    'annotators': dict(annotators or {}),
+    'probes': dict(probes or {}),
     'wall_time_s': wall_time_s,
     'command': command,
     'environment': dict(environment or {}),

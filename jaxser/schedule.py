@@ -10,6 +10,15 @@ from flax import struct
 
 Array = jax.Array
 
+# Scores closer than this are equal: one engine has them in float32, the other
+# in float64, and both must see the same tie.
+TIE = 1e-6
+
+
+def better(score: Array, best: Array) -> Array:
+  """Whether a score is an improvement, rounding aside; numbers or arrays."""
+  return score > best + TIE
+
 
 class Plateau(struct.PyTreeNode):
   """State of the rule "drop after patience, stop after stop_patience".
@@ -51,7 +60,7 @@ class Plateau(struct.PyTreeNode):
       stop_patience: epochs without strict improvement before stopping; 0 never
         stops.
     """
-    improved = score > self.best
+    improved = better(score, self.best)
     waited = jnp.where(improved, 0, self.waited + 1)
     since_best = jnp.where(improved, 0, self.since_best + 1)
     drop = (waited >= patience) & (patience > 0)

@@ -18,23 +18,29 @@ import numpy as np
 import optax
 
 import jaxser
+from jaxser import config as config_lib
+from jaxser import context as context_lib
 from jaxser import (
-  checkpoints,
   convert,
   curves,
+  distributed,
+  inspection,
   interruption,
+  members,
   mesh,
+  models,
   predictions,
   progress,
   report,
   results,
   step,
 )
-from jaxser import config as config_lib
 from jaxser import fold as fold_lib
 from jaxser.data import opening, pipeline, protocols
 from jaxser.data.corpus import Corpus
 from jaxser.evaluation import Evaluator
+from jaxser.folds import choice
+from jaxser.folds import run as folds_run
 from jaxser.systems import registry
 
 
@@ -42,49 +48,79 @@ def run(
   config: ml_collections.ConfigDict,
   workdir: os.PathLike[str] | str,
   mode: str = 'train',
+  command: str = '',
 ) -> dict[str, Any]:
   """Trains (or only evaluates) every fold of every seed, and reports.
 
   The work folder then holds config.json, folds.json, metrics.jsonl,
-  predictions.jsonl, results.json, report.html, checkpoints/ and tensorboard/.
-  The same call continues an interrupted run and ends with the same bits.
+  predictions.jsonl, results.json, embeddings.npz, report.html, model.json,
+  models/, checkpoints/ and tensorboard/.
+  The same call continues an interrupted run and ends with the same bits. With
+  several processes all of them call it, with a work folder that they share;
+  process 0 writes.
 
   Args:
     config: a resolved config, see configs/.
     workdir: where everything is written.
     mode: 'train', or 'evaluate' to test the weights of config.init_from.
+    command: that does the same, for the record; default this process' own.
 
   Returns:
-    The content of results.json.
+    The content of results.json; empty on all processes but 0.
 
   Raises:
-    ConfigError, StoreError, ProtocolError, ConvertError, CheckpointError: each
-      names the file or field, the value, and what to do.
+    ConfigError, StoreError, ProtocolError, ConvertError, CheckpointError,
+      DistributedError: each names the file or field, the value, and what to do.
     Interrupted: on Ctrl-C or SIGTERM, after saving the position.
   """
   start = time.monotonic()
   workdir = pathlib.Path(workdir)
   config_lib.validate(config)
-  config_lib.claim(config, workdir)
-  corpus = opening.open_corpus(config)
-  folds = make_folds(config, corpus)
-  protocols.write_folds(
-    workdir / 'folds.json',
-    protocols.folds_to_json(
-      folds, corpus, protocol=config.protocol, seed=config.fold_seed
-    ),
+  writes = distributed.is_main()
+  if writes:
+    config_lib.claim(config, workdir)
+  # The first to come makes the demo corpus.
+  corpus = distributed.main_first(
+    lambda: opening.open_corpus(config), 'the corpus is open'
   )
+  config_lib.check_shared(config, workdir)
+  folds = make_folds(config, corpus)
+  if writes:
+    protocols.write_folds(
+      workdir / 'folds.json',
+      protocols.folds_to_json(
+        folds, corpus, protocol=config.protocol, seed=config.fold_seed
+      ),
+    )
   chosen = choose_folds(folds, config.fold_subset)
   context = make_context(config, corpus, chosen)
   for fold in chosen:
     # Hours of training should not precede an error in the last fold.
-    fold_lib.neutral_partners(context, fold)
+    context_lib.neutral_partners(context, fold)
+  engine, probed = None, None
   if mode == 'evaluate':
     rows = evaluate_given(context, chosen)
   else:
-    rows = train_all(context, chosen, workdir)
-  about = describe(config, corpus, time.monotonic() - start)
-  return finish(rows, context, about, workdir)
+    if writes:
+      models.describe(
+        workdir,
+        config,
+        context.system,
+        corpus,
+        chosen,
+        max_length=context.source.max_length,
+        normalization=normalization(corpus, config.protocol),
+        command=command,
+      )
+    rows, engine = train_all(context, chosen, workdir)
+    if writes and config.embeddings:
+      probed = inspection.inspect(workdir, context, chosen)
+  about = describe(config, corpus, time.monotonic() - start, command)
+  about['environment']['engine'] = engine
+  about['probes'] = probed
+  summary = finish(rows, context, about, workdir) if writes else {}
+  distributed.barrier('the results are written')
+  return summary
 
 
 def make_folds(
@@ -125,7 +161,7 @@ def make_context(
   config: ml_collections.ConfigDict,
   corpus: Corpus,
   folds: list[protocols.Fold],
-) -> fold_lib.Context:
+) -> context_lib.Context:
   """What all trainings of the run share."""
   system = registry.create(config, corpus)
   placement = mesh.Placement(config.parallel)
@@ -134,14 +170,18 @@ def make_context(
     max_length=config.data.max_length,
     cache_gib=config.data.cache_gib,
     normalization=normalization(corpus, config.protocol),
+    buckets=config.data.buckets,
+    num_buckets=config.data.num_buckets,
   )
+  registry.check(config, system, corpus, source.lengths)
   largest = max(max(len(f.dev), len(f.test)) for f in folds)
-  return fold_lib.Context(
+  return context_lib.Context(
     config=config,
     system=system,
     optimizer=step.make_optimizer(config.optimizer),
     placement=placement,
     source=source,
+    pretrained=registry.pretrained(config, system),
     evaluator=Evaluator.create(
       system, source, placement, min(config.eval_batch_size, largest)
     ),
@@ -160,48 +200,61 @@ def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
 
 
 def train_all(
-  context: fold_lib.Context, folds: list[protocols.Fold], workdir: pathlib.Path
-) -> list[predictions.Prediction]:
-  """Trains what an earlier run of the same command has not finished."""
+  context: context_lib.Context,
+  folds: list[protocols.Fold],
+  workdir: pathlib.Path,
+) -> tuple[list[predictions.Prediction], str | None]:
+  """Trains what an earlier run of the same command has not finished.
+
+  Returns:
+    The predictions of all trainings, none on processes but 0; and the engine
+    that trained, None if there was nothing left to train.
+  """
   config = context.config
   trainings = [
     (seed, fold)
     for seed in range(config.seed, config.seed + config.seeds)
     for fold in folds
   ]
-  done = [t for t in trainings if _part(workdir, *t).exists()]
+  writes = distributed.is_main()
+  there = distributed.from_main(
+    np.array([_part(workdir, *t).exists() for t in trainings])
+  )
+  done = [t for t, is_there in zip(trainings, there, strict=True) if is_there]
   finished = {(seed, fold.number) for seed, fold in done}
-  writer = curves.Curves(workdir, tensorboard=config.tensorboard)
+  writer = curves.Curves(workdir, tensorboard=config.tensorboard, write=writes)
   kept = [r for r in writer.read() if (r['seed'], r['fold']) in finished]
   writer.keep(kept)
-  bar = progress.Progress(len(trainings) * config.epochs)
+  bar = progress.Progress(len(trainings) * config.epochs, show=writes)
   bar.skip(len(done) * config.epochs)
   initial = given_weights(context, folds)
+  left = [t for t in trainings if (t[0], t[1].number) not in finished]
+
+  def finish(seed, fold, answers, weights):
+    rows = predicted(context, seed, fold, answers)
+    if not writes:
+      return
+    for name, (epoch, *trees) in weights.items():
+      models.save(workdir, seed, fold.number, name, *trees, epoch=epoch)
+    predictions.write_predictions(_part(workdir, seed, fold), rows)
+
   with interruption.Watch() as watch:
-    for seed, fold in trainings:
-      if (seed, fold.number) in finished:
-        continue
-      name = curves.run_name(seed, fold.number)
-      training = fold_lib.FoldTraining(
-        context, seed, fold, initial and initial[fold.number]
-      )
-      with checkpoints.Checkpoints(workdir / 'checkpoints' / name) as store:
-        if store.latest is not None:
-          training.restore(store)
-          bar.note(f'{name}: continues after epoch {training.epoch}')
-          bar.skip(training.epoch)
-          writer.keep([*writer.read(), *training.curve])
-        training.run(store, writer, bar, watch)
-      bar.skip(config.epochs - training.epoch)
-      rows = predicted(context, seed, fold, training.answers())
-      predictions.write_predictions(_part(workdir, seed, fold), rows)
+    run = context_lib.Run(workdir, writer, bar, watch, finish)
+    engine = choice.choose(context, trainings, bar.note) if left else None
+    if engine is None:
+      fold_lib.train(context, left, initial, run)
+    else:
+      folds_run.train(engine, context, trainings, left, initial, run)
   writer.close()
   bar.close()
+  used = ('folds' if engine else 'stream') if left else None
+  if not writes:
+    return [], used
   return [
     row
     for training in trainings
     for row in predictions.read_predictions(_part(workdir, *training))
-  ]
+  ], used
 
 
 def _part(
@@ -212,30 +265,34 @@ def _part(
 
 
 def given_weights(
-  context: fold_lib.Context, folds: list[protocols.Fold]
+  context: context_lib.Context, folds: list[protocols.Fold]
 ) -> dict[int, tuple[Any, Any]] | None:
   """(params, model_state) by fold from config.init_from, or None.
 
   Raises:
     ConfigError: if the file holds neither one model nor one for every fold.
+    ModelError: if another run's weights do not fit, or saw what is tested.
   """
   path = context.config.init_from
   if not path:
     return None
-  models = convert.load(context.system, path)
+  ours = not convert.is_authors_folder(context.system, path)
+  if pathlib.Path(path).is_dir() and ours:
+    return members.for_folds(path, context.system, context.source, folds)
+  given = convert.load(context.system, path)
   last = max(fold.number for fold in folds)
-  if len(models) == 1:
-    models = models * (last + 1)
-  if len(models) <= last:
+  if len(given) == 1:
+    given = given * (last + 1)
+  if len(given) <= last:
     raise config_lib.ConfigError(
-      f'--config.init_from={path} holds {len(models)} models; the run has folds '
+      f'--config.init_from={path} holds {len(given)} models; the run has folds '
       f'up to {last}. Give a file with one model, or with one for every fold.'
     )
-  return {fold.number: models[fold.number] for fold in folds}
+  return {fold.number: given[fold.number] for fold in folds}
 
 
 def evaluate_given(
-  context: fold_lib.Context, folds: list[protocols.Fold]
+  context: context_lib.Context, folds: list[protocols.Fold]
 ) -> list[predictions.Prediction]:
   """Tests the weights of config.init_from, fold by fold, without training."""
   weights = given_weights(context, folds)
@@ -253,7 +310,7 @@ def evaluate_given(
 
 
 def predicted(
-  context: fold_lib.Context,
+  context: context_lib.Context,
   seed: int,
   fold: protocols.Fold,
   answers: dict[str, tuple[int | None, np.ndarray]],
@@ -288,7 +345,10 @@ def predicted(
 
 
 def describe(
-  config: ml_collections.ConfigDict, corpus: Corpus, seconds: float
+  config: ml_collections.ConfigDict,
+  corpus: Corpus,
+  seconds: float,
+  command: str = '',
 ) -> dict[str, Any]:
   """What results.json says besides the results."""
   return {
@@ -296,8 +356,10 @@ def describe(
     'corpus': corpus.name,
     'protocol': config.protocol,
     'paper': {name: dict(row) for name, row in config.paper.items()},
+    'annotators': corpus.annotators,
     'wall_time_s': round(seconds, 1),
-    'command': shlex.join(['python', '-m', 'jaxser.main', *sys.argv[1:]]),
+    'command': command
+    or shlex.join(['python', '-m', 'jaxser.main', *sys.argv[1:]]),
     'environment': {
       'jaxser': jaxser.__version__,
       'python': platform.python_version(),
@@ -320,7 +382,7 @@ def describe(
 
 def finish(
   rows: list[predictions.Prediction],
-  context: fold_lib.Context,
+  context: context_lib.Context,
   about: dict[str, Any],
   workdir: pathlib.Path,
 ) -> dict[str, Any]:
@@ -330,6 +392,7 @@ def finish(
   summary = results.summarise(
     rows,
     classes=() if regression else context.source.corpus.classes,
+    sphere=context.system.sphere,
     **about,
   )
   results.write_results(workdir / 'results.json', summary)

@@ -51,6 +51,7 @@ def corpus(
     'max_length': frames,
     'feature_bins': bins,
     'frames_per_second': 100.0,
+    'annotators': {},
   }
   return Corpus(
     name='fake',

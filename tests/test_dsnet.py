@@ -1,76 +1,42 @@
-"""DSNet and its baselines: what the losses, statistics and sharding promise."""
+"""DSNet: what the network, its losses, statistics and sharding promise."""
 
 import dataclasses
 import functools
-import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.ops.divergence import jensen_shannon_rows
 from jaxser.ops.orthogonality import orthogonality_penalty
-from jaxser.systems import dsnet
-from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet, front_end
 from jaxser.systems.dsnet_network import (
   Encoder,
   Projection,
   ProjectionLayer,
 )
+from tests.dsnet_cases import (
+  EMPTY_ROWS,
+  PLAIN,
+  SMALL,
+  START,
+  assert_trees_close,
+  compiled,
+  make_batch,
+  make_variables,
+  padded_batch,
+  value_and_grad,
+)
 from tests.random_tree import params_like
 
-SMALL = DSNet(
-  num_classes=3,
-  channels=(4, 6),
-  embedding=8,
-  max_frames=12,
-  bins=8,
-)
-PLAIN = dataclasses.replace(
-  SMALL,
-  encoder_dropout=0.0,
-  classifier_dropout=0.0,
-  task_weight=0.5,
-  calibration_weight=2.0,
-  orthogonality_weight=3.0,
-  reconstruction_weight=5.0,
-)
-START = Progress(jnp.int32(0), jnp.int32(0))
-EMPTY_ROWS = np.array([2, 6, 7, 13])
-"""Padding rows of `batch()`; both rows of the fourth of eight devices."""
-
-
-def make_batch(rows=16, frames=14, seed=0):
-  rng = np.random.default_rng(seed)
-  batch = {
-    'features': rng.normal(5, 3, (rows, frames, 8)).astype(np.float32),
-    'length': rng.integers(3, frames + 1, rows).astype(np.int32),
-    'neutral_features': rng.normal(4, 3, (rows, frames, 8)).astype(np.float32),
-    'neutral_length': rng.integers(3, frames + 1, rows).astype(np.int32),
-    'label': rng.integers(0, 3, rows).astype(np.int32),
-    'speaker': rng.integers(0, 4, rows).astype(np.int32),
-    'mask': np.ones(rows, np.float32),
-    'row': np.arange(rows, dtype=np.int32),
-  }
-  return batch
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
 def batch():
-  batch = make_batch()
-  batch['mask'][EMPTY_ROWS] = 0
-  return batch
-
-
-def make_variables(system):
-  params, state = params_like(
-    system.init, jax.random.key(0), make_batch(rows=1)
-  )
-  return params, jax.tree.map(np.abs, state)
+  return padded_batch()
 
 
 @pytest.fixture(scope='module')
@@ -81,34 +47,6 @@ def variables():
 @pytest.fixture(scope='module')
 def fresh():
   return SMALL.init(jax.random.key(0), make_batch(rows=1))
-
-
-def value_and_grad(system, **options):
-  return jax.value_and_grad(
-    functools.partial(system.loss, **options), has_aux=True
-  )
-
-
-@functools.cache
-def compiled(system):
-  """The loss and its gradients; compiled once per system and shape."""
-  return jax.jit(value_and_grad(system))
-
-
-def assert_trees_close(got, want, tolerance=2e-4):
-  """Compares leaves, allowing a share of each one's largest entry."""
-
-  def check(path, a, b):
-    largest = np.max(np.abs(b), initial=0.05)
-    np.testing.assert_allclose(
-      a,
-      b,
-      rtol=0,
-      atol=tolerance * largest,
-      err_msg=jax.tree_util.keystr(path),
-    )
-
-  jax.tree_util.tree_map_with_path(check, got, want)
 
 
 # What the network is.
@@ -389,168 +327,3 @@ def test_prediction_needs_no_partner(variables, batch):
   np.testing.assert_array_equal(
     predict(*variables, alone)['scores'], predict(*variables, batch)['scores']
   )
-
-
-# Baselines.
-
-
-def test_plain_encoder_has_one_branch(batch):
-  system = dataclasses.replace(PLAIN, variant='encoder')
-  assert not system.needs_neutral
-  params, state = make_variables(system)
-  assert set(params) == {'encoder', 'classifier'}
-  alone = {n: x for n, x in batch.items() if not n.startswith('neutral')}
-  _, aux = jax.eval_shape(
-    system.loss, params, state, alone, jax.random.key(0), START
-  )
-  assert set(aux['metrics']) == {'loss', 'accuracy', 'task'}
-
-
-def test_adversary_is_reversed_in_the_encoder_only(batch):
-  def build(weight, **options):
-    system = dataclasses.replace(
-      PLAIN,
-      variant='dat',
-      num_speakers=4,
-      adversary_weight=weight,
-      reversal_epochs=10,
-    )
-    return dataclasses.replace(system, **options)
-
-  params, state = make_variables(build(1.0))
-  assert set(params) == {'encoder', 'classifier', 'adversary'}
-  rng = jax.random.key(0)
-
-  def gradient(epoch, **options):
-    progress = Progress(jnp.int32(0), jnp.int32(epoch))
-    system = build(1.0, task_weight=0.0, **options)
-    (_, aux), grads = compiled(system)(params, state, batch, rng, progress)
-    return aux['metrics'], grads
-
-  metrics, late = gradient(100)
-  _, middle = gradient(3)
-  _, early = gradient(0)
-  np.testing.assert_allclose(metrics['adversary'], metrics['loss'], rtol=1e-6)
-  # The adversary learns from the start, the encoder against it by and by.
-  assert_trees_close(early['adversary'], late['adversary'])
-  largest = max(np.max(np.abs(g)) for g in jax.tree.leaves(late['encoder']))
-  assert largest > 1e-3
-  for leaf in jax.tree.leaves(early['encoder']):
-    np.testing.assert_array_equal(leaf, 0)
-  share = (2 / (1 + np.exp(-3)) - 1) / (2 / (1 + np.exp(-10)) - 1)
-  assert_trees_close(
-    middle['encoder'], jax.tree.map(lambda g: share * g, late['encoder'])
-  )
-  # One step along the encoder's gradient makes the speaker harder to tell.
-  moved = dict(params) | {
-    'encoder': jax.tree.map(
-      lambda p, g: p - 0.05 / largest * g, params['encoder'], late['encoder']
-    )
-  }
-  after = compiled(build(1.0, task_weight=0.0))(
-    moved, state, batch, rng, Progress(jnp.int32(0), jnp.int32(100))
-  )[0][1]['metrics']
-  assert after['adversary'] > metrics['adversary']
-
-
-def test_isnet_classifies_what_the_benchmark_leaves(batch):
-  system = dataclasses.replace(PLAIN, variant='isnet', task_weight=0.0)
-  assert system.needs_neutral
-  params, state = make_variables(system)
-  out = system.predict(params, state, batch)
-  np.testing.assert_allclose(
-    out['embedding'], out['encoding'] - out['benchmark'], rtol=1e-6
-  )
-  step = compiled(system)
-  rng = jax.random.key(0)
-  (_, aux), grads = step(params, state, batch, rng, START)
-  assert set(aux['metrics']) == {
-    'loss', 'accuracy', 'task', 'standardization'
-  }  # fmt: skip
-  # A step against the gradient brings the benchmark to the partner's embedding.
-  moved = jax.tree.map(lambda p, g: p - 0.05 * g, params, grads)
-  after = step(moved, state, batch, rng, START)[0][1]['metrics']
-  assert after['standardization'] < 0.99 * aux['metrics']['standardization']
-
-
-# Numbers and settings.
-
-
-def test_bfloat16_is_close_and_keeps_parameters_float32(variables, batch):
-  params, state = variables
-  half = dataclasses.replace(SMALL, compute_dtype='bfloat16')
-  got = jax.jit(half.predict)(params, state, batch)['embedding']
-  want = jax.jit(SMALL.predict)(params, state, batch)['embedding']
-  assert got.dtype == jnp.float32
-  assert np.any(got != want)
-  np.testing.assert_allclose(got, want, atol=0.02)
-  (loss, aux), grads = jax.eval_shape(
-    value_and_grad(half), params, state, batch, jax.random.key(0), START
-  )
-  for leaf in jax.tree.leaves((grads, aux['state'], loss)):
-    assert leaf.dtype == jnp.float32
-
-
-def test_training_lowers_the_loss(fresh, batch):
-  params, state = fresh
-  optimizer = optax.adam(1e-2)
-  opt_state = optimizer.init(params)
-  update = jax.jit(
-    lambda g, o, p: (lambda u, o: (optax.apply_updates(p, u), o))(
-      *optimizer.update(g, o)
-    )
-  )
-  history = []
-  for step in range(40):
-    (_, aux), grads = compiled(SMALL)(
-      params, state, batch, jax.random.key(step), START
-    )
-    state = aux['state']
-    params, opt_state = update(grads, opt_state, params)
-    history.append(aux['metrics'])
-  for name in ('loss', 'calibration', 'reconstruction'):
-    assert history[-1][name] < history[0][name], name
-
-
-def test_is_a_static_argument_and_takes_lists():
-  system = dataclasses.replace(SMALL, channels=[4, 6])
-  assert system == SMALL
-  assert hash(system) == hash(SMALL)
-
-
-@pytest.mark.parametrize(
-  ('change', 'message'),
-  [
-    ({'variant': 'dann'}, "variant='dann'; it must be one of dsnet, encoder"),
-    ({'max_frames': 3}, 'max_frames=3; it must be at least 4: 2 stages'),
-    ({'bins': 2}, 'bins=2; it must be at least 4'),
-    ({'num_classes': 1}, 'num_classes=1; it must be at least 2'),
-    ({'compute_dtype': 'half'}, "compute_dtype='half'; it must be float32"),
-    ({'variant': 'dat'}, 'num_speakers=0; it must be the number of speakers'),
-  ],
-)
-def test_impossible_settings(change, message):
-  with pytest.raises(ValueError, match=message):
-    dataclasses.replace(SMALL, **change)
-
-
-def test_wrong_batches(variables, batch):
-  without = {n: x for n, x in batch.items() if n != 'neutral_features'}
-  with pytest.raises(ValueError, match=r"needs 'neutral_features'.*holds feat"):
-    SMALL.loss(*variables, without, jax.random.key(0), START)
-  wide = batch | {'features': np.zeros((16, 14, 128), np.float32)}
-  with pytest.raises(ValueError, match=r'frames, 8\].*128.*kaldi16k'):
-    SMALL.predict(*variables, wide)
-
-
-def test_create_reads_classes_and_speakers_from_the_corpus():
-  corpus = types.SimpleNamespace(
-    name='fake',
-    classes=('angry', 'neutral'),
-    table=types.SimpleNamespace(speakers=np.array(['a', 'b', 'a'])),
-  )
-  system = dsnet.create({'variant': 'dat', 'channels': [4, 8]}, corpus)
-  assert (system.num_classes, system.num_speakers) == (2, 2)
-  corpus.classes = ()
-  with pytest.raises(ValueError, match="'fake' has no classes"):
-    dsnet.create({}, corpus)

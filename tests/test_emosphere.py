@@ -16,6 +16,8 @@ from jaxser.systems.base import Progress
 from jaxser.systems.emosphere import EmoSphere
 from tests.random_tree import params_like, quick_jit
 
+pytestmark = pytest.mark.slow
+
 NOISY = EmoSphere(width=16, vad_range=(1.0, 5.0), stride=2)
 # Without dropout: what most tests are about compiles three times as fast.
 LIGHT = dataclasses.replace(NOISY, dropout=0.0, head_dropout=0.0)

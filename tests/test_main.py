@@ -13,14 +13,20 @@ import pytest
 
 from data_prep import prepare
 from jaxser import predictions
+from tests import forked_main
+
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = (
-  '--config.model.num_blocks=2',
+  '--config.model.num_blocks=1',
   '--config.epochs=6',
   '--config.checkpoint_every=1',
   '--config.fold_subset=(0, 1)',
 )
+
+# Changes no prediction.
+PLAIN = '--config.embeddings=false'
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +54,6 @@ def command(data_dir, workdir, *more):
 
 def environment(data_dir):
   return {
-    **os.environ,
     'JAX_PLATFORMS': 'cpu',
     # One device: the eight of the other tests only slow this down.
     'XLA_FLAGS': '--xla_backend_optimization_level=0',
@@ -59,11 +64,25 @@ def environment(data_dir):
 def run(data_dir, *arguments):
   return subprocess.run(
     command(data_dir, *arguments),
-    env=environment(data_dir),
+    env={**os.environ, **environment(data_dir)},
     cwd=ROOT,
     capture_output=True,
     text=True,
   )
+
+
+def start(data_dir, workdir, *more):
+  """The same, PLAIN, while this process goes on."""
+  return forked_main.Started(
+    command(data_dir, workdir, PLAIN, *more)[3:],
+    environment(data_dir),
+    workdir / 'printed',
+  )
+
+
+def finish(data_dir, workdir):
+  program = start(data_dir, workdir)
+  assert program.end() == 0, program.printed
 
 
 @pytest.fixture(scope='module')
@@ -84,8 +103,10 @@ def test_the_folder_holds_everything_and_the_table_ends_the_run(finished):
     'predictions.jsonl',
     'results.json',
     'report.html',
-    'checkpoints/seed0-fold00',
-    'checkpoints/seed0-fold01',
+    'model.json',
+    'models/seed0-fold00.best_on_dev.safetensors',
+    'models/seed0-fold01.last.safetensors',
+    'checkpoints/folds',
   ):
     assert (workdir / name).exists(), name
   assert 'DEMO CORPUS' in done.stdout
@@ -155,25 +176,18 @@ def test_kill_9_at_ten_moments_changes_no_byte(finished, data_dir, tmp_path):
   random = np.random.default_rng(0)
   kills = 0
   while kills < 10:
-    process = subprocess.Popen(
-      command(data_dir, tmp_path),
-      env=environment(data_dir),
-      cwd=ROOT,
-      stdout=subprocess.DEVNULL,
-      stderr=subprocess.DEVNULL,
-    )
+    program = start(data_dir, tmp_path)
     # At a random moment of the first epoch that it comes to, or of its saving.
     before = checkpoints_in(tmp_path)
-    while process.poll() is None and checkpoints_in(tmp_path) == before:
+    while program.running and checkpoints_in(tmp_path) == before:
       time.sleep(0.005)
     time.sleep(random.uniform(0, 0.3))
-    if process.poll() is not None:
+    if not program.running:
       break
-    process.kill()
-    process.wait()
+    program.process.kill()
+    program.end()
     kills += 1
-  done = run(data_dir, tmp_path)
-  assert done.returncode == 0, done.stderr
+  finish(data_dir, tmp_path)
   for name in ('predictions.jsonl', 'metrics.jsonl', 'folds.json'):
     assert (tmp_path / name).read_bytes() == (whole / name).read_bytes(), name
   assert kills >= 5, 'the run was over too soon to be killed often'
@@ -186,25 +200,16 @@ def test_signals_save_and_exit_with_their_code(
   finished, data_dir, tmp_path, number, code
 ):
   whole, _ = finished
-  process = subprocess.Popen(
-    command(data_dir, tmp_path, '--config.checkpoint_every=100'),
-    env=environment(data_dir),
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+  program = start(data_dir, tmp_path, '--config.checkpoint_every=100')
   while not (tmp_path / 'metrics.jsonl').exists() or not (
     (tmp_path / 'metrics.jsonl').read_text()
   ):
-    assert process.poll() is None, process.stderr.read()
+    assert program.running, program.printed
     time.sleep(0.01)
-  process.send_signal(number)
-  _, errors = process.communicate(timeout=60)
-  assert process.returncode == code, errors
-  assert 'the same command continues' in errors
+  os.kill(program.process.pid, number)
+  assert program.end() == code, program.printed
+  assert 'the same command continues' in program.printed
   assert list(tmp_path.glob('checkpoints/*/*/arrays'))
-  done = run(data_dir, tmp_path)
-  assert done.returncode == 0, done.stderr
+  finish(data_dir, tmp_path)
   found = (tmp_path / 'predictions.jsonl').read_bytes()
   assert found == (whole / 'predictions.jsonl').read_bytes()

@@ -151,13 +151,24 @@ def test_buckets_bound_shapes_and_lose_no_row(corpus):
       assert len(corpus.read(row)) <= slot.length
 
 
-def test_evaluation_order_and_padding():
-  slots = pipeline.in_order(np.arange(10, 17), 3, 12)
+def test_evaluation_order_and_padding(corpus):
+  rows = np.arange(10, 17)
+  slots, order = pipeline.for_evaluation(pipeline.Source(corpus), rows, 3)
   assert [slot.rows.tolist() for slot in slots] == [
     [10, 11, 12],
     [13, 14, 15],
     [16, -1, -1],
   ]
+  assert order.tolist() == list(range(7))
+  source = pipeline.Source(corpus, buckets=(7, 9))
+  assert source.buckets == (7, 9, 12)
+  slots, order = pipeline.for_evaluation(source, rows, 3)
+  whole = np.concatenate([slot.rows for slot in slots])
+  np.testing.assert_array_equal(whole[order], rows)
+  assert [slot.length for slot in slots] == sorted(s.length for s in slots)
+  for slot in slots:
+    for row in slot.rows[slot.rows != pipeline.PADDING_ROW]:
+      assert len(corpus.read(row)) <= slot.length
 
 
 def test_empty_stream_ends_at_once(corpus):

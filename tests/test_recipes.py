@@ -11,16 +11,17 @@ from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
 from tests import shared
 
-SHORT = {'epochs': 1, 'tensorboard': False}
+pytestmark = pytest.mark.slow
+
+SHORT = {'epochs': 1, 'tensorboard': False, 'embeddings': False}
 RECIPES = {
-  'timnet': (timnet, '', {'model.num_blocks': 2}),
-  'timnet-forward_only': (
-    timnet,
-    'ablation=forward_only',
-    {'model.num_blocks': 2},
+  'timnet': (timnet, '', {'model.num_blocks': 1}),
+  'timnet-pmap': (timnet, '', {'model.num_blocks': 1, 'parallel': 'pmap'}),
+  'dsnet': (
+    dsnet,
+    '',
+    {'model.channels': (4, 4), 'data.max_length': 32, 'embeddings': True},
   ),
-  'timnet-pmap': (timnet, '', {'model.num_blocks': 2, 'parallel': 'pmap'}),
-  'dsnet': (dsnet, '', {'model.channels': (4, 4), 'data.max_length': 32}),
   'emosphere': (emosphere, '', {'model.width': 8}),
 }
 

@@ -410,6 +410,18 @@ def test_paper_column_needs_a_figure_for_a_selection_of_the_run(tmp_path):
   assert not any('paper' in note for note in text.notes(results))
 
 
+def test_annotators_stand_beside_as_the_ceiling(tmp_path):
+  agreement = {'count': 3, 'ccc_valence': 0.7203, 'ccc_arousal': None}
+  made = runs.vad_predictions()
+  results = runs.write_run(tmp_path, made, annotators=agreement)
+  printed = report.format_table(results)
+  table = printed.split('\n\n')[1].splitlines()
+  assert table[1].split()[-1] == 'annotators'
+  assert [line.split()[-1] for line in table[2:5]] == ['0.7203', '—', '—']
+  assert 'concordance of two of the 3 who rated' in printed.replace('\n', ' ')
+  assert '0.7203' in report.write_report(tmp_path).read_text('utf-8')
+
+
 def test_notes_warn_of_shared_and_single_speakers(tmp_path):
   made = runs.class_predictions(selections=('last',))
   mixed = [type(p)(**{**vars(p), 'fold': i % 2}) for i, p in enumerate(made)]

@@ -12,6 +12,8 @@ from jaxser.systems import timnet
 from jaxser.systems.base import Progress
 from tests.random_tree import params_like, quick_jit
 
+pytestmark = pytest.mark.slow
+
 FRAMES, MELS = 24, 48
 SMALL = timnet.TimNet(num_classes=4, num_blocks=3)
 NO_PROGRESS = Progress(jnp.int32(0), jnp.int32(0))

@@ -90,6 +90,12 @@ class Corpus:
     bins = infos[0]['feature_bins']
     return (longest, bins) if bins else (longest,)
 
+  @property
+  def annotators(self) -> Mapping[str, Any]:
+    """How far annotators agree, of a single corpus that says so; or empty."""
+    infos = list(self.stores.values())
+    return infos[0].get('annotators', {}) if len(infos) == 1 else {}
+
   def load(self, max_length: int) -> tuple[np.ndarray, np.ndarray]:
     """Every row, cut or zero padded: features [n, max_length, ...], lengths."""
     shape = (len(self.table), max_length, *self.feature_shape[1:])

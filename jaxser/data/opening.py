@@ -32,17 +32,32 @@ def open_corpus(config: ml_collections.ConfigDict) -> corpus_lib.Corpus:
   return opened[0]
 
 
-def _open(config: ml_collections.ConfigDict, name: str) -> corpus_lib.Corpus:
+def find(config: ml_collections.ConfigDict, name: str) -> pathlib.Path:
+  """The prepared store of one of the config's corpora.
+
+  Raises:
+    NotPreparedError: there is none; with the command that prepares it.
+    StoreError: there are several, or one is damaged.
+  """
   wanted = dict(config.features)
   features = wanted.pop('name')
   # Zero means: whatever the one store that is there was prepared with.
   wanted = {key: value for key, value in wanted.items() if value}
-  if name == 'demo':
+  return store.find_store(data_dir(config), name, features, **wanted)
+
+
+def _open(config: ml_collections.ConfigDict, name: str) -> corpus_lib.Corpus:
+  if name == 'demo' and config.features.name in prepare.RECIPES:
     path = prepare.prepare_corpus(
-      name, features=features, data_dir=data_dir(config), report=_say
+      name,
+      features=config.features.name,
+      data_dir=data_dir(config),
+      signal_length=config.features.get('signal_length', 0) or None,
+      resampler=config.features.get('resampler', '') or None,
+      report=_say,
     )
   else:
-    path = store.find_store(data_dir(config), name, features, **wanted)
+    path = find(config, name)
   return corpus_lib.open_store(path)
 
 

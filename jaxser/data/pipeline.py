@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
+from jaxser.data import buckets as buckets_lib
 from jaxser.data.corpus import Corpus
 
 PADDING_ROW = -1
@@ -39,6 +40,8 @@ class Source:
 
   Attributes:
     max_length: longest row handed out, frames or samples.
+    buckets: ascending lengths that batches are padded to, the last being
+      max_length.
   """
 
   def __init__(
@@ -48,6 +51,8 @@ class Source:
     max_length: int = 0,
     cache_gib: float = 2.0,
     normalization: tuple[float, float] | None = None,
+    buckets: Sequence[int] = (),
+    num_buckets: int = 0,
   ):
     """Prepares to read `corpus`.
 
@@ -57,6 +62,8 @@ class Source:
       cache_gib: the decoded corpus stays in memory if it needs no more.
       normalization: mean and standard deviation; features become (x - mean) /
         (std + 1e-6) before they are padded with zeros.
+      buckets: lengths that batches are padded to, besides the longest.
+      num_buckets: without `buckets`, so many that pad the corpus least.
     """
     self.corpus = corpus
     longest, *self._bins = corpus.feature_shape
@@ -65,6 +72,25 @@ class Source:
     self._normalization = normalization
     _, self._speakers = np.unique(corpus.table.speakers, return_inverse=True)
     self.in_memory = row_bytes * len(corpus.table) <= cache_gib * 2**30
+    shorter = tuple(b for b in buckets if b < self.max_length)
+    self.buckets = (*shorter, self.max_length)
+    if num_buckets > 1 and not buckets:
+      self.buckets = buckets_lib.best(
+        self.lengths, num_buckets, self.max_length
+      )
+
+  @functools.cached_property
+  def lengths(self) -> np.ndarray:
+    """int64 [n], frames or samples of every row, from its duration.
+
+    Features of a fixed signal length have as many frames in every row.
+    """
+    info = next(iter(self.corpus.stores.values()))
+    if info['parameters'].get('signal_length'):
+      return np.full(len(self.corpus.table), self.max_length, np.int64)
+    seconds = self.corpus.table.durations.astype(np.float64)
+    frames = np.ceil(np.round(seconds * info['frames_per_second'], 2))
+    return np.minimum(frames.astype(np.int64), self.max_length)
 
   @functools.cached_property
   def arrays(self) -> tuple[np.ndarray, np.ndarray]:
@@ -146,14 +172,12 @@ class Sampler:
 
   @functools.cached_property
   def _bucket_of(self) -> np.ndarray:
-    found = np.searchsorted(np.asarray(self.buckets), self.lengths)
-    return np.minimum(found, len(self.buckets) - 1)
+    return buckets_lib.bucket_of(self.lengths, self.buckets)
 
-  @functools.cached_property
+  @property
   def steps_per_epoch(self) -> int:
-    """Batches in an epoch, the last of each bucket smaller than the others."""
-    counts = np.bincount(self._bucket_of, minlength=len(self.buckets))
-    return int(np.sum(-(-counts // self.batch_size)))
+    """Batches in an epoch; one of them may be smaller than the others."""
+    return -(-len(self.rows) // self.batch_size)
 
   def epoch(self, epoch: int) -> list[Slot]:
     """All batches of one epoch, in order."""
@@ -161,19 +185,18 @@ class Sampler:
     order = generator.permutation(len(self.rows))
     partners = None if self.partners is None else self.partners(epoch)
     slots = []
-    for bucket, length in enumerate(self.buckets):
-      inside = order[self._bucket_of[order] == bucket]
-      for start in range(0, len(inside), self.batch_size):
-        chosen = inside[start : start + self.batch_size]
-        slots.append(
-          Slot(
-            pad_rows(self.rows[chosen], self.padded_size),
-            length,
-            None
-            if partners is None
-            else pad_rows(partners[chosen], self.padded_size),
-          )
+    for chosen, length in buckets_lib.batches(
+      order, self._bucket_of, self.batch_size, self.buckets
+    ):
+      slots.append(
+        Slot(
+          pad_rows(self.rows[chosen], self.padded_size),
+          length,
+          None
+          if partners is None
+          else pad_rows(partners[chosen], self.padded_size),
         )
+      )
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
@@ -185,12 +208,34 @@ class Sampler:
       yield from itertools.islice(self.epoch(current), skipped, None)
 
 
-def in_order(rows: np.ndarray, size: int, length: int) -> list[Slot]:
-  """Batches for evaluation: every row once, in order, the last one padded."""
-  return [
-    Slot(pad_rows(rows[start : start + size], size), length)
-    for start in range(0, len(rows), size)
-  ]
+def for_evaluation(
+  source: Source, rows: np.ndarray, size: int
+) -> tuple[list[Slot], np.ndarray]:
+  """Batches that hold every row once, the last one padded.
+
+  Rows of a bucket keep their order; with one bucket all of them do.
+
+  Returns:
+    The batches, and int64 [n]: where in their concatenation each row is.
+  """
+  slots, places = [], np.zeros(len(rows), np.int64)
+  bucket = buckets_lib.bucket_of(source.lengths[rows], source.buckets)
+  for chosen, length in buckets_lib.batches(
+    np.arange(len(rows)), bucket, size, source.buckets
+  ):
+    places[chosen] = len(slots) * size + np.arange(len(chosen))
+    slots.append(Slot(pad_rows(rows[chosen], size), length))
+  return slots, places
+
+
+def padding_share(source: Source, slots: Iterable[Slot]) -> float:
+  """Share of the frames (or samples) of these batches that are padding."""
+  valid = whole = 0
+  for slot in slots:
+    real = slot.rows[slot.rows != PADDING_ROW]
+    valid += int(np.minimum(source.lengths[real], slot.length).sum())
+    whole += len(slot.rows) * slot.length
+  return 1 - valid / whole
 
 
 def assemble(

@@ -63,7 +63,7 @@ def _path(x: np.ndarray, y: np.ndarray) -> str:
   return 'M' + 'L'.join(f'{a:.1f} {b:.1f}' for a, b in zip(x, y, strict=True))
 
 
-def _drawing(
+def drawing(
   width: int,
   height: int,
   title: str,
@@ -86,7 +86,7 @@ def _drawing(
   )
 
 
-def _axes(
+def axes(
   x: Scale,
   y: Scale,
   x_ticks: Sequence[float],
@@ -155,13 +155,22 @@ def _thinned(size: int) -> np.ndarray:
 
 
 def learning_curves(
-  title: str, unit: str, curves: Sequence[Curve], number: int
+  title: str,
+  unit: str,
+  curves: Sequence[Curve],
+  number: int,
+  limits: tuple[float, float] | None = None,
 ) -> Markup:
-  """Medians over runs against epochs, with the band between the quartiles."""
+  """Medians over runs against epochs, with the band between the quartiles.
+
+  `limits` are the lowest and highest value of all charts to be compared.
+  """
   width, height = 360, 250
   bands = [curve.quartiles() for curve in curves]
   epochs = np.concatenate([curve.epochs for curve in curves])
-  y_ticks = ticks(min(b.min() for b in bands), max(b.max() for b in bands))
+  if limits is None:
+    limits = min(b.min() for b in bands), max(b.max() for b in bands)
+  y_ticks = ticks(*limits)
   first, last = float(epochs.min()), float(epochs.max())
   x = Scale(first, last if last > first else first + 1, 46, width - 12)
   y = Scale(y_ticks[0], y_ticks[-1], height - 42, 26)
@@ -204,13 +213,13 @@ def learning_curves(
     )
   runs = max(len(curve.values) for curve in curves)
   of = f'median of {runs} runs' if runs > 1 else 'one run'
-  return _drawing(
+  return drawing(
     width,
     height,
     f'{title} by epoch',
     f'{of}; {"; ".join(words)}.',
     number,
-    _axes(x, y, x_ticks, y_ticks, 'epoch', f'{title}{unit}'),
+    axes(x, y, x_ticks, y_ticks, 'epoch', f'{title}{unit}'),
     *parts,
   )
 
@@ -241,13 +250,13 @@ def scatter(
   equal = element(
     'line', x1=x.start, y1=y.start, x2=x.end, y2=y.end, class_='equal'
   )
-  return _drawing(
+  return drawing(
     width,
     height,
     f'{title}: predicted against true',
     description,
     number,
-    _axes(x, y, marks, marks, 'true', f'{title}, predicted'),
+    axes(x, y, marks, marks, 'true', f'{title}, predicted'),
     equal,
     element('g', *dots, class_='dots'),
   )

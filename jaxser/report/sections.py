@@ -1,20 +1,16 @@
-"""The parts of the page, one function each: `Run` in, markup out or None.
-
-A section that has nothing to show for a run (no classes, no training) returns
-None and is left out, also of the list of contents.
-"""
+"""The parts of the page, one function each: `Run` in, `Section` out or None."""
 
 import collections
-from typing import NamedTuple
+from collections.abc import Iterable
 
 import numpy as np
 
 from jaxser.predictions import DIMENSIONS
-from jaxser.report import charts, text
+from jaxser.report import charts, embedding_sections, text, vad_sections
+from jaxser.report.calibration import calibration
 from jaxser.report.markup import (
   Markup,
   element,
-  escape,
   facts,
   flattened,
   join,
@@ -22,36 +18,15 @@ from jaxser.report.markup import (
   table,
 )
 from jaxser.report.run import Run
+from jaxser.report.section import Section, selections, stacked
+from jaxser.report.speakers import cell, speakers
 from jaxser.results import DEMO_WARNING, NAMES
-
-
-class Section(NamedTuple):
-  """A part of the page: its anchor, its heading and what it shows."""
-
-  anchor: str
-  heading: str
-  content: Markup
-
-
-def _selections(run: Run) -> list[tuple[str, str]]:
-  """Names of the selections and what people read for them."""
-  return [
-    (name, text.headline(entry['label']))
-    for name, entry in run.results['selections'].items()
-  ]
 
 
 def _parted(cell: str) -> tuple[str, str]:
   """Splits '88.75 ± 3.90' before its sign."""
   mean, sign, std = cell.partition(' ± ')
   return mean, f'{sign.strip()} {std}'.strip()
-
-
-def _stacked(value: str, below: str) -> Markup:
-  """A value with its uncertainty below, so that a phone shows every column."""
-  if not below:
-    return escape(value)
-  return join([value, element('small', below)], ' ')
 
 
 def summary(run: Run, numbers: charts.Numbers) -> Section:
@@ -61,16 +36,16 @@ def summary(run: Run, numbers: charts.Numbers) -> Section:
   first, second, *others = text.columns(results)
   header = [
     text.unit(results),
-    _stacked(first, second),
-    *(_stacked(*_parted(name)) for name in others),
+    stacked(first, second),
+    *(stacked(*_parted(name)) for name in others),
   ]
   tables = []
-  for name, label in _selections(run):
+  for name, label in selections(run):
     rows = [
       [
         metric,
-        _stacked(element('b', pooled), bounds),
-        *(_stacked(*_parted(cell)) for cell in cells),
+        stacked(element('b', pooled), bounds),
+        *(stacked(*_parted(cell)) for cell in cells),
       ]
       for metric, pooled, bounds, *cells in text.rows(results, name)
     ]
@@ -97,18 +72,13 @@ def recall(run: Run, numbers: charts.Numbers) -> Section | None:
     return None
   entries = run.results['selections']
 
-  def cell(value: float | None) -> Markup:
-    if value is None:
-      return element('span', text.MISSING)
-    bar = element(
-      'span', class_='bar', style=f'--share: {value}%', aria_hidden='true'
-    )
-    return join([text.number(value, 'classification'), bar])
-
   rows = [
     [
       name,
-      *(cell(entry['pooled']['recall'][name]) for entry in entries.values()),
+      *(
+        cell(entry['pooled']['recall'][name], 'classification')
+        for entry in entries.values()
+      ),
     ]
     for name in run.results['classes']
   ]
@@ -119,7 +89,7 @@ def recall(run: Run, numbers: charts.Numbers) -> Section | None:
   return Section('recall', 'Recall per class', scrolling(shown, caption))
 
 
-def _confusion(
+def confusion_table(
   classes: list[str], counts: list[list[int]], label: str
 ) -> Markup:
   """A confusion matrix as a table whose cells are shaded by row share."""
@@ -157,10 +127,10 @@ def confusion(run: Run, numbers: charts.Numbers) -> Section | None:
     return None
   entries = run.results['selections']
   tables = [
-    _confusion(
+    confusion_table(
       run.results['classes'], entries[name]['pooled']['confusion'], label
     )
-    for name, label in _selections(run)
+    for name, label in selections(run)
   ]
   seeds = len(run.results['seeds'])
   about = (
@@ -188,7 +158,7 @@ def scatter(run: Run, numbers: charts.Numbers) -> Section | None:
   parts = []
   everything = [x for p in run.predictions for x in (*p.target, *p.prediction)]
   limits = min(everything), max(everything)
-  for name, label in _selections(run):
+  for name, label in selections(run):
     chosen = [p for p in run.predictions if p.selection == name]
     targets = np.array([p.target for p in chosen])
     answers = np.array([p.prediction for p in chosen])
@@ -235,20 +205,6 @@ def curves(run: Run, numbers: charts.Numbers) -> Section | None:
   splits = dict.fromkeys(
     curve.name for lines in run.curves.values() for curve in lines
   )
-  line = 'M0 5H28'
-  legend = [
-    element(
-      'li',
-      element(
-        'svg',
-        element('path', d=line, class_=f'line {split}'),
-        viewBox='0 0 28 10',
-        aria_hidden='true',
-      ),
-      split,
-    )
-    for split in splits
-  ]
   runs = max(len(c.values) for lines in run.curves.values() for c in lines)
   about = (
     f'Line: median over {runs} runs (folds and seeds). Band: from the lower to '
@@ -262,11 +218,29 @@ def curves(run: Run, numbers: charts.Numbers) -> Section | None:
     join(
       [
         element('p', about, class_='soft'),
-        element('ul', *legend, class_='legend'),
+        legend(splits),
         element('div', *drawings, class_='grid-of charts'),
       ]
     ),
   )
+
+
+def legend(splits: Iterable[str]) -> Markup:
+  """The line styles of the splits."""
+  items = [
+    element(
+      'li',
+      element(
+        'svg',
+        element('path', d='M0 5H28', class_=f'line {split}'),
+        viewBox='0 0 28 10',
+        aria_hidden='true',
+      ),
+      split,
+    )
+    for split in splits
+  ]
+  return element('ul', *items, class_='legend')
 
 
 def folds(run: Run, numbers: charts.Numbers) -> Section:
@@ -360,7 +334,26 @@ def rerun(run: Run, numbers: charts.Numbers) -> Section:
   return Section('rerun', 'How to run it again', join(parts))
 
 
-SECTIONS = (summary, recall, confusion, scatter, curves, folds, rerun)
+PER_RUN = (
+  scatter,
+  vad_sections.regions,
+  vad_sections.globe,
+  embedding_sections.probes,
+  embedding_sections.maps,
+)
+"""Parts that a comparison of runs repeats for each of them."""
+
+SECTIONS = (
+  summary,
+  recall,
+  confusion,
+  speakers,
+  calibration,
+  *PER_RUN,
+  curves,
+  folds,
+  rerun,
+)
 """In the order of the page."""
 
 

@@ -79,6 +79,7 @@ svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
 .dot { fill: var(--c); }
 .dots { stroke: var(--mark); stroke-width: 4; stroke-linecap: round;
   stroke-opacity: .22; }
+.bubble { fill: var(--mark); fill-opacity: .45; stroke: var(--mark); }
 .equal { stroke: var(--soft); stroke-dasharray: 4 4; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: 0 0 .6rem;
   padding: 0; list-style: none; font-size: .9rem; }
@@ -101,6 +102,54 @@ svg.chart { display: block; width: 100%; height: auto; overflow: visible; }
 .bar { display: block; height: .45rem; margin: .15rem 0 0 auto; width: 7rem; max-width: 22vw;
   background: linear-gradient(to right, var(--mark) var(--share),
     var(--rule) var(--share)); }
+.cells th, .cells td { text-align: right; white-space: nowrap; }
+.cells th:first-child, .cells .why { text-align: left; }
+.cells tbody th { font-weight: 400; vertical-align: top; white-space: normal;
+  min-width: 6rem; position: sticky; left: 0; background: var(--page); }
+.cells tbody { border-top: 1px solid var(--rule); }
+.cells tbody tr { border-top: 0; }
+.cells small { display: block; color: var(--soft); font-size: .82rem;
+  font-weight: 400; }
+.cells .why { color: var(--soft); white-space: normal; vertical-align: top; }
+.cells .why span { display: block; max-width: 16rem; }
+.cells caption { color: var(--ink); font-weight: 600; }
+.differing td { min-width: 5.5rem; max-width: 16rem; overflow-wrap: break-word;
+  text-align: left; }
+.differing th { text-align: left; }
+.verdict small { white-space: normal; max-width: 12rem; margin-left: auto; }
+.verdict::before { display: inline-block; width: .55em; height: .55em;
+  margin-right: .35em; border-radius: 50%; content: ""; background: var(--soft); }
+.within::before { background: var(--mark); }
+.above::before, .below::before { background: var(--warn-rule); }
+.forest .label { font-size: 12px; fill: var(--ink); }
+.forest .whisker { stroke: var(--test); stroke-width: 2; }
+.forest .ring { fill: none; stroke: var(--dev); stroke-width: 2; }
+.probes small { display: block; color: var(--soft); font-weight: 400; }
+.probes tbody th { font-weight: 600; }
+.probes .bar { position: relative; }
+.probes .bar i { position: absolute; top: -.15rem; bottom: -.15rem; width: 2px;
+  background: var(--ink); }
+.kind0 { --c: light-dark(#0b5fa5, #77b7f2); }
+.kind1 { --c: light-dark(#c2570c, #f0a35c); }
+.kind2 { --c: light-dark(#2e7d32, #7ccf8a); }
+.kind3 { --c: light-dark(#b3261e, #f08a80); }
+.kind4 { --c: light-dark(#6b4fbb, #b9a5f5); }
+.kind5 { --c: light-dark(#00808c, #6fd6df); }
+.kind6 { --c: light-dark(#c2458f, #f2a0cf); }
+.kind7 { --c: light-dark(#6b7000, #c9d15a); }
+.kind8 { --c: light-dark(#8a5a2b, #d0a57a); }
+.kind9 { --c: light-dark(#1a1f26, #e6e9ee); }
+.kind10 { --c: var(--soft); }
+.filled { fill: var(--c); }
+.dotted { stroke: var(--c); stroke-width: 5; stroke-linecap: round;
+  stroke-opacity: .5; }
+.ringed { fill: none; stroke: var(--c); stroke-width: 1.8; }
+.frame { fill: none; stroke: var(--rule); }
+.globe { fill: none; stroke: var(--soft); stroke-opacity: .75; }
+.globe.behind { stroke-dasharray: 2 4; stroke-opacity: .5; }
+.dotted.behind { stroke-opacity: .22; }
+.regions .key { width: 12px; height: 12px; }
+.legend .key { width: 12px; height: 12px; }
 .facts { width: 100%; }
 .facts th, .facts td { text-align: left; font-size: .9rem; }
 .facts th { width: 14rem; font-weight: 400; color: var(--soft); }
@@ -127,6 +176,7 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   table, figure, .legend, pre { break-inside: avoid; }
   table.long, table.facts { break-inside: auto; }
   .scroll { overflow: visible; }
+  details::details-content { content-visibility: visible; }
   td, .bar, .warning, svg {
     print-color-adjust: exact; -webkit-print-color-adjust: exact;
   }

@@ -24,6 +24,21 @@ def number(value: float | None, task: str) -> str:
   return f'{value:.2f}' if task == 'classification' else f'{value:.4f}'
 
 
+def signed(value: float | None, task: str) -> str:
+  """A difference: '+1.20', with a minus sign, or a dash."""
+  if value is None:
+    return MISSING
+  sign = '\N{MINUS SIGN}' if value < 0 else '+'
+  return sign + number(abs(value), task)
+
+
+def p_value(value: float | None) -> str:
+  """'p < 0.001', 'p = 0.012', or ''."""
+  if value is None:
+    return ''
+  return 'p < 0.001' if value < 0.001 else f'p = {value:.3f}'
+
+
 def interval(entry: Mapping[str, float | None], task: str) -> str:
   """'86.01 to 92.20', or a dash."""
   if entry['low'] is None:
@@ -97,6 +112,8 @@ def columns(results: Mapping[str, Any]) -> list[str]:
     names.append(f'{len(results["seeds"])} seeds ± std')
   if _has_paper(results):
     names.append('paper')
+  if results['annotators']:
+    names.append('annotators')
   return names
 
 
@@ -114,8 +131,25 @@ def rows(results: Mapping[str, Any], selection: str) -> list[list[str]]:
       row.append(spread(entry['over_seeds'][name], task))
     if _has_paper(results):
       row.append(number(paper.get(name), task))
+    if results['annotators']:
+      row.append(number(results['annotators'].get(name), task))
     table.append([NAMES[name].removeprefix('CCC '), *row])
   return table
+
+
+def regions(results: Mapping[str, Any], selection: str) -> str:
+  """How often the predicted point lies in the true region; '' for classes."""
+  found = results['selections'][selection]['pooled'].get('regions')
+  if not found:
+    return ''
+  kind = results['sphere']['regions']
+  shown = 'octants' if kind == 'octants' else f'{kind:g} degrees'
+  parts = [
+    f'{name} {number(found[key]["value"], "classification")} % '
+    f'({interval(found[key], "classification")})'
+    for key, name in (('accuracy', 'accuracy'), ('macro_f1', 'macro F1'))
+  ]
+  return f'Regions of the sphere ({shown}): {", ".join(parts)}'
 
 
 def notes(results: Mapping[str, Any]) -> list[str]:
@@ -156,6 +190,12 @@ def notes(results: Mapping[str, Any]) -> list[str]:
     found.append(
       f'No utterance of class {", ".join(absent)}: left out of UAR and F1.'
     )
+  if results['annotators']:
+    found.append(
+      f'Annotators: concordance of two of the {results["annotators"]["count"]} '
+      'who rated every utterance, averaged over all pairs. They are compared '
+      'with each other, the system with the mean of all.'
+    )
   for selection, row in results['paper'].items():
     if 'source' in row and selection in results['selections']:
       found.append(f'Paper, {short(selection)}: {row["source"]}.')
@@ -190,6 +230,8 @@ def format_table(results: Mapping[str, Any]) -> str:
     parts.append(_wrapped(DEMO_WARNING))
   for name, entry in results['selections'].items():
     table = _aligned([unit(results), *columns(results)], rows(results, name))
+    line = regions(results, name)
+    table += f'\n{_wrapped(line)}' if line else ''
     parts.append(f'{_wrapped(headline(entry["label"]))}\n{table}')
   if results['task'] == 'classification':
     chosen = results['selections']

@@ -52,8 +52,15 @@ class System:
   task: str = 'classification'
   """Either 'classification' (scores) or 'regression' (VAD)."""
 
+  sphere: Mapping[str, Any] | None = None
+  """How predicted VAD is cut into regions, see `jaxser.regions`."""
+
   needs_neutral: bool = False
   """Whether training rows come with a neutral utterance of their speaker."""
+
+  embeddings: tuple[str, ...] = ('embedding',)
+  """Outputs of `predict`, [batch, width], that are worth a look: the report
+  probes them and draws them in two dimensions."""
 
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
     """Returns fresh (params, state) for batches shaped like `batch`."""

@@ -44,6 +44,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxser.ops.collectives import mean_share
 from jaxser.ops.deltas import with_deltas
 from jaxser.ops.divergence import jensen_shannon_rows
 from jaxser.ops.orthogonality import orthogonality_penalty
@@ -52,6 +53,7 @@ from jaxser.systems.base import Array, Batch, Progress, System, Tree
 from jaxser.systems.dsnet_network import Network
 
 VARIANTS = ('dsnet', 'encoder', 'dat', 'isnet')
+PRECISIONS = ('default', 'high', 'highest')
 
 
 def front_end(features: Array, length: Array, max_frames: int) -> Array:
@@ -99,8 +101,8 @@ class DSNet(System):
     classifier_dropout: in the classifier.
     compute_dtype: of the convolutions, 'float32' or 'bfloat16'; parameters,
       statistics and losses are float32 always.
-    precision: of the convolutions; None is the platform's default (TF32 on
-      NVIDIA GPUs, as in PyTorch), 'highest' is float32 everywhere.
+    precision: of the convolutions: 'default' is the platform's (TF32 on NVIDIA
+      GPUs, as in PyTorch), 'highest' is float32 everywhere, 'high' in between.
   """
 
   num_classes: int
@@ -122,7 +124,7 @@ class DSNet(System):
   encoder_dropout: float = 0.2
   classifier_dropout: float = 0.5
   compute_dtype: str = 'float32'
-  precision: str | None = None
+  precision: str = 'default'
 
   def __post_init__(self):
     """Raises ValueError for settings that no network can have."""
@@ -153,6 +155,12 @@ class DSNet(System):
         self.compute_dtype in ('float32', 'bfloat16'),
         'float32 or bfloat16',
       ),
+      (
+        'precision',
+        self.precision in PRECISIONS,
+        f'one of {", ".join(PRECISIONS)}',
+      ),
+      ('reversal_epochs', self.reversal_epochs >= 0, 'at least 0'),
     ]
     for name, holds, wanted in rules:
       if not holds:
@@ -164,6 +172,14 @@ class DSNet(System):
   def needs_neutral(self) -> bool:
     """Whether training batches must hold a neutral partner."""
     return self.variant in ('dsnet', 'isnet')
+
+  @property
+  def embeddings(self) -> tuple[str, ...]:
+    """The subspaces of this variant, and the embedding that they are made of."""
+    return {
+      'dsnet': ('relevant', 'irrelevant', 'encoding'),
+      'isnet': ('embedding', 'benchmark', 'encoding'),
+    }.get(self.variant, ('encoding',))
 
   def network(self, axis_name: str | None = None) -> Network:
     """The network; 'params' and 'batch_stats' are those of `init`."""
@@ -178,7 +194,8 @@ class DSNet(System):
       encoder_dropout=self.encoder_dropout,
       classifier_dropout=self.classifier_dropout,
       compute_dtype=self.compute_dtype,
-      precision=self.precision,
+      # None leaves it to jax.default_matmul_precision.
+      precision=None if self.precision == 'default' else self.precision,
       axis_name=axis_name,
     )
 
@@ -235,14 +252,7 @@ class DSNet(System):
       mutable=['batch_stats'],
     )
     mask = batch['mask']
-
-    count = jnp.sum(mask)
-    if axis_name is not None:
-      count = jax.lax.psum(count, axis_name)
-
-    def share(values: Array) -> Array:
-      """This device's part of the mean over the rows that count."""
-      return jnp.sum(values * mask) / jnp.maximum(count, 1)
+    share = functools.partial(mean_share, mask=mask, axis_name=axis_name)
 
     losses = {
       'task': (

@@ -6,6 +6,7 @@ Through Spherical Representation with Auxiliary Classification", Interspeech
 """
 
 import dataclasses
+import functools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -130,6 +131,15 @@ class EmoSphere(System):
     return spherical.region_count(self.regions)
 
   @property
+  def sphere(self) -> Mapping[str, Any]:
+    """What the results count regions by; no fold's own centre is in it."""
+    return {
+      'regions': self.regions,
+      'vad_range': list(self.vad_range),
+      'centre': list(self.centre) if self.centre else None,
+    }
+
+  @property
   def wavlm_config(self) -> WavLMConfig:
     """The parsed `wavlm` setting."""
     return WavLMConfig.from_text(self.wavlm)
@@ -163,9 +173,19 @@ class EmoSphere(System):
 
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
     """Returns fresh (params, state) for batches shaped like `batch`."""
-    variables = self.network().init(
-      rng, *_inputs(batch), train=False, auxiliary=self.classes > 0
+    # One row, of a few frames: no parameter depends on either. Compiled as one,
+    # so that no activation is computed.
+    short = batch['features'][:1, : self.min_length + 8]
+    if short.shape[1] < self.min_length:
+      raise ValueError(
+        f'batches are padded to {short.shape[1]} samples, fewer than the'
+        f' receptive field of {self.min_length}; raise config.data.max_length'
+      )
+    create = functools.partial(
+      self.network().init, train=False, auxiliary=self.classes > 0
     )
+    one = jnp.ones(1, jnp.int32)
+    variables = jax.jit(create)(rng, jnp.zeros_like(short), one, one)
     statistics = {k: v for k, v in variables.items() if k != 'params'}
     return variables['params'], {**statistics, **self.initial_state()}
 
@@ -373,25 +393,3 @@ def _inputs(batch: Batch) -> tuple[Array, Array, Array]:
   """Features, length with padding rows at 0, and global rows of a batch."""
   length = jnp.where(batch['mask'] > 0, batch['length'], 0)
   return batch['features'], length, batch['row']
-
-
-def create(model: Mapping[str, Any], corpus: Any) -> EmoSphere:
-  """The system of config.model for a corpus with a VAD scale.
-
-  Raises:
-    ValueError: if the corpus has no VAD, or a setting is not possible.
-  """
-  if corpus.vad_range is None:
-    raise ValueError(
-      f'corpus {corpus.name!r} has no valence, arousal and dominance; choose one'
-      ' that has, such as demo, emotale, iemocap or msp_podcast'
-    )
-  settings = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in model.items()
-  }
-  return EmoSphere(
-    vad_range=tuple(corpus.vad_range),
-    categories=len(corpus.classes),
-    **settings,
-  )

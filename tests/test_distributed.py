@@ -1,0 +1,318 @@
+"""Several processes train what one does, and survive what may happen to them.
+
+Processes are real, join over loopback and are started by launch/local.sh; only
+the corpus is a small one in memory (tests/in_memory_main.py).
+"""
+
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from configs import timnet
+from jaxser import curves, distributed, interruption, mesh, predictions, train
+from jaxser.folds import choice
+from tests import in_memory_main
+
+pytestmark = pytest.mark.slow
+
+ROOT = pathlib.Path(__file__).parents[1]
+SETTINGS = {
+  'model.num_blocks': 1,
+  'batch_size': 13,
+  'epochs': 12,
+  'checkpoint_every': 1,
+  'fold_subset': (0,),
+  'tensorboard': False,
+  'embeddings': False,
+}
+
+
+def config_for(engine):
+  config = timnet.get_config()
+  config.update_from_flattened_dict({**SETTINGS, 'engine': engine})
+  return config
+
+
+@pytest.fixture(scope='module', autouse=True)
+def in_memory():
+  with pytest.MonkeyPatch.context() as patch:
+    in_memory_main.install(patch.setattr)
+    yield
+
+
+@pytest.fixture(scope='module')
+def one_process(in_memory, tmp_path_factory):
+  """engine -> work folder of one process with eight devices."""
+
+  @functools.cache
+  def trained(engine):
+    workdir = tmp_path_factory.mktemp(engine)
+    train.run(config_for(engine), workdir)
+    return workdir
+
+  return trained
+
+
+def rows_of(workdir):
+  lines = (workdir / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def assert_same_results(found, expected):
+  """Curves and predictions, up to the order in which devices are summed."""
+  curve, wanted = rows_of(found), rows_of(expected)
+  assert len(wanted) == 2 * SETTINGS['epochs']
+  assert [(r['epoch'], r['split']) for r in curve] == [
+    (r['epoch'], r['split']) for r in wanted
+  ]
+  for row, other in zip(curve, wanted, strict=True):
+    assert row.keys() == other.keys()
+    for name in row.keys() - {'split'}:
+      assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), row
+  found, expected = (
+    predictions.read_predictions(workdir / 'predictions.jsonl')
+    for workdir in (found, expected)
+  )
+  assert len(found) == len(expected) > 0
+  for one, other in zip(found, expected, strict=True):
+    for name in ('id', 'fold', 'selection', 'epoch', 'prediction'):
+      assert getattr(one, name) == getattr(other, name)
+    np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+class Local:
+  """A running launch/local.sh with two processes of four devices."""
+
+  def __init__(self, workdir, engine, *more):
+    python = workdir / 'python'
+    workdir.mkdir(parents=True, exist_ok=True)
+    python.write_text(
+      '#!/usr/bin/env bash\n'
+      f'if [[ $2 == jaxser.main ]]; then set -- -m tests.in_memory_main "${{@:3}}"; fi\n'
+      f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    self.workdir = workdir
+    settings = {**SETTINGS, 'engine': engine}
+    command = [
+      'launch/local.sh',
+      '--processes=2',
+      '--devices=4',
+      f'--config={ROOT}/configs/timnet.py',
+      f'--workdir={workdir}',
+      '--lost_after=20',
+      *(f'--config.{name}={value}' for name, value in settings.items()),
+      *more,
+    ]
+    environment = {
+      **os.environ,
+      'PYTHON': str(python),
+      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'JAXSER_CACHE_DIR': str(workdir / 'cache'),
+    }
+    with (workdir / 'stderr').open('w') as errors:
+      self.process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        start_new_session=True,
+      )
+
+  @property
+  def errors(self):
+    return (self.workdir / 'stderr').read_text()
+
+  @property
+  def pids(self):
+    return [int(n) for n in re.findall(r'process \d: pid (\d+)', self.errors)]
+
+  def after_first_epoch(self):
+    """Waits until an epoch is saved; the process numbers."""
+    saved = self.workdir / 'checkpoints'
+    while not any(path.name.isdigit() for path in saved.glob('*/*')):
+      assert self.process.poll() is None, self.errors
+      time.sleep(0.01)
+    return self.pids
+
+  def end(self):
+    """Waits for the end; exit code and what was printed."""
+    printed, _ = self.process.communicate(timeout=400)
+    return self.process.returncode, printed
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *unused):
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(self.process.pid, signal.SIGKILL)
+    self.process.communicate()
+
+
+def exists(pid):
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  return True
+
+
+def test_a_killed_process_ends_the_other_and_both_continue(
+  one_process, tmp_path
+):
+  with Local(tmp_path, 'stream', '--max_restarts=1') as local:
+    first, second = local.after_first_epoch()
+    os.kill(second, signal.SIGKILL)
+    start = time.monotonic()
+    while exists(first):
+      time.sleep(0.05)
+    assert time.monotonic() - start < 60
+    code, printed = local.end()
+  assert code == 0, local.errors
+  assert re.search('another (process|task)', local.errors)
+  assert re.search(r'Ended with (75|134|137); restart 1 of 1', local.errors)
+  assert re.search(r'continues after epoch (\d+)', local.errors)
+  # Each of them speaks once: process 0.
+  assert printed.count('Results: ') == 1
+  assert_same_results(tmp_path, one_process('stream'))
+  results = json.loads((tmp_path / 'results.json').read_text())
+  assert results['environment']['processes'] == 2
+  assert results['environment']['devices'] == 8
+
+
+def on_one_device(monkeypatch):
+  one = jax.devices()[:1]
+  monkeypatch.setattr(
+    mesh, 'Placement', functools.partial(mesh.Placement, devices=one)
+  )
+  monkeypatch.setattr(
+    choice, 'Engine', functools.partial(choice.Engine, devices=one)
+  )
+
+
+def test_sigterm_to_one_saves_on_all_and_one_device_continues(
+  one_process, tmp_path, monkeypatch
+):
+  with Local(tmp_path, 'folds', '--max_restarts=0') as local:
+    _, second = local.after_first_epoch()
+    os.kill(second, signal.SIGTERM)
+    code, _ = local.end()
+  assert code == 143, local.errors
+  assert local.errors.count('stopped by SIGTERM; the position is saved') == 2
+  done = len(rows_of(tmp_path)) // 2
+  assert 1 <= done < SETTINGS['epochs']
+  expected = one_process('folds')
+  on_one_device(monkeypatch)
+  train.run(config_for('folds'), tmp_path)
+  assert_same_results(tmp_path, expected)
+
+
+def test_eight_devices_stopped_and_one_continues(
+  one_process, tmp_path, monkeypatch
+):
+  add = curves.Curves.add
+
+  def stop_then(self, rows):
+    add(self, rows)
+    signal.raise_signal(signal.SIGTERM)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(curves.Curves, 'add', stop_then)
+    with pytest.raises(interruption.Interrupted):
+      train.run(config_for('stream'), tmp_path)
+  assert len(rows_of(tmp_path)) == 2
+  expected = one_process('stream')
+  on_one_device(monkeypatch)
+  train.run(config_for('stream'), tmp_path)
+  assert_same_results(tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    ({'num_processes': 2}, r'go together; given were None, 2, None'),
+    (
+      {'coordinator': 'here', 'num_processes': 2, 'process_id': 0},
+      r'--coordinator=here must be HOST:PORT',
+    ),
+    (
+      {'coordinator': 'a:1', 'num_processes': 2, 'process_id': 2},
+      r'--process_id=2 must be from 0 to 1',
+    ),
+  ],
+)
+def test_flags_that_do_not_go_together_are_explained(given, message):
+  with pytest.raises(distributed.DistributedError, match=message):
+    distributed.initialize(**given)
+
+
+def test_no_cluster_is_explained(monkeypatch):
+  def initialize(*unused, **also):
+    raise ValueError('coordinator_address should be defined.')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  with pytest.raises(
+    distributed.DistributedError, match='--distributed=auto: no cluster'
+  ):
+    distributed.initialize('auto')
+
+
+@pytest.mark.parametrize(
+  ('error', 'code', 'said'),
+  [
+    (
+      jax.errors.JaxRuntimeError('Gloo all-reduce failed: Connection reset'),
+      75,
+      'Error: another process of this run was lost',
+    ),
+    (
+      jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'),
+      1,
+      'RESOURCE_EXHAUSTED',
+    ),
+    (KeyError('x'), 1, "KeyError: 'x'"),
+    (KeyboardInterrupt(), 130, ''),
+    (2, 2, ''),
+  ],
+)
+def test_one_of_several_that_fails_ends_at_once(
+  monkeypatch, capsys, error, code, said
+):
+  class EndedError(Exception):
+    pass
+
+  def end(code):
+    raise EndedError(code)
+
+  def function():
+    if isinstance(error, BaseException):
+      raise error
+    return error
+
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  monkeypatch.setattr(os, '_exit', end)
+  with pytest.raises(EndedError, match=str(code)):
+    distributed.run(function)
+  assert said in capsys.readouterr().err
+  assert distributed.run(lambda: 143) == 143
+
+
+def test_pmap_is_refused_for_several_processes(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  with pytest.raises(
+    distributed.DistributedError, match=r"there are 2\. Use .*parallel='jit'"
+  ):
+    mesh.Placement('pmap')

@@ -1,0 +1,223 @@
+"""embeddings.npz: what is in it, when it is computed, and how it is shown."""
+
+import dataclasses
+import json
+import xml.etree.ElementTree
+
+import jax
+import numpy as np
+import pytest
+
+from configs import dsnet
+from jaxser import embeddings, inspection, models, report, results, train
+from jaxser.data import pipeline, protocols
+from tests import fakes, runs
+from tests.random_tree import params_like
+
+NAMES = ('relevant', 'irrelevant', 'encoding')
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """A run's folder with random weights, its context and its folds."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = dsnet.get_config('corpus=emodb,size=tiny')
+  config.model.update(channels=(2,), embedding=6, max_frames=8, bins=8)
+  corpus = fakes.corpus(
+    speakers=4, classes=4, repeats=2, frames=8, bins=8, vary=True
+  )
+  folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
+  context = train.make_context(config, corpus, folds)
+  models.describe(
+    workdir,
+    config,
+    context.system,
+    corpus,
+    folds,
+    max_length=8,
+    normalization=None,
+  )
+  batch = context.source.batch(pipeline.Slot(folds[0].test, 8))
+  for fold in folds:
+    weights = params_like(
+      context.system.init, jax.random.key(0), batch, seed=fold.number
+    )
+    weights = weights[0], jax.tree.map(np.abs, weights[1])
+    models.save(workdir, 12, fold.number, 'best_on_dev', *weights, epoch=3)
+  found = inspection.inspect(workdir, context, folds)
+  return workdir, context, folds, found
+
+
+def test_holds_what_it_says(made):
+  workdir, context, folds, _ = made
+  with np.load(workdir / 'embeddings.npz', allow_pickle=False) as archive:
+    held = dict(archive)
+  assert set(held) == {
+    'fold', 'id', 'speaker', 'label', 'side', 'about',
+    *NAMES, *(f'map.{name}' for name in NAMES),
+  }  # fmt: skip
+  table = context.source.corpus.table
+  # All sides of the first fold, the test side of the other.
+  sides = [folds[0].train, folds[0].dev, folds[0].test, folds[1].test]
+  rows = np.concatenate(sides)
+  assert held['id'].tolist() == table.ids[rows].tolist()
+  assert held['speaker'].tolist() == table.speakers[rows].tolist()
+  classes = np.array(context.source.corpus.classes)
+  assert held['label'].tolist() == classes[table.labels[rows]].tolist()
+  counts = [len(side) for side in sides]
+  assert held['fold'].tolist() == [0] * sum(counts[:3]) + [1] * counts[3]
+  names = np.repeat(['train', 'dev', 'test', 'test'], counts)
+  assert held['side'].tolist() == names.tolist()
+  for name in NAMES:
+    mapped = np.isfinite(held[f'map.{name}']).all(-1)
+    np.testing.assert_array_equal(mapped, held['fold'] == 0)
+
+
+def test_embeddings_are_those_of_each_folds_own_weights(made):
+  workdir, context, folds, _ = made
+  found = embeddings.read(workdir)
+  predict = jax.jit(context.system.predict)
+  for fold in folds:
+    weights = models.load(workdir, 12, fold.number, 'best_on_dev')
+    batch = context.source.batch(pipeline.Slot(fold.test, 8))
+    out = predict(*weights, batch)
+    rows = (found.fold == fold.number) & (found.side == 'test')
+    for name in NAMES:
+      np.testing.assert_allclose(
+        found.spaces[name][rows], out[name], rtol=1e-5, atol=1e-6
+      )
+
+
+def test_probes_are_reported_for_every_space(made):
+  found = made[3]
+  assert (found['seed'], found['selection']) == (12, 'best_on_dev')
+  # Four speakers: two train, one develops, one tests.
+  assert found['emotion']['chance'] == 25
+  assert found['speaker']['chance'] == 50
+  assert found['emotion']['scored'] == 2 * 8
+  for kind in ('emotion', 'speaker'):
+    assert tuple(found[kind]['spaces']) == NAMES
+    for entry in found[kind]['spaces'].values():
+      assert len(entry['per_fold']) == 2
+      assert 0 <= entry['mean'] <= 100
+  assert json.loads(json.dumps(found)) == found
+
+
+def test_computed_again_only_for_other_weights(made, tmp_path):
+  workdir, context, folds, found = made
+  path = workdir / 'embeddings.npz'
+  before = path.stat().st_mtime_ns
+  assert inspection.inspect(workdir, context, folds) == found
+  assert path.stat().st_mtime_ns == before
+  weights = models.load(workdir, 12, 1, 'best_on_dev')
+  changed = jax.tree.map(lambda x: 1.5 * x, weights)
+  models.save(workdir, 12, 1, 'best_on_dev', *changed, epoch=3)
+  old = embeddings.read(workdir)
+  inspection.inspect(workdir, context, folds)
+  new = embeddings.read(workdir)
+  models.save(workdir, 12, 1, 'best_on_dev', *weights, epoch=3)
+  same = old.fold == 0
+  for name in NAMES:
+    np.testing.assert_array_equal(
+      old.spaces[name][same], new.spaces[name][same]
+    )
+    assert np.any(old.spaces[name][~same] != new.spaces[name][~same])
+
+
+def test_without_development_side_the_last_epoch_counts(made):
+  folds = [dataclasses.replace(fold, dev=fold.dev[:0]) for fold in made[2]]
+  assert inspection.headline(folds) == 'last'
+  with pytest.raises(models.ModelError, match=r'last\.safetensors: no such'):
+    inspection.inspect(made[0], made[1], folds)
+
+
+def test_damaged_file_is_refused(made, tmp_path):
+  data = (made[0] / 'embeddings.npz').read_bytes()
+  (tmp_path / 'embeddings.npz').write_bytes(data[: len(data) // 2])
+  with pytest.raises(
+    embeddings.EmbeddingsError, match=r'embeddings\.npz cannot be read.*delete'
+  ):
+    embeddings.read(tmp_path)
+  assert embeddings.read(tmp_path / 'elsewhere') is None
+
+
+# The page.
+
+
+def some_embeddings(speakers=13, each=4):
+  """Made-up embeddings of one fold, for the page."""
+  count = speakers * each
+  rng = np.random.default_rng(0)
+  names = ('relevant', 'irrelevant')
+  return embeddings.Embeddings(
+    fold=np.zeros(count, np.int64),
+    id=np.array([f'u{i}' for i in range(count)]),
+    speaker=np.repeat([f'<s{i:02d}>' for i in range(speakers)], each),
+    label=np.tile(['angry', 'happy'], count // 2),
+    side=np.repeat(['train', 'test'], [count - each, each]),
+    spaces={name: rng.normal(size=(count, 3)) for name in names},
+    maps={
+      name: rng.normal(size=(count, 2)).astype(np.float32) for name in names
+    },
+    about={'seed': 0, 'selection': 'last', 'names': names, 'probes': {}},
+  )
+
+
+SPACES = {
+  'relevant': {'mean': 71.25, 'std': 3.5, 'per_fold': [70, 72.5]},
+  'irrelevant': {'mean': 31.5, 'std': None, 'per_fold': [31.5, None]},
+}
+PROBES = {
+  'seed': 0,
+  'selection': 'last',
+  'measure': 'balanced accuracy, per cent',
+  'emotion': {
+    'chance': 25.0,
+    'classes': [4, 4],
+    'folds': 2,
+    'fitted': 90,
+    'scored': 60,
+    'spaces': SPACES,
+  },
+}
+
+
+def page(workdir, **about):
+  runs.write_run(workdir, runs.class_predictions(), **about)
+  return report.write_report(workdir).read_text()
+
+
+def test_page_shows_probes_and_maps(tmp_path):
+  tmp_path.joinpath('run').mkdir()
+  embeddings.write(tmp_path / 'run', some_embeddings())
+  text = page(tmp_path / 'run', probes=PROBES)
+  for wanted in (
+    'What the embeddings keep',
+    '71.25',
+    '± 3.50',
+    'which neither network nor probe has seen (4 classes, 60 utterances',
+    'Embeddings in two dimensions',
+    'Relevant, by emotion',
+    'Irrelevant, by speaker',
+    'chance is 25.00',
+    '4 others',
+  ):
+    assert wanted in text, wanted
+  assert '&lt;s00&gt;' in text
+  tree = xml.etree.ElementTree.fromstring(text.split('\n', 1)[1])
+  # Two spaces by emotion and by speaker; each says in words what it shows.
+  maps = [
+    svg
+    for svg in tree.iter('{http://www.w3.org/2000/svg}svg')
+    if len(svg) and 'elevant, by ' in (svg[0].text or '')
+  ]
+  assert len(maps) == 4
+  assert all('52 utterances, 4 of them tested.' in d[1].text for d in maps)
+  assert text == page(tmp_path / 'run', probes=PROBES)
+
+
+def test_page_of_a_run_without_embeddings(tmp_path):
+  text = page(tmp_path / 'run')
+  assert 'What the embeddings keep' not in text
+  assert 'two dimensions' not in text
+  assert results.read_results(tmp_path / 'run/results.json')['probes'] == {}

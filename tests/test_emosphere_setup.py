@@ -1,0 +1,191 @@
+"""EmoSphere-SER's data and weights are refused by name before they are used."""
+
+import dataclasses
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from configs import emosphere
+from jaxser.config import ConfigError
+from jaxser.convert import ConvertError, hf_wavlm
+from jaxser.nn.wavlm_config import SIZES
+from jaxser.systems import registry
+from jaxser.systems.emosphere import EmoSphere
+from jaxser.systems.emosphere_setup import (
+  check_utterances,
+  create,
+  pretrained,
+  with_encoder,
+)
+from tests import fakes, shared
+
+WAVLM = EmoSphere(
+  encoder='wavlm',
+  wavlm=dataclasses.replace(
+    SIZES['tiny'],
+    conv_dim=(16, 16),
+    conv_kernel=(20, 20),
+    conv_stride=(16, 20),
+  ).to_text(),
+  vad_range=(1.0, 5.0),
+)
+
+
+def test_impossible_utterances_are_named():
+  ids = ['one', 'two', 'three']
+  vad = np.array([[1, 2, 3], [5, 5, 5], [np.nan] * 3])
+  length = np.array([9000, 400, 401])
+  check_utterances(WAVLM, vad, length, ids)
+  for row, change, message in (
+    (1, [5, 5.5, 5], r'two has VAD \[5.0, 5.5, 5.0\] outside of the scale'),
+    (0, [1, np.nan, 3], 'one lacks arousal; give all three'),
+  ):
+    wrong = vad.copy()
+    wrong[row] = change
+    with pytest.raises(ValueError, match=message):
+      check_utterances(WAVLM, wrong, length, ids)
+  with pytest.raises(ValueError, match=r'two has 300 samples .* field of 324'):
+    check_utterances(WAVLM, vad, np.array([9000, 300, 400]), ids)
+  with pytest.raises(ValueError, match='none of 3 utterances has valence'):
+    check_utterances(WAVLM, np.full((3, 3), np.nan), length, ids)
+
+
+def test_pretrained_encoder_must_fit():
+  params = {
+    'encoder': {'masked_spec_embed': np.ones(48), 'other': np.ones((2, 3))},
+    'pool': np.zeros(2),
+  }
+  other = jax.tree.map(lambda x: x + 1, params['encoder'])
+  merged = with_encoder(params, other)
+  assert merged['encoder'] is other
+  assert merged['pool'] is params['pool']
+  wrong = {**other, 'masked_spec_embed': np.zeros(3)}
+  with pytest.raises(
+    ValueError, match=r'masked_spec_embed.*system \(48,\), given \(3,\)'
+  ):
+    with_encoder(params, wrong)
+
+
+@pytest.mark.parametrize(
+  ('settings', 'message'),
+  [
+    ({'encoder': 'mfcc'}, "encoder is 'mfcc'; it must be one of"),
+    ({'vad_range': (5.0, 1.0)}, 'vad_range is .* lo must be below hi'),
+    ({'regions': 50}, 'regions of 50 degrees do not tile'),
+    ({'auxiliary': 'categories'}, 'categories is 0'),
+    ({'class_weights': (1.0, 2.0)}, '2 class_weights for 8 classes'),
+    ({'encoder': 'wavlm', 'wavlm': 'huge'}, "'huge' is neither one of"),
+    ({'decay_epochs': 0}, 'decay_epochs is 0'),
+  ],
+)
+def test_impossible_settings_are_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(EmoSphere(), **settings)
+
+
+def test_created_from_a_config():
+  corpus = types.SimpleNamespace(
+    name='emotale', vad_range=(1, 5), classes=('angry', 'sad')
+  )
+  model = {'width': 32, 'regions': 60, 'class_weights': []}
+  system = create(model, corpus)
+  assert system.vad_range == (1, 5)
+  assert system.classes == 18
+  assert hash(system) == hash(create(model, corpus))
+  corpus.vad_range = None
+  with pytest.raises(ValueError, match="corpus 'emotale' has no valence"):
+    create(model, corpus)
+
+
+def test_origin_can_be_the_neutral_utterances():
+  corpus = types.SimpleNamespace(
+    name='emotale', vad_range=(1, 5), classes=('angry', 'neutral')
+  )
+  system = create({'centre': 'neutral'}, corpus)
+  assert (system.centre, system.centre_label) == (None, 1)
+  assert create({'centre': 'middle'}, corpus).centre_label == -1
+  corpus.classes = ('angry',)
+  with pytest.raises(ValueError, match="has no class of that name; use 'mid"):
+    create({'centre': 'neutral'}, corpus)
+
+
+def test_a_folder_says_which_wavlm_it_is():
+  folder = str(shared.require('goldens/wavlm_large_style'))
+  corpus = types.SimpleNamespace(name='x', vad_range=(1, 5), classes=())
+  model = {'encoder': 'wavlm', 'wavlm': 'large', 'weights': folder, 'width': 8}
+  system = create(model, corpus)
+  config, encoder = hf_wavlm.load(folder)
+  assert system.wavlm_config == config
+  batch = {
+    'features': np.zeros((2, 900), np.float32),
+    'length': np.full(2, 900),
+    'mask': np.ones(2, np.float32),
+    'row': np.arange(2),
+  }
+  fresh = jax.eval_shape(lambda: system.init(jax.random.key(0), batch)[0])
+  merged = pretrained(model, system)(fresh)
+  assert merged['encoder'].keys() == encoder.keys()
+  assert merged['vad_head'] is fresh['vad_head']
+  assert pretrained({**model, 'weights': 'random'}, system) is None
+  with pytest.raises(ValueError, match='give weights=DIR, a folder'):
+    pretrained({**model, 'weights': ''}, system)
+  with pytest.raises(ConvertError, match=r'no/config.json does not exist'):
+    create({**model, 'weights': 'no'}, corpus)
+
+
+def test_a_corpus_is_checked_before_training():
+  corpus = fakes.corpus(bins=6)
+  lengths = np.full(len(corpus.table), 12)
+  config = emosphere.get_config()
+  system = EmoSphere(vad_range=(1.0, 7.0))
+  registry.check(config, system, corpus, lengths)
+  corpus.table.vad[3, 1] = np.nan
+  with pytest.raises(
+    ConfigError, match="'fake': s1-angry-1 lacks arousal; give all three"
+  ):
+    registry.check(config, system, corpus, lengths)
+  with pytest.raises(
+    ConfigError, match=r"'wavlm' needs waveforms \(wave16k\), the features are"
+  ):
+    registry.check(config, WAVLM, corpus, lengths)
+
+
+@pytest.mark.parametrize(
+  ('arg', 'message'),
+  [
+    ('weights=d', 'weights goes with encoder=wavlm, not with encoder=logmel'),
+    ('encoder=frames,frozen', 'frozen goes with encoder=wavlm'),
+    ('encoder=wavlm,frozen,weights=d', 'give the weights to `python -m data'),
+    ('encoder=wavlm,weights=d,size=tiny', 'size of weights=d stands in its'),
+    ('encoder=wavlm,weights=random,size=huge', "size='huge' is not valid"),
+  ],
+)
+def test_arguments_that_do_not_go_together(arg, message):
+  with pytest.raises(ValueError, match=message):
+    emosphere.get_config(arg)
+
+
+def test_fine_tuning_is_the_published_configuration():
+  config = emosphere.get_config('corpus=msp_podcast,encoder=wavlm,weights=d')
+  assert (config.batch_size, config.accumulate, config.epochs) == (64, 4, 20)
+  assert config.optimizer.to_dict() == {
+    'name': 'adamw',
+    'learning_rate': 1e-5,
+    'b1': 0.9,
+    'b2': 0.999,
+    'eps': 1e-8,
+    'weight_decay': 0.01,
+  }
+  assert config.schedule.name == 'constant'
+  assert config.data.max_length == 12 * 16_000
+  assert (config.protocol, config.features.name) == ('official', 'wave16k')
+  model = config.model
+  assert (model.width, model.freeze, model.dropout) == (1024, 'conv', 0.1)
+  assert (model.dtype, model.remat, model.weights) == ('bfloat16', True, 'd')
+  assert (model.region_weight, model.decay_epochs) == ('decay', 5)
+  authors = emosphere.get_config(
+    'corpus=msp_podcast,encoder=wavlm,protocol=published'
+  ).model
+  assert (authors.wavlm, authors.padding) == ('large', 'published')

@@ -1,0 +1,89 @@
+"""Tables that a command writes into a page of Markdown."""
+
+import pytest
+
+from jaxser.predictions import PredictionsError
+from jaxser.report import __main__ as command
+from jaxser.report import insert
+from tests import runs
+
+PAGE = 'Before\n<!-- speed -->x<!-- /speed -->\n<!-- t -->\nprevious figures\n<!-- /t -->\nEnd'
+COMMAND = (
+  "python -m jaxser.main '--config=configs/x.py:a b' --config.data_dir=/tmp/x "
+  '--config.init_from=/home/me/best.pt --workdir=/tmp/y'
+)
+
+
+def write(folder, made, **more):
+  runs.write_run(folder, made, command=COMMAND, **more)
+  return str(folder)
+
+
+def test_figures_stand_between_the_marks_and_nothing_else_changes(tmp_path):
+  page = tmp_path / 'page.md'
+  page.write_text(PAGE, 'utf-8')
+  made = runs.class_predictions(selections=('last',))
+  paper = {'last': {'source': 'Somebody 2023', 'war': 90.28}}
+  first = write(tmp_path / 'first', made, paper=paper)
+  sure = {
+    name: [float(name == c) for c in runs.CLASSES] for name in runs.CLASSES
+  }
+  other = [
+    type(p)(**{**vars(p), 'prediction': p.target, 'scores': sure[p.target]})
+    for p in made
+  ]
+  second = write(tmp_path / 'second', other)
+  for _ in range(2):
+    assert command.main([first, second, f'--into={page}#t']) == 0
+  text = page.read_text('utf-8')
+  assert text.startswith('Before\n<!-- speed -->x<!-- /speed -->\n<!-- t -->\n')
+  assert text.endswith('\n<!-- /t -->\nEnd')
+  assert 'previous' not in text
+  table = [
+    [cell.strip() for cell in line.strip('|').split('|')]
+    for line in text.splitlines()
+    if line.startswith('|')
+  ]
+  assert [len(row) for row in table] == [4] * 6
+  head, _, one, published, two, change = table
+  assert head == ['run', 'UAR', 'WAR', 'macro F1']
+  right = 100 * sum(p.target == p.prediction for p in made) / len(made)
+  assert one[0] == '**first**, last epoch'
+  assert one[2].startswith(f'{right:.2f} (')
+  assert published == ['*published: Somebody 2023*', '—', '90.28', '—']
+  assert two[1:] == ['100.00 (100.00 to 100.00)'] * 3
+  assert change[0] == 'second minus first, last'
+  assert change[2].startswith(f'+{100 - right:.2f} (+')
+  # Nobody's folders.
+  assert (
+    "    python -m jaxser.main '--config=configs/x.py:a b' "
+    '--config.init_from=best.pt --workdir=runs/second\n'
+  ) in text
+  assert '/tmp' not in text
+
+
+def test_agreement_of_annotators_is_a_row(tmp_path):
+  page = tmp_path / 'page.md'
+  page.write_text(PAGE, 'utf-8')
+  agreement = {'count': 3, 'ccc_valence': 0.72, 'ccc_mean': 0.67}
+  run = write(tmp_path / 'w', runs.vad_predictions(), annotators=agreement)
+  insert.write_into(page, 't', [run])
+  row = '| *two of the 3 annotators* | 0.7200 | — | — | 0.6700 |'
+  assert row in page.read_text('utf-8')
+
+
+def test_what_cannot_be_written_is_explained(tmp_path, capsys):
+  page = tmp_path / 'page.md'
+  page.write_text(PAGE, 'utf-8')
+  classes = write(tmp_path / 'c', runs.class_predictions())
+  vad = write(tmp_path / 'v', runs.vad_predictions())
+  with pytest.raises(PredictionsError, match=r'page\.md: has no <!-- x -->'):
+    insert.write_into(page, 'x', [classes])
+  with pytest.raises(PredictionsError, match='do not go into one table'):
+    insert.write_into(page, 't', [classes, vad])
+  with pytest.raises(PredictionsError, match=r'none\.md: No such file'):
+    insert.write_into(tmp_path / 'none.md', 't', [classes])
+  with pytest.raises(SystemExit):
+    command.main([classes, f'--into={page}'])
+  assert 'README.md#NAME' in capsys.readouterr().err
+  assert page.read_text('utf-8') == PAGE

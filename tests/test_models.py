@@ -1,0 +1,240 @@
+"""Trained models: written whole, read back exactly, never mistaken."""
+
+import json
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxser import members, models, weights
+from jaxser.models import Training
+from jaxser.weights import ModelError
+from tests import trained
+
+TREE = {
+  'head': {
+    'kernel': jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3),
+    'bias': np.float32([0.1, -0.2, 3e-39]),
+  },
+  'steps': np.int32(7),
+  'flag': np.array([True, False]),
+  'none': np.zeros((0, 4), np.float32),
+  'split': {},
+}
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('run')
+  paths = trained.write_speech(folder, 4)
+  return trained.write_run(folder / 'W', 'emosphere', paths, width=8)
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+  return shutil.copytree(run.workdir, tmp_path / 'W')
+
+
+def assert_same(found, wanted):
+  assert type(found) is dict
+  assert found.keys() == wanted.keys()
+  for name, value in wanted.items():
+    if isinstance(value, dict):
+      assert_same(found[name], value)
+    else:
+      assert found[name].dtype == value.dtype, name
+      assert found[name].shape == np.shape(value), name
+      assert found[name].tobytes() == np.asarray(value).tobytes(), name
+
+
+def test_every_type_shape_and_empty_mapping_comes_back(tmp_path):
+  path = tmp_path / 'x.safetensors'
+  weights.write(path, TREE, {'of': 'a test'})
+  found, metadata = weights.read(path)
+  assert_same(found, TREE)
+  assert metadata['of'] == 'a test'
+  first = path.read_bytes()
+  weights.write(path, dict(reversed(TREE.items())), {'of': 'a test'})
+  assert path.read_bytes() == first
+  assert [p.name for p in tmp_path.iterdir()] == ['x.safetensors']
+
+
+def test_the_library_of_the_format_reads_the_file(tmp_path):
+  import safetensors.numpy
+
+  tree = {'a': {'b': np.float32([[1, 2]])}, 'c': np.int32([3])}
+  weights.write(tmp_path / 'x', tree, {})
+  found = safetensors.numpy.load_file(tmp_path / 'x')
+  np.testing.assert_array_equal(found['a/b'], tree['a']['b'])
+  np.testing.assert_array_equal(found['c'], tree['c'])
+
+
+@pytest.mark.parametrize(
+  ('tree', 'message'),
+  [
+    ({'a/b': np.zeros(1)}, "holds the name 'a/b'"),
+    ({'a': [np.zeros(1), 'x']}, 'a is a list; a model is made of'),
+    ({'a': np.array([None])}, 'a has type object'),
+  ],
+)
+def test_trees_of_other_things_are_refused(tmp_path, tree, message):
+  with pytest.raises((ModelError, ValueError), match=message):
+    weights.write(tmp_path / 'x', tree, {})
+  assert not list(tmp_path.iterdir())
+
+
+def test_any_damaged_byte_is_noticed(tmp_path):
+  path = tmp_path / 'x'
+  weights.write(path, {'a': np.arange(40, dtype=np.float32)}, {})
+  data = path.read_bytes()
+  for cut in (0, 5, 60, len(data) - 1):
+    path.write_bytes(data[:cut])
+    with pytest.raises(ModelError, match='is damaged or not a safetensors'):
+      weights.read(path)
+  flipped = bytearray(data)
+  flipped[-3] ^= 1
+  path.write_bytes(flipped)
+  with pytest.raises(ModelError, match='not have the hash that it states'):
+    weights.read(path)
+
+
+def test_a_run_comes_back_without_its_corpus(run):
+  description = models.open(run.workdir)
+  assert description.system == run.system
+  assert description.convention == trained.CONVENTIONS['emosphere']
+  assert description.classes == run.source.corpus.classes
+  assert description.vad_range == (1.0, 7.0)
+  assert description.max_length == run.source.max_length
+  assert description.trainings == tuple(
+    Training(0, fold, selection)
+    for fold in (0, 1)
+    for selection in ('best_on_dev', 'last')
+  )
+  for training, (params, state) in run.weights.items():
+    found = models.load(run.workdir, *training)
+    assert_same(found[0], params)
+    assert_same(found[1], state)
+  names = sorted(p.name for p in (run.workdir / 'models').iterdir())
+  assert names[0] == 'seed0-fold00.best_on_dev.safetensors'
+
+
+def edit(copy, **values):
+  path = copy / 'model.json'
+  content = json.loads(path.read_text()) | values
+  if 'fingerprint' not in values:
+    content['fingerprint'] = models.fingerprint(content)
+  path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ({'format': 'other'}, 'does not describe a model of this program'),
+    ({'version': 9}, r'has version 9, this program reads 1; use jaxser'),
+    ({'fingerprint': '00000000'}, 'was edited'),
+  ],
+)
+def test_a_foreign_model_json_is_refused(copy, values, message):
+  edit(copy, **values)
+  with pytest.raises(ModelError, match=message):
+    models.open(copy)
+
+
+@pytest.mark.parametrize(
+  ('values', 'message'),
+  [
+    ({'system': 'os'}, "system 'os' is unknown; this version has timnet"),
+    ({'class': 'Array'}, "has no class 'Array'"),
+    ({'settings': {'width': 8, 'wings': 2}}, 'do not fit EmoSphere'),
+  ],
+)
+def test_a_system_that_is_not_there_is_refused(copy, values, message):
+  edit(copy, **values)
+  with pytest.raises(ModelError, match=message):
+    models.open(copy).system  # noqa: B018, the property raises.
+
+
+def test_other_features_of_the_same_name_are_refused(copy):
+  content = json.loads((copy / 'model.json').read_text())['features']
+  content['parameters']['window'] = 'hann'
+  edit(copy, features=content)
+  with pytest.raises(ModelError, match="window: there 'hann', here 'hamming'"):
+    models.open(copy).convention  # noqa: B018, the property raises.
+
+
+def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):
+  with pytest.raises(ModelError, match='is no folder of a trained model'):
+    models.open(tmp_path)
+  (copy / 'model.json').write_text('{')
+  with pytest.raises(ModelError, match='is not valid JSON'):
+    models.open(copy)
+  shutil.copy(run.workdir / 'model.json', copy)
+  with pytest.raises(ModelError, match=r'seed 0 fold 1 last\. Choose one'):
+    models.load(copy, 0, 7, 'last')
+  path = models.path_of(copy, 0, 0, 'last')
+  path.rename(models.path_of(copy, 3, 0, 'last'))
+  with pytest.raises(ModelError, match='holds seed 0 fold 0 last; somebody'):
+    models.load(copy, 3, 0, 'last')
+  settings = json.loads((copy / 'model.json').read_text())['settings']
+  edit(copy, settings=settings | {'width': 16})
+  with pytest.raises(ModelError, match='belongs to another model'):
+    models.load(copy, 0, 1, 'last')
+  weights.write(path, {'params': {}, 'state': {}}, {'format': 'x'})
+  with pytest.raises(ModelError, match='is no model of this program'):
+    models.load(copy, 0, 0, 'last')
+  with pytest.raises(ModelError, match="selection 'first' is unknown"):
+    models.save(copy, 0, 0, 'first', {}, {})
+
+
+def test_default_selection_never_is_the_one_made_on_the_test_side(run, copy):
+  description = models.open(run.workdir)
+  assert members.choose(description) == [
+    Training(0, 0, 'best_on_dev'),
+    Training(0, 1, 'best_on_dev'),
+  ]
+  chosen = members.choose(description, folds=(1,), selection='last')
+  assert chosen == [Training(0, 1, 'last')]
+  with pytest.raises(ModelError, match=r'--fold=5 is not among .* are 0, 1\.'):
+    members.choose(description, folds=(5,))
+  for path in (copy / 'models').iterdir():
+    if 'best_on_dev' in path.name:
+      path.rename(str(path).replace('best_on_dev', 'best_on_test'))
+  assert members.choose(models.open(copy))[0].selection == 'last'
+  for path in (copy / 'models').glob('*.last.*'):
+    path.unlink()
+  with pytest.raises(ModelError, match='ask for it with --selection=best_on_t'):
+    members.choose(models.open(copy))
+  shutil.rmtree(copy / 'models')
+  with pytest.raises(ModelError, match='has not finished a fold yet'):
+    members.choose(models.open(copy))
+
+
+def test_an_unfinished_run_is_known_to_be_one(copy):
+  assert members.unfinished(models.open(copy), 'last') == []
+  models.path_of(copy, 0, 1, 'last').unlink()
+  assert members.unfinished(models.open(copy), 'last') == [(0, 1)]
+
+
+def write_folds(run, trained_on):
+  ids = run.source.corpus.table.ids
+  entries = [
+    {'fold': f.number, 'train': ids[rows].tolist(), 'dev': [], 'test': []}
+    for f, rows in zip(run.folds, trained_on, strict=True)
+  ]
+  path = run.workdir / 'folds.json'
+  path.write_text(json.dumps({'folds': entries}))
+
+
+def test_weights_of_a_run_go_to_the_same_folds_of_another(run):
+  write_folds(run, [fold.train for fold in run.folds])
+  found = members.for_folds(run.workdir, run.system, run.source, run.folds)
+  for number in (0, 1):
+    wanted = run.weights[0, number, 'best_on_dev']
+    assert_same(found[number][0], wanted[0])
+  write_folds(run, [fold.test for fold in run.folds])
+  with pytest.raises(ModelError, match='fold 0 was trained on 2 of the 2 utt'):
+    members.for_folds(run.workdir, run.system, run.source, run.folds)
+  (run.workdir / 'folds.json').unlink()
+  with pytest.raises(ModelError, match='knows what the weights were trained'):
+    members.for_folds(run.workdir, run.system, run.source, run.folds)

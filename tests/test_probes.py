@@ -1,0 +1,153 @@
+"""Probes find what is there, do not find what is not, and never peek."""
+
+import numpy as np
+import pytest
+
+from jaxser import probes
+
+RNG = np.random.default_rng(0)
+
+
+def blobs(labels, width=6, distance=6.0, seed=0):
+  """Points around one centre per label."""
+  rng = np.random.default_rng(seed)
+  names, number = np.unique(labels, return_inverse=True)
+  centres = distance * np.random.default_rng(1).standard_normal(
+    (len(names), width)
+  )
+  return centres[number] + rng.standard_normal((len(labels), width))
+
+
+def test_speaker_probe_finds_speakers_where_they_are():
+  speakers = np.repeat(['a', 'b', 'c'], 40)
+  noise = RNG.standard_normal((120, 6))
+  found = probes.speaker_probe(
+    {'kept': blobs(speakers), 'removed': noise}, speakers
+  )
+  assert (found['classes'], found['fitted'], found['scored']) == (3, 90, 30)
+  assert found['spaces']['kept'] > 0.95
+  # Three standard errors of thirty guesses.
+  assert abs(found['spaces']['removed'] - 1 / 3) < 0.26
+
+
+def test_scored_utterances_are_others_of_the_same_speakers():
+  speakers = np.array(['a'] * 9 + ['b'] * 8 + [''] * 5 + ['c'] * 3)
+  fitted, scored = probes.held_out(speakers)
+  assert not set(fitted) & set(scored)
+  assert sorted(speakers[scored]) == ['a', 'a', 'b', 'b']
+  assert sorted(set(speakers[fitted])) == ['a', 'b']  # c has too few.
+  assert len(fitted) + len(scored) == 17
+
+
+def test_the_score_of_memorised_noise_is_chance():
+  """A probe that fits its noise perfectly is not credited for it."""
+  speakers = np.repeat(['a', 'b'], 30)
+  wide = RNG.standard_normal((60, 200))
+  fitted, scored = probes.held_out(speakers)
+  seen = probes.probe(
+    wide[fitted], speakers[fitted], wide[fitted], speakers[fitted]
+  )
+  unseen = probes.probe(
+    wide[fitted], speakers[fitted], wide[scored], speakers[scored]
+  )
+  assert seen == 1
+  assert 0.1 < unseen < 0.9
+
+
+def test_emotion_probe_goes_from_one_side_to_the_other():
+  train = np.tile(['angry', 'happy', 'sad'], 30)
+  test = np.array(['angry', 'sad'] * 10 + [''])
+  found = probes.emotion_probe(
+    {'space': blobs(train)},
+    train,
+    {'space': _like_train(test)},
+    test,
+  )
+  assert (found['classes'], found['fitted'], found['scored']) == (3, 90, 20)
+  assert found['spaces']['space'] > 0.95
+
+
+def _like_train(labels):
+  """`blobs` of three classes at these labels; '' anywhere."""
+  number = np.searchsorted(['angry', 'happy', 'sad'], labels) % 3
+  centres = 6 * np.random.default_rng(1).standard_normal((3, 6))
+  return centres[number] + RNG.standard_normal((len(labels), 6))
+
+
+def test_what_cannot_be_probed_is_none():
+  values = {'space': np.zeros((8, 3))}
+  alone = np.array(['a'] * 8)
+  nobody = np.array([''] * 8)
+  assert probes.speaker_probe(values, alone) is None
+  assert probes.speaker_probe(values, nobody) is None
+  assert probes.emotion_probe(values, alone, values, alone) is None
+  assert probes.emotion_probe(values, nobody, values, nobody) is None
+
+
+def test_balanced_accuracy_weighs_classes_evenly():
+  said = np.array(['x'] * 8 + ['y'] * 2)
+  assert probes.balanced_accuracy(said, np.array(['x'] * 10)) == 0.5
+  answers = np.array(['x'] * 6 + ['y'] * 4)
+  assert probes.balanced_accuracy(said, answers) == 0.875
+
+
+def test_summary_over_folds():
+  def fold(share, classes=4):
+    return {
+      'emotion': None,
+      'speaker': {
+        'classes': classes,
+        'fitted': 30,
+        'scored': 10,
+        'spaces': {'relevant': share},
+      },
+    }
+
+  nothing = {'emotion': None, 'speaker': None}
+  found = probes.summarise([fold(0.5), nothing, fold(0.7, classes=5)])
+  assert found == {
+    'speaker': {
+      'chance': 22.5,
+      'classes': [4, 5],
+      'folds': 2,
+      'fitted': 60,
+      'scored': 20,
+      'spaces': {
+        'relevant': {'mean': 60.0, 'std': 14.14, 'per_fold': [50, None, 70]}
+      },
+    }
+  }
+  one = probes.summarise([fold(0.5)])['speaker']['spaces']['relevant']
+  assert one == {'mean': 50.0, 'std': None, 'per_fold': [50.0]}
+
+
+def test_map_keeps_groups_together_and_is_reproducible():
+  labels = np.repeat(['a', 'b', 'c'], 20)
+  values = blobs(labels, width=60)
+  places = probes.flat_map(values)
+  assert places.shape == (60, 2)
+  assert places.dtype == np.float32
+  np.testing.assert_array_equal(places, probes.flat_map(values))
+  distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+  np.fill_diagonal(distance, np.inf)
+  assert np.mean(labels[distance.argmin(1)] == labels) > 0.95
+
+
+@pytest.mark.parametrize('shape', [(1, 5), (3, 5), (20, 5)])
+def test_map_of_nothing_to_see(shape):
+  places = probes.flat_map(np.ones(shape))
+  np.testing.assert_array_equal(places, np.zeros((shape[0], 2)))
+
+
+def test_map_of_a_single_living_unit():
+  values = np.zeros((12, 8))
+  values[:, 3] = np.arange(12)
+  assert np.isfinite(probes.flat_map(values)).all()
+
+
+def test_thinning_is_even_and_keeps_order():
+  rows = np.arange(100, 1100)
+  few = probes.thinned(rows, 11)
+  assert (len(few), few[0], few[-1]) == (11, 100, 1099)
+  assert np.ptp(np.diff(few)) <= 1
+  np.testing.assert_array_equal(probes.thinned(rows[:5], 11), rows[:5])

@@ -1,0 +1,148 @@
+"""Paired differences: on the common utterances, with the right sign."""
+
+import numpy as np
+import pytest
+
+from jaxser import significance
+from jaxser.predictions import Prediction
+from tests import runs
+
+METRICS = ('uar', 'war', 'f1')
+
+
+def answers(rate, seeds=(0,), speakers=20, drop=()):
+  """Predictions right with this rate; the same utterances each time."""
+  rng = np.random.default_rng(int(100 * rate))
+  made = []
+  for seed in seeds:
+    for speaker in range(speakers):
+      for i in range(12):
+        name = f's{speaker:02d}-{i}'
+        target = i % 4
+        right = rng.random() < rate
+        answer = target if right else (target + 1) % 4
+        scores = np.full(4, 0.1)
+        scores[answer] = 0.7
+        if name not in drop:
+          made.append(
+            Prediction(
+              seed,
+              0,
+              'last',
+              1,
+              name,
+              f's{speaker:02d}',
+              runs.CLASSES[target],
+              runs.CLASSES[answer],
+              scores,
+            )
+          )
+  return made
+
+
+def compare(first, second, *classes, **more):
+  classes = classes or (runs.CLASSES, runs.CLASSES)
+  return significance.compare(first, second, *classes, **more)
+
+
+def test_a_better_run_is_better_and_the_other_way_round():
+  good, poor = answers(0.9), answers(0.6)
+  found, back = compare(good, poor), compare(poor, good)
+  share = [np.mean([p.target == p.prediction for p in r]) for r in (good, poor)]
+  war = found.changes['war']
+  assert war.first == pytest.approx(100 * share[0])
+  assert war.second == pytest.approx(100 * share[1])
+  assert war.value == pytest.approx(100 * (share[0] - share[1]))
+  assert 0 < war.low < war.value < war.high
+  assert war.p_value < 0.01
+  for metric in METRICS:
+    a, b = found.changes[metric], back.changes[metric]
+    assert (a.value, a.low, a.high) == pytest.approx(
+      (-b.value, -b.high, -b.low)
+    )
+    assert a.p_value == pytest.approx(b.p_value)
+
+
+def test_a_run_does_not_differ_from_itself():
+  found = compare(answers(0.7), answers(0.7))
+  assert (found.common, found.only_first, found.only_second) == (240, 0, 0)
+  assert found.speakers == 20
+  for change in found.changes.values():
+    assert (change.value, change.low, change.high) == (0, 0, 0)
+    assert change.p_value == 1
+
+
+def test_equally_good_runs_are_found_different_in_five_per_cent_of_cases():
+  """Random halves of one run, swapped speaker by speaker."""
+  rng = np.random.default_rng(0)
+  small = 0
+  for _ in range(40):
+    a, b = answers(0.7), answers(0.69)
+    swap = set(np.flatnonzero(rng.random(20) < 0.5))
+    pairs = [
+      (y, x) if int(x.speaker[1:]) in swap else (x, y)
+      for x, y in zip(a, b, strict=True)
+    ]
+    first, second = zip(*pairs, strict=True)
+    p = compare(first, second, resamples=100).changes['war'].p_value
+    small += p < 0.05
+  assert small <= 7
+
+
+def test_only_common_utterances_count():
+  whole = answers(0.8)
+  part = answers(0.6, drop={'s03-1', 's04-2', 's04-3'})
+  found = compare(whole, part)
+  assert (found.common, found.only_first, found.only_second) == (237, 3, 0)
+  shared = {p.id for p in part}
+  right = [p.target == p.prediction for p in whole if p.id in shared]
+  assert found.changes['war'].first == pytest.approx(100 * np.mean(right))
+
+
+def test_several_seeds_count_together():
+  three, one = answers(0.8, seeds=(0, 1, 2)), answers(0.8)
+  found = compare(three, one)
+  right = [p.target == p.prediction for p in three]
+  assert found.common == 240
+  assert found.changes['war'].first == pytest.approx(100 * np.mean(right))
+
+
+def test_vad_is_compared_by_ccc():
+  good = runs.vad_predictions()
+  poor = [
+    type(p)(
+      **{**vars(p), 'prediction': tuple(0.2 * x + 2 for x in p.prediction)}
+    )
+    for p in good
+  ]
+  found = significance.compare(good, poor)
+  change = found.changes['ccc_mean']
+  assert 0 < change.low < change.value < change.high < 1
+
+
+def test_runs_of_different_things_are_not_compared():
+  vad, classes = runs.vad_predictions(), answers(0.8)
+  assert 'one predicts classes' in compare(vad, classes).reason
+  other = compare(classes, classes, runs.CLASSES, (*runs.CLASSES, 'calm'))
+  assert 'different classes' in other.reason
+  renamed = [type(p)(**{**vars(p), 'id': f'x{p.id}'}) for p in classes]
+  assert 'no common utterance' in compare(classes, renamed).reason
+  odd = [type(p)(**{**vars(p), 'speaker': 'z'}) for p in classes]
+  assert "the first is 's00-0'" in compare(classes, odd).reason
+  assert not compare(classes, odd).changes
+
+
+def test_one_speaker_has_no_interval():
+  found = compare(answers(0.9, speakers=1), answers(0.5, speakers=1))
+  assert found.changes['war'].value is not None
+  assert found.changes['war'].low is None
+  assert found.changes['war'].p_value is None
+
+
+def test_holm_adjusts_in_order_of_size():
+  """The example of Holm's procedure in R: p.adjust(c(.01,.02,.03,.04))."""
+  assert significance.holm([0.01, 0.04, None, 0.03, 0.02]) == pytest.approx(
+    [0.04, 0.06, None, 0.06, 0.06]
+  )
+  assert significance.holm([0.6, 0.7]) == [1.0, 1.0]
+  assert significance.holm([]) == []

@@ -1,0 +1,124 @@
+"""A system that compiles in a moment and uses everything an engine offers."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from configs import common
+from jaxser import context, mesh, step
+from jaxser.data import pipeline
+from jaxser.evaluation import Evaluator
+from jaxser.nn import layers
+from jaxser.ops.collectives import mean_share, psum
+from jaxser.systems.base import System
+from tests import fakes
+
+
+@dataclasses.dataclass(frozen=True)
+class Toy(System):
+  """A linear map of time's mean: running mean, dropout, partners, phases."""
+
+  task: str = 'classification'
+  needs_neutral: bool = False
+  outputs: int = 3
+  early_epochs: int = 0
+
+  def init(self, rng: Any, batch: Any) -> tuple[Any, Any]:
+    """Random weights and a running mean of zero."""
+    bins = batch['features'].shape[-1]
+    weight = 0.1 * jax.random.normal(rng, (bins, self.outputs))
+    return {'weight': weight}, {'batch_stats': {'mean': jnp.zeros(bins)}}
+
+  def prepare(self, state: Any, vad: Any, label: Any) -> Any:
+    """Counts the training side."""
+    del vad
+    return {**state, 'split': {'rows': jnp.float32(len(label))}}
+
+  def _answer(self, params, centre, features):
+    return (jnp.mean(features, 1) / 10 - centre[None]) @ params['weight']
+
+  def loss(
+    self, params, state, batch, rng, progress, *, phase='main', axis_name=None
+  ) -> tuple[Any, dict[str, Any]]:
+    """Cross-entropy or squared error, and a term for each feature."""
+    mean = state['batch_stats']['mean']
+    kept = layers.row_bernoulli(
+      rng, batch['row'], 0.8, batch['features'].shape[-1:]
+    )
+    features = batch['features'] * kept[:, None]
+    answer = self._answer(params, mean, features)
+    if self.task == 'classification':
+      wanted = jax.nn.one_hot(batch['label'], self.outputs)
+      errors = -jnp.sum(wanted * jax.nn.log_softmax(answer), -1)
+    else:
+      errors = jnp.sum((answer - batch['vad'] / 7) ** 2, -1)
+    if self.needs_neutral:
+      neutral = self._answer(params, mean, batch['neutral_features'])
+      errors += 0.1 * jnp.sum((answer - neutral) ** 2, -1)
+    errors *= 1 / (1 + progress.epoch) + 1 / state['split']['rows']
+    loss = mean_share(errors, batch['mask'], axis_name)
+    if phase == 'early':
+      devices = psum(1, axis_name)
+      loss += 0.1 * jnp.sum(params['weight'] ** 2) / devices
+    weight = batch['mask'][:, None]
+    count = jnp.maximum(psum(jnp.sum(weight), axis_name), 1)
+    seen = jnp.sum(jnp.mean(batch['features'], 1) / 10 * weight, 0)
+    seen = psum(seen, axis_name) / count
+    new = {**state, 'batch_stats': {'mean': 0.9 * mean + 0.1 * seen}}
+    return loss, {'state': new, 'metrics': {'loss': loss}}
+
+  def predict(self, params, state, batch) -> dict[str, Any]:
+    """Scores, or VAD between 0 and 7."""
+    answer = self._answer(
+      params, state['batch_stats']['mean'], batch['features']
+    )
+    return {
+      'scores': jax.nn.softmax(answer),
+      'vad': 7 * answer,
+      'embedding': answer,
+    }
+
+  def phase(self, epoch: int) -> str:
+    """'early' first, then 'main'."""
+    return 'early' if epoch < self.early_epochs else 'main'
+
+
+def make_context(
+  system: System, changes: dict[str, Any], **about: Any
+) -> context.Context:
+  """What trainings of a made-up corpus share.
+
+  Args:
+    system: what is trained.
+    changes: fields of the config.
+    **about: the corpus, see `fakes.corpus`.
+  """
+  config = common.base_config('timnet', dict(common.ARGUMENTS))
+  config.update_from_flattened_dict(changes)
+  return context_of(config, system, fakes.corpus(**about))
+
+
+def context_of(
+  config: ml_collections.ConfigDict, system: System, corpus: Any
+) -> context.Context:
+  """The same from a resolved config; the other engine uses one device."""
+  source = pipeline.Source(
+    corpus,
+    max_length=config.data.max_length,
+    cache_gib=config.data.cache_gib,
+    buckets=config.data.buckets,
+  )
+  placement = mesh.Placement('jit', jax.devices()[:1])
+  return context.Context(
+    config=config,
+    system=system,
+    optimizer=step.make_optimizer(config.optimizer),
+    placement=placement,
+    source=source,
+    evaluator=Evaluator.create(
+      system, source, placement, config.eval_batch_size
+    ),
+  )
