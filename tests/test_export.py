@@ -1,0 +1,172 @@
+"""What is exported says the same without jaxser."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from jax import export as jax_export
+
+from jaxser import export, members, models
+from jaxser.predict import engine, hearing
+from tests import trained
+
+DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
+SMALL = {
+  'timnet': {'num_blocks': 1, 'filters': 4},
+  'dsnet': {'channels': (4, 4), 'embedding': 8, 'max_frames': 32},
+  'emosphere': {'width': 4},
+}
+
+
+@pytest.fixture(scope='module')
+def speech(tmp_path_factory):
+  return trained.write_speech(tmp_path_factory.mktemp('speech'), 3)
+
+
+@pytest.fixture(scope='module')
+def runs(speech, tmp_path_factory):
+  return {
+    name: trained.write_run(
+      tmp_path_factory.mktemp(name), name, speech, **model
+    ).workdir
+    for name, model in SMALL.items()
+  }
+
+
+def answers(workdir, paths, **options):
+  """Of the ensemble, by jaxser itself; and what it heard."""
+  description = models.open(workdir)
+  loaded = members.load(description, members.choose(description))
+  predictor = engine.Predictor(description, loaded, **options)
+  inputs = [hearing.Input(str(path), path) for path in paths]
+  found = [r.answer for r in predictor.predict(inputs)]
+  pieces = [predictor.ears.hear(i).pieces[0].features for i in inputs]
+  rows = np.zeros((len(pieces), *predictor.ears.row_shape), np.float32)
+  for row, piece in zip(rows, pieces, strict=True):
+    row[: len(piece)] = piece
+  lengths = np.array([len(piece) for piece in pieces], np.int32)
+  said = [a.vad if a.scores is None else a.scores for a in found]
+  return np.array(said), rows, lengths
+
+
+def run_export(workdir, out, *arguments):
+  code = export.main([f'--checkpoint={workdir}', f'--out={out}', *arguments])
+  assert code == 0
+  about = json.loads(pathlib.Path(f'{out}.json').read_text())
+  return about, out.read_bytes()
+
+
+@pytest.mark.parametrize('name', list(SMALL))
+def test_any_batch_size_gives_the_answers_of_predict(
+  runs, speech, tmp_path, name
+):
+  wanted, features, lengths = answers(runs[name], speech)
+  about, data = run_export(runs[name], tmp_path / 'm')
+  model = jax_export.deserialize(bytearray(data))
+  assert model.platforms == ('cpu', 'cuda', 'tpu')
+  (output,) = about['outputs']
+  assert output['name'] == ('vad' if name == 'emosphere' else 'scores')
+  found = model.call(features, lengths)[output['name']]
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+  assert [i['shape'][0] for i in about['inputs']] == ['batch', 'batch']
+  assert about['inputs'][0]['shape'][1:] == list(features.shape[1:])
+  assert about['features'] == models.open(runs[name]).content['features']
+  assert about['classes'] == ['angry', 'fear', 'happy', 'neutral', 'sad']
+  assert [m['fold'] for m in about['members']] == [0, 1]
+
+
+def test_from_the_waveform_with_a_fixed_batch(runs, speech, tmp_path):
+  wanted, signals, _ = answers(runs['timnet'], speech, features_on='device')
+  about, data = run_export(
+    runs['timnet'], tmp_path / 'm', '--with_features', '--batch=3'
+  )
+  assert about['inputs'][0]['shape'] == [3, 33_000]
+  model = jax_export.deserialize(bytearray(data))
+  found = model.call(signals)['scores']
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+  with pytest.raises(
+    ValueError, match=r'expected \(3, 33000\) and called with'
+  ):
+    model.call(signals[:2])
+
+
+def test_the_documented_example_runs_without_jaxser(runs, tmp_path):
+  """The code block of docs/export.md, as it stands there."""
+  run_export(runs['timnet'], tmp_path / 'model.stablehlo', '--platforms=cpu')
+  (code,) = re.findall(r'```python\n(.*?)```', DOCUMENT.read_text(), re.DOTALL)
+  assert len([line for line in code.splitlines() if line]) <= 10
+  program = (
+    'import sys, warnings\n'
+    'class Refuse:\n'
+    '  def find_spec(self, name, path=None, target=None):\n'
+    "    if name.partition('.')[0] in ('jaxser', 'data_prep', 'flax'):\n"
+    "      raise ImportError(f'{name} is not to be imported here')\n"
+    'sys.meta_path.insert(0, Refuse())\n' + code
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', program],
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "['angry', 'fear', 'happy', 'neutral', 'sad'] [[" in done.stdout
+
+
+def test_parameters_by_name(runs, tmp_path):
+  out = tmp_path / 'w.safetensors'
+  export_format = '--format=safetensors'
+  about, _ = run_export(runs['dsnet'], out, export_format, '--fold=1')
+  found = safetensors.numpy.load_file(out)
+  params, state = models.load(runs['dsnet'], 0, 1, 'best_on_dev')
+  assert about['members'] == [
+    {'seed': 0, 'fold': 1, 'selection': 'best_on_dev'}
+  ]
+  names = set(found)
+  assert {n.partition('/')[0] for n in names} == {'params', 'state'}
+  assert sum(v.size for v in found.values()) == sum(
+    np.size(v) for tree in (params, state) for v in leaves(tree)
+  )
+  run_export(runs['dsnet'], out, export_format)
+  both = set(safetensors.numpy.load_file(out))
+  assert both == {
+    f'seed0-fold{fold:02d}/{name}' for fold in (0, 1) for name in names
+  }
+
+
+def leaves(tree):
+  if not isinstance(tree, dict):
+    return [tree]
+  return [leaf for value in tree.values() for leaf in leaves(value)]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--out=x'], 'give --checkpoint=W, the --workdir of a run'),
+    (['--checkpoint=W'], 'give --out=FILE, such as --out=model.stablehlo'),
+    (['--checkpoint=W', '--out=x', '--format=onnx'], 'choose one of stablehlo'),
+    (['--checkpoint=W', '--out=x', '--platforms=abacus'], 'choose from cpu,'),
+    (['--checkpoint=W', '--out=x', '--batch=-1'], 'must be at least 1'),
+    (['--checkpoint=W', '--out=x'], 'is no folder of a trained model'),
+  ],
+)
+def test_wrong_usage_says_what_to_do(arguments, message, capsys):
+  assert export.main(arguments) == 2
+  errors = capsys.readouterr().err
+  assert message in errors
+  assert errors.endswith('See --help.\n')
+
+
+def test_features_that_need_the_host_are_refused(runs, tmp_path, capsys):
+  code = export.main(
+    [f'--checkpoint={runs["dsnet"]}', f'--out={tmp_path}/m', '--with_features']
+  )
+  assert code == 2
+  assert '--with_features cannot compute kaldi16k' in capsys.readouterr().err
+  assert not list(tmp_path.iterdir())

@@ -1,0 +1,380 @@
+"""Prediction as its users run it: every odd file does the right thing."""
+
+import csv
+import io
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import soundfile
+
+from jaxser import compilation_cache, members, models
+from jaxser.predict import __main__ as program
+from jaxser.predict import hearing
+from tests import trained
+
+CLASSES = ('angry', 'fear', 'happy', 'neutral', 'sad')
+
+
+@pytest.fixture(scope='module')
+def speech(tmp_path_factory):
+  return trained.write_speech(tmp_path_factory.mktemp('speech'))
+
+
+@pytest.fixture(scope='module')
+def dsnet(speech, tmp_path_factory):
+  """A model over log filterbanks, cheap to compute."""
+  return trained.write_run(
+    tmp_path_factory.mktemp('dsnet'),
+    'dsnet',
+    speech,
+    folds=1,
+    channels=(4, 4),
+    embedding=8,
+    max_frames=160,
+  )
+
+
+@pytest.fixture(scope='module')
+def sphere(speech, tmp_path_factory):
+  return trained.write_run(
+    tmp_path_factory.mktemp('sphere'), 'emosphere', speech, width=8
+  )
+
+
+@pytest.fixture
+def predict(capsys, monkeypatch):
+  """Runs the program in this process: exit code, stdout, stderr."""
+  monkeypatch.setattr(compilation_cache, 'enable', lambda: None)
+
+  def run(workdir, *arguments, stdin=b''):
+    stream = types.SimpleNamespace(buffer=io.BytesIO(stdin))
+    monkeypatch.setattr(sys, 'stdin', stream)
+    code = program.main([f'--checkpoint={workdir}', *map(str, arguments)])
+    return code, *capsys.readouterr()
+
+  return run
+
+
+def rows_of(text):
+  return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_a_table_for_people_and_the_same_numbers_for_programs(
+  predict, dsnet, speech
+):
+  code, table, errors = predict(dsnet.workdir, *speech)
+  assert (code, errors) == (0, '')
+  head, *lines = table.splitlines()
+  assert head.split() == ['file', 'emotion', *CLASSES]
+  _, text, _ = predict(dsnet.workdir, '--format=json', *speech)
+  content = json.loads(text)
+  assert content['model']['system'] == 'dsnet'
+  assert content['model']['members'] == [
+    {'seed': 0, 'fold': 0, 'selection': 'best_on_dev'}
+  ]
+  assert content['failures'] == []
+  _, text, _ = predict(dsnet.workdir, '--format=jsonl', *speech)
+  by_line = [json.loads(line) for line in text.splitlines()]
+  assert by_line == content['recordings']
+  _, text, _ = predict(dsnet.workdir, '--format=csv', *speech)
+  for line, entry, row in zip(lines, by_line, rows_of(text), strict=True):
+    scores = entry['scores']
+    assert tuple(scores) == CLASSES
+    assert sum(scores.values()) == pytest.approx(1, abs=1e-5)
+    assert entry['emotion'] == max(scores, key=scores.get) == row['emotion']
+    assert f'  {entry["emotion"]}  ' in line
+    assert f'{100 * scores["sad"]:.1f} %' in line
+    assert {name: float(row[name]) for name in CLASSES} == scores
+    assert row['file'] == entry['file']
+
+
+def test_vad_comes_with_its_region_in_words(predict, sphere, speech):
+  code, text, _ = predict(sphere.workdir, '--format=jsonl', speech[0])
+  entry = json.loads(text)
+  assert code == 0
+  signs = ''.join(
+    '+' if entry[name] >= 4 else '-'
+    for name in ('arousal', 'valence', 'dominance')
+  )
+  assert entry['region'].endswith('(A{}, V{}, D{})'.format(*signs))
+  _, table, _ = predict(sphere.workdir, speech[0])
+  head, line = table.splitlines()
+  assert head.split() == ['file', 'valence', 'arousal', 'dominance', 'region']
+  assert f'{entry["arousal"]:.2f}' in line
+  assert line.endswith(entry['region'])
+
+
+def test_any_rate_and_any_channels_are_heard_alike(
+  predict, dsnet, speech, tmp_path
+):
+  import soxr
+
+  mono, rate = soundfile.read(speech[0], dtype='float32')
+  high = soxr.resample(mono, rate, 44_100)
+  path = tmp_path / 'stereo 44.1.flac'
+  soundfile.write(path, np.stack([0.5 * high, 0.3 * high], 1) / 0.4, 44_100)
+  _, text, _ = predict(dsnet.workdir, '--format=jsonl', speech[0], path)
+  first, second = (json.loads(line) for line in text.splitlines())
+  assert second['seconds'] == pytest.approx(first['seconds'], abs=1e-3)
+  for name in CLASSES:
+    assert second['scores'][name] == pytest.approx(
+      first['scores'][name], abs=0.02
+    )
+
+
+def test_short_recordings_are_answered_or_refused_with_the_reason(
+  predict, dsnet, speech, tmp_path
+):
+  wave, rate = soundfile.read(speech[0])
+  for name, samples in (('short.wav', rate // 5), ('click.wav', 300)):
+    soundfile.write(tmp_path / name, wave[:samples], rate)
+  code, text, errors = predict(
+    dsnet.workdir,
+    '--format=csv',
+    tmp_path / 'short.wav',
+    tmp_path / 'click.wav',
+  )
+  short, click = rows_of(text)
+  assert code == 1
+  assert float(short['seconds']) == 0.2
+  assert short['emotion'] in CLASSES
+  assert short['error'] == ''
+  assert 'lasts 18.8 ms, less than one frame of 40 ms' in click['error']
+  assert 'click.wav' in errors
+  assert '1 of 2 recordings could not be used.' in errors
+
+
+def test_ten_minutes_are_cut_with_a_warning_or_taken_apart(
+  predict, dsnet, tmp_path
+):
+  path = tmp_path / 'talk.wav'
+  noise = 0.1 * np.random.default_rng(0).standard_normal(600 * 16_000)
+  soundfile.write(path, noise, 16_000)
+  code, text, errors = predict(dsnet.workdir, '--format=jsonl', path)
+  entry = json.loads(text)
+  assert code == 0
+  window = hearing.window(models.open(dsnet.workdir))
+  assert 1 < window < 1.7
+  assert (entry['start'], entry['end']) == (0, pytest.approx(window))
+  assert f'600.0 s, of which 0.0 to {window:.1f} s were heard' in errors
+  assert f'--segment={window:.4g} answers for all of a recording' in errors
+
+  page, archive = tmp_path / 'p.html', tmp_path / 'e.npz'
+  code, text, errors = predict(
+    dsnet.workdir,
+    '--format=json',
+    '--segment=7',
+    f'--plot={page}',
+    f'--embeddings={archive}',
+    path,
+  )
+  assert code == 0
+  assert f'segments of 7 s are longer than the {window:.2f} s that' in errors
+  (entry,) = json.loads(text)['recordings']
+  segments = entry['segments']
+  assert len(segments) == 86
+  assert segments[0]['start'] == 0
+  assert segments[-1]['end'] == entry['end'] == 600
+  joins = {(a['end'], b['start']) for a, b in itertools.pairwise(segments[:-1])}
+  assert all(end == start for end, start in joins)
+  means = {
+    name: np.mean([s['scores'][name] for s in segments]) for name in CLASSES
+  }
+  assert entry['scores'] == pytest.approx(means, abs=1e-5)
+
+  import xml.etree.ElementTree
+
+  text = page.read_text()
+  assert 'http' not in text.replace('http://www.w3.org/2000/svg', '').replace(
+    'http-equiv', ''
+  )
+  tree = xml.etree.ElementTree.fromstring(text.partition('\n')[2])
+  svg = tree.find('.//{http://www.w3.org/2000/svg}svg[@role="img"]')
+  assert svg.find('{*}title').text == f'{path} over time'
+  assert 'angry' in svg.find('{*}desc').text
+  with np.load(archive) as arrays:
+    assert arrays['embeddings'].shape == (86, 1, 8)
+    assert list(arrays['members']) == ['seed0-fold00.best_on_dev']
+    assert set(arrays['files']) == {str(path)}
+
+
+def test_bad_files_are_listed_with_their_reasons(
+  predict, dsnet, speech, tmp_path
+):
+  (tmp_path / 'empty.wav').write_bytes(b'')
+  (tmp_path / 'text.wav').write_text('This is no sound.')
+  (tmp_path / 'cut.wav').write_bytes(speech[1].read_bytes()[:9000])
+  (tmp_path / 'notes.txt').write_text('not looked at')
+  good = tmp_path / 'Grüße, 你好 und mehr.wav'
+  shutil.copy(speech[0], good)
+  code, table, errors = predict(dsnet.workdir, tmp_path, tmp_path / 'gone.wav')
+  assert code == 1
+  assert len(table.splitlines()) == 2
+  assert good.name in table
+  for reason in (
+    'empty.wav: the file is empty (0 bytes)',
+    "text.wav: not readable as audio; the file begins with b'This is no s'",
+    'cut.wav: truncated; the header promises',
+    'gone.wav: no such file',
+    '4 of 5 recordings could not be used.',
+  ):
+    assert reason in errors
+  assert 'notes.txt' not in table + errors
+
+
+def test_two_thousand_files_with_five_bad_ones(
+  predict, dsnet, speech, tmp_path
+):
+  wave, rate = soundfile.read(speech[0])
+  soundfile.write(tmp_path / '0000.wav', wave[: 3 * rate // 10], rate)
+  (tmp_path / 'bad').mkdir()
+  for i in range(5):
+    (tmp_path / 'bad' / f'{i}.wav').write_text('?' * i)
+  for i in range(1, 1995):
+    os.link(tmp_path / '0000.wav', tmp_path / f'{i:04d}.wav')
+  code, text, errors = predict(
+    dsnet.workdir, '--format=csv', '--num_workers=1', tmp_path
+  )
+  rows = rows_of(text)
+  assert code == 1
+  assert [r['file'] for r in rows] == sorted(r['file'] for r in rows)
+  assert len(rows) == 2000
+  assert sum(bool(r['error']) for r in rows) == 5
+  assert len({r['emotion'] for r in rows if not r['error']}) == 1
+  assert '5 of 2000 recordings could not be used.' in errors
+
+
+def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
+  _, text, _ = predict(dsnet.workdir, '--format=jsonl', speech[0])
+  wanted = json.loads(text)
+  code, text, _ = predict(
+    dsnet.workdir, '--format=jsonl', '-', stdin=speech[0].read_bytes()
+  )
+  assert code == 0
+  assert json.loads(text) == wanted | {'file': '<stdin>'}
+  code, _, errors = predict(dsnet.workdir, '-', stdin=b'')
+  assert code == 1
+  assert '<stdin>: the file is empty (0 bytes)' in errors
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    ([], 'name files or folders to predict, or - for the standard input'),
+    (['a', '--format=xml'], '--format=xml is not valid; choose one of table'),
+    (['a', '--features_on=moon'], 'choose one of host, device'),
+    (['a', '--features_on=device'], 'kaldi16k features are computed on the h'),
+    (['a', '--selection=worst'], 'choose one of last, best_on_dev'),
+    (['a', '--selection=best_on_test'], 'there are best_on_dev, last.'),
+    (['a', '--fold=9'], '--fold=9 is not among the weights'),
+    (['a', '--segment=-1'], '--segment=-1.0 must be a number of seconds'),
+    (['a', '--num_workers=0'], '--num_workers=0 must be at least 1'),
+    (['-', '-'], 'can be read once; give it once'),
+  ],
+)
+def test_wrong_usage_says_what_to_do_and_exits_with_2(
+  predict, dsnet, arguments, message
+):
+  code, out, errors = predict(dsnet.workdir, *arguments)
+  assert (code, out) == (2, '')
+  assert message in errors
+  assert errors.endswith('See --help.\n')
+
+
+def test_a_folder_without_audio_and_one_without_a_model(
+  predict, dsnet, tmp_path
+):
+  code, _, errors = predict(dsnet.workdir, tmp_path)
+  assert code == 2
+  assert 'no audio file in this folder; files ending in .aif' in errors
+  code, _, errors = predict(tmp_path, 'a.wav')
+  assert code == 2
+  assert 'so ' in errors
+  assert 'is no folder of a trained model; give the --workdir' in errors
+
+
+def test_without_arguments_there_are_examples(capsys):
+  assert program.main([]) == 0
+  text = capsys.readouterr().out
+  assert text.count('python -m jaxser.predict --checkpoint=W') >= 4
+  assert 'never taken' in ' '.join(text.split())
+
+
+def test_an_unfinished_run_answers_and_says_so(
+  predict, sphere, tmp_path, speech
+):
+  copy = shutil.copytree(sphere.workdir, tmp_path / 'W')
+  models.path_of(copy, 0, 1, 'best_on_dev').unlink()
+  code, _, errors = predict(copy, speech[0])
+  assert code == 0
+  assert 'is not finished; 1 of 2 trainings answer.' in errors
+
+
+def test_a_worker_that_dies_costs_one_file(dsnet, speech, monkeypatch):
+  class Dying(hearing.workers.Pool):
+    def __init__(self, *arguments):
+      super().__init__(arguments[0], 1)
+
+    def __enter__(self):
+      self.num_workers = 2
+      return self
+
+    def __exit__(self, *error):
+      pass
+
+    def map(self, paths):
+      for path in paths:
+        if path == speech[1]:
+          raise hearing.workers.WorkerError('the process ended')
+        yield hearing.workers.extract(self._convention, path)
+
+  monkeypatch.setattr(hearing.workers, 'Pool', Dying)
+  ears = hearing.Ears(models.open(dsnet.workdir))
+  heard = list(ears.hear_all([hearing.Input(str(p), p) for p in speech]))
+  assert [h.name for h in heard] == [str(p) for p in speech]
+  assert [bool(h.error) for h in heard] == [False, True, False, False, False]
+  assert 'the process ended' in heard[1].error
+
+
+PROGRAM = """
+import sys
+
+class Refuse:
+  def find_spec(self, name, path=None, target=None):
+    if name.partition('.')[0] in ('tensorflow', 'tensorflow_datasets', 'keras'):
+      raise ImportError(f'{name} is not to be imported here')
+
+sys.meta_path.insert(0, Refuse())
+from jaxser.predict.__main__ import main
+sys.exit(main())
+"""
+
+
+def test_no_tensorflow_is_needed(dsnet, speech, tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-c', PROGRAM, f'--checkpoint={dsnet.workdir}', speech[0]],
+    capture_output=True,
+    text=True,
+    env={
+      **os.environ,
+      'JAXSER_CACHE_DIR': str(tmp_path),
+      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+    },
+  )
+  assert done.returncode == 0, done.stderr
+  assert len(done.stdout.splitlines()) == 2
+
+
+def test_members_are_chosen(sphere):
+  description = models.open(sphere.workdir)
+  chosen = members.choose(description, folds=(1,))
+  (member,) = members.load(description, chosen)
+  wanted = sphere.weights[0, 1, 'best_on_dev'][0]
+  assert set(member.params) == set(wanted)

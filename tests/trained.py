@@ -1,0 +1,130 @@
+"""Work folders of trained models, made without training."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import scipy.io.wavfile
+
+from configs import dsnet, emosphere, timnet
+from data_prep import audio, demo
+from data_prep import features as features_lib
+from jaxser import models
+from jaxser.data import pipeline
+from jaxser.data.corpus import Corpus, Table
+from jaxser.data.protocols import Fold
+from jaxser.systems import registry
+from tests.random_tree import params_like
+
+RECIPES = {'timnet': timnet, 'dsnet': dsnet, 'emosphere': emosphere}
+CONVENTIONS = {
+  'timnet': features_lib.Librosa22k(33_000),
+  'dsnet': features_lib.Kaldi16k(),
+  'emosphere': features_lib.Kaldi16k(),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A work folder and what was in memory when it was written."""
+
+  workdir: pathlib.Path
+  config: Any
+  system: Any
+  source: pipeline.Source
+  folds: list[Fold]
+  weights: dict[tuple[int, int, str], tuple[Any, Any]]
+
+
+def write_speech(folder: pathlib.Path, count: int = 5) -> list[pathlib.Path]:
+  """The first utterances of the demo corpus, one per class and speaker."""
+  names = list(demo.utterance_names())[:: 240 // count][:count]
+  paths = []
+  for name in names:
+    paths.append(folder / f'{name}.wav')
+    scipy.io.wavfile.write(paths[-1], 16_000, demo.synthesise(name))
+  return paths
+
+
+def corpus_of(
+  paths: list[pathlib.Path], convention: features_lib.Convention
+) -> Corpus:
+  """A corpus in memory whose features are those of the files."""
+  decoded = [audio.decode(path) for path in paths]
+  features = [convention(*item) for item in decoded]
+  count, text = len(paths), np.full(len(paths), '')
+  info = {
+    'corpus': 'demo',
+    'features': convention.name,
+    'feature_version': features_lib.VERSION,
+    'parameters': convention.parameters(),
+    'fingerprint': '0badcafe',
+    'max_length': max(map(len, features)),
+    'feature_bins': convention.bins,
+    'frames_per_second': convention.frames_per_second,
+    'annotators': {},
+  }
+  return Corpus(
+    name='demo',
+    classes=demo.CLASSES,
+    vad_range=demo.VAD_RANGE,
+    table=Table(
+      ids=np.array([path.stem for path in paths]),
+      labels=np.arange(count, dtype=np.int32) % len(demo.CLASSES),
+      speakers=np.array([f's{i % 3}' for i in range(count)]),
+      genders=text,
+      texts=text,
+      splits=text,
+      durations=np.array([len(w) / r for w, r in decoded], np.float32),
+      vad=np.full((count, 3), 4, np.float32),
+    ),
+    stores={'demo': info},
+    read=lambda row: features[row],
+    parts=np.full(count, 'demo'),
+  )
+
+
+def write_run(
+  workdir: pathlib.Path,
+  name: str,
+  paths: list[pathlib.Path],
+  *,
+  folds: int = 2,
+  selections: tuple[str, ...] = ('last', 'best_on_dev'),
+  **model: Any,
+) -> Run:
+  """Writes model.json, folds.json and random weights of every training."""
+  config = RECIPES[name].get_config()
+  config.model.update(model)
+  config.seed = 0
+  corpus = corpus_of(paths, CONVENTIONS[name])
+  source = pipeline.Source(corpus, max_length=config.data.max_length)
+  system = registry.create(config, corpus)
+  rows = np.arange(len(paths))
+  made = [
+    Fold(n, rows[rows % folds != n], rows[:0], rows[rows % folds == n])
+    for n in range(folds)
+  ]
+  dev = [dataclasses.replace(fold, dev=fold.train) for fold in made]
+  models.describe(
+    workdir,
+    config,
+    system,
+    corpus,
+    dev,
+    max_length=source.max_length,
+    normalization=None,
+    command='python -m jaxser.main --config=configs/timnet.py',
+  )
+  batch = source.batch(pipeline.Slot(rows[:1], source.max_length))
+  weights = {}
+  for fold in made:
+    for i, selection in enumerate(selections):
+      params, state = params_like(
+        system.init, jax.random.key(0), batch, seed=10 * fold.number + i
+      )
+      models.save(workdir, 0, fold.number, selection, params, state, epoch=3)
+      weights[0, fold.number, selection] = (params, state)
+  return Run(workdir, config, system, source, dev, weights)
