@@ -1,0 +1,1 @@
+"""Tables of papers: runs, published figures and tolerance. Data only."""
