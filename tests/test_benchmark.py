@@ -2,17 +2,20 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
 from configs import dsnet, emosphere, timnet
-from jaxser import benchmark, workload
-from jaxser.benchmark import BenchmarkError, Program, Turn
+from jaxser import ceilings
+from jaxser.benchmark import programs, speed, tables, timing, workload
+from jaxser.benchmark.timing import BenchmarkError, Program, Turn
+from jaxser.systems import registry
 
-# jaxser.benchmark where neither TensorFlow nor Keras can be imported.
-_WITHOUT_TENSORFLOW = """
+# jaxser.benchmark where neither TensorFlow nor Keras nor PyTorch is there.
+_WITHOUT_LIBRARIES = """
 import runpy, sys
-for name in ('tensorflow', 'tensorflow_datasets', 'keras', 'librosa'):
+for name in ('tensorflow', 'tensorflow_datasets', 'keras', 'librosa', 'torch'):
   sys.modules[name] = None
 runpy.run_module('jaxser.benchmark', run_name='__main__')
 """
@@ -26,16 +29,27 @@ def small(**changes):
   return config
 
 
+def quick(config, **changes):
+  settings = {
+    'batch_size': 8,
+    'rounds': 2,
+    'seconds': 0,
+    'with_ceilings': False,
+    'with_latency': False,
+  }
+  return speed.run(config, **{**settings, **changes})
+
+
 def run_program(*arguments):
   return subprocess.run(
-    [sys.executable, '-c', _WITHOUT_TENSORFLOW, *arguments],
+    [sys.executable, '-c', _WITHOUT_LIBRARIES, *arguments],
     capture_output=True,
     text=True,
     check=False,
   )
 
 
-def test_command_without_tensorflow(tmp_path):
+def test_command_without_other_libraries(tmp_path):
   path = tmp_path / 'speed.json'
   done = run_program(
     '--config=configs/timnet.py',
@@ -43,101 +57,161 @@ def test_command_without_tensorflow(tmp_path):
     '--batch_size=8',
     '--rounds=3',
     '--seconds=0',
+    '--noceilings',
+    '--nolatency',
     f'--json={path}',
   )
   assert done.returncode == 0, done.stderr
   assert 'timnet, 8 utterances of 188 x 128 per call' in done.stdout
+  assert 'waiting for data: not measured; give --data_dir' in done.stdout
   report = json.loads(path.read_text())
   assert report['feature_shape'] == [188, 128]
   assert report['environment']['platform'] == 'cpu'
-  training = report['programs']['jaxser training']
-  prediction = report['programs']['jaxser prediction']
+  training = report['programs']['jaxser training float32']
+  prediction = report['programs']['jaxser prediction float32']
   assert training['compile_seconds'] > 0
   assert len(training['seconds_per_call']) == 3
-  assert training['gflop_per_call'] > 2 * prediction['gflop_per_call']
-  # Stem and two convolutions of width 2 each way, and the cosine transform.
+  # Stem and two convolutions of width 2 each way (channels padded to 40), the
+  # cosine transform, the weighted scales and the head.
   frames = 8 * 188
-  products = 2 * 40 * 40 + 2 * 2 * 2 * 40 * 40
-  expected = 2 * frames * (products + 128 * 39) / 1e9
-  assert prediction['gflop_per_call'] == pytest.approx(expected, rel=0.05)
-  assert training['temporary_mib'] > 0
+  wide = 2 * frames * (39 * 40 + 2 * 2 * 40 * 40 + 128 * 39)
+  assert prediction['flop_per_call'] == pytest.approx(2 * wide, rel=0.5)
+  assert training['flop_per_call'] > 2 * prediction['flop_per_call']
+  memory = training['memory_bytes']
+  assert memory['temporary'] > 0
+  # Each of the eight devices holds one utterance.
+  assert memory['arguments'] > 188 * 128 * 4
+  assert memory['peak'] >= memory['arguments'] + memory['temporary']
 
 
-def test_mistakes_are_explained_in_one_line():
-  done = run_program('--config=configs/timnet.py', '--config.model.blocks=1')
-  assert done.returncode == 2
-  assert 'Did you mean --config.model.num_blocks?' in done.stderr
+def test_shares_of_ceilings_and_latency(monkeypatch):
+  monkeypatch.setattr(ceilings, '_SIDE', {'cpu': 64})
+  monkeypatch.setattr(ceilings, '_MEBIBYTES', {'cpu': 1})
+  report = speed.run(
+    small(), batch_size=8, rounds=2, seconds=0, with_ceilings=True
+  )
+  found = report['ceilings']
+  for name in ('float32', 'float32_highest', 'bfloat16'):
+    assert found['flops_per_second'][name] > 0
+  for row in report['programs'].values():
+    assert row['share_of_matrix_peak'] == pytest.approx(
+      row['flop_per_second'] / found['flops_per_second']['float32']
+    )
+    assert row['share_of_bandwidth'] == pytest.approx(
+      row['bytes_per_second'] / found['bytes_per_second']
+    )
+  for work in ('training', 'prediction'):
+    delay = report['latency'][f'{work} float32']
+    assert delay['first_milliseconds'] > delay['median_milliseconds'] > 0
+  text = tables.speed(report)
+  assert 'Ceilings measured beside it' in text
+  assert 'prediction float32, one utterance' in text
+
+
+def test_a_missing_library_is_explained_in_one_line():
   done = run_program('--config=configs/timnet.py', '--compare=keras')
   assert done.returncode == 2
   assert "pip install 'jaxser[test]'" in done.stderr
   assert 'Traceback' not in done.stderr
 
 
-def test_only_timnet_is_compared_with_keras():
+def test_only_networks_that_are_there_are_compared():
   config = dsnet.get_config()
   config.model.channels = (4, 4)
   config.data.max_length = 32
   with pytest.raises(BenchmarkError, match='has TIM-Net only, not DSNet'):
-    benchmark.run(config, batch_size=2, compare='keras')
-
-
-def test_ablations_are_not_compared_with_keras():
+    quick(config, compare='keras')
   config = small()
+  with pytest.raises(BenchmarkError, match='not this TimNet'):
+    quick(config, compare='torch')
   config.model.ablation = 'tcn'
   with pytest.raises(BenchmarkError, match="ablation='tcn' has no Keras model"):
-    benchmark.run(config, batch_size=8, compare='keras')
+    quick(config, compare='keras')
+
+
+def test_types_of_products():
+  config = dsnet.get_config('variant=encoder')
+  config.model.update(channels=(4,), embedding=4, max_frames=16)
+  config.data.max_length = 16
+  report = quick(config, dtypes=['bfloat16'])
+  assert list(report['programs']) == [
+    'jaxser training bfloat16',
+    'jaxser prediction bfloat16',
+  ]
+  with pytest.raises(BenchmarkError, match='TimNet computes in float32'):
+    quick(small(), dtypes=['bfloat16'])
 
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])
 def test_padding_for_devices_is_not_counted(parallel):
-  report = benchmark.run(
-    small(parallel=parallel), batch_size=6, rounds=2, seconds=0
-  )
-  training = report['programs']['jaxser training']
+  report = quick(small(parallel=parallel), batch_size=6)
+  training = report['programs']['jaxser training float32']
   middle = training['milliseconds_per_call'] / 1e3
   assert training['utterances_per_second'] == pytest.approx(6 / middle)
 
 
 def test_programs_take_turns():
   log = []
-  programs = [
-    Program(name, 1, 0.0, lambda calls, name=name: log.append((name, calls)))
+  made = [
+    Program(
+      name, '', 1, 0.0, lambda calls, name=name: log.append((name, calls))
+    )
     for name in ('a', 'b')
   ]
-  times = benchmark.measure(programs, rounds=3, seconds=0)
+  times = timing.measure(made, rounds=3, seconds=0)
   assert [name for name, _ in log[4:]] == ['a', 'b'] * 3
-  assert {name: len(turns) for name, turns in times.items()} == {'a': 3, 'b': 3}
+  assert {name: len(turns) for name, turns in times.items()} == {
+    'a float32': 3,
+    'b float32': 3,
+  }
 
 
 def test_ratios_compare_turns_of_one_round():
-  programs = [
-    Program('jaxser training', 64, 1.0, run=len, flops=2e9),
-    Program('Keras training', 64, 1.0, run=len),
+  made = [
+    Program('jaxser', 'training', 64, 1.0, run=len, flops=2e9),
+    Program('Keras', 'training', 64, 1.0, run=len),
+    # Of another type: no ratio.
+    Program('PyTorch', 'training', 64, 1.0, run=len, dtype='bfloat16'),
   ]
   times = {
     # The machine was twice as slow in the second round.
-    'jaxser training': [Turn(1, 2), Turn(2, 2), Turn(1, 2)],
-    'Keras training': [Turn(3, 4), Turn(6, 4), Turn(2, 5)],
+    'jaxser training float32': [Turn(1, 2), Turn(2, 2), Turn(1, 2)],
+    'Keras training float32': [Turn(3, 4), Turn(6, 4), Turn(2, 5)],
+    'PyTorch training bfloat16': [Turn(1, 1)] * 3,
   }
-  report = benchmark.summary(programs, times)
-  assert report['ratio_to_keras'] == {
-    'training': {'median': 3, 'best': 2, 'processor': 2}
-  }
-  speeds = report['programs']['jaxser training']
-  assert speeds['utterances_per_second'] == 64
-  assert speeds['gflop_per_second'] == 2
-  assert report['programs']['Keras training']['gflop_per_second'] is None
-  table = benchmark.format_table(
+  assert timing.ratios(made, times) == [
     {
-      **report,
+      'maker': 'Keras',
+      'work': 'training',
+      'dtype': 'float32',
+      'median': 3,
+      'best': 2,
+      'processor': 2,
+    }
+  ]
+  row = timing.speed(made[0], times[made[0].name], {'float32': 8e9})
+  assert row['utterances_per_second'] == 64
+  assert row['flop_per_second'] == 2e9
+  assert row['share_of_matrix_peak'] == 0.25
+  other = timing.speed(made[1], times[made[1].name], {'float32': 8e9})
+  assert other['share_of_matrix_peak'] is None
+  text = tables.speed(
+    {
       'system': 'timnet',
       'batch_size': 64,
       'feature_shape': [188, 128],
-      'environment': benchmark.environment(),
+      'environment': speed.environment(),
+      'programs': {'jaxser training float32': row, 'Keras': other},
+      'ratios': timing.ratios(made, times),
+      'latency': {},
+      'ceilings': None,
+      'peak_device_bytes': None,
+      'notes': ['a note'],
     }
   )
-  assert '64 utterances of 188 x 128' in table
-  assert 'training: 3.00 times as fast as Keras' in table
+  assert '64 utterances of 188 x 128' in text
+  assert 'training float32: 3.00 times as fast as Keras' in text
+  assert text.endswith('a note')
 
 
 def test_shapes_are_those_of_the_recipes():
@@ -147,5 +221,17 @@ def test_shapes_are_those_of_the_recipes():
   assert shape(dsnet.get_config('size=paper')) == (600, 80)
   assert shape(emosphere.get_config('encoder=wavlm')) == (192_000,)
   unknown = ConfigDict({'features': {'name': 'mfcc'}})
-  with pytest.raises(workload.WorkloadError, match="'mfcc' has no known shape"):
+  with pytest.raises(BenchmarkError, match="'mfcc' has no known shape"):
     shape(unknown)
+
+
+def test_one_utterance_needs_no_micro_batches():
+  config = small(accumulate=4)
+  system_shape = workload.feature_shape(config)
+  corpus = workload.made_up_corpus(system_shape, 3)
+  system = registry.create(config, corpus)
+  setup = programs.Setup.create(
+    config, system, corpus, system_shape, 1, jax.devices()[:1]
+  )
+  assert setup.accumulate == 1
+  assert setup.host['features'].shape[0] == 1

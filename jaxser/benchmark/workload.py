@@ -5,25 +5,35 @@ from typing import Any
 
 import numpy as np
 
+from jaxser.benchmark.timing import BenchmarkError
 from jaxser.data.corpus import Corpus, Table
 from jaxser.systems.base import System
 
 # Features by convention: [length, bins] or [samples] of one utterance, where
 # the recipe does not say. 188 frames are EmoDB's 96,000 samples at 22,050 Hz.
-_LENGTHS = {'librosa22k': 188, 'kaldi16k': 600, 'wave16k': 192_000}
-_BINS = {'librosa22k': (128,), 'kaldi16k': (80,), 'wave16k': ()}
+_LENGTHS = {
+  'librosa22k': 188,
+  'kaldi16k': 600,
+  'wave16k': 192_000,
+  'wavlm': 600,
+}
+_BINS = {
+  'librosa22k': (128,),
+  'kaldi16k': (80,),
+  'wave16k': (),
+  'wavlm': (1024,),
+}
 _HOP = 512
-
-
-class WorkloadError(ValueError):
-  """No batch can be made up for a config; the message says why."""
+# The demo corpus trains in smaller batches than what is published.
+_TIMNET_BATCH = 64
+EMODB_UTTERANCES = 535
 
 
 def feature_shape(config: Any) -> tuple[int, ...]:
   """Shape of one utterance's features under a config."""
   name = config.features.name
   if name not in _LENGTHS:
-    raise WorkloadError(
+    raise BenchmarkError(
       f'--config.features.name={name!r} has no known shape; known are '
       f'{", ".join(_LENGTHS)}.'
     )
@@ -32,6 +42,11 @@ def feature_shape(config: Any) -> tuple[int, ...]:
   if name == 'librosa22k' and signal:
     length = 1 + signal // _HOP
   return (config.data.max_length or length, *_BINS[name])
+
+
+def usual_batch(config: Any) -> int:
+  """Utterances per step: 64 for TIM-Net, else what the recipe says."""
+  return _TIMNET_BATCH if config.system == 'timnet' else config.batch_size
 
 
 def made_up_corpus(shape: Sequence[int], classes: int) -> Corpus:

@@ -3,7 +3,7 @@
 Written from the network's formulas as a Keras user would: `Conv1D` with
 `padding='causal'` and `dilation_rate`, `BatchNormalization`, `SpatialDropout1D`,
 `model.compile`, `train_on_batch`. Needs Keras with TensorFlow (the extra
-`test`); nothing else in `jaxser` imports this module.
+`test`), imported only when asked for.
 """
 
 import os
