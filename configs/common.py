@@ -89,7 +89,9 @@ def base_config(
   config.num_folds = 10
   config.fold_seed = 0
   config.fold_subset = ()
-  config.cross_corpus_dev = False
+  # What each fold trains on: 'all' of the one corpus, all but a 'held_out'
+  # speaker for development, or one fold for each of its 'speakers'.
+  config.cross_corpus_train = 'all'
   # Reads test labels in every epoch to choose one, as published tables do.
   config.select_on_test = protocol in ('published', 'cross_corpus')
   config.selection_metric = 'uar'

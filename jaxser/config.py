@@ -25,6 +25,7 @@ FREE = (
 ENGINES = ('auto', 'folds', 'stream')
 _CHOICES = {
   'protocol': protocols.PROTOCOLS,
+  'cross_corpus_train': protocols.CROSS_CORPUS_TRAIN,
   'parallel': PARALLEL,
   'engine': ENGINES,
   'optimizer.name': ('adam', 'adamw'),
@@ -99,12 +100,18 @@ def claim(
   """Writes config.json, or checks that the run to be continued is this one.
 
   Raises:
-    ConfigError: if the folder holds a run of another config; the message lists
-      the fields that differ.
+    ConfigError: if the folder holds a run of another config, and the message
+      lists the fields that differ; or if it cannot be written.
   """
-  check_same(config, workdir)
   path = pathlib.Path(workdir) / 'config.json'
-  files.write_json(path, to_json(config))
+  try:
+    check_same(config, workdir)
+    files.write_json(path, to_json(config))
+  except OSError as error:
+    raise ConfigError(
+      f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
+      'a folder that can be made, or one of your own.'
+    ) from error
 
 
 def check_shared(

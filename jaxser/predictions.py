@@ -9,6 +9,7 @@ and dominance are predicted, `target` and `prediction` are lists of three
 numbers on the scale of the corpus and there are no scores.
 """
 
+import collections
 import dataclasses
 import json
 import math
@@ -236,10 +237,12 @@ def _some(names: Iterable[str]) -> str:
 def check_once(
   predictions: Iterable[Prediction], ids: Iterable[str] | None = None
 ) -> None:
-  """Checks that each utterance has one prediction per (seed, selection).
+  """Checks that all utterances were tested equally often, usually once.
 
-  Every (seed, selection) must hold the same utterances, and these must agree
-  on target and speaker.
+  A fold predicts an utterance at most once, and all utterances are tested by
+  the same number of folds: by one, or, across corpora, by all. Every (seed,
+  selection) must hold the same utterances, and these must agree on target and
+  speaker.
 
   Args:
     predictions: of a whole run.
@@ -248,16 +251,18 @@ def check_once(
   Raises:
     PredictionsError: naming the (seed, selection) and the utterances.
   """
-  runs: dict[tuple[int, str], set[str]] = {}
+  runs: dict[tuple[int, str], collections.Counter[str]] = {}
+  known = set()
   truth: dict[str, tuple[Any, str]] = {}
   for p in predictions:
-    seen = runs.setdefault((p.seed, p.selection), set())
-    if p.id in seen:
+    name = (p.seed, p.selection, p.fold, p.id)
+    if name in known:
       raise PredictionsError(
-        f'seed {p.seed}, selection {p.selection}: utterance {p.id!r} was '
-        'predicted more than once; its folds overlap'
+        f'seed {p.seed}, selection {p.selection}, fold {p.fold}: utterance '
+        f'{p.id!r} was predicted more than once'
       )
-    seen.add(p.id)
+    known.add(name)
+    runs.setdefault((p.seed, p.selection), collections.Counter())[p.id] += 1
     if truth.setdefault(p.id, (p.target, p.speaker)) != (p.target, p.speaker):
       raise PredictionsError(
         f'seed {p.seed}, selection {p.selection}: utterance {p.id!r} has '
@@ -266,8 +271,15 @@ def check_once(
         'are of different corpora'
       )
   expected = set(truth) if ids is None else set(ids)
-  for (seed, selection), seen in runs.items():
-    where = f'seed {seed}, selection {selection}'
+  for (seed, selection), times in runs.items():
+    where, seen = f'seed {seed}, selection {selection}', set(times)
+    by_count = times.most_common()
+    (often, most), (seldom, least) = by_count[0], by_count[-1]
+    if most != least:
+      raise PredictionsError(
+        f'{where}: utterance {often!r} is tested by {most} folds, {seldom!r} by '
+        f'{least}; its folds overlap'
+      )
     if expected - seen:
       raise PredictionsError(
         f'{where}: no prediction for {_some(expected - seen)}'

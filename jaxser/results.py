@@ -24,7 +24,9 @@ METRIC is uar, war, f1 or, for valence, arousal and dominance, ccc_valence,
 ccc_arousal, ccc_dominance, ccc_mean; `recall`, `absent_classes` and `confusion`
 (rows said, columns recognised) belong to classes. `pooled` puts all folds and
 seeds into one set; `fold_mean` averages over folds (and seeds), `over_seeds`
-over the pooled values of the seeds. The three are different numbers.
+over the pooled values of the seeds. The three are different numbers. Across
+corpora every fold may test the same utterances: `pooled` then counts each once
+per fold.
 """
 
 import collections

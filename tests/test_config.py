@@ -2,6 +2,7 @@ import json
 import pathlib
 
 import pytest
+from absl import app
 
 from configs import timnet
 from jaxser import command_line
@@ -49,7 +50,10 @@ def test_recipe_arguments_are_checked(arg, message):
     ('--config.epohcs=3', r'Did you mean --config\.epochs\?.*batch_size'),
     ('--config.model.droput=0', r'Did you mean --config\.model\.dropout\?'),
     ('--config.model=3', r'group of fields: set one of model\.ablation'),
-    ('--config=configs/tinmet.py', 'no such file'),
+    (
+      '--config=configs/tinmet.py',
+      r'no such file\. Recipes here: \S+dsnet.py, \S+emosphere.py, \S+timnet.py\.',
+    ),
     (f'--config={RECIPE}:corpus=x', 'choose one of demo'),
   ],
 )
@@ -81,6 +85,20 @@ def test_published_recipe_has_the_papers_settings():
   assert timnet.get_config('corpus=iemocap').model.num_blocks == 10
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
+  config = timnet.get_config()
+  (tmp_path / 'file').write_text('kept')
+  for workdir, reason in (
+    ('/proc/nope', 'No such file or directory'),
+    (tmp_path / 'file', 'File exists'),
+  ):
+    with pytest.raises(
+      config_lib.ConfigError,
+      match=rf'--workdir={workdir} cannot be written \({reason}\); give a f',
+    ):
+      config_lib.claim(config, workdir)
+
+
 def test_a_folder_keeps_to_one_config(tmp_path):
   config = timnet.get_config()
   config_lib.claim(config, tmp_path)
@@ -95,3 +113,12 @@ def test_a_folder_keeps_to_one_config(tmp_path):
     match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
   ):
     config_lib.claim(config, tmp_path)
+
+
+@pytest.mark.parametrize('flag', ['--help', '--helpfull', '-?'])
+def test_asking_for_help_is_no_mistake(flag, capsys):
+  app.define_help_flags()  # As app.run does.
+  with pytest.raises(SystemExit) as stop:
+    command_line.parse(['main', flag])
+  assert stop.value.code == 0
+  assert capsys.readouterr().out

@@ -38,7 +38,10 @@ def test_emotale_averages_three_annotators(tmp_path):
   [
     ({'gt_emotion': 'S'}, "is 'A' by its name and 'S' in"),
     ({'a2_D': ''}, 'its line in .* has no number'),
-    ({'a2_D': '30'}, 'dominance 12 is outside the scale 1 to 5'),
+    # Its mean would be inside.
+    ({'a2_D': '9'}, 'has a2_D 9, outside of the scale from 1 to 5'),
+    ({'a1_V': '0.5'}, r'has a1_V 0\.5, outside of the scale'),
+    ({'a1_V': 'nan'}, 'has a1_V nan, outside of the scale'),
     ({'file': 'DK_002_A_1.wav'}, 'has no line in'),
   ],
 )
@@ -46,6 +49,15 @@ def test_emotale_annotations_that_do_not_fit(tmp_path, changes, message):
   emotale_table(tmp_path, {'DK_001_A_1': changes})
   touch(tmp_path, 'wav/DK_001_A_1.wav', 'wav/DK_001_A_2.wav')
   with pytest.raises(CorpusError, match=message):
+    corpora.read('emotale', tmp_path, allow_incomplete=True)
+
+
+def test_emotale_needs_every_annotator(tmp_path):
+  emotale_table(tmp_path)
+  table = tmp_path / 'annotations.csv'
+  table.write_text(table.read_text().replace('a3_A', 'arousal'))
+  touch(tmp_path, 'wav/DK_001_A_1.wav')
+  with pytest.raises(CorpusError, match=r'annotations\.csv.*a3_A'):
     corpora.read('emotale', tmp_path, allow_incomplete=True)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -6,6 +7,7 @@ import pytest
 
 from data_prep import prepare
 from jaxser.data import corpus as corpus_lib
+from tests import fakes
 
 
 @pytest.fixture(scope='module')
@@ -129,6 +131,27 @@ def test_joined_corpora_keep_shared_classes_and_unique_names(stored):
     both.classes[both.table.labels[row]]
     == corpus.classes[corpus.table.labels[at]]
   )
+
+
+def test_joined_corpora_without_a_class_or_a_scale_in_common():
+  corpus = fakes.corpus()
+  corpus.table.labels[3] = -1
+  other = dataclasses.replace(fakes.corpus(), name='other')
+  both = corpus_lib.join(corpus, other)
+  assert len(both.table) == 2 * len(corpus.table) - 1
+  assert f'fake/{corpus.table.ids[3]}' not in both.table.ids
+  assert both.vad_range is None
+
+  both = corpus_lib.join(corpus, other, task='regression')
+  assert len(both.table) == 2 * len(corpus.table)
+  assert both.table.labels[3] == -1
+  assert both.vad_range == (1.0, 7.0)
+  narrow = dataclasses.replace(other, vad_range=(1.0, 5.0))
+  with pytest.raises(
+    corpus_lib.StoreError,
+    match=r'scale \(1\.0, 7\.0\) in fake.*5\.0\) in other',
+  ):
+    corpus_lib.join(corpus, narrow, task='regression')
 
 
 def test_corpora_with_other_features_are_not_joined(stored):

@@ -173,6 +173,9 @@ def test_every_utterance_once():
   moved = dataclasses.replace(made[0], fold=4)
   with pytest.raises(PredictionsError, match=r'its folds overlap'):
     predictions.check_once([*made, moved])
+  # Across corpora every fold tests everything.
+  again = [dataclasses.replace(p, fold=p.fold + 5) for p in made]
+  predictions.check_once([*made, *again], ids)
   with pytest.raises(
     PredictionsError,
     match=r"seed 0, selection last: no prediction for '03a00', '03a01'$",

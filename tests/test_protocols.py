@@ -86,12 +86,34 @@ def test_cross_corpus_trains_on_one_and_tests_on_the_other(corpus):
   (fold,) = protocols.make_folds(both, 'cross_corpus', test_corpus='other')
   assert set(corpus.table.speakers[fold.test]) == {'s4'}
   assert set(corpus.table.speakers[fold.train]) == {'s0', 's1', 's2', 's3'}
+  assert not len(fold.dev)
   (fold,) = protocols.make_folds(
-    both, 'cross_corpus', test_corpus='other', cross_corpus_dev=True
+    both, 'cross_corpus', test_corpus='other', cross_corpus_train='held_out'
   )
   assert set(corpus.table.speakers[fold.dev]) == {'s3'}
+  assert set(corpus.table.speakers[fold.train]) == {'s0', 's1', 's2'}
   with pytest.raises(protocols.ProtocolError, match='0 to test'):
     protocols.make_folds(both, 'cross_corpus', test_corpus='third')
+
+
+def test_across_corpora_each_speaker_left_out_gives_a_model(corpus):
+  tested = np.isin(corpus.table.speakers, ['s1', 's4'])
+  both = dataclasses.replace(corpus, parts=np.where(tested, 'other', 'fake'))
+  folds = protocols.make_folds(
+    both, 'cross_corpus', test_corpus='other', cross_corpus_train='speakers'
+  )
+  sides = [
+    (set(corpus.table.speakers[f.train]), set(corpus.table.speakers[f.dev]))
+    for f in folds
+  ]
+  # The pairs of a single corpus of s0, s2 and s3; the one left out is in none.
+  assert sides == [
+    ({'s3'}, {'s2'}),
+    ({'s3'}, {'s0'}),
+    ({'s0'}, {'s2'}),
+  ]
+  for fold in folds:
+    np.testing.assert_array_equal(fold.test, np.flatnonzero(tested))
 
 
 def test_class_without_training_utterance_is_refused(corpus):

@@ -364,8 +364,15 @@ def test_command_line(tmp_path, capsys):
   runs.write_run(tmp_path, runs.class_predictions())
   assert command.main([str(tmp_path)]) == 0
   assert capsys.readouterr().out.strip() == str(tmp_path / 'report.html')
-  assert command.main([str(tmp_path / 'nothing')]) == 1
+  assert command.main([str(tmp_path / 'nothing')]) == 2
   assert 'results.json: no such file' in capsys.readouterr().err
+  for out, reason in (
+    (tmp_path, 'Is a directory'),
+    ('/proc/nope/x.html', 'No such file or directory'),
+  ):
+    with pytest.raises(SystemExit, match='2'):
+      command.main([str(tmp_path), f'--out={out}'])
+    assert f'cannot be written ({reason}); give' in capsys.readouterr().err
 
 
 def test_terminal_table_has_the_figures_in_eighty_columns(classes, vad):
@@ -427,6 +434,11 @@ def test_notes_warn_of_shared_and_single_speakers(tmp_path):
   mixed = [type(p)(**{**vars(p), 'fold': i % 2}) for i, p in enumerate(made)]
   notes = ' '.join(text.notes(runs.write_run(tmp_path, mixed)))
   assert '5 of 5 speakers are tested in more than one fold' in notes
+  every = [type(p)(**{**vars(p), 'fold': f}) for p in made for f in (0, 1)]
+  across = runs.write_run(tmp_path, every, protocol='cross_corpus')
+  notes = ' '.join(text.notes(across))
+  assert 'pooled figures count an utterance once per fold' in notes
+  assert 'speaker-independent' not in notes
   alone = [p for p in made if p.speaker == '03']
   notes = ' '.join(text.notes(runs.write_run(tmp_path, alone)))
   assert 'One speaker only: no interval can be given' in notes

@@ -77,13 +77,10 @@ def _read(
     raise CorpusError(
       f'is {emotion!r} by its name and {row["gt_emotion"]!r} in {table}'
     )
-  try:
-    valence, arousal, dominance = (
-      statistics.fmean(float(row[f'{a}_{d}']) for a in ANNOTATORS)
-      for d in 'VAD'
-    )
-  except ValueError as error:
-    raise CorpusError(f'its line in {table} has no number ({error})') from error
+  valence, arousal, dominance = (
+    statistics.fmean(_rating(row, f'{a}_{d}', table) for a in ANNOTATORS)
+    for d in 'VAD'
+  )
   return Utterance(
     id=name,
     path=path,
@@ -95,6 +92,21 @@ def _read(
     arousal=arousal,
     dominance=dominance,
   )
+
+
+def _rating(row: Mapping[str, str], column: str, table: pathlib.Path) -> float:
+  """One annotator's rating; a mean could hide one that is off the scale."""
+  lowest, highest = CORPUS.vad_range
+  try:
+    rating = float(row[column])
+  except ValueError as error:
+    raise CorpusError(f'its line in {table} has no number ({error})') from error
+  if not lowest <= rating <= highest:
+    raise CorpusError(
+      f'its line in {table} has {column} {rating:g}, outside of the scale from '
+      f'{lowest:g} to {highest:g}'
+    )
+  return rating
 
 
 def expected() -> Iterator[str]:

@@ -153,14 +153,20 @@ def select(corpus: Corpus, rows: np.ndarray, name: str) -> Corpus:
   )
 
 
-def join(first: Corpus, second: Corpus) -> Corpus:
-  """Two corpora as one, restricted to the classes that both have.
+def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
+  """Two corpora as one.
 
   Ids and speakers get the corpus' name in front, so that they stay unique.
 
+  Args:
+    first: a corpus.
+    second: a corpus.
+    task: 'classification' keeps the utterances of the classes that both have,
+      'regression' (of valence, arousal and dominance) keeps all.
+
   Raises:
-    StoreError: if features differ in kind or parameters, or fewer than two
-      classes are shared.
+    StoreError: if features differ in kind or parameters, fewer than two classes
+      are shared, or the scales differ.
   """
   ours, theirs = (next(iter(c.stores.values())) for c in (first, second))
   for key in ('features', 'parameters'):
@@ -170,17 +176,26 @@ def join(first: Corpus, second: Corpus) -> Corpus:
         f'{key}: {ours[key]} and {theirs[key]}; prepare both with the same '
         '(cross-corpus runs of TIM-Net use --signal_length=100000).'
       )
-  classes = tuple(sorted(set(first.classes) & set(second.classes)))
-  if len(classes) < 2:
+  regression = task == 'regression'
+  if regression and first.vad_range != second.vad_range:
+    raise StoreError(
+      f'valence, arousal and dominance are on the scale {first.vad_range} in '
+      f'{first.name} and {second.vad_range} in {second.name}; prepare one of '
+      'them on the scale of the other, from a manifest.'
+    )
+  both = set(first.classes), set(second.classes)
+  classes = tuple(sorted(set.union(*both) if regression else both[0] & both[1]))
+  if not regression and len(classes) < 2:
     raise StoreError(
       f'{first.name} and {second.name} share {len(classes)} classes '
       f'({", ".join(classes) or "none"}); at least two are needed.'
     )
   tables, readers, parts = [], [], []
   for corpus in (first, second):
-    rename = np.array([_index(classes, label) for label in corpus.classes])
+    # The last one is what -1, no class at all, points to.
+    rename = np.array([*(_index(classes, name) for name in corpus.classes), -1])
     labels = rename[corpus.table.labels]
-    kept = np.flatnonzero(labels >= 0)
+    kept = np.flatnonzero((labels >= 0) | regression)
     chosen = select(corpus, kept, corpus.name)
     tables.append(
       dataclasses.replace(
@@ -204,7 +219,7 @@ def join(first: Corpus, second: Corpus) -> Corpus:
   return Corpus(
     name=f'{first.name}+{second.name}',
     classes=classes,
-    vad_range=None,
+    vad_range=first.vad_range if regression else None,
     table=table,
     stores={**first.stores, **second.stores},
     read=lambda row: (

@@ -4,6 +4,7 @@ import pathlib
 import sys
 
 import ml_collections
+import numpy as np
 
 import data_prep
 from data_prep import prepare, store
@@ -20,16 +21,38 @@ def data_dir(config: ml_collections.ConfigDict) -> pathlib.Path:
 def open_corpus(config: ml_collections.ConfigDict) -> corpus_lib.Corpus:
   """The corpus of the config; two joined for a cross-corpus run.
 
-  The demo corpus is synthesised and prepared on first use.
+  The demo corpus is synthesised and prepared on first use. Where classes are
+  recognised, utterances without one are left out, and it is said how many.
 
   Raises:
-    StoreError: if a corpus is not prepared; the message gives the command.
+    StoreError: if a corpus is not prepared; the message gives the command. Or
+      if two cannot be joined.
   """
+  # Not at the top: whoever only looks for a store needs no JAX.
+  from jaxser.systems import registry
+
+  task = registry.SYSTEMS.get(config.system, 'classification')
   opened = [_open(config, config.corpus)]
   if config.test_corpus:
     opened.append(_open(config, config.test_corpus))
-    return corpus_lib.join(*opened)
-  return opened[0]
+  if task == 'classification':
+    opened = [_labelled(corpus) for corpus in opened]
+  return (
+    corpus_lib.join(*opened, task=task) if config.test_corpus else opened[0]
+  )
+
+
+def _labelled(corpus: corpus_lib.Corpus) -> corpus_lib.Corpus:
+  rows = np.flatnonzero(corpus.table.labels >= 0)
+  left = len(corpus.table) - len(rows)
+  # A corpus without any class is refused by the system, which can say why.
+  if not left or not corpus.classes:
+    return corpus
+  _say(
+    f'{corpus.name}: {left} of {len(corpus.table)} utterances have no class; '
+    'they are left out.'
+  )
+  return corpus_lib.select(corpus, rows, corpus.name)
 
 
 def find(config: ml_collections.ConfigDict, name: str) -> pathlib.Path:

@@ -18,6 +18,7 @@ from jaxser import files
 from jaxser.data.corpus import Corpus, Table
 
 PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
+CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
 # Up to this many speakers each is a fold of its own; beyond, they are grouped.
 MAX_SPEAKER_FOLDS = 12
 
@@ -43,7 +44,8 @@ def make_folds(
   num_folds: int = 10,
   seed: int = 0,
   test_corpus: str = '',
-  cross_corpus_dev: bool = False,
+  cross_corpus_train: str = 'all',
+  every_class: bool = True,
 ) -> list[Fold]:
   """Cuts the corpus into folds.
 
@@ -53,8 +55,13 @@ def make_folds(
     tested once; its neighbour in sorted order is the development speaker: k + 1
     for even k, k - 1 for odd k (DSNet), so dev labels may guide training.
   - `official`: the corpus' own split column (train, dev, test).
-  - `cross_corpus`: all of one corpus trains, all of `test_corpus` tests; with
-    `cross_corpus_dev` the last speaker (or group) of the first is held out.
+  - `cross_corpus`: one corpus trains, all of `test_corpus` tests every fold.
+    `cross_corpus_train` is 'all': one fold, trained on all of the first (TIM-
+    Net); 'held_out': one fold, the last speaker (or group) is the development
+    side; 'speakers': the folds of `speaker_independent`, whose own test
+    speakers are left out (DSNet).
+
+  With `every_class`, each training side must have all classes.
 
   Raises:
     ProtocolError: where speakers or splits are missing or too few, or a class
@@ -68,12 +75,14 @@ def make_folds(
   elif protocol == 'official':
     folds = _official_fold(table)
   elif protocol == 'cross_corpus':
-    folds = _cross_corpus_fold(corpus, test_corpus, cross_corpus_dev)
+    folds = _cross_corpus_folds(
+      corpus, test_corpus, cross_corpus_train, num_folds, seed
+    )
   else:
     raise ProtocolError(
       f'protocol {protocol!r} is unknown; choose one of {", ".join(PROTOCOLS)}.'
     )
-  check_folds(folds, corpus)
+  check_folds(folds, corpus, every_class)
   return folds
 
 
@@ -148,8 +157,8 @@ def _official_fold(table: Table) -> list[Fold]:
   return [Fold(0, sides['train'], sides['dev'], sides['test'])]
 
 
-def _cross_corpus_fold(
-  corpus: Corpus, test_corpus: str, hold_out: bool
+def _cross_corpus_folds(
+  corpus: Corpus, test_corpus: str, how: str, num_groups: int, seed: int
 ) -> list[Fold]:
   test = np.flatnonzero(corpus.parts == test_corpus)
   train = np.flatnonzero(corpus.parts != test_corpus)
@@ -158,15 +167,23 @@ def _cross_corpus_fold(
       f'cross_corpus needs two corpora; {corpus.name!r} tested on '
       f'{test_corpus!r} leaves {len(train)} to train and {len(test)} to test.'
     )
+  known = corpus.table.take(train)
+  if how == 'speakers':
+    return [
+      Fold(fold.number, train[fold.train], train[fold.dev], test)
+      for fold in _speaker_folds(known, num_groups, seed)
+    ]
   dev = np.zeros(0, np.int64)
-  if hold_out:
-    groups = _speaker_groups(corpus.table.take(train), 10, 0)
-    held = np.isin(corpus.table.speakers[train], np.array(groups[-1]))
+  if how == 'held_out':
+    groups = _speaker_groups(known, num_groups, seed)
+    held = np.isin(known.speakers, np.array(groups[-1]))
     train, dev = train[~held], train[held]
   return [Fold(0, train, dev, test)]
 
 
-def check_folds(folds: Sequence[Fold], corpus: Corpus) -> None:
+def check_folds(
+  folds: Sequence[Fold], corpus: Corpus, every_class: bool = True
+) -> None:
   """Raises ProtocolError for empty or overlapping sides, or an unseen class."""
   for fold in folds:
     sides = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
@@ -182,7 +199,7 @@ def check_folds(folds: Sequence[Fold], corpus: Corpus) -> None:
         )
     present = set(corpus.table.labels[fold.train].tolist())
     missing = [c for i, c in enumerate(corpus.classes) if i not in present]
-    if missing:
+    if missing and every_class:
       raise ProtocolError(
         f'fold {fold.number}: no training utterance of class '
         f'{", ".join(missing)}, so it can never be predicted; use fewer folds, '
@@ -225,7 +242,9 @@ def write_folds(
   files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def read_folds(path: os.PathLike[str] | str, corpus: Corpus) -> list[Fold]:
+def read_folds(
+  path: os.PathLike[str] | str, corpus: Corpus, every_class: bool = True
+) -> list[Fold]:
   """Reads a folds file made for this corpus.
 
   Raises:
@@ -258,5 +277,5 @@ def read_folds(path: os.PathLike[str] | str, corpus: Corpus) -> list[Fold]:
     return np.array([row_of[name] for name in names], np.int64)
 
   folds = [Fold(n, rows(a), rows(b), rows(c)) for n, a, b, c in entries]
-  check_folds(folds, corpus)
+  check_folds(folds, corpus, every_class)
   return folds

@@ -173,7 +173,15 @@ def notes(results: Mapping[str, Any]) -> list[str]:
       f'{count(about["unknown_speakers"], "utterance")} of unknown speaker: '
       'each was resampled on its own, which makes intervals narrower.'
     )
-  if results['speakers_in_several_folds']:
+  if (
+    results['speakers_in_several_folds']
+    and results['protocol'] == 'cross_corpus'
+  ):
+    found.append(
+      'Each fold trained a model on the one corpus, and each was tested on all '
+      'of the other: pooled figures count an utterance once per fold.'
+    )
+  elif results['speakers_in_several_folds']:
     found.append(
       f'{results["speakers_in_several_folds"]} of {results["speakers"]} '
       'speakers are tested in more than one fold: the folds are not '

@@ -12,8 +12,12 @@ from jaxser.convert.errors import ConvertError
 from jaxser.data.corpus import Corpus
 from jaxser.systems.base import System, Tree
 
-# Name -> module of this package.
-SYSTEMS = ('timnet', 'dsnet', 'emosphere')
+# Name, which is a module of this package, -> task of its systems.
+SYSTEMS = {
+  'timnet': 'classification',
+  'dsnet': 'classification',
+  'emosphere': 'regression',
+}
 # Where it is another one that sets the system up. It defines `create(model,
 # corpus)` and, where there is something to it, `check(system, corpus, lengths,
 # bins)` and `pretrained(model, system)`.

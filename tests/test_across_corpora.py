@@ -1,0 +1,129 @@
+"""From one corpus to another, and utterances that nobody labelled."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from configs import dsnet, emosphere, timnet
+from jaxser import config as config_lib
+from jaxser import train
+from jaxser.data import opening
+from jaxser.data.protocols import ProtocolError
+from tests import fakes
+
+SMALL = {
+  'model.channels': (2,),
+  'model.embedding': 4,
+  'model.max_frames': 8,
+  'batch_size': 8,
+  'epochs': 2,
+  'engine': 'stream',
+  'tensorboard': False,
+  'embeddings': False,
+}
+
+
+@pytest.fixture
+def stored(monkeypatch):
+  """Two small corpora in the place of prepared ones."""
+
+  def open_(config, name):
+    corpus = fakes.corpus(
+      speakers=4 if name == 'emodb' else 2,
+      classes=4,
+      frames=8,
+      bins=8,
+      seed=len(name),
+    )
+    if name == 'manifest':
+      corpus.table.labels[[2, 5]] = -1
+    return dataclasses.replace(
+      corpus,
+      name=name,
+      stores={name: corpus.stores['fake']},
+      parts=np.full(len(corpus.table), name),
+    )
+
+  monkeypatch.setattr(opening, '_open', open_)
+
+
+def _config(recipe, arg, changes):
+  config = recipe.get_config(arg)
+  config.model.bins = 8
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+@pytest.mark.slow
+def test_dsnet_tests_each_speakers_model_on_the_whole_other_corpus(
+  stored, tmp_path
+):
+  config = _config(
+    dsnet,
+    'cross_corpus,train=emodb,test=savee,size=tiny',
+    {**SMALL, 'engine': 'folds'},
+  )
+  assert not config.select_on_test
+  found = train.run(config, tmp_path)
+  assert set(found['selections']) == {'last', 'best_on_dev'}
+  assert (found['utterances'], found['speakers']) == (16, 2)
+  entry = found['selections']['best_on_dev']
+  assert [row['utterances'] for row in entry['per_fold']] == [16] * 4
+  assert np.sum(entry['pooled']['confusion']) == 4 * 16
+  mean = np.mean([row['uar'] for row in entry['per_fold']])
+  assert entry['fold_mean']['uar']['mean'] == pytest.approx(mean, abs=0.01)
+  folds = json.loads((tmp_path / 'folds.json').read_text())['folds']
+  for fold in folds:
+    assert len(fold['dev_speakers']) == 1
+    assert fold['test_speakers'] == ['savee/s0', 'savee/s1']
+
+
+def test_a_schedule_needs_the_side_that_it_follows(stored, tmp_path):
+  config = _config(
+    dsnet,
+    'cross_corpus,train=emodb,test=savee,size=tiny',
+    {**SMALL, 'cross_corpus_train': 'all'},
+  )
+  with pytest.raises(
+    config_lib.ConfigError, match=r'name=plateau follows .* fold 0 has none'
+  ):
+    train.run(config, tmp_path)
+
+
+@pytest.mark.parametrize('engine', ['stream', 'folds'])
+def test_utterances_without_a_class_are_left_out(
+  stored, engine, tmp_path, capsys
+):
+  config = timnet.get_config('corpus=manifest,protocol=published')
+  config.update_from_flattened_dict(
+    {
+      'model.num_blocks': 1,
+      'model.filters': 4,
+      'model.num_coefficients': 4,
+      'epochs': 1,
+      'num_folds': 7,
+      'engine': engine,
+      'tensorboard': False,
+      'embeddings': False,
+    }
+  )
+  found = train.run(config, tmp_path)
+  assert found['utterances'] == 14
+  assert '2 of 16 utterances have no class; they are left out' in (
+    capsys.readouterr().err
+  )
+
+
+def test_regression_keeps_them(stored):
+  config = emosphere.get_config('corpus=manifest')
+  config.protocol, config.num_folds = 'published', 2
+  corpus = opening.open_corpus(config)
+  assert len(corpus.table) == 16
+  # Nor need a fold have every class.
+  corpus.table.labels[:] = 1
+  assert len(train.make_folds(config, corpus)) == 2
+  config = timnet.get_config('corpus=manifest,protocol=published')
+  with pytest.raises(ProtocolError, match='no training utterance of class'):
+    train.make_folds(config, corpus)
