@@ -16,8 +16,6 @@ from jaxser.data import partners, pipeline, protocols
 from jaxser.evaluation import Evaluator
 from jaxser.systems.base import System, Tree
 
-TrainFns = dict[Any, mesh.TrainFn]
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context:
@@ -33,7 +31,7 @@ class Context:
   source: pipeline.Source
   evaluator: Evaluator
   pretrained: Callable[[Tree], Tree] | None = None
-  train_fns: TrainFns = dataclasses.field(default_factory=dict)
+  train_fns: dict[Any, mesh.TrainFn] = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
   def create_state(self) -> Callable[..., step_lib.TrainState]:
@@ -42,18 +40,16 @@ class Context:
       functools.partial(step_lib.create_state, self.system, self.optimizer)
     )
 
-  def train_fn(self, phase: Any, steps_per_epoch: int) -> mesh.TrainFn:
+  def train_fn(self, phase: Any) -> mesh.TrainFn:
     """The step of this phase; compiled once for all folds."""
-    key = (phase, steps_per_epoch)
-    if key not in self.train_fns:
-      self.train_fns[key] = self.placement.compile_train(
+    if phase not in self.train_fns:
+      self.train_fns[phase] = self.placement.compile_train(
         self.system,
         self.optimizer,
-        steps_per_epoch=steps_per_epoch,
         accumulate=self.config.accumulate,
         phase=phase,
       )
-    return self.train_fns[key]
+    return self.train_fns[phase]
 
 
 class Run(NamedTuple):

@@ -3,12 +3,25 @@
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxser import files
 
 Row = Mapping[str, Any]
+
+
+def in_words(rows: Sequence[Row], metric: str) -> str:
+  """Mean loss and score of some rows, as far as they have them."""
+  found = []
+  for name in ('loss', metric):
+    if name in rows[0]:
+      value = sum(row[name] for row in rows) / len(rows)
+      percent = name in ('uar', 'war', 'f1')
+      found.append(
+        f'{name} {100 * value:.1f} %' if percent else f'{name} {value:.3f}'
+      )
+  return ', '.join(found)
 
 
 class Curves:

@@ -12,8 +12,8 @@ be compared with these) their test side:
            'embedding', or DSNet's 'relevant', 'irrelevant' and 'encoding'
   map.NAME float32 [n, 2], its view in two dimensions (`jaxser.probes.flat_map`)
            of rows of the first fold, NaN elsewhere
-  about    text, JSON: {"seed", "selection", "names", "weights", "probes"};
-           "probes" as `jaxser.probes.summarise` returns it
+  about    text, JSON: {"seed", "selection", "names", "weights", "probes",
+           "region_head"}; the last two as in `jaxser.inspection.inspect`
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ class Embeddings:
     side: text [n], one of `SIDES`.
     spaces: name -> float32 [n, width].
     maps: name -> float32 [n, 2], NaN for rows that were not mapped.
-    about: seed, selection, names, weights, probes.
+    about: seed, selection, names, weights, probes, region_head.
   """
 
   fold: np.ndarray

@@ -58,6 +58,9 @@ def train(
   Raises:
     Interrupted: once a signal was noted and the position saved.
   """
+  padding = _padding(context, *trainings[0]) if trainings else ''
+  if padding:
+    run.bar.note(padding)
   for seed, fold in trainings:
     name = curves.run_name(seed, fold.number)
     training = FoldTraining(
@@ -72,6 +75,23 @@ def train(
       training.run(store, run.writer, run.bar, run.watch)
     run.bar.skip(context.config.epochs - training.epoch)
     run.finish(seed, fold, training.answers(), training.weights())
+
+
+def _padding(
+  context: context_lib.Context, seed: int, fold: protocols.Fold
+) -> str:
+  """How much of an epoch is padding, where batches differ in length."""
+  if len(context.source.buckets) < 2:
+    return ''
+  sampler = context_lib.make_sampler(context, seed, fold)
+  share = pipeline.padding_share(context.source, sampler.epoch(0))
+  said = (
+    f'Padding is {share:.0%} of an epoch, in batches of '
+    f'{len(context.source.buckets)} lengths.'
+  )
+  if share > 0.1:
+    said += ' More utterances or a smaller --config.batch_size have less.'
+  return said
 
 
 class FoldTraining:
@@ -191,13 +211,14 @@ class FoldTraining:
     while self._epoch < config.epochs and not self._plateau.stopped:
       phase = self._context.system.phase(self._epoch)
       steps = self._sampler.steps_per_epoch
-      train = self._context.train_fn(phase, steps)
+      train = self._context.train_fn(phase)
       while self._step_in_epoch < steps:
         asked = watch.asked()
         if asked is not None:
           self.save(store)
           raise interruption.Interrupted(asked)
-        self._state, metrics = train(self._state, next(batches))
+        batch, epoch = next(batches), np.int32(self._epoch)
+        self._state, metrics = train(self._state, batch, epoch)
         self._epoch_metrics.append(metrics)
         self._step_in_epoch += 1
       self._end_of_epoch(writer, bar)
@@ -236,11 +257,9 @@ class FoldTraining:
     self.curve += rows
     writer.add(rows)
     shown = rows[-1]
-    metric = config.selection_metric
-    score = f', {metric} {100 * shown[metric]:.1f} %' if metric in shown else ''
     bar.advance(
       f'seed {self._seed} fold {self._fold.number} epoch {self._epoch} '
-      f'{shown["split"]} loss {shown.get("loss", math.nan):.3f}{score}'
+      f'{shown["split"]} {curves.in_words([shown], config.selection_metric)}'
     )
 
   def _evaluate(self) -> list[dict[str, Any]]:

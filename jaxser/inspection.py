@@ -3,7 +3,8 @@
 For the first seed and every fold, with the weights that the headline of the
 results speaks of (the best epoch on the development side, else the last), all
 sides of the fold go through the model. Out come embeddings.npz, its probes and
-its 2-d views.
+its 2-d views; and how a head that classifies regions of the sphere does on the
+test side, which no prediction says.
 """
 
 import os
@@ -16,7 +17,7 @@ import numpy as np
 import safetensors
 
 from jaxser import context as context_lib
-from jaxser import embeddings, models, probes
+from jaxser import embeddings, metrics, models, probes
 from jaxser.data import pipeline, protocols
 from jaxser.systems.base import Batch, System, Tree
 
@@ -39,8 +40,9 @@ def inspect(
     folds: that were trained.
 
   Returns:
-    For results.json: {"seed", "selection", "measure", "emotion", "speaker"},
-    see `jaxser.probes.summarise`.
+    For results.json: {"seed", "selection", "measure", "emotion", "speaker",
+    "region_head"}, see `jaxser.probes.summarise`; the last one, {"accuracy",
+    "macro_f1", "utterances"}, is None without such a head.
 
   Raises:
     ModelError: weights are missing or damaged.
@@ -64,6 +66,7 @@ def inspect(
     'selection': selection,
     'measure': 'balanced accuracy, per cent',
     **before.about['probes'],
+    'region_head': before.about.get('region_head'),
   }
 
 
@@ -82,11 +85,12 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def predictor(system: System) -> Predict:
-  """(params, state, batch) -> the system's embeddings; compiled once."""
+  """(params, state, batch) -> embeddings and scores of regions."""
+  names = [*system.embeddings, *filter(None, (system.region_output,))]
 
   def predict(params, state, batch):
     out = system.predict(params, state, batch)
-    return {name: out[name] for name in system.embeddings}
+    return {name: out[name] for name in names}
 
   return jax.jit(predict)
 
@@ -98,7 +102,7 @@ def embed(
   rows: np.ndarray,
   batch_size: int,
 ) -> dict[str, np.ndarray]:
-  """The embeddings of these rows of the corpus, in their order.
+  """What `predict` finds in these rows of the corpus, in their order.
 
   Args:
     predict: from `predictor`.
@@ -129,7 +133,7 @@ def _compute(
   corpus = context.source.corpus
   predict = predictor(context.system)
   names = np.array([*corpus.classes, ''])
-  parts, found = [], []
+  parts, found, regions = [], [], []
   for position, fold in enumerate(folds):
     weights = jax.device_put(
       models.load(workdir, about['seed'], fold.number, about['selection'])
@@ -148,6 +152,12 @@ def _compute(
         rows,
         min(context.config.eval_batch_size, 64),
       )
+      scores = spaces.pop(str(context.system.region_output), None)
+      if side == 'test' and scores is not None:
+        truth = corpus.table.vad[rows]
+        known = np.isfinite(truth).all(-1)
+        said = context.system.region_of(weights[1], truth[known])
+        regions.append((np.asarray(said), np.argmax(scores[known], -1)))
       sides[side] = {
         'fold': np.full(len(rows), fold.number, np.int64),
         'id': corpus.table.ids[rows].astype(str),
@@ -172,8 +182,27 @@ def _compute(
       **about,
       'names': list(context.system.embeddings),
       'probes': probes.summarise(found),
+      'region_head': _region_head(regions),
     },
   )
+
+
+def _region_head(
+  regions: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> dict[str, float | int] | None:
+  """How many of the true regions, int [n] of every fold, the head said."""
+  if not regions:
+    return None
+  said, answers = map(np.concatenate, zip(*regions, strict=True))
+  if not len(said):
+    return None
+  size = int(max(said.max(), answers.max())) + 1
+  found = metrics.Confusion.empty(size).add(said, answers).value()
+  return {
+    'accuracy': round(100 * found['war'], 2),
+    'macro_f1': round(100 * found['f1'], 2),
+    'utterances': len(said),
+  }
 
 
 def _probes(

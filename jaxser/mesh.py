@@ -21,8 +21,9 @@ from jaxser.systems.base import Batch, System, Tree
 AXIS = 'data'
 PARALLEL = ('jit', 'pmap')
 
+# (state, batch, epochs completed) -> (state, metrics)
 TrainFn = Callable[
-  [step_lib.TrainState, Batch], tuple[step_lib.TrainState, dict]
+  [step_lib.TrainState, Batch, np.int32], tuple[step_lib.TrainState, dict]
 ]
 
 
@@ -106,7 +107,7 @@ class Placement:
     )
 
   def abstract(self, state: Tree, example: Batch, rows: int) -> tuple:
-    """Shapes of a state and of a batch, for compiling ahead of time under jit.
+    """Shapes of what `compile_train` takes, for compiling ahead under jit.
 
     Args:
       state: arrays or their shapes.
@@ -123,6 +124,7 @@ class Placement:
         name: shaped((rows, *value.shape[1:]), value.dtype, self._rows)
         for name, value in example.items()
       },
+      shaped((), np.int32, self._everywhere),
     )
 
   def get_state(self, state: Tree) -> Tree:
@@ -153,7 +155,11 @@ class Placement:
     if self.parallel == 'pmap':
       mapped = functools.partial(function, axis_name=AXIS)
       return jax.pmap(
-        mapped, axis_name=AXIS, devices=self.devices, donate_argnums=0
+        mapped,
+        axis_name=AXIS,
+        devices=self.devices,
+        in_axes=(0, 0, None),
+        donate_argnums=0,
       )
     return jax.jit(
       function, donate_argnums=0, out_shardings=(self._everywhere,) * 2

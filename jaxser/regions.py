@@ -4,8 +4,9 @@
               "centre": [valence, arousal, dominance] or null for the middle}
 
 is what results.json keeps of it. Accuracy and macro-F1 are those of the region
-in which the predicted valence, arousal and dominance lie, not of a region head:
-so every regression, also one without such a head, can be compared.
+in which the predicted valence, arousal and dominance lie, not of a region head
+(`jaxser.inspection` scores that): so every regression, also one without such a
+head, can be compared.
 
 JAX is imported where it is used: results of classes are read without it.
 """

@@ -89,8 +89,8 @@ def train_step(
   optimizer: optax.GradientTransformation,
   state: TrainState,
   batch: Batch,
+  epoch: Array,
   *,
-  steps_per_epoch: int,
   accumulate: int = 1,
   phase: Hashable = 'main',
   axis_name: str | None = None,
@@ -102,7 +102,8 @@ def train_step(
     optimizer: from `make_optimizer`.
     state: before the step.
     batch: see `jaxser.systems.base.System`.
-    steps_per_epoch: turns the step number into an epoch.
+    epoch: int32 [], epochs completed; traced, so that folds with other numbers
+      of steps share one compiled step.
     accumulate: the batch is cut into so many micro-batches (row i belongs to
       micro-batch i % accumulate) whose gradients are averaged.
     phase: static part of the loss.
@@ -112,7 +113,7 @@ def train_step(
     The state after the step, and {'loss', 'rows', ...} of the global batch.
   """
   rng = jax.random.fold_in(state.rng, state.step)
-  progress = Progress(state.step, state.step // steps_per_epoch)
+  progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
   if accumulate == 1:
     grads, model_state, metrics = _gradients(
       system, state, batch, rng, progress, phase, axis_name
@@ -123,7 +124,7 @@ def train_step(
     )
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
-  frozen = system.frozen(state.params)
+  frozen = system.frozen(state.params, phase)
   if frozen is not None:
     updates = jax.tree.map(
       lambda u, still: jnp.zeros_like(u) if still else u, updates, frozen

@@ -32,15 +32,21 @@ SETTINGS = {
   'batch_size': 13,
   'epochs': 12,
   'checkpoint_every': 1,
-  'fold_subset': (0,),
   'tensorboard': False,
   'embeddings': False,
 }
+# Four folds on eight devices: each process has two of them, and each of these
+# two devices.
+FOLDS = {'stream': (0,), 'folds': (0, 1, 2, 3)}
+
+
+def settings_for(engine):
+  return {**SETTINGS, 'engine': engine, 'fold_subset': FOLDS[engine]}
 
 
 def config_for(engine):
   config = timnet.get_config()
-  config.update_from_flattened_dict({**SETTINGS, 'engine': engine})
+  config.update_from_flattened_dict(settings_for(engine))
   return config
 
 
@@ -72,10 +78,11 @@ def rows_of(workdir):
 def assert_same_results(found, expected):
   """Curves and predictions, up to the order in which devices are summed."""
   curve, wanted = rows_of(found), rows_of(expected)
-  assert len(wanted) == 2 * SETTINGS['epochs']
-  assert [(r['epoch'], r['split']) for r in curve] == [
-    (r['epoch'], r['split']) for r in wanted
+  names = ('fold', 'epoch', 'split')
+  assert [[r[name] for name in names] for r in curve] == [
+    [r[name] for name in names] for r in wanted
   ]
+  assert len(wanted) % (2 * SETTINGS['epochs']) == 0
   for row, other in zip(curve, wanted, strict=True):
     assert row.keys() == other.keys()
     for name in row.keys() - {'split'}:
@@ -104,7 +111,6 @@ class Local:
     )
     python.chmod(0o755)
     self.workdir = workdir
-    settings = {**SETTINGS, 'engine': engine}
     command = [
       'launch/local.sh',
       '--processes=2',
@@ -112,7 +118,10 @@ class Local:
       f'--config={ROOT}/configs/timnet.py',
       f'--workdir={workdir}',
       '--lost_after=20',
-      *(f'--config.{name}={value}' for name, value in settings.items()),
+      *(
+        f'--config.{name}={value}'
+        for name, value in settings_for(engine).items()
+      ),
       *more,
     ]
     environment = {
@@ -170,10 +179,11 @@ def exists(pid):
   return True
 
 
+@pytest.mark.parametrize('engine', FOLDS)
 def test_a_killed_process_ends_the_other_and_both_continue(
-  one_process, tmp_path
+  one_process, engine, tmp_path
 ):
-  with Local(tmp_path, 'stream', '--max_restarts=1') as local:
+  with Local(tmp_path, engine, '--max_restarts=1') as local:
     first, second = local.after_first_epoch()
     os.kill(second, signal.SIGKILL)
     start = time.monotonic()
@@ -184,10 +194,10 @@ def test_a_killed_process_ends_the_other_and_both_continue(
   assert code == 0, local.errors
   assert re.search('another (process|task)', local.errors)
   assert re.search(r'Ended with (75|134|137); restart 1 of 1', local.errors)
-  assert re.search(r'continues after epoch (\d+)', local.errors)
+  assert re.search(r'continues? after epoch (\d+)', local.errors)
   # Each of them speaks once: process 0.
   assert printed.count('Results: ') == 1
-  assert_same_results(tmp_path, one_process('stream'))
+  assert_same_results(tmp_path, one_process(engine))
   results = json.loads((tmp_path / 'results.json').read_text())
   assert results['environment']['processes'] == 2
   assert results['environment']['devices'] == 8
@@ -212,7 +222,7 @@ def test_sigterm_to_one_saves_on_all_and_one_device_continues(
     code, _ = local.end()
   assert code == 143, local.errors
   assert local.errors.count('stopped by SIGTERM; the position is saved') == 2
-  done = len(rows_of(tmp_path)) // 2
+  done = len(rows_of(tmp_path)) // (2 * len(FOLDS['folds']))
   assert 1 <= done < SETTINGS['epochs']
   expected = one_process('folds')
   on_one_device(monkeypatch)

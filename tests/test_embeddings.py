@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import dsnet
+from configs import dsnet, emosphere
 from jaxser import embeddings, inspection, models, report, results, train
 from jaxser.data import pipeline, protocols
 from tests import fakes, runs
@@ -34,6 +34,7 @@ def made(tmp_path_factory):
     context.system,
     corpus,
     folds,
+    selections=['best_on_dev'],
     max_length=8,
     normalization=None,
   )
@@ -122,6 +123,39 @@ def test_computed_again_only_for_other_weights(made, tmp_path):
       old.spaces[name][same], new.spaces[name][same]
     )
     assert np.any(old.spaces[name][~same] != new.spaces[name][~same])
+
+
+def test_the_region_head_is_scored_on_the_test_sides(tmp_path):
+  config = emosphere.get_config('corpus=emotale')
+  config.model.width = 8
+  config.data.max_length = 0
+  corpus = fakes.corpus(speakers=4, repeats=3, frames=12, bins=8, vary=True)
+  corpus.table.vad[3] = np.nan  # Nobody knows its region.
+  folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
+  context = train.make_context(config, corpus, folds)
+  system = context.system
+  train.describe_models(context, folds, ['best_on_dev'], tmp_path, '')
+  batch = context.source.batch(pipeline.Slot(folds[0].test, 12))
+  said, answers = [], []
+  for fold in folds:
+    params, state = params_like(
+      system.init, jax.random.key(0), batch, seed=fold.number
+    )
+    state = jax.tree.map(np.abs, state) | system.initial_state()
+    state = system.prepare(
+      state, corpus.table.vad[fold.train], corpus.table.labels[fold.train]
+    )
+    models.save(tmp_path, 0, fold.number, 'best_on_dev', params, state, epoch=3)
+    batch = context.source.batch(pipeline.Slot(fold.test, 12))
+    scores = jax.jit(system.predict)(params, state, batch)['region_logits']
+    known = np.isfinite(corpus.table.vad[fold.test]).all(-1)
+    said.extend(system.region_of(state, corpus.table.vad[fold.test][known]))
+    answers.extend(np.argmax(scores, -1)[known])
+  found = inspection.inspect(tmp_path, context, folds)['region_head']
+  assert found['utterances'] == len(said) == 2 * 9 - 1
+  right = np.mean(np.array(said) == np.array(answers))
+  assert found['accuracy'] == round(100 * right, 2)
+  assert 0 < found['macro_f1'] < 100
 
 
 def test_without_development_side_the_last_epoch_counts(made):

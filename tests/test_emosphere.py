@@ -5,11 +5,13 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jaxser import step as step_lib
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.ops.concordance import concordance
 from jaxser.systems.base import Progress
@@ -68,6 +70,32 @@ def _batch(system=LIGHT, seed=0):
 def _weights(system):
   params, state = params_like(system.init, jax.random.key(0), _batch(system))
   return params, {**state, **system.initial_state()}
+
+
+ADAMW = step_lib.make_optimizer(
+  ml_collections.ConfigDict(
+    {
+      'name': 'adamw',
+      'learning_rate': 1e-3,
+      'b1': 0.9,
+      'b2': 0.999,
+      'eps': 1e-8,
+      'weight_decay': 0.01,
+    }
+  )
+)
+
+
+def _training(system):
+  params, model_state = _weights(system)
+  return step_lib.TrainState(
+    step=np.int32(0),
+    params=params,
+    model_state=model_state,
+    opt_state=ADAMW.init(params),
+    rng=jax.random.key(7),
+    lr_scale=np.float32(1),
+  )
 
 
 def _progress(epoch):
@@ -233,17 +261,33 @@ def test_loss_is_its_parts():
 
 def test_later_epochs_do_not_run_the_region_head():
   system = dataclasses.replace(LIGHT, regions=30, width=64)  # 72 regions.
+  state = _training(system)
   compiled = {
-    phase: quick_jit(functools.partial(system.loss, phase=phase))
-    .lower(*_weights(system), _batch(), jax.random.key(0), _progress(1))
+    phase: quick_jit(
+      functools.partial(step_lib.train_step, system, ADAMW, phase=phase)
+    )
+    .lower(state, _batch(), np.int32(1))
     .compile()
     for phase in ('regions', 'main')
   }
   cost = {p: c.cost_analysis()['flops'] for p, c in compiled.items()}
-  head = 2 * 8 * (64 * 64 + 64 * 72)
+  # Forward, and backward to the parameters and to what came in.
+  head = 3 * 2 * 8 * (64 * 64 + 64 * 72)
   assert head < cost['regions'] - cost['main'] < 1.5 * head
   assert 'auxiliary_head/' in compiled['regions'].as_text()
   assert 'auxiliary_head/' not in compiled['main'].as_text()
+
+  # It is not moved by what Adam remembers, either.
+  early, _ = compiled['regions'](state, _batch(), np.int32(1))
+  late, _ = compiled['main'](early, _batch(), np.int32(5))
+  for name, values in early.params.items():
+    same = [
+      np.array_equal(before, after)
+      for before, after in zip(
+        jax.tree.leaves(values), jax.tree.leaves(late.params[name]), strict=True
+      )
+    ]
+    assert all(same) if name == 'auxiliary_head' else not any(same), name
 
 
 def test_a_phase_compiles_once_for_all_batches_and_epochs():
@@ -349,14 +393,17 @@ def test_prepare_counts_the_training_split_only():
 
 def test_frozen_names_parameters():
   params = _weights(WAVLM)[0]
-  still = WAVLM.frozen(params)
+  still = WAVLM.frozen(params, 'regions')
   assert jax.tree.structure(still) == jax.tree.structure(params)
   assert all(jax.tree.leaves(still['encoder'].pop('feature_extractor')))
   assert not any(jax.tree.leaves(still))
-  whole = dataclasses.replace(WAVLM, freeze='encoder').frozen(params)
+  whole = dataclasses.replace(WAVLM, freeze='encoder').frozen(params, 'regions')
   assert all(jax.tree.leaves(whole.pop('encoder')))
   assert not any(jax.tree.leaves(whole))
-  assert LIGHT.frozen(_weights(LIGHT)[0]) is None
+  assert LIGHT.frozen(_weights(LIGHT)[0], 'regions') is None
+  unused = LIGHT.frozen(_weights(LIGHT)[0], 'main')
+  assert all(jax.tree.leaves(unused.pop('auxiliary_head')))
+  assert not any(jax.tree.leaves(unused))
 
 
 def test_frozen_encoder_gets_no_gradient():

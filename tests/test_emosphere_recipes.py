@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
+import json
 
 import jax
 import numpy as np
 import pytest
 
 from configs import emosphere
-from jaxser import mesh, models, step, train
+from jaxser import members, mesh, models, predict, step, train
 from jaxser.convert import hf_wavlm, torch_emosphere
 from jaxser.data import pipeline
 from jaxser.nn.wavlm_config import SIZES
+from jaxser.predict import hearing
 from jaxser.systems import emosphere_setup
 from jaxser.systems.emosphere import EmoSphere
 from tests import fakes, shared
@@ -72,7 +74,7 @@ def test_every_row_of_the_tables_trains_a_step(arg, corpus):
   batch = pipeline.Source(corpus).batch(pipeline.Slot(np.arange(8), 40))
   optimizer, state = _start(config, system, batch)
   function = functools.partial(
-    step.train_step, system, optimizer, steps_per_epoch=2, phase=first
+    step.train_step, system, optimizer, epoch=np.int32(0), phase=first
   )
   if arg not in RUN:
     new, _ = jax.eval_shape(function, state, batch)
@@ -101,25 +103,34 @@ def test_compilations_are_bounded_by_buckets_times_phases(corpus):
   system = Counted(width=8, vad_range=(1.0, 7.0), stride=2)
   source = pipeline.Source(corpus, num_buckets=3)
   placement = mesh.Placement(devices=jax.devices()[:1])
-  sampler = pipeline.Sampler(
-    rows=np.arange(len(corpus.table)),
-    lengths=source.lengths,
-    batch_size=8,
-    padded_size=8,
-    buckets=source.buckets,
-    seed=(0,),
-  )
-  slots = sampler.epoch(0)
-  optimizer, state = _start(config, system, source.batch(slots[0]))
-  steps = {
-    phase: placement.compile_train(
-      system, optimizer, steps_per_epoch=len(slots), phase=phase
+  samplers = [
+    pipeline.Sampler(
+      rows=np.arange(rows),
+      lengths=source.lengths[:rows],
+      batch_size=8,
+      padded_size=8,
+      buckets=source.buckets,
+      seed=(0,),
     )
+    # Folds of different sizes.
+    for rows in (len(corpus.table), len(corpus.table) - 9)
+  ]
+  assert len({sampler.steps_per_epoch for sampler in samplers}) == 2
+  first = source.batch(samplers[0].epoch(0)[0])
+  optimizer, state = _start(config, system, first)
+  steps = {
+    phase: placement.compile_train(system, optimizer, phase=phase)
     for phase in ('regions', 'main')
   }
-  for epoch in (0, 1, 4, 5, 6, 7):
-    for slot in sampler.epoch(epoch):
-      jax.eval_shape(steps[system.phase(epoch)], state, source.batch(slot))
+  for sampler in samplers:
+    for epoch in (0, 1, 4, 5, 6, 7):
+      for slot in sampler.epoch(epoch):
+        jax.eval_shape(
+          steps[system.phase(epoch)],
+          state,
+          source.batch(slot),
+          np.int32(epoch),
+        )
   assert len(source.buckets) == 3
   assert len(traced) == len(set(traced)) == 2 * 3
 
@@ -147,9 +158,9 @@ def test_fine_tuning_starts_from_the_folder_and_keeps_its_convolutions(
   tmp_path,
 ):
   folder = shared.require('goldens/wavlm_large_style')
-  # Rematerialisation and bfloat16 have tests of their own; they compile long.
-  plain = {'model.remat': False, 'model.dtype': 'float32'}
-  config = _wavlm(f'encoder=wavlm,weights={folder}', **plain)
+  config = _wavlm(f'encoder=wavlm,weights={folder}')
+  assert config.model.remat
+  assert config.model.dtype == 'bfloat16'
   config.data_dir = str(tmp_path)
   found = train.run(config, tmp_path / 'run')
   assert found['sphere']['regions'] == 'octants'
@@ -187,6 +198,16 @@ def test_the_authors_files_predict_through_the_recipe(tmp_path):
   found = train.run(config, tmp_path / 'run', 'evaluate')
   pooled = found['selections']['init_from']['pooled']
   assert pooled['utterances'] == 40
+  description = models.open(tmp_path / 'run')
+  said = json.loads(
+    (tmp_path / 'run/predictions.jsonl').read_text().splitlines()[0]
+  )
+  path = next((tmp_path / 'demo').rglob(f'{said["id"]}.wav'))
+  predictor = predict.Predictor(
+    description, members.load(description, members.choose(description))
+  )
+  (heard,) = predictor.predict([hearing.Input(path.name, path)])
+  np.testing.assert_allclose(heard.answer.vad, said['prediction'], rtol=1e-4)
   assert set(torch_emosphere.FILES.values()) <= {
     path.name for path in tmp_path.iterdir()
   }

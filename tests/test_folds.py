@@ -132,8 +132,9 @@ def test_the_cases_do_what_their_names_say(expected, case):
   assert len(chosen) > 1, 'every selection chose the same epoch'
 
 
-def test_stopped_and_continued_is_the_same_bit_by_bit(tmp_path):
-  shared, trainings = make(PHASES, folds_at_once=4)
+@pytest.mark.parametrize('case', [PHASES, PARTNERS])
+def test_stopped_and_continued_is_the_same_bit_by_bit(case, tmp_path):
+  shared, trainings = make(case, folds_at_once=4)
   engine = engine_lib.Engine(
     shared, trainings, devices=jax.devices()[:1], side_by_side=False
   )

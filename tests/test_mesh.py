@@ -50,13 +50,11 @@ def train(placement, *, batch_size=13, accumulate=1, steps=10):
     source().batch(sampler.epoch(0)[0]),
   )
   state = placement.put_state(state)
-  function = placement.compile_train(
-    SYSTEM, optimizer, steps_per_epoch=4, accumulate=accumulate
-  )
+  function = placement.compile_train(SYSTEM, optimizer, accumulate=accumulate)
   losses = []
-  for slot in list(sampler.from_position(0, 0, 3))[:steps]:
+  for i, slot in enumerate(list(sampler.from_position(0, 0, 3))[:steps]):
     batch = placement.put_batch(source().batch(slot))
-    state, metrics = function(state, batch)
+    state, metrics = function(state, batch, np.int32(i // 4))
     losses.append(placement.get_state(metrics))
   state = jax.device_get(placement.get_state(state).replace(rng=None))
   return state, jax.device_get(losses)

@@ -12,6 +12,8 @@ from jaxser.report import sphere, text
 from tests import runs
 
 SPHERE = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
+HEAD = {'accuracy': 41.25, 'macro_f1': 17.5, 'utterances': 1234}
+PROBES = {'seed': 0, 'selection': 'last', 'region_head': HEAD}
 
 
 @pytest.fixture(scope='module')
@@ -19,7 +21,7 @@ def made(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('vad')
   predictions = runs.vad_predictions(seeds=(0, 1), each=8)
   results = runs.write_run(
-    workdir, predictions, system='emosphere', sphere=SPHERE
+    workdir, predictions, system='emosphere', sphere=SPHERE, probes=PROBES
   )
   page = report.write_report(workdir).read_text('utf-8')
   return predictions, results, ElementTree.fromstring(page)
@@ -70,6 +72,10 @@ def test_the_page_says_what_the_results_say(made):
   assert f'{entry["accuracy"]["value"]:.2f}' in words
   assert f'{entry["macro_f1"]["value"]:.2f}' in words
   assert 'I exuberant (A+, V+, D+)' in words
+  said = (
+    'The region head itself, last epoch, seed 0: accuracy 41.25 %, macro F1'
+  )
+  assert f'{said} 17.50 % of 1,234 utterances.' in words
   counts = np.array(entry['confusion'])
   (row,) = [
     row for row in section.iter('tr') if 'IV hostile' in ''.join(row.itertext())

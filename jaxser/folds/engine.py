@@ -36,7 +36,7 @@ class Engine:
     devices: Sequence[jax.Device] | None = None,
     side_by_side: bool | None = None,
   ):
-    """Compiles the first phase's program.
+    """Compiles the programs of all phases.
 
     Args:
       context: what all trainings share.
@@ -76,13 +76,13 @@ class Engine:
     per_device = max(1, (self._budget - fixed) // least)
     self._arrange(min(count, per_device * self.grid.folds))
     while True:
-      compiled = self._compile(self._context.system.phase(0))
-      self.needed = compiled and memory.need(compiled)
-      if self.needed is not None and self.needed <= self._budget:
+      needed = self._need()
+      if needed is not None and needed <= self._budget:
+        self.needed = needed
         return
       per_device = self.shapes.trainings // self.grid.folds
       if per_device == 1:
-        found = memory.show(self.needed) if compiled else 'more'
+        found = 'more' if needed is None else memory.show(needed)
         raise memory.DoesNotFitError(
           f'--config.engine=folds: one training with the corpus needs {found} '
           f'on each device, of which {memory.show(self._budget)} may be used. '
@@ -90,11 +90,27 @@ class Engine:
           '--config.folds_memory_gib.'
         )
       fewer = per_device // 2
-      if compiled:
-        each = max(1, (self.needed - fixed) // per_device)
+      if needed is not None:
+        each = max(1, (needed - fixed) // per_device)
         fewer = (self._budget - fixed) // each
       fewer = min(max(1, fewer), per_device - 1)
       self._arrange(fewer * self.grid.folds)
+
+  def _need(self) -> int | None:
+    """Bytes of the phase that takes most; None if a compiler ran out.
+
+    Of phases after one that is over the budget nothing needs to be known.
+    """
+    epochs = range(self._context.config.epochs)
+    most = 0
+    for phase in dict.fromkeys(map(self._context.system.phase, epochs)):
+      compiled = self._compile(phase)
+      if compiled is None:
+        return None
+      most = max(most, memory.need(compiled) or 0)
+      if most > self._budget:
+        break
+    return most
 
   def _arrange(self, count: int) -> None:
     """Plans for so many trainings at once."""

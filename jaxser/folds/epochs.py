@@ -127,7 +127,7 @@ class Trainer:
         self.optimizer,
         state.replace(rng=rng),
         batch,
-        steps_per_epoch=jnp.maximum(task.steps, 1),
+        number,
         accumulate=self.settings.accumulate,
         phase=self.phase,
         axis_name=self.axis_name,

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxser import (
   checkpoints,
+  curves,
   distributed,
   evaluation,
   interruption,
@@ -275,14 +276,8 @@ def _show(context, group: Group, rows: list, bar: progress.Progress) -> None:
     about = f'seed {shown[0]["seed"]} fold {shown[0]["fold"]} {about}'
   else:
     about = f'{len(group.members)} trainings at once, {about}, mean of'
-  for name, scale, unit in (('loss', 1, ''), (metric, 100, ' %')):
-    if name in shown[0]:
-      value = scale * np.mean([row[name] for row in shown])
-      about += (
-        f' {name} {value:.3f}' if scale == 1 else f' {name} {value:.1f}{unit}'
-      )
   bar.skip(len(trained) - 1)
-  bar.advance(about)
+  bar.advance(f'{about} {curves.in_words(shown, metric)}')
 
 
 def _finish_group(engine: Engine, group: Group, run: context_lib.Run) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from jaxser import regions as regions_lib
+from jaxser.predictions import SELECTIONS
 from jaxser.report import charts, sphere, text
 from jaxser.report.markup import Markup, element, join, scrolling, table
 from jaxser.report.run import Run
@@ -49,7 +50,7 @@ def regions(run: Run, numbers: charts.Numbers) -> Section | None:
   return Section(
     'regions',
     'Regions of the sphere',
-    join([element('p', _told(about), class_='soft'), *parts]),
+    join([element('p', f'{_told(about)} {_head(run)}', class_='soft'), *parts]),
   )
 
 
@@ -67,6 +68,19 @@ def _told(about: dict) -> str:
   return (
     f'Regions: {cut}, around {centre}. Both regions are those of points: no '
     'region head has a say here.'
+  )
+
+
+def _head(run: Run) -> str:
+  """What the region head itself says, which no point shows; '' without one."""
+  about = run.results.get('probes') or {}
+  found = about.get('region_head')
+  if not found:
+    return ''
+  return (
+    f'The region head itself, {SELECTIONS[about["selection"]]}, seed '
+    f'{about["seed"]}: accuracy {found["accuracy"]:.2f} %, macro F1 '
+    f'{found["macro_f1"]:.2f} % of {found["utterances"]:,} utterances.'
   )
 
 

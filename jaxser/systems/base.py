@@ -58,6 +58,9 @@ class System:
   needs_neutral: bool = False
   """Whether training rows come with a neutral utterance of their speaker."""
 
+  region_output: str | None = None
+  """Output of `predict`, [batch, regions], that scores regions; None: none."""
+
   embeddings: tuple[str, ...] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
   probes them and draws them in two dimensions."""
@@ -106,7 +109,7 @@ class System:
     del epoch
     return 'main'
 
-  def frozen(self, params: Tree) -> Tree | None:
-    """A tree of booleans, True where a parameter is not trained, or None."""
-    del params
+  def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
+    """True where a parameter is not trained in this phase; None: nowhere."""
+    del params, phase
     return None

@@ -140,6 +140,12 @@ class EmoSphere(System):
     }
 
   @property
+  def region_output(self) -> str | None:
+    """The second head's answer, where it classifies regions."""
+    there = self.classes and self.auxiliary == 'regions'
+    return 'region_logits' if there else None
+
+  @property
   def wavlm_config(self) -> WavLMConfig:
     """The parsed `wavlm` setting."""
     return WavLMConfig.from_text(self.wavlm)
@@ -375,16 +381,24 @@ class EmoSphere(System):
       answers[f'{name}_logits'] = out['logits']
     return answers
 
-  def frozen(self, params: Tree) -> Tree | None:
-    """True for the part of WavLM that `freeze` names, None if that is none."""
-    if self.encoder != 'wavlm' or self.freeze == 'none':
+  def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
+    """True for what `freeze` names of WavLM, and for a head that is not used.
+
+    Without a gradient the second head would still move, by Adam's momentum and
+    by weight decay.
+    """
+    still = []
+    if self.encoder == 'wavlm' and self.freeze != 'none':
+      whole = self.freeze == 'encoder'
+      still.append(('encoder',) if whole else ('encoder', 'feature_extractor'))
+    if self.classes and phase != 'regions':
+      still.append(('auxiliary_head',))
+    if not still:
       return None
-    still = ('encoder',)
-    if self.freeze == 'conv':
-      still = ('encoder', 'feature_extractor')
 
     def under(path, _):
-      return tuple(part.key for part in path[: len(still)]) == still
+      names = tuple(part.key for part in path)
+      return any(names[: len(prefix)] == prefix for prefix in still)
 
     return jax.tree_util.tree_map_with_path(under, params)
 
