@@ -8,7 +8,15 @@ from ml_collections import ConfigDict
 
 from configs import dsnet, emosphere, timnet
 from jaxser import ceilings
-from jaxser.benchmark import programs, speed, tables, timing, workload
+from jaxser.benchmark import (
+  into,
+  modes,
+  programs,
+  speed,
+  tables,
+  timing,
+  workload,
+)
 from jaxser.benchmark.timing import BenchmarkError, Program, Turn
 from jaxser.systems import registry
 
@@ -50,7 +58,8 @@ def run_program(*arguments):
 
 
 def test_command_without_other_libraries(tmp_path):
-  path = tmp_path / 'speed.json'
+  path, page = tmp_path / 'speed.json', tmp_path / 'page.md'
+  page.write_text('<!-- t --><!-- /t -->', 'utf-8')
   done = run_program(
     '--config=configs/timnet.py',
     '--config.model.num_blocks=1',
@@ -60,9 +69,13 @@ def test_command_without_other_libraries(tmp_path):
     '--noceilings',
     '--nolatency',
     f'--json={path}',
+    f'--into={page}#t',
   )
   assert done.returncode == 0, done.stderr
-  assert 'timnet, 8 utterances of 188 x 128 per call' in done.stdout
+  assert '| jaxser training float32 | ' in page.read_text('utf-8')
+  assert 'timnet, 8 utterances of 188 x 128 per call in one batch, on' in (
+    done.stdout
+  )
   assert 'waiting for data: not measured; give --data_dir' in done.stdout
   report = json.loads(path.read_text())
   assert report['feature_shape'] == [188, 128]
@@ -195,23 +208,27 @@ def test_ratios_compare_turns_of_one_round():
   assert row['share_of_matrix_peak'] == 0.25
   other = timing.speed(made[1], times[made[1].name], {'float32': 8e9})
   assert other['share_of_matrix_peak'] is None
-  text = tables.speed(
-    {
-      'system': 'timnet',
-      'batch_size': 64,
-      'feature_shape': [188, 128],
-      'environment': speed.environment(),
-      'programs': {'jaxser training float32': row, 'Keras': other},
-      'ratios': timing.ratios(made, times),
-      'latency': {},
-      'ceilings': None,
-      'peak_device_bytes': None,
-      'notes': ['a note'],
-    }
-  )
+  report = {
+    'system': 'timnet',
+    'about': '64 utterances of 188 x 128 per call in one batch',
+    'environment': speed.environment(),
+    'programs': {'jaxser training float32': row, 'Keras': other},
+    'ratios': timing.ratios(made, times),
+    'latency': {},
+    'ceilings': None,
+    'peak_device_bytes': None,
+    'notes': ['a note'],
+    'rounds': 3,
+  }
+  text = tables.speed(report)
   assert '64 utterances of 188 x 128' in text
   assert 'training float32: 3.00 times as fast as Keras' in text
   assert text.endswith('a note')
+  made = into.render(modes.SPEED, report, []).splitlines()
+  assert made[0].endswith('| memory, MiB | jaxser is |')
+  assert made[2].endswith('| — |')
+  assert made[3].startswith('| Keras | ')
+  assert made[3].endswith('| 3.00 times as fast |')
 
 
 def test_shapes_are_those_of_the_recipes():
@@ -223,6 +240,53 @@ def test_shapes_are_those_of_the_recipes():
   unknown = ConfigDict({'features': {'name': 'mfcc'}})
   with pytest.raises(BenchmarkError, match="'mfcc' has no known shape"):
     shape(unknown)
+
+
+def test_overrides_of_the_batch_are_listened_to():
+  usual = workload.usual_batch
+  assert usual(timnet.get_config()) == 64
+  config = timnet.get_config()
+  config.batch_size = 8
+  assert usual(config) == 8
+  config = timnet.get_config('corpus=emodb')
+  assert usual(config) == 64
+  config.batch_size = 16
+  assert usual(config) == 16
+  assert usual(dsnet.get_config('size=paper')) == 32
+
+
+@pytest.mark.parametrize(('size', 'parts'), [(16, 1), (0, 4), (128, 8), (1, 1)])
+def test_micro_batches_of_wavlm_are_the_recipes(size, parts):
+  """--batch_size=16 is one batch of 16 x 12 s; nothing of it is computed."""
+  config = emosphere.get_config('encoder=wavlm,weights=random,size=large')
+  size = size or workload.usual_batch(config)
+  shape = workload.feature_shape(config)
+  corpus = workload.made_up_corpus(shape, 3)
+  system = registry.create(config, corpus)
+  setup = programs.Setup.create(
+    config, system, corpus, shape, size, jax.devices()[:1]
+  )
+  assert setup.accumulate == parts
+  assert setup.host['features'].shape == (size, 12 * 16_000)
+  assert setup.host['mask'].sum() == size
+  cut = 'in one batch' if parts == 1 else f'in {parts} micro-batches of 16'
+  assert workload.described(size, shape, parts, 'per call') == (
+    f'{size} utterances of 12 s (192000 samples) per call {cut}'
+  )
+
+
+def test_the_table_says_what_was_timed():
+  report = quick(small(accumulate=4), batch_size=32)
+  assert report['accumulate'] == 2
+  text = tables.speed(report)
+  assert '32 utterances of 16 x 128 per call in 2 micro-batches of 16' in text
+
+
+def test_a_phase_that_is_not_all_of_training_is_named():
+  for argument, text in (('', ', in phase main'), ('region_weight=off', '')):
+    config = emosphere.get_config(argument)
+    corpus = workload.made_up_corpus((8, 80), 3)
+    assert workload.in_phase(config, registry.create(config, corpus)) == text
 
 
 def test_one_utterance_needs_no_micro_batches():

@@ -126,13 +126,35 @@ def test_missing_pytorch_is_explained(monkeypatch):
     speed.run(dsnet.get_config(), batch_size=2, compare='torch')
 
 
+@pytest.mark.parametrize(('size', 'parts'), [(16, 1), (64, 4)])
+def test_pytorch_cuts_batches_as_ours_does(torch, monkeypatch, size, parts):
+  from jaxser.benchmark import torch_training
+
+  config = emosphere.get_config('encoder=wavlm,weights=random,size=large')
+  weight = torch.nn.Linear(1, 1)
+  seen = []
+
+  def losses(part, parts):
+    seen.append((part, parts))
+    return weight(torch.ones(1)).sum()
+
+  monkeypatch.setattr(
+    torch_training, '_wavlm', lambda *about: (weight, losses, None)
+  )
+  train, _ = torch_training.build(
+    config, None, (192_000,), size, 'float32', 'cpu', compiled=False
+  )
+  train()
+  assert seen == [(part, parts) for part in range(parts)]
+
+
 def test_wavlm_of_transformers_trains(torch):
   pytest.importorskip('transformers', reason='transformers: jaxser[parity]')
   from jaxser.benchmark import torch_training
   from jaxser.systems.emosphere import EmoSphere
 
   config = emosphere.get_config('encoder=wavlm,weights=random,size=tiny')
-  config.accumulate = 2
+  config.update(batch_size=4, accumulate=2)
   system = EmoSphere(encoder='wavlm', wavlm='tiny', width=8, remat=True)
   train, predict = torch_training.build(
     config, system, (16_000,), 4, 'float32', 'cpu', compiled=False

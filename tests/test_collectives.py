@@ -100,6 +100,48 @@ def test_programs_of_tpus():
   ]
 
 
+def test_origins_are_those_of_the_network():
+  assert collectives.origin(
+    'jit(train_step)/transpose(jvp(Network))/Network.go/layers/while/body/'
+    'closed_call/layers/cond/branch_0_fun/layer.<lambda>/checkpoint/fc/dot'
+  ) == ('backward: Network.go/layers/fc/dot')
+  combined = 'jit(step)/(jvp(N)/bn/reduce_sum:jvp()/reduce_sum)'
+  assert collectives.origin(combined) == 'forward: bn/reduce_sum'
+  assert collectives.origin('jit(step)/add') == 'step: add'
+  assert collectives.origin('') == 'step: not named'
+
+
+def test_what_comes_from_one_place_is_one_group():
+  def one(kind, bytes_, times, arrays, source):
+    return collectives.Collective(kind, bytes_, times, arrays, source)
+
+  listed = collectives.listed(
+    [
+      one('all-reduce', 8, 1, 2, 'jit(step)/jvp(N)/bn/sum'),
+      one('all-reduce', 4, 1, 1, 'jit(step)/jvp(N)/bn/sum'),
+      one('all-reduce', 100, 3, 9, 'jit(step)/transpose(jvp(N))/fc/dot'),
+      one('all-gather', 5, 1, 1, 'jit(step)/jvp(N)/bn/sum'),
+    ]
+  )
+  assert [item['bytes_per_step'] for item in listed] == [8, 4, 300, 5]
+  assert listed[2]['times'] == 3
+  groups = collectives.grouped(listed)
+  assert groups[0] == {
+    'kind': 'all-reduce',
+    'origin': 'backward: fc/dot',
+    'times': 3,
+    'instructions': 1,
+    'arrays': 9,
+    'bytes_per_step': 300,
+  }
+  assert [
+    (g['kind'], g['bytes_per_step'], g['arrays']) for g in groups[1:]
+  ] == [
+    ('all-reduce', 12, 3),
+    ('all-gather', 5, 1),
+  ]
+
+
 def test_other_text_is_refused():
   with pytest.raises(ValueError, match='no ENTRY computation'):
     collectives.find('module @jit_step {}')

@@ -86,4 +86,28 @@ def test_what_cannot_be_written_is_explained(tmp_path, capsys):
   with pytest.raises(SystemExit):
     command.main([classes, f'--into={page}'])
   assert 'README.md#NAME' in capsys.readouterr().err
+  with pytest.raises(SystemExit, match='2'):
+    command.main([classes, f'--into={page}#t', '--out=page.html'])
+  assert 'give one of them' in capsys.readouterr().err
+  assert (
+    command.main([classes, f'--into={page}#t', '--selection=init_from']) == 2
+  )
+  assert "has no selection 'init_from'" in capsys.readouterr().err
   assert page.read_text('utf-8') == PAGE
+
+
+def test_one_selection_is_shown_where_it_is_asked_for(tmp_path):
+  page = tmp_path / 'page.md'
+  page.write_text(PAGE, 'utf-8')
+  made = runs.class_predictions(selections=('last', 'best_on_dev'))
+  pair = [write(tmp_path / name, made) for name in ('a', 'b')]
+
+  def labels(*more):
+    assert command.main([*pair, f'--into={page}#t', *more]) == 0
+    rows = page.read_text('utf-8').splitlines()
+    return [row.split('|')[1].strip() for row in rows if row.startswith('| ')]
+
+  *shown, change = labels('--selection=last')[2:]
+  assert shown == ['**a**, last epoch', '**b**, last epoch']
+  assert change == 'b minus a, last'
+  assert len(labels()) == 2 + 4 + 1

@@ -5,10 +5,11 @@ import importlib.util
 import jax
 import pytest
 
-from configs import timnet
-from jaxser.benchmark import pages, tables, topology
+from configs import dsnet, emosphere, timnet
+from jaxser.benchmark import collectives, pages, tables, topology
 from jaxser.benchmark.timing import BenchmarkError
 
+pytestmark = pytest.mark.slow
 with_libtpu = pytest.mark.skipif(
   importlib.util.find_spec('libtpu') is None,
   reason='needs libtpu (the extra `tpu`)',
@@ -20,6 +21,45 @@ def small():
   config.model.num_blocks = 1
   config.data.max_length = 16
   return config
+
+
+def small_dsnet():
+  config = dsnet.get_config()
+  config.model.update(channels=(4,), embedding=4, max_frames=8)
+  return config
+
+
+def small_emosphere():
+  config = emosphere.get_config('region_weight=constant')
+  config.model.width = 8
+  config.data.max_length = 16
+  return config
+
+
+def small_wavlm():
+  config = emosphere.get_config(
+    'encoder=wavlm,weights=random,size=tiny,region_weight=constant'
+  )
+  config.data.max_length = 1_000
+  return config
+
+
+SYSTEMS = (small, small_dsnet, small_emosphere, small_wavlm)
+
+
+@with_libtpu
+@pytest.mark.parametrize('recipe', SYSTEMS[1:])
+def test_every_system_only_sums_over_chips(recipe):
+  (row,) = topology.run(recipe(), ['v5e:2x2'], per_device=2)['rows']
+  assert set(row['collectives']) == {'all-reduce'}
+
+
+@with_libtpu
+def test_trainings_of_different_chips_are_silent():
+  report = topology.run(
+    small(), ['v5e:2x2'], per_device=2, trainings=1, utterances=20
+  )
+  assert report['rows'][0]['collectives'] == {}
 
 
 @with_libtpu
@@ -40,7 +80,7 @@ def test_training_step_only_sums_over_chips():
   assert row['memory_bytes']['peak'] < 64 * 2**20
   assert row['estimated_seconds'] >= row['compiler_seconds'] > 0
   text = tables.topology(report)
-  assert 'one training step of 8 utterances of 16 x 128 per chip' in text
+  assert 'training step of 8 utterances of 16 x 128 per chip in one' in text
 
 
 @with_libtpu
@@ -120,10 +160,15 @@ def test_page_keeps_other_sections(tmp_path):
   path = tmp_path / 'scaling.md'
   pages.update(path, report('dsnet', 4), 'python -m one')
   pages.update(path, report('timnet', 4), 'python -m two')
+  # Another table, that --into writes.
+  measured = '## Measured\n\n<!-- devices -->\n\n| 1 |\n\n<!-- /devices -->\n'
+  with path.open('a') as file:
+    file.write(f'\n{measured}')
   pages.update(path, report('dsnet', 16), 'python -m three')
   text = path.read_text()
   assert text.startswith('# What a TPU slice needs and sends\n')
-  assert text.count('\n## ') == 2
+  assert text.count('\n## ') == 3
+  assert text.endswith(measured)
   assert 'python -m one' not in text
   assert text.index('python -m three') < text.index('python -m two')
   row = '| v5e:2x2 | 16 | 1 | 3.00 | 1.00 | yes | 2.000 |'
@@ -131,10 +176,79 @@ def test_page_keeps_other_sections(tmp_path):
   assert '4 all-reduce of 1.00 MiB' in text
 
 
-def test_step_over_devices_that_are_there(monkeypatch):
-  """Where libtpu is missing: the same step, compiled for virtual devices."""
+@pytest.fixture
+def two_devices(monkeypatch):
+  """Where libtpu is missing: the same programs, for virtual devices."""
   monkeypatch.setattr(topology, 'devices_of', lambda name: jax.devices()[:2])
-  (row,) = topology.run(small(), ['here'], per_device=2)['rows']
+
+
+@pytest.mark.parametrize('recipe', SYSTEMS)
+def test_step_over_devices_that_are_there(two_devices, recipe):
+  """Data parallelism sums; no batch and no feature travels."""
+  (row,) = topology.run(recipe(), ['here'], per_device=2)['rows']
   assert row['chips'] == 2
-  assert list(row['collectives']) == ['all-reduce']
-  assert 4 * 12_000 < row['collectives']['all-reduce']['bytes'] < 4 * 20_000
+  # The CPU's compiler gathers a convolution by groups, which libtpu's does not.
+  others = [
+    collectives.origin(item['source'])
+    for item in row['collective_list']
+    if item['kind'] != 'all-reduce'
+  ]
+  assert all('position/conv_general' in origin for origin in others)
+  assert bool(others) <= (recipe is small_wavlm)
+  sums = row['collectives']['all-reduce']
+  if recipe is small:
+    assert 4 * 12_000 < sums['bytes'] < 4 * 20_000
+  assert sums['bytes'] == sum(
+    item['bytes_per_step']
+    for item in row['collective_list']
+    if item['kind'] == 'all-reduce'
+  )
+
+
+def test_devices_with_their_own_trainings_say_nothing(two_devices):
+  report = topology.run(
+    small(), ['here'], per_device=2, trainings=1, utterances=20
+  )
+  assert report['rows'][0]['collectives'] == {}
+  assert report['rows'][0]['collective_list'] == []
+
+
+@pytest.mark.parametrize('trainings', [0, 1])
+def test_the_phase_that_needs_the_most_memory_is_reported(
+  two_devices, monkeypatch, trainings
+):
+  config = emosphere.get_config()
+  config.data.max_length = 16
+  config.model.width = 8
+  seen = []
+
+  def facts(function, arguments, devices, effort):
+    seen.append(function)
+    item = {
+      'kind': 'all-reduce',
+      'source': 'jit(f)/jvp(N)/fc/dot',
+      'times': 2,
+      'arrays': 1,
+      'bytes_per_step': 2**20,
+    }
+    return {
+      'memory_bytes': {'peak': (3 - len(seen)) * 2**30},
+      'fits': True,
+      'flop': 1e12,
+      'collective_list': [item],
+    }
+
+  monkeypatch.setattr(topology, 'compile_facts', facts)
+  report = topology.run(config, ['here'], per_device=2, trainings=trainings)
+  assert len(seen) == 2
+  (row,) = report['rows']
+  assert row['phase'] == 'regions'
+  assert row['phase_peak_bytes'] == {'regions': 2 * 2**30, 'main': 2**30}
+  for text in (
+    tables.topology(report),
+    tables.topology_markdown(report, 'command'),
+  ):
+    assert 'here is of phase regions' in text
+    assert 'regions 2.00 GiB, main 1.00 GiB' in text
+    assert 'Collectives of here' in text
+    assert 'forward: fc/dot' in text

@@ -15,11 +15,16 @@ Examples:
       The same network in Keras takes turns with it; the ratio is reported.
   python -m jaxser.benchmark --config=configs/dsnet.py:size=paper --compare=torch
       The same network in PyTorch, eager and torch.compile.
+  python -m jaxser.benchmark --compare=torch --batch_size=16 \\
+      --config=configs/emosphere.py:encoder=wavlm,weights=random,size=large
+      Fine-tuning WavLM-large: one batch of 16 x 12 s, the recipe's micro-batch.
   python -m jaxser.benchmark --config=configs/timnet.py --data_dir=DIR
       Also how long a step waits for the prepared corpus of the recipe.
   python -m jaxser.benchmark --config=configs/timnet.py --scale=devices
       Weak scaling over 1, 2, 4, 8 devices (virtual ones of a CPU, if need be);
-      --scale=folds: over trainings in one program.
+      --scale=folds: over trainings in one program; with --compare=keras an
+      epoch of one fold in Keras takes turns with them, and both are extrapolated
+      to all folds and epochs of the recipe.
   python -m jaxser.benchmark --config=configs/dsnet.py:size=paper \\
       --topology=v5e:2x2,v5e:4x4
       Compiles the training step for TPU slices, without a TPU: memory, FLOPs,
@@ -30,7 +35,8 @@ Examples:
       first file and of the next ones, features on the host and on the device.
 
 Any recipe and any override (--config.FIELD=VALUE) of jaxser.main; --json=FILE
-keeps everything that was measured.
+keeps everything that was measured, --into=README.md#NAME writes a short table
+into a page (a topology's has --markdown=PAGE).
 """
 
 import contextlib
@@ -46,7 +52,14 @@ from ml_collections import config_flags
 
 from jaxser import command_line, files, heap
 from jaxser import config as config_lib
-from jaxser.benchmark import comparison, programs, tables, timing
+from jaxser.benchmark import (
+  comparison,
+  into,
+  modes,
+  programs,
+  tables,
+  timing,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Recipe, such as configs/timnet.py; see jaxser.main.'
@@ -54,8 +67,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 _BATCH = flags.DEFINE_integer(
   'batch_size',
   0,
-  'Utterances per step (per chip with --topology, per device with --scale); 0 '
-  'is 64 for TIM-Net and else what the recipe says.',
+  'Utterances per step (per chip with --topology, per device or training with '
+  '--scale); 0 is 64 for TIM-Net on the demo corpus, else what the recipe says. '
+  'Micro-batches stay as large as the recipe has them.',
   lower_bound=0,
 )
 _CLASSES = flags.DEFINE_integer('classes', 7, 'Classes.', lower_bound=2)
@@ -73,13 +87,14 @@ _COMPARE = flags.DEFINE_enum(
   'compare',
   'none',
   comparison.COMPARISONS,
-  'Another implementation to time too: keras (TIM-Net), torch (DSNet, WavLM).',
+  'Another implementation to time too: keras (TIM-Net), torch (DSNet, WavLM); '
+  'with --scale=folds keras.',
 )
 _DATA_DIR = flags.DEFINE_string(
   'data_dir', '', 'Prepared corpora: measures the time waiting for data.'
 )
 _SCALE = flags.DEFINE_enum(
-  'scale', 'none', ['none', 'devices', 'folds'], 'Measures scaling instead.'
+  'scale', None, ['devices', 'folds'], 'Measures scaling instead.'
 )
 _COUNTS = flags.DEFINE_list(
   'counts', [], 'Numbers of devices or folds; default 1,2,4,8 or 1,2,5,10.'
@@ -117,6 +132,12 @@ _LATENCY = flags.DEFINE_boolean('latency', True, 'Time single utterances.')
 _KEEP_HEAP = flags.DEFINE_boolean(
   'keep_heap', True, 'Reuse freed memory on Linux CPUs, see jaxser.heap.'
 )
+_INTO = flags.DEFINE_string(
+  'into',
+  '',
+  'PAGE#NAME: also writes a short table with this command into a Markdown page, '
+  'between its marks <!-- NAME --> and <!-- /NAME -->.',
+)
 _JSON = flags.DEFINE_string('json', '', 'File for everything measured.')
 
 
@@ -129,24 +150,48 @@ def main(argv: Sequence[str]) -> int:
     return 0
   # JAX narrates which platforms it does not find at the level below.
   logging.set_verbosity(logging.WARNING)
-  kept = _KEEP_HEAP.value and heap.keep_freed_memory()
   try:
-    if _CHECKPOINT.value:
+    mode = modes.choose(_given())
+    kept = _KEEP_HEAP.value and heap.keep_freed_memory()
+    if _INTO.value:
+      into.check(_INTO.value)
+    if mode == modes.CHECKPOINT:
       report, text = _prediction(_CHECKPOINT.value)
-    elif _TOPOLOGY.value:
+    elif mode == modes.TOPOLOGY:
       report, text = _topology(_CONFIG.value)
-    elif _SCALE.value != 'none':
-      report, text = _scale(_CONFIG.value)
-    else:
+    elif mode == modes.SPEED:
       report, text = _speed(_CONFIG.value)
+    else:
+      report, text = _scale(_CONFIG.value)
+    report['keep_heap'] = bool(kept)
+    report['command'] = _command()
+    print(text)
+    if _JSON.value:
+      files.write_json(_JSON.value, report)
+    if _INTO.value:
+      into.write(_INTO.value, mode, report, sys.argv[1:])
   except (config_lib.ConfigError, timing.BenchmarkError) as error:
     return _fail(str(error))
-  report['keep_heap'] = bool(kept)
-  report['command'] = _command()
-  print(text)
-  if _JSON.value:
-    files.write_json(_JSON.value, report)
   return 0
+
+
+def _given() -> dict[str, str]:
+  """The flags that were typed, by name; an empty one counts as left out."""
+  found = {name: flags.FLAGS[name] for name in modes.every_flag()}
+  return {
+    # The value of a config is all its fields.
+    name: '--config' if name == 'config' else flag.serialize()
+    for name, flag in found.items()
+    if flag.present and flag.value not in ('', [])
+  }
+
+
+def _batch_size() -> int:
+  """Of --batch_size, else of an override of the recipe's; 0 is the usual one."""
+  holder = flags.FLAGS['config']
+  if 'batch_size' in config_flags.get_override_values(holder):
+    return _BATCH.value or _CONFIG.value.batch_size
+  return _BATCH.value
 
 
 def _speed(config: Any) -> tuple[dict[str, Any], str]:
@@ -162,7 +207,7 @@ def _speed(config: Any) -> tuple[dict[str, Any], str]:
     )
   report = speed.run(
     config,
-    batch_size=_BATCH.value,
+    batch_size=_batch_size(),
     classes=_CLASSES.value,
     rounds=_ROUNDS.value,
     seconds=_SECONDS.value,
@@ -188,7 +233,7 @@ def _prediction(workdir: str) -> tuple[dict[str, Any], str]:
   with _explained():
     description = models.open(workdir)
     chosen = members.load(description, members.choose(description))
-  report, lines = {'environment': speed.environment()}, []
+  report, lines = {'environment': speed.environment(), 'notes': []}, []
   for place in ('host', 'device'):
     try:
       report[place] = predict_timing.measure(
@@ -196,7 +241,10 @@ def _prediction(workdir: str) -> tuple[dict[str, Any], str]:
       )
       lines += predict_timing.lines(report[place])
     except hearing.InputError as error:
-      lines.append(f'Not measured: {error}')
+      report['notes'].append(f'Not measured on the {place}: {error}')
+  if not lines:
+    raise timing.BenchmarkError(' '.join(report['notes']))
+  lines += report['notes']
   return report, '\n'.join([tables.machine(report['environment']), *lines])
 
 
@@ -217,6 +265,7 @@ def _scale(config: Any) -> tuple[dict[str, Any], str]:
 
   counts = _integers('counts', _COUNTS.value)
   settings = {
+    'batch_size': _batch_size(),
     'classes': _CLASSES.value,
     'rounds': _ROUNDS.value,
     'seconds': _SECONDS.value,
@@ -225,11 +274,14 @@ def _scale(config: Any) -> tuple[dict[str, Any], str]:
   if _SCALE.value == 'devices':
     counts = counts or [1, 2, 4, 8]
     _virtual_devices(max(counts))
-    report = scaling.devices(
-      config, counts, batch_size=_BATCH.value, **settings
-    )
+    report = scaling.devices(config, counts, **settings)
   else:
-    report = scaling.folds(config, counts or [1, 2, 5, 10], **settings)
+    report = scaling.folds(
+      config,
+      counts or [1, 2, 5, 10],
+      compare=_COMPARE.value,
+      **settings,
+    )
   return report, tables.scaling(report)
 
 
@@ -252,13 +304,13 @@ def _topology(config: Any) -> tuple[dict[str, Any], str]:
   report = topology.run(
     config,
     _TOPOLOGY.value,
-    per_device=_BATCH.value,
+    per_device=_batch_size(),
     classes=_CLASSES.value,
     trainings=_TRAININGS.value,
     effort=_EFFORT.value,
   )
   if _MARKDOWN.value:
-    pages.update(_MARKDOWN.value, report, _command())
+    pages.update(_MARKDOWN.value, report, into.typed(sys.argv[1:]))
   return report, tables.topology(report)
 
 

@@ -7,6 +7,7 @@ the results on one device; what a link carries depends on the topology.
 import dataclasses
 import math
 import re
+from typing import Any
 
 KINDS = (
   'all-reduce',
@@ -18,6 +19,10 @@ KINDS = (
   'collective-broadcast',
 )
 
+# Parts of a name that transformations put in.
+_WRAPPER = re.compile(
+  r'while|body|closed_call|checkpoint|cond|branch_\d+_fun|.*[(<].*'
+)
 _BITS = {'pred': 8, 'token': 0}
 _COMPUTATION = re.compile(r'^(?P<entry>ENTRY )?%?(?P<name>[\w.\-]+) .*\{$')
 _INSTRUCTION = re.compile(
@@ -156,6 +161,57 @@ def _bytes(dtype: str) -> float:
     return _BITS[dtype] / 8
   bits = re.search(r'\d+', dtype)
   return int(bits[0]) / 8 if bits else 0
+
+
+def listed(found: list[Collective]) -> list[dict[str, Any]]:
+  """Each collective as a dictionary for JSON, with 'bytes_per_step'."""
+  return [
+    {**dataclasses.asdict(c), 'bytes_per_step': c.times * c.bytes}
+    for c in found
+  ]
+
+
+def grouped(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Collectives of one kind, origin and number of runs as one, the largest first.
+
+  Args:
+    items: of `listed`.
+
+  Returns:
+    Dictionaries of 'kind', 'origin' (see `origin`), 'instructions', 'times'
+    that each of them runs, 'arrays' and 'bytes_per_step' of all.
+  """
+  groups: dict[tuple[str, str, int], dict[str, Any]] = {}
+  for item in items:
+    key = item['kind'], origin(item['source']), item['times']
+    group = groups.setdefault(
+      key,
+      {
+        **dict(zip(('kind', 'origin', 'times'), key, strict=True)),
+        'instructions': 0,
+        'arrays': 0,
+        'bytes_per_step': 0,
+      },
+    )
+    group['instructions'] += 1
+    group['arrays'] += item['arrays']
+    group['bytes_per_step'] += item['bytes_per_step']
+  return sorted(groups.values(), key=lambda g: -g['bytes_per_step'])
+
+
+def origin(source: str) -> str:
+  """Where in the network a collective comes from, without the transformations.
+
+  'jit(train_step)/transpose(jvp(Network))/encoder/bn/reduce_sum' is 'backward:
+  encoder/bn/reduce_sum'. Of several that the compiler combined, the first.
+  """
+  path = source.partition(':')[0].rstrip(')')
+  direction = 'forward' if 'jvp(' in path else 'step'
+  if 'transpose(' in path:
+    direction = 'backward'
+  names = [name for name in path.split('/') if not _WRAPPER.fullmatch(name)]
+  # Modules inside modules of the same name tell nothing new.
+  return f'{direction}: {"/".join(dict.fromkeys(names)) or "not named"}'
 
 
 def summary(found: list[Collective]) -> dict[str, dict[str, int]]:

@@ -49,7 +49,58 @@ def programs(
 
 
 def _keras(system: System, shape: Sequence[int], size: int) -> list[Program]:
-  """Keras gets ready-made coefficients; our own step computes them."""
+  model = _keras_model(system, shape)
+  x, y = _keras_data(system, shape, size)
+  return [
+    _timed('Keras', work, size, 'float32', call, _nothing)
+    for work, call in (
+      ('training', lambda: model.train_on_batch(x, y)),
+      ('prediction', lambda: model.predict_on_batch(x)),
+    )
+  ]
+
+
+def keras_fold(
+  system: System, shape: Sequence[int], size: int, trained: int, tested: int
+) -> Program:
+  """Epochs of one fold in Keras, by `Model.fit` with validation data.
+
+  Args:
+    system: ours.
+    shape: of one utterance's features.
+    size: utterances per batch.
+    trained: utterances that are trained on.
+    tested: utterances that are evaluated after every epoch.
+
+  Returns:
+    A program whose call is an epoch. Those of one turn are one call of `fit`,
+    so what `fit` does once is not counted for every epoch.
+
+  Raises:
+    BenchmarkError: if Keras is missing or has no such network here.
+  """
+  model = _keras_model(system, shape)
+  train = _keras_data(system, shape, trained)
+  test = _keras_data(system, shape, tested)
+
+  def run(epochs):
+    model.fit(
+      *train, batch_size=size, epochs=epochs, validation_data=test, verbose=0
+    )
+
+  start = time.perf_counter()
+  run(1)
+  return Program(
+    'Keras',
+    'training',
+    trained + tested,
+    time.perf_counter() - start,
+    run,
+    variant='1 fold',
+  )
+
+
+def _keras_model(system: System, shape: Sequence[int]) -> Any:
   if not isinstance(system, TimNet):
     raise BenchmarkError(
       f'--compare=keras has TIM-Net only, not {type(system).__name__}; use '
@@ -59,21 +110,23 @@ def _keras(system: System, shape: Sequence[int], size: int) -> list[Program]:
   from jaxser.benchmark import keras_network
 
   try:
-    model = keras_network.build(system, shape[0])
+    return keras_network.build(system, shape[0])
   except (keras_network.NoKerasError, ValueError) as error:
     raise BenchmarkError(str(error)) from error
+
+
+def _keras_data(
+  system: TimNet, shape: Sequence[int], count: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ready-made coefficients, which our own step computes, and one-hot labels."""
   rng = np.random.default_rng(0)
-  x = rng.standard_normal((size, shape[0], system.num_coefficients), np.float32)
+  x = rng.standard_normal(
+    (count, shape[0], system.num_coefficients), np.float32
+  )
   y = np.eye(system.num_classes, dtype=np.float32)[
-    np.arange(size) % system.num_classes
+    np.arange(count) % system.num_classes
   ]
-  return [
-    _timed('Keras', work, size, 'float32', call, _nothing)
-    for work, call in (
-      ('training', lambda: model.train_on_batch(x, y)),
-      ('prediction', lambda: model.predict_on_batch(x)),
-    )
-  ]
+  return x, y
 
 
 def _torch(

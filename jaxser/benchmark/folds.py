@@ -1,6 +1,7 @@
 """The program of all folds and seeds at once, for a corpus that is made up."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -25,12 +26,15 @@ def program_of(
   devices: Sequence[Any],
   trainings: int,
   utterances: int,
+  size: int,
+  phase: Hashable,
 ) -> tuple[Any, tuple[Any, ...]]:
   """The jitted program of so many trainings, and its abstract arguments.
 
   As in ten random folds, nine tenths of the utterances are trained on and one
-  tenth is tested in every epoch. What is counted per call (operations,
-  collectives) is counted per epoch: their number is an argument.
+  tenth is tested in every epoch, with room for the largest of the folds. What is
+  counted per call (operations, collectives) is counted per epoch: their number
+  is an argument.
 
   Args:
     config: a recipe.
@@ -40,16 +44,22 @@ def program_of(
     devices: on which it would run; those of a topology, too.
     trainings: all together.
     utterances: of the corpus on the devices.
+    size: utterances of a step of one training.
+    phase: static part of the loss.
   """
   grid = Grid(trainings, devices)
   optimizer = step.make_optimizer(config.optimizer)
-  size = workload.usual_batch(config)
+  trained, _ = workload.fold_sizes(utterances)
   tested = -(-utterances // 10)
+  settings = dataclasses.replace(
+    Settings.from_config(config),
+    accumulate=workload.micro_batches(config, size),
+  )
   shapes = Shapes(
     trainings=grid.slots(trainings),
     epochs=min(config.checkpoint_every, config.epochs),
-    steps=-(-(utterances - tested) // size),
-    batch=grid.padded(size, config.accumulate),
+    steps=-(-trained // size),
+    batch=grid.padded(size, settings.accumulate),
     utterances=utterances,
     features=tuple(shape),
     sides=(('test', 1, grid.padded(tested)),),
@@ -60,11 +70,11 @@ def program_of(
   return folds_program.program(
     system,
     optimizer,
-    Settings.from_config(config),
+    settings,
     shapes,
     training,
     grid,
-    phase=system.phase(config.epochs - 1),
+    phase=phase,
   )
 
 
@@ -75,13 +85,23 @@ def epoch(
   shape: Sequence[int],
   trainings: int,
   utterances: int,
+  size: int,
 ) -> Program:
   """A program whose call trains and tests one epoch of all trainings.
 
-  Arguments as in `program_of`, on all devices of this process.
+  Arguments as in `program_of`, on all devices of this process. The epoch is of
+  the phase in which training ends.
   """
   function, arguments = program_of(
-    config, system, corpus, shape, jax.devices(), trainings, utterances
+    config,
+    system,
+    corpus,
+    shape,
+    jax.devices(),
+    trainings,
+    utterances,
+    size,
+    system.phase(config.epochs - 1),
   )
   compiled, facts = programs.compiled(function, jax.device_count(), *arguments)
   data, carried, tasks, order, first, count = jax.tree.map(_zeros, arguments)

@@ -15,7 +15,9 @@ compiles the real program for the slice ahead of time (`pip install
 table.
 
 All figures are per chip and per call of the program (per epoch for the program
-of all folds), at weak scaling: each chip has the same work on every slice.
+of all folds), at weak scaling: each chip has the same work on every slice. Where
+the loss changes in the course of a training, the phase that needs the most memory
+is shown, and named below the table.
 
 - *memory*: arguments, results and temporary arrays, all at once.
 - *TFLOP*: products and convolutions of the traced program, rematerialised ones
@@ -28,7 +30,9 @@ of all folds), at weak scaling: each chip has the same work on every slice.
   links. Nothing of it was measured on a TPU.
 - *collectives*: how often they run, loops counted, and the size of their results
   on one chip. In pure data parallelism all are all-reduces: of the gradients, of
-  BatchNorm's moments and their gradients, of losses over the whole batch.
+  BatchNorm's moments and their gradients, of losses over the whole batch. The
+  second table says where in the network they come from; the compiler combines
+  several and names one of them. Each by itself is in the file of `--json`.
 """
 
 

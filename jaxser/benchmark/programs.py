@@ -62,8 +62,7 @@ class Setup:
     host: the batch on the host.
     size: utterances in it; the other rows are padding.
     accumulate: micro-batches per step.
-    steps_per_epoch: of the training.
-    phase: static part of the loss.
+    epoch: whose step is timed, the last one; its `phase` is static.
   """
 
   system: System
@@ -73,8 +72,7 @@ class Setup:
   host: Batch
   size: int
   accumulate: int
-  steps_per_epoch: int
-  phase: Any
+  epoch: int
 
   @classmethod
   def create(
@@ -85,10 +83,21 @@ class Setup:
     shape: Sequence[int],
     size: int,
     devices: Sequence[jax.Device] | None = None,
+    accumulate: int = 0,
   ) -> 'Setup':
-    """Makes up a batch of `size` utterances for these devices."""
+    """Makes up a batch of `size` utterances for these devices.
+
+    Args:
+      config: a recipe.
+      system: made of it.
+      corpus: made up.
+      shape: of one utterance's features.
+      size: utterances of all devices together.
+      devices: all by default.
+      accumulate: micro-batches; 0 is `workload.micro_batches` of the size.
+    """
     placement = mesh.Placement(config.parallel, devices)
-    accumulate = min(config.accumulate, size)
+    accumulate = accumulate or workload.micro_batches(config, size)
     padded = placement.padded(size, accumulate)
     return cls(
       system=system,
@@ -98,8 +107,7 @@ class Setup:
       host=workload.made_up_batch(system, corpus, shape, size, padded),
       size=size,
       accumulate=accumulate,
-      steps_per_epoch=max(1, len(corpus.table) // size),
-      phase=system.phase(config.epochs - 1),
+      epoch=config.epochs - 1,
     )
 
   @property
@@ -124,9 +132,8 @@ class Setup:
     return self.placement.compile_train(
       self.system,
       self.optimizer,
-      steps_per_epoch=self.steps_per_epoch,
       accumulate=self.accumulate,
-      phase=self.phase,
+      phase=self.system.phase(self.epoch),
     )
 
   def predict_function(self) -> Callable:
@@ -139,14 +146,15 @@ def training(setup: Setup, variant: str = '') -> Program:
   """Training steps, one after the other, of a batch that lies on the devices."""
   batch = setup.placement.put_batch(setup.host)
   carried = setup.placement.put_state(setup.state())
+  epoch = np.int32(setup.epoch)
   program, facts = compiled(
-    setup.train_function(), setup.device_count, carried, batch
+    setup.train_function(), setup.device_count, carried, batch, epoch
   )
 
   def run(calls):
     nonlocal carried
     for _ in range(calls):
-      carried, metrics = program(carried, batch)
+      carried, metrics = program(carried, batch, epoch)
     jax.block_until_ready((carried, metrics))
 
   return Program(
@@ -197,7 +205,8 @@ def latency(setup: Setup, seconds: float) -> dict[str, dict[str, float]]:
 
   def training():
     nonlocal state
-    state, metrics = train(state, placement.put_batch(setup.host))
+    batch = placement.put_batch(setup.host)
+    state, metrics = train(state, batch, np.int32(setup.epoch))
     jax.block_until_ready((state, metrics))
 
   def prediction():

@@ -1,6 +1,7 @@
 """Throughput and latency of one system on the devices at hand."""
 
 import os
+import pathlib
 import platform
 from collections.abc import Sequence
 from typing import Any
@@ -64,7 +65,11 @@ def run(
     'system': config.system,
     'batch_size': size,
     'feature_shape': list(shape),
-    'accumulate': config.accumulate,
+    'accumulate': workload.micro_batches(config, size),
+    'about': workload.described(
+      size, shape, workload.micro_batches(config, size), 'per call'
+    )
+    + workload.in_phase(config, system),
     'rounds': rounds,
     'environment': environment(),
     'ceilings': limits,
@@ -105,9 +110,21 @@ def environment() -> dict[str, Any]:
     'device': device.device_kind,
     'platform': device.platform,
     'devices': jax.device_count(),
+    'cpu': _cpu(),
     'cpu_cores': os.cpu_count(),
     # Above the number of cores, others were working too.
     'load_average': os.getloadavg()[0],
     'jax': jax.__version__,
     'python': platform.python_version(),
   }
+
+
+def _cpu() -> str:
+  """Name of the processor."""
+  about = pathlib.Path('/proc/cpuinfo')
+  if about.exists():
+    for line in about.read_text('utf-8').splitlines():
+      name, _, value = line.partition(':')
+      if name.strip() == 'model name':
+        return value.strip()
+  return platform.processor() or platform.machine()

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from jaxser.benchmark import collectives, workload
+
 GIB, MIB = 2**30, 2**20
 
 
@@ -44,10 +46,9 @@ def machine(about: dict[str, Any]) -> str:
 
 def speed(report: dict[str, Any]) -> str:
   """Of `speed.run`."""
-  shape = ' x '.join(map(str, report['feature_shape']))
   lines = [
-    f'{report["system"]}, {report["batch_size"]} utterances of {shape} per '
-    f'call, on {machine(report["environment"])}',
+    f'{report["system"]}, {report["about"]}, on '
+    f'{machine(report["environment"])}',
     '',
     *plain(
       (
@@ -162,19 +163,46 @@ def scaling(report: dict[str, Any]) -> str:
           percent(row['share_of_bandwidth']),
         )
         for row in report['rows']
+      ]
+      + [
+        (
+          f'{row["maker"]}, {row[what]}',
+          number(row['utterances_per_second']),
+          number(row['milliseconds_per_call']),
+          number(row['processor_milliseconds_per_utterance'], digits=3),
+          *['-'] * 5,
+        )
+        for row in report.get('others', [])
       ],
     ),
     report['efficiency_means'],
     *_ceilings(report['ceilings']),
   ]
   if what == 'folds':
-    last, epochs = report['rows'][-1], report['epochs']
-    seconds = epochs * last['milliseconds_per_call'] / 1e3
-    lines.append(
-      f'At this speed {last[what]} trainings of {epochs} epochs take '
-      f'{seconds:.0f} s, and compiling {last["compile_seconds"]:.0f} s.'
-    )
+    lines += _extrapolation(report)
   return '\n'.join(lines)
+
+
+def _extrapolation(report: dict[str, Any]) -> list[str]:
+  """How long the whole of what is published would take, and in Keras."""
+  found = report['extrapolation']
+  what = f'{found["trainings"]} trainings of {found["epochs"]} epochs'
+  compiling = {
+    row['maker']: row['compile_seconds']
+    for row in [*report['rows'], *report['others']]
+  }
+  lines = [
+    f'At this speed {what} take {seconds:.0f} s in {maker}, and compiling '
+    f'{compiling[maker]:.0f} s.'
+    for maker, seconds in found['seconds'].items()
+  ]
+  for row in report['ratios']:
+    lines.append(
+      f'{row["folds"]} at once: {row["median"]:.2f} times as fast as one after '
+      f'the other in {row["maker"]} (median of the rounds; best against best '
+      f'{row["best"]:.2f}, processor time {row["processor"]:.2f})'
+    )
+  return lines
 
 
 _TOPOLOGY_HEADER = (
@@ -221,27 +249,82 @@ def topology_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def topology_about(report: dict[str, Any]) -> str:
   """One line on what was compiled."""
-  shape = ' x '.join(map(str, report['feature_shape']))
-  batch = report['batch_per_chip']
+  batch = report['batch_per_chip'], report['feature_shape']
   if report['program'] == 'folds':
     return (
       f'{report["system"]}: the program of all folds and seeds, '
-      f'{report["trainings_per_chip"]} trainings per chip in batches of {batch} '
-      f'utterances of {shape}, {report["dtype"]}'
+      f'{report["trainings_per_chip"]} trainings per chip in batches of '
+      f'{batch[0]} utterances of {workload.shaped(batch[1])}, '
+      f'{report["dtype"]}'
     )
-  return (
-    f'{report["system"]}: one training step of {batch} utterances of {shape} '
-    f'per chip in {report["accumulate"]} micro-batch(es), {report["dtype"]}'
-  )
+  about = workload.described(*batch, report['accumulate'], 'per chip')
+  return f'{report["system"]}: one training step of {about}, {report["dtype"]}'
 
 
 def topology(report: dict[str, Any]) -> str:
   """Of `topology.run`."""
   table = plain(_TOPOLOGY_HEADER, topology_rows(report))
-  return '\n'.join([topology_about(report), '', *table])
+  lines = [topology_about(report), '', *table, *_phases(report)]
+  for places, groups in _sent(report):
+    lines += ['', _SENT + places, '', *plain(_SENT_HEADER, groups)]
+  return '\n'.join(lines)
 
 
 def topology_markdown(report: dict[str, Any], command: str) -> str:
   """Of a section of a page below its title: the command and the table."""
   table = markdown(_TOPOLOGY_HEADER, topology_rows(report))
-  return '\n'.join([f'    {command}', '', *table, ''])
+  lines = [f'    {command}', '', *table]
+  if phases := _phases(report):
+    lines += ['', *phases]
+  for places, groups in _sent(report):
+    lines += ['', _SENT + places, '', *markdown(_SENT_HEADER, groups)]
+  return '\n'.join([*lines, ''])
+
+
+_SENT = 'Collectives of '
+_SENT_HEADER = (
+  'from',
+  'kind',
+  'instructions',
+  'runs of each',
+  'arrays',
+  'MiB per step',
+)
+
+
+def _phases(report: dict[str, Any]) -> list[str]:
+  """Which phase of the loss the rows are of, if there are several."""
+  lines = []
+  for row in report['rows']:
+    peaks = row.get('phase_peak_bytes', {})
+    if len(peaks) > 1:
+      every = ', '.join(
+        f'{phase} {number(peak, GIB, 2)} GiB' for phase, peak in peaks.items()
+      )
+      lines.append(
+        f'{row["topology"]} is of phase {row["phase"]}, which needs the most '
+        f'memory: {every}.'
+      )
+  return lines
+
+
+def _sent(
+  report: dict[str, Any],
+) -> list[tuple[str, list[tuple[str, ...]]]]:
+  """What is sent on which topologies; those that send the same are together."""
+  found: dict[tuple[tuple[str, ...], ...], list[str]] = {}
+  for row in report['rows']:
+    rows = tuple(
+      (
+        group['origin'],
+        group['kind'],
+        str(group['instructions']),
+        str(group['times']),
+        str(group['arrays']),
+        number(group['bytes_per_step'], MIB, 4),
+      )
+      for group in collectives.grouped(row.get('collective_list', []))
+    )
+    if rows:
+      found.setdefault(rows, []).append(row['topology'])
+  return [(', '.join(names), list(rows)) for rows, names in found.items()]

@@ -117,6 +117,9 @@ def speed(
     'best_utterances_per_second': program.utterances / min(clock),
     'milliseconds_per_call': 1e3 * middle,
     'processor_milliseconds_per_call': 1e3 * statistics.median(processor),
+    'processor_milliseconds_per_utterance': 1e3
+    * statistics.median(processor)
+    / program.utterances,
     'compile_seconds': program.compile_seconds,
     'flop_per_call': program.flops,
     'flop_per_second': rate(program.flops),
@@ -142,21 +145,35 @@ def ratios(
       same = (ours.work, ours.dtype) == (other.work, other.dtype)
       if ours.maker != OURS or other.maker == OURS or not same:
         continue
-      pairs = list(zip(times[ours.name], times[other.name], strict=True))
       found.append(
         {
           'maker': other.maker,
           'work': other.work,
           'dtype': other.dtype,
-          'median': statistics.median(b.clock / a.clock for a, b in pairs),
-          'best': min(b.clock for _, b in pairs)
-          / min(a.clock for a, _ in pairs),
-          'processor': statistics.median(
-            b.processor / a.processor for a, b in pairs
-          ),
+          **ratio(times[ours.name], times[other.name]),
         }
       )
   return found
+
+
+def ratio(
+  ours: Sequence[Turn], others: Sequence[Turn], calls: int = 1
+) -> dict[str, float]:
+  """How many times as fast a call of ours is as so many calls of another.
+
+  Returns:
+    'median' of the rounds, 'best' against best, and 'processor': the median of
+    the processor times.
+  """
+  pairs = list(zip(ours, others, strict=True))
+  return {
+    'median': calls * statistics.median(b.clock / a.clock for a, b in pairs),
+    'best': calls
+    * min(b.clock for _, b in pairs)
+    / min(a.clock for a, _ in pairs),
+    'processor': calls
+    * statistics.median(b.processor / a.processor for a, b in pairs),
+  }
 
 
 def latency(call: Callable[[], Any], seconds: float) -> dict[str, float]:

@@ -10,14 +10,14 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
 
 from jaxser import config as config_lib
-from jaxser import mesh, step
+from jaxser import libtpu, mesh, step
 from jaxser.benchmark import collectives, flops, folds, programs, workload
 from jaxser.benchmark.timing import BenchmarkError
 from jaxser.data.corpus import Corpus
@@ -49,14 +49,6 @@ _CHIPS = {
   'TPU v6 lite': Chip(32 * GIB, 918e12, 448e9),
 }
 _EXAMPLES = 'v5e:2x2, v5e:4x4, v5e:16x16, v6e:4x4, v5p:2x2x2'
-# libtpu otherwise asks a server of Google's cloud who it is, wants the machine
-# to itself, and narrates. None of this matters without a TPU.
-_QUIET = {
-  'TPU_SKIP_MDS_QUERY': '1',
-  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
-  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
-  'TPU_WORKER_HOSTNAMES': 'localhost',
-}
 _OUT_OF_MEMORY = re.compile(r'Used ([\d.]+)([KMGT]) of ')
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 # libtpu then compiles several times faster; partitioning, and so collectives
@@ -70,7 +62,7 @@ def devices_of(name: str) -> list[Any]:
   Raises:
     BenchmarkError: if libtpu is missing, or does not know the topology.
   """
-  for variable, value in _QUIET.items():
+  for variable, value in libtpu.QUIET.items():
     os.environ.setdefault(variable, value)
   try:
     found = topologies.get_topology_desc(topology_name=name, platform='tpu')
@@ -120,6 +112,7 @@ def step_program(
   shape: Sequence[int],
   devices: Sequence[Any],
   per_device: int,
+  phase: Hashable,
 ) -> tuple[Any, tuple[Any, ...]]:
   """The jitted training step over these devices, and its abstract arguments."""
   placement = mesh.Placement('jit', devices)
@@ -139,9 +132,8 @@ def step_program(
   function = placement.compile_train(
     system,
     optimizer,
-    steps_per_epoch=max(1, len(corpus.table) // size),
-    accumulate=min(config.accumulate, per_device),
-    phase=system.phase(config.epochs - 1),
+    accumulate=workload.micro_batches(config, per_device),
+    phase=phase,
   )
   return function, placement.abstract(state, example, size)
 
@@ -171,8 +163,9 @@ def compile_facts(
   Returns:
     'memory_bytes' on each device by kind, 'fits' into a chip, 'flop' of the
     products, the compiler's 'bytes' and 'compiler_seconds' (of bodies of loops,
-    once), 'estimated_seconds', 'collectives' by kind, and 'compile_seconds'. Of
-    a program that does not fit only the first three are known.
+    once), 'estimated_seconds', 'collectives' by kind and in 'collective_list'
+    each, and 'compile_seconds'. Of a program that does not fit only the first
+    three are known.
   """
   lowered = function.lower(*arguments)
   chip = chip_of(devices[0])
@@ -192,7 +185,8 @@ def compile_facts(
     return {**facts, 'fits': False, 'memory_bytes': {'peak': needed}}
   seconds = time.perf_counter() - start
   memory, cost = programs.memory_of(compiled), compiled.cost_analysis() or {}
-  sent = collectives.summary(collectives.find(compiled.as_text()))
+  found = collectives.find(compiled.as_text())
+  sent = collectives.summary(found)
   compilers = cost.get('optimal_seconds')
   return {
     **facts,
@@ -204,6 +198,7 @@ def compile_facts(
       chip, facts['flop'], compilers, sent
     ),
     'collectives': sent,
+    'collective_list': collectives.listed(found),
     'compile_seconds': seconds,
   }
 
@@ -220,10 +215,14 @@ def run(
 ) -> dict[str, Any]:
   """Compiles the step of a config for each topology.
 
+  Where the loss has several phases all are compiled; a row is of the one that
+  needs the most memory, and names it.
+
   Args:
     config: a recipe.
     names: topologies.
-    per_device: utterances of a step on each chip; 0 is the recipe's batch.
+    per_device: utterances of a step on each chip, or of each training; 0 is the
+      recipe's batch.
     classes: of the made-up corpus.
     trainings: per chip, of the program of all folds; 0 compiles the step.
     utterances: of the corpus, for the program of all folds; EmoDB has 535.
@@ -238,27 +237,32 @@ def run(
   corpus = workload.made_up_corpus(shape, classes)
   system = registry.create(config, corpus)
   per_device = per_device or workload.usual_batch(config)
+  phases = workload.phases(config, system)
   rows = []
   for name in names:
     devices = devices_of(name)
-    if trainings:
-      made = folds.program_of(
-        config,
-        system,
-        corpus,
-        shape,
-        devices,
-        trainings * len(devices),
-        utterances,
-      )
-    else:
-      made = step_program(config, system, corpus, shape, devices, per_device)
+    shared = config, system, corpus, shape, devices
+    found = {}
+    for phase in phases:
+      if trainings:
+        made = folds.program_of(
+          *shared, trainings * len(devices), utterances, per_device, phase
+        )
+      else:
+        made = step_program(*shared, per_device, phase)
+      found[str(phase)] = compile_facts(*made, devices, effort)
+    peaks = {
+      phase: facts['memory_bytes']['peak'] for phase, facts in found.items()
+    }
+    largest = max(peaks, key=peaks.get)
     rows.append(
       {
         'topology': name,
         'chips': len(devices),
         'hosts': len({device.process_index for device in devices}),
-        **compile_facts(*made, devices, effort),
+        'phase': largest,
+        'phase_peak_bytes': peaks,
+        **found[largest],
       }
     )
   return {
@@ -266,7 +270,7 @@ def run(
     'program': 'folds' if trainings else 'step',
     'trainings_per_chip': trainings,
     'batch_per_chip': per_device,
-    'accumulate': config.accumulate,
+    'accumulate': workload.micro_batches(config, per_device),
     'dtype': programs.dtype_of(system),
     'feature_shape': list(shape),
     'effort': effort,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from jaxser.benchmark import workload
 from jaxser.benchmark.timing import BenchmarkError
 from jaxser.systems.base import System
 from jaxser.systems.dsnet import DSNet
@@ -29,7 +30,7 @@ def build(
   """(training step, prediction) of one batch.
 
   Args:
-    config: of ours; the optimiser's constants and `accumulate`.
+    config: of ours; the optimiser's constants and the size of micro-batches.
     system: ours.
     shape: of one utterance's features.
     size: utterances per batch.
@@ -47,7 +48,7 @@ def build(
   if compiled:
     losses, scores = torch.compile(losses), torch.compile(scores)
   optimizer = _optimizer(config.optimizer, model, device)
-  accumulate = min(config.accumulate, size)
+  accumulate = workload.micro_batches(config, size)
 
   def autocast():
     if dtype == 'float32':

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxser.benchmark.timing import BenchmarkError
 
@@ -50,15 +51,14 @@ def run(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
   state = placement.put_state(
     context_lib.first_state(context, config.seed, fold)
   )
-  train_step = context.train_fn(
-    context.system.phase(config.epochs - 1), sampler.steps_per_epoch
-  )
+  epoch = np.int32(config.epochs - 1)
+  train_step = context.train_fn(context.system.phase(int(epoch)))
   resident = placement.put_batch(context.source.batch(slots[0]))
-  state, _ = jax.block_until_ready(train_step(state, resident))
+  state, _ = jax.block_until_ready(train_step(state, resident, epoch))
 
   start = time.perf_counter()
   for _ in range(steps):
-    state, metrics = train_step(state, resident)
+    state, metrics = train_step(state, resident, epoch)
   jax.block_until_ready((state, metrics))
   alone = (time.perf_counter() - start) / steps
 
@@ -74,9 +74,9 @@ def run(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
     ahead = None
     for batch in data:
       if ahead is not None:
-        state, metrics = train_step(state, ahead)
+        state, metrics = train_step(state, ahead, epoch)
       ahead = placement.put_batch(batch)
-    state, metrics = train_step(state, ahead)
+    state, metrics = train_step(state, ahead, epoch)
   jax.block_until_ready((state, metrics))
   together = (time.perf_counter() - start) / steps
   return {

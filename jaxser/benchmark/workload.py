@@ -1,6 +1,6 @@
 """Made-up batches of real shape: for timing a system without a corpus."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,11 @@ _BINS = {
   'wavlm': (1024,),
 }
 _HOP = 512
-# The demo corpus trains in smaller batches than what is published.
-_TIMNET_BATCH = 64
+_RATE = 16_000  # Of waveforms.
+# TIM-Net trains in smaller batches on the demo corpus than what is published.
+_DEMO_BATCH, _TIMNET_BATCH = 16, 64
 EMODB_UTTERANCES = 535
+_FOLDS = 10
 
 
 def feature_shape(config: Any) -> tuple[int, ...]:
@@ -45,8 +47,66 @@ def feature_shape(config: Any) -> tuple[int, ...]:
 
 
 def usual_batch(config: Any) -> int:
-  """Utterances per step: 64 for TIM-Net, else what the recipe says."""
-  return _TIMNET_BATCH if config.system == 'timnet' else config.batch_size
+  """Utterances per step: of the recipe, but 64 where it is TIM-Net's demo."""
+  demo = config.system == 'timnet' and config.corpus == 'demo'
+  if demo and config.batch_size == _DEMO_BATCH:
+    return _TIMNET_BATCH
+  return config.batch_size
+
+
+def micro_batches(config: Any, size: int) -> int:
+  """Micro-batches of a step of so many utterances.
+
+  Recipes accumulate gradients because more do not fit at once, so a
+  micro-batch stays as large as the recipe's: a batch of 64 in 4 makes 16 one
+  batch, and 128 eight.
+  """
+  if config.accumulate == 1:
+    return 1
+  largest = -(-usual_batch(config) // config.accumulate)
+  return -(-size // largest)
+
+
+def phases(config: Any, system: System) -> list[Hashable]:
+  """Every phase of the loss in the epochs of a recipe, each once, in order."""
+  return list(dict.fromkeys(map(system.phase, range(config.epochs))))
+
+
+def in_phase(config: Any, system: System) -> str:
+  """', in phase main' where a timed step is not that of every epoch."""
+  last = system.phase(config.epochs - 1)
+  return f', in phase {last}' if len(phases(config, system)) > 1 else ''
+
+
+def described(
+  size: int, shape: Sequence[int], parts: int, place: str = ''
+) -> str:
+  """'64 utterances of 12 s (192000 samples) in 4 micro-batches of 16'.
+
+  Args:
+    size: utterances of a step.
+    shape: of one utterance's features.
+    parts: micro-batches of the step.
+    place: follows the utterances, such as 'per device'.
+  """
+  text = f'{size} utterances of {shaped(shape)}'
+  cut = f'{parts} micro-batches of {-(-size // parts)}'
+  return ' '.join(
+    filter(None, (text, place, 'in', cut if parts > 1 else 'one batch'))
+  )
+
+
+def shaped(shape: Sequence[int]) -> str:
+  """'188 x 128' of features, '12 s (192000 samples)' of a waveform."""
+  if len(shape) == 1:
+    return f'{shape[0] / _RATE:g} s ({shape[0]} samples)'
+  return ' x '.join(map(str, shape))
+
+
+def fold_sizes(utterances: int) -> tuple[int, int]:
+  """Utterances (trained on, tested) of the smallest of ten random folds."""
+  tested = utterances // _FOLDS
+  return utterances - tested, tested
 
 
 def made_up_corpus(shape: Sequence[int], classes: int) -> Corpus:

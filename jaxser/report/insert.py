@@ -1,4 +1,4 @@
-"""Tables of finished runs inside a page of Markdown, such as README.md.
+"""Tables inside a page of Markdown, such as README.md: here of finished runs.
 
     <!-- NAME -->
     ... what is here is replaced ...
@@ -28,6 +28,7 @@ def write_into(
   page: os.PathLike[str] | str,
   name: str,
   workdirs: Sequence[os.PathLike[str] | str],
+  selection: str = '',
 ) -> pathlib.Path:
   """Replaces the table between the marks of a name; returns the page's path.
 
@@ -36,15 +37,38 @@ def write_into(
     name: of the marks.
     workdirs: folders of finished runs, all of classes or all of VAD; the others
       are compared with the first.
+    selection: the only one shown; '' shows all, and compares the most honest.
 
   Raises:
-    PredictionsError: the page has no such marks, a run is not finished, or the
-      runs predict different things.
+    PredictionsError: the page has no such marks, a run is not finished or lacks
+      the selection, or the runs predict different things.
   """
+  around(page, name)
+  made = render(read_named(workdirs, selection), selection)
+  return replace(page, name, made)
+
+
+def replace(page: os.PathLike[str] | str, name: str, made: str) -> pathlib.Path:
+  """Puts text between the marks of a name; returns the page's path.
+
+  Raises:
+    PredictionsError: the page has no such marks.
+  """
+  before, after = around(page, name)
   page = pathlib.Path(page)
+  files.write_text(page, f'{before}\n\n{made}\n\n{after}')
+  return page
+
+
+def around(page: os.PathLike[str] | str, name: str) -> tuple[str, str]:
+  """The page up to the first mark of a name, and from the second on.
+
+  Raises:
+    PredictionsError: the page has no such marks.
+  """
   marks = f'<!-- {name} -->', f'<!-- /{name} -->'
   try:
-    content = page.read_text('utf-8')
+    content = pathlib.Path(page).read_text('utf-8')
   except OSError as error:
     raise PredictionsError(f'{page}: {error.strerror}') from error
   before, begin, rest = content.partition(marks[0])
@@ -54,13 +78,16 @@ def write_into(
       f'{page}: has no {marks[0]} followed by {marks[1]}; put both where the '
       'table belongs'
     )
-  made = render(read_named(workdirs))
-  files.write_text(page, f'{before}{begin}\n\n{made}\n\n{end}{after}')
-  return page
+  return before + begin, end + after
 
 
-def render(named: Sequence[Named]) -> str:
-  """A table of every selection of every run, and the commands that give it."""
+def render(named: Sequence[Named], only: str = '') -> str:
+  """A table of every selection of every run, and the commands that give it.
+
+  Args:
+    named: the runs.
+    only: the one selection that is shown, '' for all.
+  """
   tasks = {each.task for each in named}
   if len(tasks) > 1:
     raise PredictionsError(
@@ -73,6 +100,8 @@ def render(named: Sequence[Named]) -> str:
   for each in named:
     results = each.run.results
     for selection, entry in results['selections'].items():
+      if only not in ('', selection):
+        continue
       label = f'**{each.name}**, {SELECTIONS[selection]}'
       rows.append([label, *(_cell(entry['pooled'][m], task) for m in metrics)])
       paper = results['paper'].get(selection, {})
@@ -133,10 +162,14 @@ def _differences(
 
 def _command(each: Named) -> str:
   """What to type for this run, wherever its data lie."""
-  words = []
-  for word in shlex.split(each.run.results['command']):
-    if word.startswith(_FILES):
-      word = re.sub(r'=.*/', '=', word)
-    if not word.startswith(_PLACES):
-      words.append(word)
+  words = without_places(shlex.split(each.run.results['command']))
   return shlex.join([*words, f'--workdir=runs/{each.name}'])
+
+
+def without_places(words: Sequence[str]) -> list[str]:
+  """The words of a command without somebody's folders."""
+  return [
+    re.sub(r'=.*/', '=', word) if word.startswith(_FILES) else word
+    for word in words
+    if not word.startswith(_PLACES)
+  ]
