@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -19,8 +20,15 @@ import soundfile
 # An MP3 without an index only estimates its length, by up to about two frames.
 _MP3_SLACK = 2 * 1152
 _BLOCK = 1 << 20
-# Sizes that a writer leaves in the header when it cannot seek back.
-_UNKNOWN_SIZES = (0xFFFFFFFF, 0x7FFFF000, 0)
+_LARGEST = 0xFFFFFFFF
+# Sizes that a writer leaves in the header when it cannot seek back, as into a
+# pipe: nothing, or about as much as a signed or an unsigned number can hold.
+# SoX and arecord round the largest down to whole frames, less the header.
+_UNKNOWN_SIZES = (
+  range(1),
+  range(0x7FFF0000, 0x80010000),
+  range(0xFFFF0000, 0x100000000),
+)
 
 
 class AudioError(ValueError):
@@ -50,8 +58,9 @@ def decode(
   data, name = _read(source, name)
   if not data:
     raise AudioError(
-      f'{name}: the file is empty (0 bytes); copy it again from the corpus.'
+      f'{name}: the file is empty (0 bytes); copy or record it again.'
     )
+  data = _with_size(data)
   _check_whole(data, name)
   try:
     with soundfile.SoundFile(_Buffer(data)) as file:
@@ -72,7 +81,7 @@ def decode(
   if not len(channels):
     raise AudioError(
       f'{name}: zero-length audio (a valid header and 0 samples at {rate} Hz); '
-      'copy the file again or take it out of the corpus.'
+      'copy or record it again, or leave it out.'
     )
   finite = np.isfinite(channels).all(axis=1)
   if not finite.all():
@@ -113,7 +122,7 @@ def _read(source, name: str | None) -> tuple[bytes, str]:
     return path.read_bytes(), name
   except FileNotFoundError as error:
     raise AudioError(
-      f'{name}: no such file; check the path and the audio directory.'
+      f'{name}: no such file; check the path and its folder.'
     ) from error
   except OSError as error:
     raise AudioError(
@@ -167,11 +176,46 @@ def _riff(data: bytes) -> tuple[int, int] | None:
     if kind == b'ds64' and len(data) >= start + 16:
       (wide,) = struct.unpack_from('<Q', data, start + 8)
     if kind == b'data':
-      present = len(data) - start
       if wide is not None and size == 0xFFFFFFFF:
-        return wide, present
-      return (present if size in _UNKNOWN_SIZES else size), present
+        size = wide
+      return size, len(data) - start
   return None
+
+
+def _with_size(data: bytes) -> bytes:
+  """A WAV whose writer could not know its size, with the size that it has.
+
+  Decoders believe a size of 0, and some others too.
+  """
+  if data[:4] not in (b'RIFF', b'RIFX'):
+    return data
+  order = '>' if data[:4] == b'RIFX' else '<'
+  audio = (c for c in _chunks(data, order) if c[0] == b'data')
+  _, size, start = next(audio, (b'', 1, 0))
+  present = len(data) - start
+  if not _unknown(size) or 0 < size < present:
+    return data
+  if size == 0 and _only_chunks(data, start, order):
+    return data
+  fixed = bytearray(data)
+  struct.pack_into(f'{order}I', fixed, start - 4, min(present, _LARGEST))
+  struct.pack_into(f'{order}I', fixed, 4, min(len(data) - 8, _LARGEST))
+  return bytes(fixed)
+
+
+def _unknown(size: int) -> bool:
+  return any(size in sizes for sizes in _UNKNOWN_SIZES)
+
+
+def _only_chunks(data: bytes, position: int, order: str) -> bool:
+  """Whether chunks, and no samples, make up the file from here to its end."""
+  while position + 8 <= len(data):
+    name, size = struct.unpack_from(f'{order}4sI', data, position)
+    if not name.decode('latin-1').isprintable():
+      return False
+    position += 8 + size + size % 2
+  # The last byte that makes a chunk even is often left out.
+  return position in (len(data), len(data) + 1)
 
 
 def _aiff(data: bytes) -> tuple[int, int] | None:
@@ -182,7 +226,7 @@ def _aiff(data: bytes) -> tuple[int, int] | None:
   return None
 
 
-def _chunks(data: bytes, order: str):
+def _chunks(data: bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
   """(name, size, start) of the chunks of a RIFF or IFF file."""
   position = 12
   while position + 8 <= len(data):
@@ -197,7 +241,7 @@ def _au(data: bytes) -> tuple[int, int] | None:
     return None
   start, size = struct.unpack_from('>II', data, 4)
   present = len(data) - start
-  return (present if size in _UNKNOWN_SIZES else size), present
+  return (present if _unknown(size) else size), present
 
 
 def _sphere(data: bytes) -> tuple[int, int] | None:

@@ -220,7 +220,7 @@ class Kaldi16k(Convention):
       raise audio.AudioError(
         f'{self.name}: the audio lasts '
         f'{1000 * len(waveform) / sample_rate:.1f} ms, less than one frame of '
-        f'{self.frame_length_ms:g} ms; take it out of the corpus.'
+        f'{self.frame_length_ms:g} ms; leave it out.'
       )
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = self.sample_rate

@@ -21,6 +21,7 @@ def parse(argv: Sequence[str]) -> list[str]:
 
   Raises:
     ConfigError: naming what was typed and listing what is valid.
+    SystemExit: with 0, after --help and its kin.
   """
   config = None
   for argument in argv[1:]:
@@ -35,6 +36,9 @@ def parse(argv: Sequence[str]) -> list[str]:
     return flags.FLAGS(list(argv))
   except flags.Error as error:
     raise ConfigError(f'{error}; see --help.') from error
+  except SystemExit:
+    # absl shows the help and ends with 1, as if asking were a mistake.
+    raise SystemExit(0) from None
 
 
 def load_recipe(path: str, arg: str | None) -> ml_collections.ConfigDict:
@@ -45,7 +49,8 @@ def load_recipe(path: str, arg: str | None) -> ml_collections.ConfigDict:
   """
   file = pathlib.Path(path)
   if not file.is_file():
-    near = sorted(str(p) for p in pathlib.Path('configs').glob('*.py'))
+    there = pathlib.Path('configs').glob('*.py')
+    near = sorted(str(p) for p in there if 'def get_config' in p.read_text())
     _refuse(
       f'--config={path}: no such file. '
       + (f'Recipes here: {", ".join(near)}.' if near else '')

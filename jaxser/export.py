@@ -264,13 +264,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if problem:
     return _fail(problem)
   # Imported late, so that --help is quick.
-  from jaxser import files, weights
+  from jaxser import files, libtpu, weights
   from jaxser import members as members_lib
   from jaxser import models as models_lib
 
+  libtpu.quiet_without_tpu()
   out = pathlib.Path(options.out)
   try:
     description = models_lib.open(options.checkpoint)
+    if description.hears_hidden_states:
+      return _fail(
+        f'{description.path}: this model hears hidden states of a WavLM, which '
+        'is no part of it, so it cannot be exported; use `python -m '
+        'jaxser.predict --weights=DIR`, or train with --config=configs/'
+        'emosphere.py:encoder=wavlm,weights=DIR, which exports with its WavLM.'
+      )
     chosen = members_lib.choose(
       description,
       seeds=options.seed,

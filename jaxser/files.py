@@ -1,5 +1,6 @@
 """Writing files so that nothing half-written ever has a final name."""
 
+import errno
 import json
 import os
 import pathlib
@@ -32,3 +33,19 @@ def write_text(path: os.PathLike[str] | str, text: str) -> None:
 def write_json(path: os.PathLike[str] | str, content: Any) -> None:
   """Writes JSON for people and machines, with a final newline."""
   write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
+
+
+def check_writable(path: os.PathLike[str] | str) -> None:
+  """Finds out, before hours of work, whether a file can be written there.
+
+  Makes the folder, as `write_bytes` will, and leaves the file as it is.
+
+  Raises:
+    OSError: if it cannot.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryFile(dir=path.parent):
+    pass

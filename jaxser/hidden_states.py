@@ -8,6 +8,8 @@ Examples:
       Another layer of waveforms that are prepared already (wave16k).
   python -m jaxser.main --config=configs/emosphere.py:corpus=emotale,encoder=wavlm,frozen
       Trains on what is stored.
+  python -m jaxser.predict --checkpoint=W --weights=wavlm-large speech.wav
+      What the trained model says of a recording.
 
 What an utterance gets does not depend on the others: padding is never heard.
 """
@@ -25,77 +27,24 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import data_prep
 from data_prep import build, corpora, publishing, store
-from jaxser import convert, progress, train
+from jaxser import convert, libtpu, progress, train
 from jaxser.convert import hf_wavlm
 from jaxser.data import buckets as buckets_lib
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
-from jaxser.nn.wavlm import WavLM
+from jaxser.frozen_wavlm import NAME, Extractor, hash_of
 from jaxser.nn.wavlm_config import WavLMConfig
 
-NAME = 'wavlm'
 STORAGE = ('float16', 'float32')
 # As in configs/emosphere.py: few programs, little padding.
 _BUCKETS = 8
 # Batches that are sorted by length together, and held until they are written.
 _WINDOW = 16
 _SHARD_BYTES = 128 << 20
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Extractor:
-  """Waveforms to the output of one layer.
-
-  Attributes:
-    config: of the whole WavLM.
-    params: its parameters.
-    layer: whose output is taken, from 1. That of the last is normalised where
-      the model ends with a norm (pre-LN), as Hugging Face's last_hidden_state.
-    dtype: of the products.
-  """
-
-  config: WavLMConfig
-  params: Any
-  layer: int
-  dtype: str = 'float32'
-
-  @functools.cached_property
-  def _run(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    whole = self.layer == self.config.num_hidden_layers
-    model = WavLM(
-      dataclasses.replace(self.config, num_hidden_layers=self.layer),
-      dtype=jnp.dtype(self.dtype),
-      final_norm=whole,
-    )
-
-    @jax.jit
-    def run(params, samples, length):
-      frames, count, _ = model.apply({'params': params}, samples, length)
-      return frames, count
-
-    return functools.partial(run, self._params)
-
-  @functools.cached_property
-  def _params(self) -> Any:
-    """On the device, without the layers above."""
-    params = dict(self.params)
-    encoder = dict(params['encoder'])
-    layers = encoder['layers']
-    encoder['layers'] = jax.tree.map(lambda x: x[: self.layer], layers)
-    return jax.device_put({**params, 'encoder': encoder})
-
-  def __call__(
-    self, samples: np.ndarray, length: np.ndarray
-  ) -> list[np.ndarray]:
-    """float32 [frames, hidden] of every row of samples [batch, samples]."""
-    frames, count = jax.device_get(self._run(samples, length))
-    return [row[:n] for row, n in zip(frames, count, strict=True)]
 
 
 def extract(
@@ -118,7 +67,7 @@ def extract(
     window = rows[start : start + _WINDOW * batch_size]
     found = {}
     for chosen, length in buckets_lib.batches(
-      window, bucket[window], batch_size, source.buckets
+      window, bucket, batch_size, source.buckets
     ):
       padded = pipeline.pad_rows(chosen, batch_size)
       batch = source.batch(pipeline.Slot(padded, length))
@@ -143,20 +92,6 @@ def layer_number(config: WavLMConfig, layer: int) -> int:
       f'last) to -{count}.'
     )
   return number
-
-
-def hash_of(weights: pathlib.Path) -> str:
-  """Sixteen hexadecimal digits of a checkpoint's config and tensors."""
-  digest = hashlib.sha256()
-  for name in ('config.json', 'model.safetensors', 'pytorch_model.bin'):
-    path = weights / name
-    if not path.is_file():
-      continue
-    with open(path, 'rb') as file:
-      digest.update(hashlib.file_digest(file, 'sha256').digest())
-    if name == 'model.safetensors':
-      break  # It is the one that is read.
-  return digest.hexdigest()[:16]
 
 
 def prepare(
@@ -384,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     '--overwrite', action='store_true', help='make the store again'
   )
   options = vars(parser.parse_args(arguments))
+  libtpu.quiet_without_tpu()
   try:
     prepare(options.pop('corpus'), options.pop('weights'), **options)
   except (convert.ConvertError, store.StoreError, ValueError) as error:

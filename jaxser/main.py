@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser import command_line, distributed, heap
+from jaxser import command_line, distributed, heap, libtpu
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
@@ -85,6 +85,7 @@ def _run() -> int:
   # Orbax narrates every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
   heap.keep_freed_memory()
+  libtpu.quiet_without_tpu()
   # Imported late, so that --help is quick.
   from jaxser import compilation_cache, errors, interruption, report, train
 
@@ -120,10 +121,11 @@ def default_workdir(config) -> pathlib.Path:
 
 def closing_lines(config, workdir: pathlib.Path) -> str:
   """Where the results lie and, after the demo, how to go on with speech."""
+  weights = ' --weights=DIR' if config.features.name == 'wavlm' else ''
   lines = [
     f'Results: {workdir}/results.json, predictions.jsonl and report.html',
     'What it says of a recording:',
-    f'  python -m jaxser.predict --checkpoint={workdir} FILE.wav',
+    f'  python -m jaxser.predict --checkpoint={workdir}{weights} FILE.wav',
   ]
   if config.corpus == 'demo':
     recipe = f'configs/{config.system}.py'

@@ -18,7 +18,7 @@ from jaxser.weights import ModelError
 Tree = Any
 
 # The first that is there; best_on_test only where it is asked for by name.
-DEFAULT_SELECTIONS = ('best_on_dev', 'last')
+DEFAULT_SELECTIONS = ('best_on_dev', 'last', 'init_from')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,8 @@ def choose(
     seeds: which of its seeds; none for all that are there.
     folds: which of its folds; none for all that are there.
     selection: a key of `jaxser.predictions.SELECTIONS`; by default the epoch
-      that is best on the development side, or the last where there is none.
+      that is best on the development side, or the last where there is none, or
+      weights that were loaded and not trained.
       The epoch that is best on the test side is never taken unasked: it was
       chosen on the data of the run's own test, so that its result there says
       little about other speech.

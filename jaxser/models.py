@@ -59,6 +59,7 @@ def describe(
   corpus: Any,
   folds: Sequence[Any],
   *,
+  selections: Sequence[str],
   max_length: int,
   normalization: tuple[float, float] | None,
   command: str = '',
@@ -70,7 +71,8 @@ def describe(
     config: its resolved config.
     system: what is trained.
     corpus: `jaxser.data.corpus.Corpus` that it is trained on.
-    folds: `jaxser.data.protocols.Fold`s that are trained.
+    folds: `jaxser.data.protocols.Fold`s that have weights of their own.
+    selections: which weights of a fold, keys of `SELECTIONS`.
     max_length: frames or samples that utterances are cut to.
     normalization: mean and deviation that waveforms are normalised with.
     command: that trains it; default this process' own.
@@ -78,11 +80,6 @@ def describe(
   if jax.process_index():
     return
   store = next(iter(corpus.stores.values()))
-  selections = ['last']
-  if any(len(fold.dev) for fold in folds):
-    selections.append('best_on_dev')
-  if config.select_on_test:
-    selections.append('best_on_test')
   content = {
     'format': FORMAT,
     'version': VERSION,
@@ -102,12 +99,13 @@ def describe(
     },
     'normalization': list(normalization) if normalization else None,
     'max_length': max_length,
+    'longest': corpus.feature_shape[0],
     'corpus': corpus.name,
     'stores': {n: info['fingerprint'] for n, info in corpus.stores.items()},
     'protocol': config.protocol,
     'seeds': list(range(config.seed, config.seed + config.seeds)),
     'folds': [fold.number for fold in folds],
-    'selections': selections,
+    'selections': list(selections),
     'command': command
     or shlex.join(['python', '-m', 'jaxser.main', *sys.argv[1:]]),
   }
@@ -248,10 +246,14 @@ class Description:
     vad_range: ends of the VAD scale, or None.
     normalization: mean and deviation of waveforms, or None.
     max_length: frames or samples that training cut utterances to.
+    longest: frames or samples of the longest utterance of the corpus, uncut.
+    hears_hidden_states: whether the features are those of a frozen WavLM.
+    weights: folder of that WavLM, None if it was not given.
   """
 
   workdir: pathlib.Path
   content: Mapping[str, Any]
+  weights: pathlib.Path | None = None
 
   @property
   def path(self) -> pathlib.Path:
@@ -273,6 +275,14 @@ class Description:
   @property
   def max_length(self) -> int:
     return self.content['max_length']
+
+  @property
+  def longest(self) -> int:
+    return self.content.get('longest', self.max_length)
+
+  @property
+  def hears_hidden_states(self) -> bool:
+    return self.content['features']['name'] == 'wavlm'
 
   @functools.cached_property
   def system(self) -> System:
@@ -308,9 +318,18 @@ class Description:
     """The feature convention with the parameters of the training corpus.
 
     Raises:
-      ModelError: if this version computes other features under that name.
+      ModelError: if this version computes other features under that name, or
+        the model hears hidden states and `weights` are not theirs.
+      ConvertError: if those weights cannot be read.
     """
     given = self.content['features']
+    if self.hears_hidden_states:
+      # Here: other models do without.
+      from jaxser import frozen_wavlm
+
+      return frozen_wavlm.for_model(
+        self.path, given['parameters'], self.weights
+      )
     try:
       kind = features_lib.CONVENTIONS[given['name']]
       found = kind(
@@ -361,11 +380,20 @@ def _tuples(value: Any) -> Any:
   return value
 
 
-def open(workdir: os.PathLike[str] | str) -> Description:
+def open(
+  workdir: os.PathLike[str] | str,
+  weights: os.PathLike[str] | str | None = None,
+) -> Description:
   """Reads model.json, without the corpus and without TensorFlow.
 
+  Args:
+    workdir: of the run.
+    weights: folder of the WavLM whose hidden states the model hears, if it
+      does; read when the features are needed.
+
   Raises:
-    ModelError: if it is missing, damaged, or not of this format.
+    ModelError: if model.json is missing, damaged, or not of this format; or if
+      there are weights, and the model hears no hidden states.
   """
   path = pathlib.Path(workdir) / 'model.json'
   try:
@@ -396,4 +424,12 @@ def open(workdir: os.PathLike[str] | str) -> Description:
       f'{path} {what}; the weights beside it go with what was written. Copy '
       'the folder of the run again.'
     )
-  return Description(pathlib.Path(workdir), content)
+  found = Description(
+    pathlib.Path(workdir), content, pathlib.Path(weights) if weights else None
+  )
+  if weights and not found.hears_hidden_states:
+    raise ModelError(
+      f'{path}: this model hears {content["features"]["name"]} features, no '
+      'hidden states of a WavLM; leave --weights out.'
+    )
+  return found

@@ -93,25 +93,21 @@ def run(
       ),
     )
   chosen = choose_folds(folds, config.fold_subset)
+  check_schedule(config, chosen, mode)
   context = make_context(config, corpus, chosen)
   for fold in chosen:
     # Hours of training should not precede an error in the last fold.
     context_lib.neutral_partners(context, fold)
   engine, probed = None, None
   if mode == 'evaluate':
-    rows = evaluate_given(context, chosen)
+    rows = evaluate_given(context, chosen, workdir, command)
   else:
-    if writes:
-      models.describe(
-        workdir,
-        config,
-        context.system,
-        corpus,
-        chosen,
-        max_length=context.source.max_length,
-        normalization=normalization(corpus, config.protocol),
-        command=command,
-      )
+    selections = ['last']
+    if any(len(fold.dev) for fold in chosen):
+      selections.append('best_on_dev')
+    if config.select_on_test:
+      selections.append('best_on_test')
+    describe_models(context, chosen, selections, workdir, command)
     rows, engine = train_all(context, chosen, workdir)
     if writes and config.embeddings:
       probed = inspection.inspect(workdir, context, chosen)
@@ -127,15 +123,18 @@ def make_folds(
   config: ml_collections.ConfigDict, corpus: Corpus
 ) -> list[protocols.Fold]:
   """Folds read from config.folds, or made by the protocol."""
+  # Who regresses learns no class, so none need be there.
+  every_class = registry.SYSTEMS.get(config.system) != 'regression'
   if config.folds:
-    return protocols.read_folds(config.folds, corpus)
+    return protocols.read_folds(config.folds, corpus, every_class)
   return protocols.make_folds(
     corpus,
     config.protocol,
     num_folds=config.num_folds,
     seed=config.fold_seed,
     test_corpus=config.test_corpus,
-    cross_corpus_dev=config.cross_corpus_dev,
+    cross_corpus_train=config.cross_corpus_train,
+    every_class=every_class,
   )
 
 
@@ -155,6 +154,19 @@ def choose_folds(
       f'{sorted(numbers)}.'
     )
   return [numbers[n] for n in subset] if subset else folds
+
+
+def check_schedule(
+  config: ml_collections.ConfigDict, folds: list[protocols.Fold], mode: str
+) -> None:
+  """Raises ConfigError if the schedule waits for scores that nobody makes."""
+  lacking = [fold.number for fold in folds if not len(fold.dev)]
+  if mode == 'train' and config.schedule.name == 'plateau' and lacking:
+    raise config_lib.ConfigError(
+      '--config.schedule.name=plateau follows the development side, and fold '
+      f'{lacking[0]} has none; choose --config.schedule.name=constant, or folds '
+      'with a development side.'
+    )
 
 
 def make_context(
@@ -189,7 +201,11 @@ def make_context(
 
 
 def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
-  """Mean and deviation of a waveform store's training samples, else None."""
+  """Mean and deviation of a waveform store's samples, None of other stores.
+
+  Of the training side where the corpus has an official split; elsewhere of the
+  whole store: two numbers, no label, the same for every fold.
+  """
   info = next(iter(corpus.stores.values()))
   if info.get('statistics') is None:
     return None
@@ -197,6 +213,28 @@ def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
   official = protocol == 'official' and 'train' in by_split
   found = by_split['train'] if official else info['statistics']
   return found['mean'], found['std']
+
+
+def describe_models(
+  context: context_lib.Context,
+  folds: list[protocols.Fold],
+  selections: list[str],
+  workdir: pathlib.Path,
+  command: str,
+) -> None:
+  """Writes model.json, see `jaxser.models.describe`."""
+  config, corpus = context.config, context.source.corpus
+  models.describe(
+    workdir,
+    config,
+    context.system,
+    corpus,
+    folds,
+    selections=selections,
+    max_length=context.source.max_length,
+    normalization=normalization(corpus, config.protocol),
+    command=command,
+  )
 
 
 def train_all(
@@ -292,15 +330,28 @@ def given_weights(
 
 
 def evaluate_given(
-  context: context_lib.Context, folds: list[protocols.Fold]
+  context: context_lib.Context,
+  folds: list[protocols.Fold],
+  workdir: pathlib.Path,
+  command: str = '',
 ) -> list[predictions.Prediction]:
-  """Tests the weights of config.init_from, fold by fold, without training."""
+  """Tests the weights of config.init_from, fold by fold, without training.
+
+  They are kept in `workdir` as those of a training are, for `jaxser.predict`.
+  """
   weights = given_weights(context, folds)
   if weights is None:
     raise config_lib.ConfigError(
       '--mode=evaluate needs weights: give --config.init_from=FILE. To see the '
       'results of a finished run again, repeat its command.'
     )
+  # One model for all folds is kept once.
+  alone = len({id(weights[fold.number][0]) for fold in folds}) == 1
+  kept = folds[:1] if alone else folds
+  describe_models(context, kept, ['init_from'], workdir, command)
+  for fold in kept:
+    given = weights[fold.number]
+    models.save(workdir, context.config.seed, fold.number, 'init_from', *given)
   put, rows = context.placement.put_state, []
   for fold in folds:
     answers = context.evaluator.answers(*put(weights[fold.number]), fold.test)

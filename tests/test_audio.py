@@ -200,9 +200,67 @@ def test_chunks_before_and_after_the_audio_are_no_matter(written):
   assert len(result) == 500
 
 
-@pytest.mark.parametrize('size', [0xFFFFFFFF, 0x7FFFF000])
-def test_a_stream_that_could_not_know_its_length_is_accepted(written, size):
-  data = bytearray(encoded(noise(500)))
-  data[40:44] = struct.pack('<I', size)
-  result, _ = audio.decode(written(bytes(data)))
-  assert len(result) == 500
+# Who writes it into the header of what goes into a pipe.
+STREAMED = {
+  'ffmpeg': 0xFFFFFFFF,
+  'even': 0xFFFFFFFE,
+  'ffmpeg-less-header': 0xFFFFFFFF - 36,
+  'arecord': 0x80000000,
+  'signed': 0x7FFFFFFF,
+  'sox-16': 0x7FFFF000,
+  'sox-24': 0x7FFFEFFC,
+  'gstreamer': 0,
+}
+
+
+def streamed(data, size, order='<'):
+  """The WAV with this size of its audio, as if it went into a pipe."""
+  data = bytearray(data)
+  struct.pack_into(f'{order}I', data, data.index(b'data') + 4, size)
+  struct.pack_into(f'{order}I', data, 4, min(size + 36, 0xFFFFFFFF))
+  return bytes(data)
+
+
+@pytest.mark.parametrize('size', STREAMED.values(), ids=STREAMED)
+@pytest.mark.parametrize('subtype', ['PCM_16', 'PCM_24', 'FLOAT', 'ULAW'])
+def test_a_stream_that_could_not_know_its_length_is_accepted(size, subtype):
+  waveform = noise(500, 2)
+  whole = encoded(waveform, subtype=subtype)
+  expected, _ = audio.decode(whole)
+  # Of what follows the audio nothing is known in a stream, so nothing does.
+  end = whole.index(b'data') + 8
+  end += struct.unpack_from('<I', whole, end - 4)[0]
+  data = streamed(whole[:end], size)
+  result, rate = audio.decode(io.BytesIO(data))
+  assert rate == 16000
+  np.testing.assert_array_equal(result, expected)
+  # A recorder that was stopped in the middle of a frame.
+  result, _ = audio.decode(data[:-1])
+  np.testing.assert_array_equal(result, expected[:-1])
+
+
+def test_a_stream_of_the_other_byte_order():
+  file = io.BytesIO()
+  soundfile.write(file, noise(500), 16000, format='WAV', endian='BIG')
+  data = streamed(file.getvalue(), 0x80000000, '>')
+  assert data[:4] == b'RIFX'
+  assert len(audio.decode(data)[0]) == 500
+
+
+@pytest.mark.parametrize('size', [1001, 3_000_000, 0x7FFE0000, 0xC0000000])
+def test_a_size_that_a_file_may_have_is_believed(size):
+  message = rejected(streamed(encoded(noise(500)), size))
+  assert f'truncated; the header promises {size} bytes of audio' in message
+
+
+def test_no_audio_before_other_chunks_is_no_audio():
+  data = encoded(np.zeros(0, np.float32))
+  assert data[40:44] == b'\0\0\0\0'
+  note = b'LIST' + struct.pack('<I', 4) + b'INFO'
+  assert 'zero-length audio' in rejected(data + note)
+
+
+@pytest.mark.parametrize('size', [0, 0x80000000, 0xFFFFFFFF])
+def test_a_stream_that_ended_before_its_audio(size):
+  data = streamed(encoded(np.zeros(0, np.float32)), size)
+  assert 'zero-length audio' in rejected(data)

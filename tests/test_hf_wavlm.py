@@ -306,3 +306,9 @@ def test_a_full_size_large_model_needs_little_time_and_memory(tmp_path):
   assert result['layers'] == 24
   assert result['seconds'] < 120
   assert result['gib'] < 4
+
+
+def test_the_home_folder_may_be_short(tmp_path, monkeypatch):
+  _save(tmp_path / 'wavlm', _arrays())
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert hf_wavlm.load('~/wavlm')[0] == CONFIG

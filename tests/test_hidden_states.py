@@ -1,30 +1,64 @@
-"""Hidden states in a store are those of the network, whatever the batch."""
+"""Hidden states in a store are those of the network, whatever the batch.
 
+And what is learnt from them can be used on recordings.
+"""
+
+import dataclasses
 import functools
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from configs import emosphere
 from data_prep import __main__ as data_prep_program
 from data_prep import store
-from jaxser import hidden_states, train
+from jaxser import (
+  compilation_cache,
+  export,
+  frozen_wavlm,
+  hidden_states,
+  models,
+  train,
+)
 from jaxser.convert import hf_wavlm
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
+from jaxser.evaluation import Evaluator
+from jaxser.mesh import Placement
 from jaxser.nn.wavlm import WavLM
-from tests import shared
+from jaxser.nn.wavlm_config import SIZES
+from jaxser.predict import __main__ as predict_program
 from tests.random_tree import quick_jit
 from tests.test_data_prep_cli import write_wav
 
 SECONDS = (0.31, 0.9, 0.42, 0.6, 0.33)
 
 
+# Frames that training cuts utterances to: two of five are longer.
+LONGEST = 22
+
+
+def write_wavlm(folder, seed):
+  """A WavLM of three narrow layers with random weights."""
+  config = dataclasses.replace(SIZES['tiny'], num_hidden_layers=3)
+  rng = np.random.default_rng(seed)
+  arrays = {}
+  for name, shape in hf_wavlm.expected_shapes(config).items():
+    scale = 1 / np.sqrt(np.prod(shape[1:]))
+    arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
+  folder.mkdir()
+  (folder / 'config.json').write_text(config.to_text())
+  save_file(arrays, folder / 'model.safetensors')
+  return folder
+
+
 @pytest.fixture(scope='module')
-def weights():
-  return shared.require('goldens/wavlm_large_style')
+def weights(tmp_path_factory):
+  return write_wavlm(tmp_path_factory.mktemp('weights') / 'wavlm', 0)
 
 
 @pytest.fixture(scope='module')
@@ -49,14 +83,17 @@ def prepared(tmp_path_factory, weights):
     ]
   )
   assert done == 0
-  path = hidden_states.prepare(
-    'manifest',
-    weights,
-    layer=2,
-    data_dir=folder,
-    batch_size=2,
-    report=lambda line: None,
-  )
+  with pytest.MonkeyPatch.context() as patch:
+    # Sorted by length two at a time, not five: as in a large corpus.
+    patch.setattr(hidden_states, '_WINDOW', 1)
+    path = hidden_states.prepare(
+      'manifest',
+      weights,
+      layer=2,
+      data_dir=folder,
+      batch_size=2,
+      report=lambda line: None,
+    )
   return folder, path
 
 
@@ -68,14 +105,16 @@ def test_states_are_those_of_each_utterance_alone(prepared, weights):
   assert list(found.table.ids) == list(waves.table.ids)
   np.testing.assert_array_equal(found.table.vad, waves.table.vad)
   statistics = waves.stores['manifest']['statistics']
-  samples = (waves.read(1) - statistics['mean']) / (statistics['std'] + 1e-6)
   run = quick_jit(functools.partial(WavLM(config).apply, keep_hidden=True))
-  _, _, out = run({'params': params}, jnp.asarray(samples)[None])
-  got = found.read(1)
-  assert got.dtype == np.float32
-  # Stored in half precision.
-  wanted = np.asarray(out['hidden'][2, 0])
-  np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
+  for row in (1, 4):
+    samples = waves.read(row) - statistics['mean']
+    samples /= statistics['std'] + 1e-6
+    _, _, out = run({'params': params}, jnp.asarray(samples)[None])
+    got = found.read(row)
+    assert got.dtype == np.float32
+    # Stored in half precision.
+    wanted = np.asarray(out['hidden'][2, 0])
+    np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-3)
   for row, length in enumerate(pipeline.Source(waves).lengths):
     assert len(found.read(row)) == config.frames(int(length))
 
@@ -133,15 +172,122 @@ def test_data_prep_asks_for_weights(capsys, tmp_path):
   assert 'goes with --features=wavlm only' in capsys.readouterr().err
 
 
-def test_the_heads_train_on_stored_states(prepared):
+@pytest.fixture(scope='module')
+def trained(prepared):
+  """The heads, trained on the stored states; and the results."""
   folder, _ = prepared
   config = emosphere.get_config('corpus=manifest,encoder=wavlm,frozen,runlocal')
   config.data_dir = str(folder)
+  config.data.max_length = LONGEST
   config.model.width = 8
   config.data.num_buckets = 1
   config.epochs = 1
   config.tensorboard = False
-  found = train.run(config, folder / 'run')
+  return folder / 'run', train.run(config, folder / 'run')
+
+
+def test_the_heads_train_on_stored_states(trained):
+  _, found = trained
   assert found['selections']['last']['pooled']['utterances'] == 1
   (about,) = found['environment']['stores'].values()
   assert about['layer'] == 2
+
+
+@pytest.fixture
+def predict(capsys, monkeypatch):
+  """Runs the program in this process: exit code, stdout, stderr."""
+  monkeypatch.setattr(compilation_cache, 'enable', lambda: None)
+
+  def run(*arguments):
+    code = predict_program.main([str(a) for a in arguments])
+    return code, *capsys.readouterr()
+
+  return run
+
+
+def test_predictions_are_those_on_stored_states(
+  prepared, trained, weights, predict, monkeypatch
+):
+  """Also of utterances that are cut: WavLM hears them whole, as before."""
+  folder, path = prepared
+  workdir, _ = trained
+  corpus = corpus_lib.open_store(path)
+  source = pipeline.Source(corpus, max_length=LONGEST)
+  assert (source.lengths == LONGEST).sum() == 2
+  description = models.open(workdir)
+  placement = Placement()
+  evaluator = Evaluator.create(description.system, source, placement, 8)
+  tree = models.load(workdir, *description.trainings[0])
+  wanted = evaluator.answers(*placement.put_state(tree), np.arange(5))
+  # As a user types it.
+  monkeypatch.setenv('HOME', str(weights.parent))
+  files = [folder / 'audio' / f'{name}.wav' for name in corpus.table.ids]
+  code, text, errors = predict(
+    f'--checkpoint={workdir}', '--weights=~/wavlm', '--format=jsonl', *files
+  )
+  assert code == 0, errors
+  answers = [json.loads(line) for line in text.splitlines()]
+  found = [[a[n] for n in ('valence', 'arousal', 'dominance')] for a in answers]
+  np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+  assert np.ptp(wanted, axis=0).max() > 1e-3
+  assert '2 of 5 recordings are longer than the 0.4' in errors
+  # Alone, and without batches or buckets.
+  waves = frozen_wavlm.for_model('W', corpus_parameters(path), weights)
+  wave = corpus_lib.open_store(store.find_store(folder, 'manifest', 'wave16k'))
+  states = waves(wave.read(1), 16_000)
+  assert states.shape == waves.shape(len(wave.read(1)))
+  np.testing.assert_allclose(states, corpus.read(1), rtol=1e-3, atol=1e-3)
+
+
+def corpus_parameters(path):
+  return json.loads((path / 'store.json').read_text())['parameters']
+
+
+def test_too_short_a_recording_is_refused(trained, weights, predict, tmp_path):
+  write_wav(tmp_path / 'click.wav', 0.02)
+  code, _, errors = predict(
+    f'--checkpoint={trained[0]}', f'--weights={weights}', tmp_path / 'click.wav'
+  )
+  assert code == 1
+  assert 'click.wav: the recording gives 320 values at 16000 Hz' in errors
+
+
+def test_the_weights_must_be_those_of_the_store(
+  prepared, trained, weights, predict, tmp_path
+):
+  file, workdir = prepared[0] / 'audio' / '0.wav', trained[0]
+  code, out, errors = predict(f'--checkpoint={workdir}', file)
+  assert (code, out) == (2, '')
+  assert 'this model hears hidden states of a WavLM (layer 2 of 3' in errors
+  assert 'give --weights=DIR, the folder' in errors
+  other = write_wavlm(tmp_path / 'other', 1)
+  code, out, errors = predict(
+    f'--checkpoint={workdir}', f'--weights={other}', file
+  )
+  assert (code, out) == (2, '')
+  assert f'weights {hidden_states.hash_of(weights)}), and {other} h' in errors
+  assert hidden_states.hash_of(other) in errors
+  code, _, errors = predict(
+    f'--checkpoint={workdir}', f'--weights={tmp_path}', file
+  )
+  assert code == 2
+  assert 'config.json does not exist. Give the directory of a WavLM' in errors
+  # A model that hears something else has no use for them.
+  copy = shutil.copytree(workdir, tmp_path / 'W')
+  content = json.loads((copy / 'model.json').read_text())
+  content['features']['name'] = 'kaldi16k'
+  content['fingerprint'] = models.fingerprint(content)
+  (copy / 'model.json').write_text(json.dumps(content))
+  code, _, errors = predict(
+    f'--checkpoint={copy}', f'--weights={weights}', file
+  )
+  assert code == 2
+  assert 'hears kaldi16k features, no hidden states of a WavLM; le' in errors
+
+
+def test_export_says_what_to_do_instead(trained, tmp_path, capsys):
+  out = tmp_path / 'm'
+  assert export.main([f'--checkpoint={trained[0]}', f'--out={out}']) == 2
+  errors = capsys.readouterr().err
+  assert 'cannot be exported; use `python -m jaxser.predict --w' in errors
+  assert not out.exists()

@@ -1,6 +1,7 @@
 """Prediction as its users run it: every odd file does the right thing."""
 
 import csv
+import errno
 import io
 import itertools
 import json
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxser import compilation_cache, members, models
+from jaxser import compilation_cache, files, members, models
 from jaxser.predict import __main__ as program
 from jaxser.predict import hearing
 from tests import trained
@@ -274,7 +275,9 @@ def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
     (['a', '--selection=worst'], 'choose one of last, best_on_dev'),
     (['a', '--selection=best_on_test'], 'there are best_on_dev, last.'),
     (['a', '--fold=9'], '--fold=9 is not among the weights'),
-    (['a', '--segment=-1'], '--segment=-1.0 must be a number of seconds'),
+    (['a', '--segment=-1'], '--segment=-1 must be a number of seconds above'),
+    (['a', '--segment=0'], '--segment=0 must be a number of seconds above 0'),
+    (['a', '--segment=nan'], 'leave it out for one answer per recording'),
     (['a', '--num_workers=0'], '--num_workers=0 must be at least 1'),
     (['-', '-'], 'can be read once; give it once'),
   ],
@@ -288,12 +291,77 @@ def test_wrong_usage_says_what_to_do_and_exits_with_2(
   assert errors.endswith('See --help.\n')
 
 
+@pytest.mark.parametrize('flag', ['embeddings', 'plot'])
+def test_files_that_cannot_be_written_are_told_before_the_work(
+  predict, dsnet, speech, tmp_path, monkeypatch, flag
+):
+  (tmp_path / 'file').write_text('kept')
+  for path, reason in (
+    (tmp_path, 'Is a directory'),
+    (tmp_path / 'file' / 'x', 'File exists'),
+    ('/proc/nope/x', 'No such file or directory'),
+  ):
+    code, out, errors = predict(dsnet.workdir, f'--{flag}={path}', speech[0])
+    assert (code, out) == (2, '')
+    assert f'--{flag}={path} cannot be written ({reason}); give' in errors
+  assert (tmp_path / 'file').read_text() == 'kept'
+
+  # The disk is full in the end: what was answered stands, without a traceback.
+  def full(path, data):
+    raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+  monkeypatch.setattr(files, 'write_bytes', full)
+  out = tmp_path / 'out'
+  code, table, errors = predict(dsnet.workdir, f'--{flag}={out}', speech[0])
+  assert code == 2
+  assert len(table.splitlines()) == 2
+  assert f'{out} cannot be written (No space left on device)' in errors
+  assert not out.exists()
+
+
+def test_a_full_disk_is_no_traceback(dsnet, speech):
+  command = [sys.executable, '-m', 'jaxser.predict', speech[0]]
+  with open('/dev/full', 'w') as full:
+    done = subprocess.run(
+      [*command, f'--checkpoint={dsnet.workdir}'],
+      stdout=full,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+  assert done.returncode == 2
+  assert 'cannot be written (No space left on device); make' in done.stderr
+  assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_an_empty_folder_costs_the_others_nothing(
+  predict, dsnet, speech, tmp_path, workers
+):
+  code, text, errors = predict(
+    dsnet.workdir,
+    '--format=csv',
+    f'--num_workers={workers}',
+    speech[0],
+    tmp_path,
+    *speech[1:],
+  )
+  rows = rows_of(text)
+  assert code == 1
+  given = [speech[0], tmp_path, *speech[1:]]
+  assert [r['file'] for r in rows] == [str(path) for path in given]
+  assert [bool(r['error']) for r in rows] == [False, True, *[False] * 4]
+  assert f'{tmp_path}: no audio file in this folder; files ending' in errors
+  assert '1 of 6 recordings could not be used.' in errors
+
+
 def test_a_folder_without_audio_and_one_without_a_model(
   predict, dsnet, tmp_path
 ):
   code, _, errors = predict(dsnet.workdir, tmp_path)
   assert code == 2
   assert 'no audio file in this folder; files ending in .aif' in errors
+  code, _, errors = predict(dsnet.workdir, tmp_path, tmp_path)
+  assert code == 2
   code, _, errors = predict(tmp_path, 'a.wav')
   assert code == 2
   assert 'so ' in errors

@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from configs import dsnet, emosphere, timnet
-from jaxser import train
+from jaxser import members, models, predict, train
 from jaxser.config import ConfigError
 from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
+from jaxser.predict import hearing
 from tests import shared
 
 pytestmark = pytest.mark.slow
@@ -71,6 +73,21 @@ def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
   fold_mean = found['selections']['init_from']['fold_mean']
   assert fold_mean['uar']['mean'] == 94.89
   assert found['paper']['init_from']['war'] == 95.70
+
+  # The same weights, asked for one of the files.
+  description = models.open(tmp_path)
+  said = json.loads(
+    (tmp_path / 'predictions.jsonl').read_text().splitlines()[0]
+  )
+  path = shared.require('corpora/emodb') / f'wav/{said["id"]}.wav'
+  predictor = predict.Predictor(
+    description,
+    members.load(
+      description, members.choose(description, folds=(said['fold'],))
+    ),
+  )
+  (heard,) = predictor.predict([hearing.Input(path.name, path)])
+  np.testing.assert_allclose(heard.answer.scores, said['scores'], atol=2e-6)
 
 
 def test_unprepared_corpus_says_how_to_prepare_it(data_dir, tmp_path):

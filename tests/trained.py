@@ -114,6 +114,7 @@ def write_run(
     system,
     corpus,
     dev,
+    selections=selections,
     max_length=source.max_length,
     normalization=None,
     command='python -m jaxser.main --config=configs/timnet.py',

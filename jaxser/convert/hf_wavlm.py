@@ -228,7 +228,7 @@ def read_config(directory: os.PathLike[str] | str) -> WavLMConfig:
   Raises:
     ConvertError: if it is missing, not JSON, or not a WavLM that can be read.
   """
-  path = pathlib.Path(directory) / 'config.json'
+  path = pathlib.Path(directory).expanduser() / 'config.json'
   if not path.is_file():
     raise ConvertError(
       f'{path} does not exist. Give the directory of a WavLM checkpoint, with'
@@ -253,7 +253,7 @@ def load(directory: os.PathLike[str] | str) -> tuple[WavLMConfig, Params]:
   Raises:
     ConvertError: if a file is missing or damaged, or does not fit the config.
   """
-  directory = pathlib.Path(directory)
+  directory = pathlib.Path(directory).expanduser()
   config = read_config(directory)
   safe, torch = directory / 'model.safetensors', directory / 'pytorch_model.bin'
   if safe.is_file():

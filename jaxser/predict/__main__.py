@@ -12,6 +12,8 @@ Examples:
       A long recording in segments of three seconds, and a page with a chart.
   sox -d -t wav - trim 0 4 | python -m jaxser.predict --checkpoint=W -
       From the standard input.
+  python -m jaxser.predict --checkpoint=W --weights=wavlm-large speech.wav
+      A model that was trained on stored hidden states of a WavLM.
 
 Any sample rate, any number of channels (averaged), any format that libsndfile
 reads. The features are those that the model was trained with. A recording that
@@ -26,11 +28,15 @@ import io
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from jaxser.predictions import SELECTIONS
+
+
+class _OutputError(Exception):
+  """A file cannot be written; the message says which, why, what to do."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,13 +51,18 @@ def parser() -> argparse.ArgumentParser:
   add = made.add_argument
   add('inputs', nargs='*', metavar='FILE', help='files, folders, - for stdin')
   add('--checkpoint', metavar='W', help='work folder of a training run')
+  add(
+    '--weights',
+    metavar='DIR',
+    help='folder of the WavLM whose hidden states the model hears, as given to '
+    'data_prep --features=wavlm',
+  )
   add('--format', default='table', help='table (default), csv, json, jsonl')
   add(
     '--segment',
     type=float,
-    default=0.0,
     metavar='SECONDS',
-    help='answer for every so many seconds',
+    help='answer for every so many seconds; default once for a recording',
   )
   add(
     '--embeddings',
@@ -114,26 +125,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
   # Imported late, so that --help is quick.
   from data_prep.audio import AudioError
   from data_prep.workers import WorkerError
-  from jaxser import compilation_cache
+  from jaxser import compilation_cache, files, libtpu
+  from jaxser.convert import ConvertError
   from jaxser.predict.hearing import InputError
   from jaxser.weights import ModelError
 
+  libtpu.quiet_without_tpu()
   compilation_cache.enable()
   for stream in (sys.stdout, sys.stderr):
     # File names need not be UTF-8.
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors='backslashreplace')
   try:
-    return _timing(options) if options.timing else _predict(options)
-  except (ModelError, InputError, AudioError, WorkerError) as error:
+    if options.timing:
+      return _timing(options)
+    for flag, path in (
+      ('embeddings', options.embeddings),
+      ('plot', options.plot),
+    ):
+      if path:
+        _write(flag, path, files.check_writable)
+    return _predict(options)
+  except (
+    ModelError,
+    ConvertError,
+    InputError,
+    AudioError,
+    WorkerError,
+    _OutputError,
+  ) as error:
     return _fail(str(error))
   except KeyboardInterrupt:
     print('\nStopped; what was answered so far stands above.', file=sys.stderr)
     return 130
   except BrokenPipeError:
-    # The reader (head, say) has seen enough; nothing may be flushed at exit.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    # The reader (head, say) has seen enough.
+    _close_output()
     return 0
+  except OSError as error:
+    if error.filename is not None:
+      raise
+    _close_output()
+    return _fail(
+      f'the answers cannot be written ({error.strerror}); make room where '
+      'the standard output goes.'
+    )
 
 
 def _problem(options: argparse.Namespace) -> str:
@@ -151,8 +187,11 @@ def _problem(options: argparse.Namespace) -> str:
   ):
     if value not in valid:
       return f'--{flag}={value} is not valid; choose one of {", ".join(valid)}.'
-  if not 0 <= options.segment < float('inf'):
-    return f'--segment={options.segment} must be a number of seconds above 0.'
+  if options.segment is not None and not 0 < options.segment < float('inf'):
+    return (
+      f'--segment={options.segment:g} must be a number of seconds above 0; '
+      'leave it out for one answer per recording.'
+    )
   if options.batch_size < 0:
     return f'--batch_size={options.batch_size} must be at least 1.'
   if options.num_workers is not None and options.num_workers < 1:
@@ -164,7 +203,7 @@ def _open(options: argparse.Namespace):
   """The description and the members that were asked for."""
   from jaxser import members, models
 
-  description = models.open(options.checkpoint)
+  description = models.open(options.checkpoint, options.weights)
   chosen = members.choose(
     description,
     seeds=options.seed,
@@ -188,7 +227,7 @@ def _predict(options: argparse.Namespace) -> int:
   predictor = engine.Predictor(
     description,
     members,
-    segment=options.segment,
+    segment=options.segment or 0.0,
     features_on=options.features_on,
     batch_size=options.batch_size,
   )
@@ -200,7 +239,7 @@ def _predict(options: argparse.Namespace) -> int:
     bool(options.segment),
   )
   window = predictor.ears.window
-  if predictor.ears.cuts(options.segment):
+  if options.segment and predictor.ears.cuts(options.segment):
     _say(
       f'Warning: segments of {options.segment:g} s are longer than the '
       f'{window:.2f} s that this model hears; a part of each is used. '
@@ -221,9 +260,15 @@ def _predict(options: argparse.Namespace) -> int:
   shown.close()
   writer.close()
   if options.embeddings:
-    write_embeddings(options.embeddings, kept, members)
+    _write(
+      'embeddings',
+      options.embeddings,
+      lambda path: write_embeddings(path, kept, members),
+    )
   if options.plot:
-    timeline.write(options.plot, kept, description)
+    _write(
+      'plot', options.plot, lambda path: timeline.write(path, kept, description)
+    )
   if cut:
     part = cut[0].answer
     _say(
@@ -238,6 +283,17 @@ def _predict(options: argparse.Namespace) -> int:
   if failures:
     _say(f'{len(failures)} of {len(inputs)} recordings could not be used.')
   return 1 if failures else 0
+
+
+def _write(flag: str, path: str, write: Callable[[str], None]) -> None:
+  """Calls write(path); raises _OutputError where the path cannot be written."""
+  try:
+    write(path)
+  except OSError as error:
+    raise _OutputError(
+      f'--{flag}={path} cannot be written ({error.strerror or error}); give '
+      'another file.'
+    ) from error
 
 
 def write_embeddings(path: str, recordings, members) -> None:
@@ -279,6 +335,11 @@ def _timing(options: argparse.Namespace) -> int:
   )
   print('\n'.join(timing.lines(measured)))
   return 0
+
+
+def _close_output() -> None:
+  """Nothing may be flushed at exit."""
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxser import members as members_lib
+from jaxser.frozen_wavlm import HiddenStates
 from jaxser.members import Member
 from jaxser.mesh import Placement
 from jaxser.models import Description
@@ -110,7 +111,9 @@ class Predictor:
     self.description, self.members = description, tuple(members)
     self.ears = Ears(description, segment=segment, features_on=features_on)
     self._segment = segment
-    kind = 'frames' if description.convention.bins else 'samples'
+    convention = description.convention
+    waves = convention.bins is None or isinstance(convention, HiddenStates)
+    kind = 'samples' if waves else 'frames'
     self._wanted_rows = batch_size or BATCH_SIZES[kind]
     self._placement = Placement()
     self._weights = [
@@ -118,14 +121,16 @@ class Predictor:
       for member in members
     ]
     self._front_end = None
-    if self.ears.on_device and description.convention.bins:
-      own = description.convention.parameters()
-      kept = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
-      self._front_end = jax.jit(
-        functools.partial(
-          log_mel, range_db=own['range_db'], **{n: own[n] for n in kept}
-        )
+    if isinstance(convention, HiddenStates):
+      needed = self._placement.put_state(convention.extractor.needed)
+      self._front_end = functools.partial(
+        _hidden_states, convention, description.max_length, needed
       )
+    elif self.ears.on_device and convention.bins:
+      own = convention.parameters()
+      kept = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
+      settings = tuple((n, own[n]) for n in (*kept, 'range_db'))
+      self._front_end = functools.partial(_log_mel, settings)
     self._region = region_of(description, members)
     self.shapes: set[tuple[int, ...]] = set()
 
@@ -139,8 +144,7 @@ class Predictor:
     if fixed or getattr(system, 'padding', 'exact') == 'published':
       return (longest,)
     halves = {-(-longest // 2**i) for i in range(_BUCKETS)}
-    shortest = getattr(system, 'min_length', 1)
-    return tuple(sorted(n for n in halves if n >= shortest))
+    return tuple(sorted(n for n in halves if n >= self.ears.shortest))
 
   def predict(
     self, inputs: Sequence[Input], *, num_workers: int | None = None
@@ -222,9 +226,8 @@ class Predictor:
     self.shapes.add(features.shape)
     batch = self._placement.put_batch(batch)
     if self._front_end is not None:
-      spectra = self._front_end(batch['features'])
-      frames = jnp.where(batch['mask'] > 0, spectra.shape[1], 0)
-      batch |= {'features': spectra, 'length': frames.astype(jnp.int32)}
+      frames, count = self._front_end(batch['features'], batch['length'])
+      batch |= {'features': frames, 'length': count}
     system = self.description.system
     return [_predict(system, *weights, batch) for weights in self._weights]
 
@@ -266,6 +269,28 @@ class Predictor:
       region='' if vad is None else self._region(vad),
       embeddings=output['embedding'],
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _log_mel(
+  settings: tuple[tuple[str, Any], ...], signal: jax.Array, length: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Log-mel of fitted waveforms, and its frames: 0 of a row of padding."""
+  spectra = log_mel(signal, **dict(settings))
+  return spectra, jnp.where(length > 0, spectra.shape[1], 0).astype(jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _hidden_states(
+  convention: HiddenStates,
+  longest: int,
+  needed: Tree,
+  samples: jax.Array,
+  length: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Hidden states of waveforms, cut to `longest` frames; how many there are."""
+  frames, count = convention.apply(needed, samples, length)
+  return frames[:, :longest], jnp.minimum(count, longest).astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -16,6 +16,7 @@ import numpy as np
 
 from data_prep import audio, resample, workers
 from data_prep import features as features_lib
+from jaxser.frozen_wavlm import HiddenStates, normalized
 from jaxser.models import Description
 
 SUFFIXES = frozenset(
@@ -33,10 +34,17 @@ class InputError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """One recording to be read: its name for people, and where it is."""
+  """One recording to be read.
+
+  Attributes:
+    name: for people.
+    source: where it is.
+    error: why there is nothing to read, '' if there may be.
+  """
 
   name: str
   source: pathlib.Path | BinaryIO
+  error: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +87,8 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
     stdin: the standard input.
 
   Raises:
-    InputError: if a folder holds no audio, or '-' is given twice.
+    InputError: if there is nothing but folders without audio, or '-' is given
+      twice. Among others such a folder is an Input with an error.
   """
   found = []
   for argument in arguments:
@@ -96,11 +105,14 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
       p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file()
     )
     if not inside:
-      raise InputError(
+      error = (
         f'{argument}: no audio file in this folder; files ending in '
         f'{" ".join(sorted(SUFFIXES))} are looked for. Give other files by name.'
       )
+      found.append(Input(argument, path, error))
     found += [Input(str(p), p) for p in inside]
+  if all(given.error for given in found):
+    raise InputError(' '.join(given.error for given in found))
   return found
 
 
@@ -112,6 +124,8 @@ def window(description: Description) -> float:
   if isinstance(convention, features_lib.Kaldi16k):
     shifts = (description.max_length - 1) * convention.frame_shift_ms
     return (convention.frame_length_ms + shifts) / 1000
+  if isinstance(convention, HiddenStates):
+    return convention.samples(description.max_length) / convention.sample_rate
   return description.max_length / convention.sample_rate
 
 
@@ -120,7 +134,9 @@ class Ears:
 
   Attributes:
     window: seconds that the model hears at once.
-    row_shape: shape of the longest features of a piece.
+    row_shape: shape of the longest features of a piece. A model of hidden
+      states gets waveforms, of which `jaxser.predict.engine` makes them.
+    shortest: the fewest samples or frames that can be answered for.
   """
 
   def __init__(
@@ -144,10 +160,21 @@ class Ears:
     self._convention = description.convention
     self._normalization = description.normalization
     self._segment = segment
+    self._step = 1 / self._convention.frames_per_second
     self.window = window(description)
     self.on_device = features_on == 'device'
     bins = self._convention.bins
     self.row_shape = (description.max_length, *([bins] if bins else []))
+    # WavLM gives no frame for less.
+    self.shortest = getattr(description.system, 'min_length', 1)
+    if isinstance(self._convention, HiddenStates):
+      states, bins = self._convention, None
+      self._convention = states.waveform
+      self._normalization = states.normalization
+      # A frame knows of the whole utterance, as far as it was heard when the
+      # store was made; frames are cut to `max_length` afterwards.
+      self.row_shape = (states.samples(description.longest),)
+      self.shortest = states.extractor.config.receptive_field
     if self.on_device and bins:
       if not isinstance(self._convention, features_lib.Librosa22k):
         raise InputError(
@@ -155,14 +182,11 @@ class Ears:
           'on the host only; leave the flag out.'
         )
       self.row_shape = (self._convention.signal_length,)
-    # WavLM gives no frame for less.
-    self._shortest = getattr(description.system, 'min_length', 1)
 
   def cuts(self, seconds: float) -> bool:
     """Whether a part of a piece of this duration is left out."""
     # What is shorter than a step between frames never makes a frame.
-    step = 1 / self._convention.frames_per_second
-    return seconds > self.window + max(step, 1e-3)
+    return seconds > self.window + max(self._step, 1e-3)
 
   def heard(self, seconds: float) -> tuple[float, float]:
     """The part of a recording that one piece covers, in seconds."""
@@ -226,16 +250,15 @@ class Ears:
   def _finished(self, features: np.ndarray) -> np.ndarray:
     """Cut and normalised as in training."""
     features = features[: self.row_shape[0]]
-    if len(features) < self._shortest:
+    if len(features) < self.shortest:
       raise audio.AudioError(
         f'the recording gives {len(features)} values at '
         f'{self._convention.sample_rate} Hz, the model needs at least '
-        f'{self._shortest}; give a longer one.'
+        f'{self.shortest}; give a longer one.'
       )
     if self._normalization is None:
       return features
-    mean, deviation = self._normalization
-    return ((features - mean) / (deviation + 1e-6)).astype(np.float32)
+    return normalized(features, self._normalization)
 
   def hear_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
@@ -245,6 +268,16 @@ class Ears:
     Many files are read by several processes, see `data_prep.workers`; segments
     and waveforms for the device by threads.
     """
+    heard = self._hear_files([i for i in inputs if not i.error], num_workers)
+    for given in inputs:
+      if given.error:
+        yield Heard(given.name, error=given.error)
+      else:
+        yield next(heard)
+
+  def _hear_files(
+    self, inputs: Sequence[Input], num_workers: int | None
+  ) -> Iterator[Heard]:
     paths = all(isinstance(i.source, pathlib.Path) for i in inputs)
     if self._segment or self.on_device or not paths:
       # What librosa does is not safe in threads at the same time.
