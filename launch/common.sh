@@ -52,3 +52,21 @@ fail() {
   echo "Error: $*" >&2
   exit 2
 }
+
+# Ends with a message unless an option's value is a whole number, and at least
+# the least one.
+whole() {
+  if [[ ! $2 =~ ^(0|[1-9][0-9]{0,8})$ ]] || (($2 < $3)); then
+    fail "$1=$2 must be a whole number, at least $3; see --help"
+  fi
+}
+
+# Ends with a message if an argument is an option of the script without its
+# value, as in "--nodes 2". The options are those of its help.
+refuse_bare() {
+  local options
+  options=$(sed -n 's/^#   \(--[a-z_]*\)=[^ ]*  .*/\1/p' "$1")
+  if grep -qxF -e "$2" <<<"$options"; then
+    fail "$2 needs its value after =, as in $2=VALUE; see --help"
+  fi
+}

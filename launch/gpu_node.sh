@@ -20,15 +20,29 @@ here=$(dirname "${BASH_SOURCE[0]}")
 source "$here/common.sh"
 
 command=(env JAX_PLATFORMS=cuda)
-options=() arguments=()
+python=${PYTHON:-python}
+dry_run='' options=() arguments=()
 while (($#)); do
   case $1 in
     --gpus=*) command+=(CUDA_VISIBLE_DEVICES="${1#*=}") ;;
-    --max_restarts=* | --dry_run) options+=("$1") ;;
+    --max_restarts=*) options+=("$1") ;;
+    --dry_run) dry_run=yes options+=("$1") ;;
     --help) print_help "$0" && exit ;;
-    *) arguments+=("$1") ;;
+    *)
+      refuse_bare "$0" "$1"
+      arguments+=("$1")
+      ;;
   esac
   shift
 done
+
+# Seconds, instead of a long traceback.
+look='import jax; jax.devices()'
+if [[ -z $dry_run ]] &&
+  ! said=$("${command[@]}" "$python" -c "$look" 2>&1 >/dev/null); then
+  fail "no GPU seen (${said##*$'\n'}); pip install -e '.[gpu]', and look" \
+    "whether nvidia-smi lists one. launch/local.sh trains on the CPU"
+fi
+
 exec "$here/relaunch.sh" "${options[@]}" -- \
-  "${command[@]}" "${PYTHON:-python}" -m jaxser.main "${arguments[@]}"
+  "${command[@]}" "$python" -m jaxser.main "${arguments[@]}"

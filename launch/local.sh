@@ -31,10 +31,18 @@ while (($#)); do
     --max_restarts=*) max_restarts=${1#*=} ;;
     --dry_run) dry_run=yes ;;
     --help) print_help "$0" && exit ;;
-    *) arguments+=("$1") ;;
+    *)
+      refuse_bare "$0" "$1"
+      arguments+=("$1")
+      ;;
   esac
   shift
 done
+
+whole --processes "$processes" 1
+whole --devices "$devices" 1
+[[ -z $port ]] || whole --port "$port" 1
+whole --max_restarts "$max_restarts" 0
 
 if [[ -z $dry_run ]] && ((max_restarts > 0)); then
   exec "$here/relaunch.sh" --max_restarts="$max_restarts" -- \

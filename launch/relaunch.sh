@@ -23,10 +23,14 @@ while (($#)); do
     --dry_run) dry_run=yes ;;
     --help) print_help "$0" && exit ;;
     --) shift && break ;;
-    *) fail "unexpected $1; see $0 --help" ;;
+    *)
+      refuse_bare "$0" "$1"
+      fail "unexpected $1; see $0 --help"
+      ;;
   esac
   shift
 done
+whole --max_restarts "$max_restarts" 0
 (($#)) || fail "no command; see $0 --help"
 if [[ -n ${dry_run:-} ]]; then
   show "$@"

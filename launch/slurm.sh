@@ -36,17 +36,26 @@ while (($#)); do
     --max_restarts=*) max_restarts=${1#*=} ;;
     --dry_run) dry_run=yes ;;
     --help) print_help "$0" && exit ;;
-    *) arguments+=("$1") ;;
+    *)
+      refuse_bare "$0" "$1"
+      arguments+=("$1")
+      ;;
   esac
   shift
 done
+
+whole --nodes "$nodes" 1
+whole --gpus "$gpus" 0
+whole --cpus "$cpus" 1
+whole --max_restarts "$max_restarts" 0
 
 platform=cuda tasks=$gpus devices="#SBATCH --gpus-per-node=$gpus"
 if ((gpus == 0)); then platform=cpu tasks=1 devices='# On the CPU.'; fi
 program=$(show "${PYTHON:-python}" -m jaxser.main --distributed=auto \
   "${arguments[@]}")
 
-# \$ belongs to the job, not to this script.
+# \$ belongs to the job, not to this script. Since SLURM 22.05 srun takes no
+# --cpus-per-task from the job.
 job=$(
   cat <<JOB
 #!/usr/bin/env bash
@@ -62,7 +71,7 @@ $devices
 set -euo pipefail
 export JAX_PLATFORMS=$platform
 code=0
-srun $program || code=\$?
+srun --cpus-per-task=$cpus $program || code=\$?
 if [[ \$code =~ ^($AGAIN)\$ ]] && ((\${SLURM_RESTART_COUNT:-0} < $max_restarts))
 then
   scontrol requeue "\$SLURM_JOB_ID"

@@ -42,10 +42,14 @@ while (($#)); do
     --max_restarts=*) max_restarts=${1#*=} ;;
     --dry_run) dry_run=yes ;;
     --help) print_help "$0" && exit ;;
-    *) arguments+=("$1") ;;
+    *)
+      refuse_bare "$0" "$1"
+      arguments+=("$1")
+      ;;
   esac
   shift
 done
+whole --max_restarts "$max_restarts" 0
 [[ -n $name && -n $zone ]] || fail "--name and --zone are needed; see --help"
 
 tpu=(gcloud compute tpus tpu-vm)

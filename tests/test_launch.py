@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -60,6 +61,55 @@ def test_gpu_node_runs_one_process_again_and_again():
   ]
 
 
+def test_gpu_node_says_that_there_is_no_gpu():
+  done = launch('gpu_node.sh', '--gpus=-1', *AWKWARD, PYTHON=sys.executable)
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr.startswith('Error: no GPU seen (')
+  assert "pip install -e '.[gpu]'" in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+  ('name', 'option', 'message'),
+  [
+    ('local.sh', '--processes=two', '--processes=two must be a whole number'),
+    ('local.sh', '--processes=08', '--processes=08 must be a whole number'),
+    ('local.sh', '--processes=0', '--processes=0 must be a whole number, at l'),
+    ('local.sh', '--devices=', '--devices= must be a whole number, at least 1'),
+    ('local.sh', '--port=x', '--port=x must be'),
+    ('local.sh', '--max_restarts=-1', '--max_restarts=-1 must be'),
+    ('slurm.sh', '--nodes=1.5', '--nodes=1.5 must be'),
+    ('slurm.sh', '--gpus=all', '--gpus=all must be a whole number, at least 0'),
+    ('slurm.sh', '--cpus=0', '--cpus=0 must be'),
+    ('slurm.sh', '--max_restarts=x', '--max_restarts=x must be'),
+    ('gpu_node.sh', '--max_restarts=x', '--max_restarts=x must be'),
+    ('relaunch.sh', '--max_restarts=x', '--max_restarts=x must be'),
+    ('tpu_vm.sh', '--max_restarts=x', '--max_restarts=x must be'),
+    ('local.sh', '--processes', '--processes needs its value after =, as in'),
+    ('slurm.sh', '--nodes', '--nodes needs its value'),
+    ('gpu_node.sh', '--gpus', '--gpus needs its value'),
+    ('tpu_vm.sh', '--zone', '--zone needs its value'),
+    ('relaunch.sh', '--max_restarts', '--max_restarts needs its value'),
+  ],
+)
+def test_a_mistyped_option_is_refused_before_anything_starts(
+  name, option, message
+):
+  rest = ['--', 'true'] if name == 'relaunch.sh' else ['2', *AWKWARD]
+  done = launch(name, '--dry_run', option, *rest)
+  assert (done.returncode, done.stdout) == (2, '')
+  assert message in done.stderr
+  assert done.stderr.count('\n') == 1
+  assert '--help' in done.stderr
+
+
+def test_options_of_the_program_may_stand_apart_from_their_values():
+  apart = ('--coordinator', 'h:1', '--workdir', 'W')
+  line = dry('gpu_node.sh', *apart, PYTHON='py')[0]
+  assert '--coordinator h:1 --workdir W' in line
+
+
 def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
   lines = dry('slurm.sh', '--nodes=2', '--gpus=8', '--time=1:00:00')
   for line in (
@@ -70,11 +120,14 @@ def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
     '#SBATCH --signal=TERM@120',
     '#SBATCH --requeue',
     'export JAX_PLATFORMS=cuda',
-    f'srun python -m jaxser.main --distributed=auto {QUOTED} || code=$?',
+    f'srun --cpus-per-task=8 python -m jaxser.main --distributed=auto {QUOTED} || code=$?',
     '  scontrol requeue "$SLURM_JOB_ID"',
   ):
     assert line in lines, line
   assert lines[0] == 'sbatch <<"JOB"'
+  few = dry('slurm.sh', '--cpus=3')
+  assert '#SBATCH --cpus-per-task=3' in few
+  assert any(line.startswith('srun --cpus-per-task=3 ') for line in few)
   alone = dry('slurm.sh', '--gpus=0')
   assert 'export JAX_PLATFORMS=cpu' in alone
   assert '#SBATCH --ntasks-per-node=1' in alone

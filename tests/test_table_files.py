@@ -11,6 +11,16 @@ ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(p.stem for p in (ROOT / 'configs/tables').glob('[!_]*.py'))
 
 
+def test_a_mistyped_name_lists_the_tables_and_nothing_else(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(spec.TableError) as error:
+    spec.load('configs/tables/timnet.py')
+  listed = str(error.value).partition('Tables here: ')[2].partition('. Run')[0]
+  assert len(listed.split(', ')) == 5
+  for path in listed.split(', '):
+    assert spec.load(path).title
+
+
 def load(name):
   return spec.load(ROOT / 'configs/tables' / f'{name}.py')
 

@@ -8,12 +8,15 @@ Examples:
       tested, confusion matrices, speakers, calibration, configs.
   python -m jaxser.report runs/dsnet runs/encoder --into=README.md#dsnet
       Writes their table between the marks <!-- dsnet --> and <!-- /dsnet -->.
+
+Exit codes: 0 done; 2 a mistake that the message explains.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
+from jaxser import files
 from jaxser.predictions import SELECTIONS, PredictionsError
 from jaxser.report.comparison import write_comparison
 from jaxser.report.insert import write_into
@@ -28,6 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
   options = parser().parse_args(given)
   several = len(options.workdir) > 1
+  if options.into and options.out:
+    parser().error(
+      f'--into={options.into} writes into that page, --out={options.out} a '
+      'page of its own; give one of them'
+    )
+  try:
+    if options.out:
+      files.check_writable(options.out)
+  except OSError as error:
+    parser().error(
+      f'--out={options.out} cannot be written ({error.strerror or error}); give '
+      'another file'
+    )
   try:
     if options.into:
       page, _, name = options.into.partition('#')
@@ -35,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser().error(
           f'--into={options.into}: give the marks too, as in README.md#NAME'
         )
-      path = write_into(page, name, options.workdir)
+      path = write_into(page, name, options.workdir, options.selection)
     elif several:
       path = write_comparison(
         options.workdir,
@@ -48,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       path = write_report(options.workdir[0], options.out)
   except (PredictionsError, OSError) as error:
     print(f'error: {error}', file=sys.stderr)
-    return 1
+    return 2
   print(path)
   return 0
 
@@ -80,7 +96,8 @@ def parser() -> argparse.ArgumentParser:
     '--selection',
     choices=list(SELECTIONS),
     default='',
-    help='which weights to compare; default the most honest that all runs have',
+    help='which weights to compare; default the most honest that all runs have, '
+    'and all of them with --into',
   )
   return parser
 

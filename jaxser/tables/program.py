@@ -5,7 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxser import compilation_cache, files, heap
+from jaxser import compilation_cache, files, heap, libtpu
 from jaxser.tables import (
   markdown,
   page,
@@ -107,6 +107,7 @@ def _quiet_and_fast() -> None:
   # Orbax narrates every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
   heap.keep_freed_memory()
+  libtpu.quiet_without_tpu()
   compilation_cache.enable()
 
 

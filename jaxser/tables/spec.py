@@ -236,7 +236,9 @@ def load(path: os.PathLike[str] | str) -> Table:
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    near = sorted(str(p) for p in pathlib.Path('configs/tables').glob('*.py'))
+    # Not __init__.py.
+    there = pathlib.Path('configs/tables').glob('[!_]*.py')
+    near = sorted(str(p) for p in there)
     raise TableError(
       f'{path}: no such file.'
       + (f' Tables here: {", ".join(near)}.' if near else '')
