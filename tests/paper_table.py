@@ -1,4 +1,10 @@
-"""A small table file, for tests of jaxser.tables."""
+"""A small table file, for tests of jaxser.tables, and runs without training."""
+
+from jaxser import config as config_lib
+from jaxser import files, train
+from jaxser.data import opening
+from jaxser.tables import summary
+from tests import runs
 
 TABLE = """
 from jaxser.tables import spec
@@ -31,3 +37,22 @@ TABLE = spec.Table(
   demo=(cell('demo'),),
 )
 """
+
+
+def pretend(monkeypatch) -> list[str]:
+  """Pretends that all is prepared, and to train; lists the folders trained."""
+  made = []
+
+  def run(config, folder, mode='train', command=''):
+    del mode
+    made.append(folder.name)
+    predictions = runs.class_predictions(each=40)
+    about = {'corpus': config.corpus, 'protocol': config.protocol}
+    runs.write_run(folder, predictions, command=command, **about)
+    files.write_json(folder / 'config.json', config_lib.to_json(config))
+
+  monkeypatch.setattr(train, 'run', run)
+  monkeypatch.setattr(opening, 'find', lambda config, name: None)
+  # These runs have few utterances of the real corpora.
+  monkeypatch.setattr(summary.corpora, 'CORPORA', {})
+  return made

@@ -9,11 +9,11 @@ import pytest
 
 from data_prep import store
 from jaxser import config as config_lib
-from jaxser import files, interruption, train
+from jaxser import interruption, train
 from jaxser.data import opening
 from jaxser.tables import __main__ as command
-from jaxser.tables import running, summary
-from tests import fakes, runs
+from jaxser.tables import running
+from tests import fakes, paper_table
 from tests.paper_table import TABLE
 
 
@@ -28,21 +28,7 @@ def table(tmp_path):
 @pytest.fixture
 def calls(monkeypatch):
   """Pretends that all is prepared, and to train; lists the folders trained."""
-  made = []
-
-  def pretend(config, folder, mode='train', command=''):
-    del mode
-    made.append(folder.name)
-    predictions = runs.class_predictions(each=40)
-    about = {'corpus': config.corpus, 'protocol': config.protocol}
-    runs.write_run(folder, predictions, command=command, **about)
-    files.write_json(folder / 'config.json', config_lib.to_json(config))
-
-  monkeypatch.setattr(train, 'run', pretend)
-  monkeypatch.setattr(opening, 'find', lambda config, name: None)
-  # These runs have few utterances of the real corpora.
-  monkeypatch.setattr(summary.corpora, 'CORPORA', {})
-  return made
+  return paper_table.pretend(monkeypatch)
 
 
 def run(table, workdir, *more):

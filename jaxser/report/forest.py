@@ -60,7 +60,7 @@ def forest(
   steps = charts.ticks(min(known), max(known))
   width, height = 460, 16 + _ROW * len(marks) + 40
   longest = max(min(len(mark.label), _LETTERS) for mark in marks)
-  left = 16 + 6.5 * longest
+  left = 16 + 7.5 * longest
   x = charts.Scale(steps[0], steps[-1], left, width - 14)
   bottom = height - 40
   parts, words = [], []

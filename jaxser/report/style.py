@@ -21,7 +21,7 @@ STYLE = """
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
 body {
   margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 68rem;
-  background: var(--page); color: var(--ink);
+  background: var(--page); color: var(--ink); overflow-wrap: break-word;
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
 }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .3rem; }
@@ -176,6 +176,11 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .85rem; }
   table, figure, .legend, pre { break-inside: avoid; }
   table.long, table.facts { break-inside: auto; }
   .scroll { overflow: visible; }
+  .scroll th, .scroll td { padding: .15rem .35rem; font-size: 8.5pt;
+    white-space: normal; min-width: 0; }
+  .scroll tbody th { overflow-wrap: anywhere; }
+  .scroll th small, .scroll td small { font-size: 7.5pt; }
+  .bar { max-width: 8vw; }
   details::details-content { content-visibility: visible; }
   td, .bar, .warning, svg {
     print-color-adjust: exact; -webkit-print-color-adjust: exact;
