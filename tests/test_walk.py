@@ -1,0 +1,266 @@
+"""Every command of README, run in an empty home as a new user would.
+
+They train for an epoch of one fold, small networks, on a part of EmoDB and on
+noise under the names of other corpora; otherwise they are as they stand there.
+It takes minutes, so only CI does it: `python -m pytest -m walk -n 0`.
+"""
+
+import importlib.util
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_prep import corpora
+from tests import shared
+from tests.test_readme import ROOT
+from tests.trees import emotale_table
+
+pytestmark = pytest.mark.walk
+
+_COMMAND = re.compile(r'^    ((?:python -m|launch/).+)$', re.MULTILINE)
+_QUICK = {
+  'timnet': ('model.num_blocks=2',),
+  'dsnet': (
+    'model.channels=(4,8)',
+    'model.embedding=8',
+    'model.max_frames=64',
+  ),
+  'emosphere': ('model.width=8', 'data.max_length=8000', 'batch_size=8'),
+}
+# Asks for hardware, accounts or a whole cluster: only shown, never started.
+_DRY = ('launch/gpu_node.sh', 'launch/slurm.sh', 'launch/tpu_vm.sh')
+_NEEDS = {
+  '--compare=torch': 'torch',
+  '--compare=keras': 'keras',
+  '--topology': 'libtpu',
+}
+
+
+def _commands():
+  """Those of README in an order that works: corpora first."""
+  text = (ROOT / 'README.md').read_text('utf-8')
+  found = []
+  for line in _COMMAND.findall(text):
+    found += [part.strip() for part in line.split('&&')]
+  found = list(dict.fromkeys(c for c in found if not c.startswith('pip ')))
+
+  def stage(command):
+    program = shlex.split(command)[2]
+    return (
+      ('data_prep', 'jaxser.main').index(program)
+      if program
+      in (
+        'data_prep',
+        'jaxser.main',
+      )
+      else 2
+    )
+
+  return sorted(found, key=stage)
+
+
+def _noise(path, seconds=0.7, rate=16_000):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  seed = int.from_bytes(path.name.encode()[-4:], 'big')
+  sound = 0.1 * np.random.default_rng(seed).standard_normal(int(seconds * rate))
+  soundfile.write(path, sound, rate)
+
+
+def _part_of_emodb(folder):
+  """Five recordings of every speaker and class, or what there is."""
+  kept = {}
+  for path in sorted(shared.require('corpora/emodb').rglob('*.wav')):
+    kept.setdefault((path.name[:2], path.name[5]), []).append(path)
+  (folder / 'wav').mkdir(parents=True)
+  for paths in kept.values():
+    for path in paths[:3]:
+      (folder / 'wav' / path.name).symlink_to(path)
+  return sorted((folder / 'wav').iterdir())
+
+
+def _ravdess(folder):
+  for name in corpora.CORPORA['ravdess'].expected():
+    if int(name[-2:]) <= 4:
+      _noise(folder / f'Actor_{name[-2:]}' / f'{name}.wav')
+
+
+def _emotale(folder):
+  folder.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  names = [n for n in corpora.CORPORA['emotale'].expected() if n[3:6] < '008']
+  ratings = {
+    name: {
+      f'{who}_{what}': f'{rng.uniform(1, 5):.1f}'
+      for who in ('a1', 'a2', 'a3')
+      for what in 'VAD'
+    }
+    for name in names
+  }
+  emotale_table(folder, ratings)
+  for name in names:
+    _noise(folder / 'wav' / f'{name}.wav')
+
+
+def _podcast(folder):
+  rng = np.random.default_rng(1)
+  lines = ['FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set']
+  for i in range(60):
+    name = f'MSP-PODCAST_0001_{i:04d}'
+    vad = ','.join(f'{x:.2f}' for x in rng.uniform(1, 7, 3))
+    split = ('Train', 'Development', 'Test1')[i % 3]
+    lines.append(f'{name}.wav,{"ANHS"[i % 4]},{vad},{i % 9},Male,{split}')
+    _noise(folder / 'Audios' / f'{name}.wav')
+  (folder / 'Labels').mkdir()
+  table = folder / 'Labels' / 'labels_consensus.csv'
+  table.write_text('\n'.join(lines) + '\n')
+
+
+class Walk:
+  """A scratch folder that looks like the checkout, and an empty home."""
+
+  def __init__(self, folder):
+    self.folder = folder / 'checkout'
+    self.home = folder / 'home'
+    self.corpora = folder / 'corpora'
+    self.folder.mkdir()
+    self.home.mkdir()
+    for name in ('configs', 'launch', 'jaxser', 'data_prep'):
+      (self.folder / name).symlink_to(ROOT / name)
+    wavs = _part_of_emodb(self.corpora / 'emodb')
+    _ravdess(self.corpora / 'ravdess')
+    _emotale(self.corpora / 'emotale')
+    _podcast(self.corpora / 'msp_podcast')
+    weights = shared.require('weights/timnet/EMODB_46.zip')
+    (self.folder / 'EMODB_46.zip').symlink_to(weights)
+    sound, rate = soundfile.read(wavs[0])
+    soundfile.write(self.folder / 'speech.wav', sound, rate)
+    soundfile.write(self.folder / 'talk.wav', np.tile(sound, 6), rate)
+    soundfile.write(self.folder / 'other.flac', sound, rate)
+    (self.folder / 'folder').mkdir()
+    for path in wavs[:3]:
+      (self.folder / 'folder' / path.name).symlink_to(path)
+    rows = [
+      f'{path}\t{path.stem}\t{path.name[:2]}\t{path.name[5]}' for path in wavs
+    ]
+    (self.folder / 'FILE.tsv').write_text(
+      '\n'.join(['path\tid\tspeaker\tlabel', *rows]) + '\n'
+    )
+    self.environment = {
+      **{
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(('JAXSER_', 'JAX_COMPILATION', 'XLA_FLAGS'))
+      },
+      'HOME': str(self.home),
+      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'PYTHON': sys.executable,
+    }
+
+  def run(self, words):
+    """The end of what a command printed, where it failed; else None."""
+    if words[0] == 'python':
+      words = [sys.executable, *words[1:]]
+    done = subprocess.run(
+      words,
+      cwd=self.folder,
+      env=self.environment,
+      stdin=subprocess.DEVNULL,
+      capture_output=True,
+      text=True,
+    )
+    if done.returncode:
+      said = (done.stdout + done.stderr).strip()
+      return (
+        f'{shlex.join(words[1:])}\n  exit {done.returncode}: {said[-1500:]}'
+      )
+    return None
+
+  def small(self, command):
+    """The command with made-up corpora, and on a diet."""
+    words = shlex.split(command)
+    program = words[2] if words[0] == 'python' else words[0]
+    if program in _DRY:
+      return [*words, '--dry_run']
+    wavlm = str(shared.require('goldens/wavlm_large_style'))
+    if program == 'data_prep':
+      corpus = next(w[9:] for w in words if w.startswith('--corpus='))
+      folder = f'--audio_dir={self.corpora / corpus}'
+      words = [folder if w == '--audio_dir=DIR' else w for w in words]
+      words = [
+        f'--weights={wavlm}' if w == '--weights=DIR' else w for w in words
+      ]
+      return [*words, '--allow_incomplete']
+    words = [w.replace('weights=DIR', f'weights={wavlm}') for w in words]
+    if program in ('jaxser.main', 'launch/local.sh'):
+      config = next(w for w in words if w.startswith('--config='))
+      system = re.search(r'configs/(\w+)\.py', config)[1]
+      changes = ['epochs=1', 'seeds=1', 'fold_subset=(0,)']
+      if '--mode=evaluate' not in words:
+        changes += _QUICK[system]
+      else:
+        changes.remove('fold_subset=(0,)')
+      fields = tuple(f'--config.{c.partition("=")[0]}=' for c in changes)
+      words = [word for word in words if not word.startswith(fields)]
+      return [*words, *(f'--config.{change}' for change in changes)]
+    if program == 'jaxser.tables' and '--list' not in words:
+      return [
+        *words,
+        '--only=emodb-published',
+        '--set=epochs=1',
+        '--set=fold_subset=(0,)',
+        '--set=model.num_blocks=2',
+      ]
+    if program == 'jaxser.benchmark' and '--topology' not in command:
+      if '--checkpoint' not in command:
+        words = [*words, '--rounds=1', '--seconds=0.01']
+      return [*words, '--batch_size=2'] if 'dsnet' in command else words
+    return words
+
+
+def _prepared():
+  """What README's own commands do not prepare, but others of them need."""
+  prep = 'python -m data_prep --corpus'
+  return [
+    f'{prep}=emodb --audio_dir=DIR --features=kaldi16k',
+    f'{prep}=emodb --audio_dir=DIR --resampler=kaiser_best_v04',
+    f'{prep}=emodb --audio_dir=DIR --signal_length=100000',
+    f'{prep}=ravdess --audio_dir=DIR --signal_length=100000',
+    f'{prep}=emotale --audio_dir=DIR --features=kaldi16k',
+    f'{prep}=msp_podcast --audio_dir=DIR --features=wave16k',
+  ]
+
+
+def test_readme_from_nothing_to_a_report(tmp_path):
+  walk = Walk(tmp_path)
+  commands = _commands()
+  first = next(i for i, c in enumerate(commands) if 'data_prep' not in c)
+  commands[first:first] = _prepared()
+  failures, missing = [], []
+  for command in commands:
+    lacking = [
+      module
+      for flag, module in _NEEDS.items()
+      if flag in command and not importlib.util.find_spec(module)
+    ]
+    if lacking:
+      missing.append(f'{command} (needs {", ".join(lacking)})')
+      continue
+    print(f'$ {command}', flush=True)
+    failure = walk.run(walk.small(command))
+    if failure:
+      failures.append(failure)
+      print(failure, flush=True)
+  print('\n'.join(f'not run: {line}' for line in missing))
+  assert not failures, '\n\n'.join(failures)
+  found = {path.name for path in walk.folder.iterdir()}
+  assert {'comparison.html', 'talk.html', 'model.stablehlo'} <= found
+  for name in ('results.json', 'predictions.jsonl', 'report.html'):
+    assert (walk.folder / 'runs' / 'emodb' / name).stat().st_size > 0
+  assert pathlib.Path(walk.home, '.cache', 'jaxser').is_dir()
