@@ -218,8 +218,11 @@ class Walk:
         '--set=model.num_blocks=2',
       ]
     if program == 'jaxser.benchmark' and '--topology' not in command:
-      if '--checkpoint' not in command:
-        words = [*words, '--rounds=1', '--seconds=0.01']
+      if '--checkpoint' in command:
+        return words
+      words = [*words, '--rounds=1', '--seconds=0.01', '--noceilings']
+      if '--scale=folds' in command:
+        words = [*words, '--counts=1', '--config.model.num_blocks=1']
       return [*words, '--batch_size=2'] if 'dsnet' in command else words
     return words
 
