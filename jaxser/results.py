@@ -89,11 +89,12 @@ def _round(value: float, task: str) -> float | None:
   """Per cent with two decimals, or CCC with four; None if not defined."""
   if math.isnan(value):
     return None
-  return (
+  rounded = (
     round(100 * float(value), 2)
     if task == 'classification'
     else round(float(value), 4)
   )
+  return rounded + 0.0  # No minus before a zero.
 
 
 def _spread(rows: Sequence[np.ndarray], task: str) -> dict[str, Any]:

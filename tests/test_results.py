@@ -148,6 +148,16 @@ def test_labels_say_which_selection_is_optimistic():
   assert optimistic == ['best_on_test']
 
 
+def test_no_minus_stands_before_a_zero():
+  made = [
+    dataclasses.replace(p, prediction=(5.0, 1.0, 1.0 + 1e-5 * (i % 2)))
+    for i, p in enumerate(runs.vad_predictions())
+  ]
+  pooled = _summarise(made)['selections']['last']['pooled']
+  for name in ('valence', 'arousal', 'dominance', 'mean'):
+    assert str(pooled[f'ccc_{name}']['value']) == '0.0'
+
+
 def test_speakers_in_several_folds_are_counted():
   made = runs.class_predictions(selections=('last',))
   assert _summarise(made)['speakers_in_several_folds'] == 0
