@@ -52,6 +52,7 @@ def function(
   import jax
   import jax.numpy as jnp
 
+  from jaxser.data import pipeline
   from jaxser.ops.log_mel import log_mel
   from jaxser.weights import ModelError
 
@@ -111,12 +112,11 @@ def function(
     signal['meaning'] += ', cut or zero padded about its centre'
     return from_signal, [signal]
   if convention.bins is None:
-    mean, deviation = description.normalization or (0.0, 1.0)
-    deviation += 1e-6 if description.normalization else 0.0
 
     def from_wave(signal, length):
       inside = jnp.arange(signal.shape[1])[None, :] < length[:, None]
-      return network(jnp.where(inside, (signal - mean) / deviation, 0), length)
+      wave = pipeline.normalized(signal, description.normalization)
+      return network(jnp.where(inside, wave, 0), length)
 
     signal['shape'] = [description.max_length]
     return from_wave, [signal, length]

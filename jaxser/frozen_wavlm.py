@@ -19,12 +19,12 @@ import numpy as np
 
 from data_prep import features as features_lib
 from jaxser.convert import hf_wavlm
+from jaxser.data import pipeline
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 from jaxser.weights import ModelError
 
 NAME = 'wavlm'
-_EPSILON = 1e-6  # As jaxser.data.pipeline.Source normalises.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,18 +150,12 @@ class HiddenStates(features_lib.Convention):
 
   def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Hidden states, float32 `[frames, hidden]`; compiled for every length."""
-    wave = normalized(self.waveform(waveform, sample_rate), self.normalization)
+    wave = pipeline.normalized(
+      self.waveform(waveform, sample_rate), self.normalization
+    )
     length = np.array([len(wave)], np.int32)
     frames, _ = jax.jit(self.apply)(self.extractor.needed, wave[None], length)
     return np.asarray(frames[0])
-
-
-def normalized(
-  wave: np.ndarray, normalization: tuple[float, float]
-) -> np.ndarray:
-  """float32 (wave - mean) / (deviation + 1e-6)."""
-  mean, deviation = normalization
-  return ((wave - mean) / (deviation + _EPSILON)).astype(np.float32)
 
 
 def for_model(

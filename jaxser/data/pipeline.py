@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,6 +34,14 @@ class Slot:
   rows: np.ndarray
   length: int
   partners: np.ndarray | None = None
+
+
+def normalized(value: Any, normalization: tuple[float, float] | None) -> Any:
+  """(value - mean) / (deviation + 1e-6) of an array; itself for None."""
+  if normalization is None:
+    return value
+  mean, deviation = normalization
+  return (value - mean) / (deviation + 1e-6)
 
 
 class Source:
@@ -109,9 +118,7 @@ class Source:
         value = self.arrays[0][row, : min(self.arrays[1][row], length)]
       else:
         value = self.corpus.read(int(row))[:length]
-      if self._normalization is not None:
-        mean, deviation = self._normalization
-        value = (value - mean) / (deviation + 1e-6)
+      value = normalized(value, self._normalization)
       features[i, : len(value)] = value
       lengths[i] = len(value)
     return features, lengths

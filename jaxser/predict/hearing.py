@@ -16,7 +16,8 @@ import numpy as np
 
 from data_prep import audio, resample, workers
 from data_prep import features as features_lib
-from jaxser.frozen_wavlm import HiddenStates, normalized
+from jaxser.data import pipeline
+from jaxser.frozen_wavlm import HiddenStates
 from jaxser.models import Description
 
 SUFFIXES = frozenset(
@@ -256,9 +257,7 @@ class Ears:
         f'{self._convention.sample_rate} Hz, the model needs at least '
         f'{self.shortest}; give a longer one.'
       )
-    if self._normalization is None:
-      return features
-    return normalized(features, self._normalization)
+    return pipeline.normalized(features, self._normalization)
 
   def hear_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
