@@ -4,6 +4,7 @@ import difflib
 import importlib.util
 import pathlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -39,6 +40,20 @@ def parse(argv: Sequence[str]) -> list[str]:
   except SystemExit:
     # absl shows the help and ends with 1, as if asking were a mistake.
     raise SystemExit(0) from None
+
+
+def parse_or_exit(argv: Sequence[str]) -> list[str]:
+  """`parse` for absl's `app.run`; a mistake ends with one message."""
+  try:
+    return parse(argv)
+  except ConfigError as error:
+    sys.exit(fail(str(error)))
+
+
+def fail(message: str) -> int:
+  """Says what is wrong; returns the exit code of a mistake."""
+  print(f'Error: {message}', file=sys.stderr)
+  return 2
 
 
 def load_recipe(path: str, arg: str | None) -> ml_collections.ConfigDict:

@@ -74,7 +74,9 @@ _LOST_AFTER = flags.DEFINE_integer(
 def main(argv: Sequence[str]) -> int:
   """Joins the other processes, if any, and runs; returns the exit code."""
   if len(argv) > 1:
-    return _fail(f'unexpected arguments {list(argv[1:])}; see --help.')
+    return command_line.fail(
+      f'unexpected arguments {list(argv[1:])}; see --help.'
+    )
   if _CONFIG.value is None:
     print(__doc__)
     return 0
@@ -106,7 +108,7 @@ def _run() -> int:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
   except errors.USER_ERRORS as error:
-    return _fail(str(error))
+    return command_line.fail(str(error))
   if distributed.is_main():
     print(report.format_table(results))
     print(closing_lines(config, workdir))
@@ -140,18 +142,5 @@ def closing_lines(config, workdir: pathlib.Path) -> str:
   return '\n'.join(lines)
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """absl's parser; a wrong config, field or value ends with one message."""
-  try:
-    return command_line.parse(argv)
-  except command_line.ConfigError as error:
-    sys.exit(_fail(str(error)))
-
-
-def _fail(message: str) -> int:
-  print(f'Error: {message}', file=sys.stderr)
-  return 2
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=command_line.parse_or_exit)

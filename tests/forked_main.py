@@ -72,8 +72,8 @@ def _run(arguments, environment, printed):
   os.dup2(file, 2)
   from absl import app
 
-  from jaxser import main
+  from jaxser import command_line, main
 
   # Overrides of a config are looked up in it, too.
   sys.argv = ['main', *arguments]
-  app.run(main.main, flags_parser=main.parse_flags)
+  app.run(main.main, flags_parser=command_line.parse_or_exit)

@@ -7,7 +7,7 @@ tests/test_pipeline.py shows that those are the same.
 
 from absl import app
 
-from jaxser import main
+from jaxser import command_line, main
 from jaxser.data import opening, pipeline
 from tests import fakes
 
@@ -32,4 +32,4 @@ def install(patch=setattr):
 
 if __name__ == '__main__':
   install()
-  app.run(main.main, flags_parser=main.parse_flags)
+  app.run(main.main, flags_parser=command_line.parse_or_exit)

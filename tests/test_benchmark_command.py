@@ -24,6 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 _SERVER = """
 import json, os, sys
 from absl import app
+from jaxser import command_line
 from jaxser.benchmark import __main__ as program
 from jaxser.benchmark import collectives, pages, scaling, speed, topology
 for line in sys.stdin:
@@ -33,7 +34,7 @@ for line in sys.stdin:
     for path, number in ((printed, 1), (errors, 2)):
       os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.argv = ['benchmark', *words]
-    app.run(program.main, flags_parser=program.parse_flags)
+    app.run(program.main, flags_parser=command_line.parse_or_exit)
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 TIMNET = (

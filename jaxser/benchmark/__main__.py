@@ -144,7 +144,9 @@ _JSON = flags.DEFINE_string('json', '', 'File for everything measured.')
 def main(argv: Sequence[str]) -> int:
   """Prints the table; returns the exit code."""
   if len(argv) > 1:
-    return _fail(f'unexpected arguments {list(argv[1:])}; see --help.')
+    return command_line.fail(
+      f'unexpected arguments {list(argv[1:])}; see --help.'
+    )
   if _CONFIG.value is None and not _CHECKPOINT.value:
     print(__doc__)
     return 0
@@ -171,7 +173,7 @@ def main(argv: Sequence[str]) -> int:
     if _INTO.value:
       into.write(_INTO.value, mode, report, sys.argv[1:])
   except (config_lib.ConfigError, timing.BenchmarkError) as error:
-    return _fail(str(error))
+    return command_line.fail(str(error))
   return 0
 
 
@@ -328,18 +330,5 @@ def _integers(flag: str, values: Sequence[str]) -> list[int]:
   return [int(value) for value in values]
 
 
-def parse_flags(argv: Sequence[str]) -> list[str]:
-  """absl's parser; a wrong config, field or value ends with one message."""
-  try:
-    return command_line.parse(argv)
-  except command_line.ConfigError as error:
-    sys.exit(_fail(str(error)))
-
-
-def _fail(message: str) -> int:
-  print(f'Error: {message}', file=sys.stderr)
-  return 2
-
-
 if __name__ == '__main__':
-  app.run(main, flags_parser=parse_flags)
+  app.run(main, flags_parser=command_line.parse_or_exit)
