@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxser.predictions import SELECTIONS
+from jaxser import member_options
 
 FORMATS = ('stablehlo', 'safetensors')
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
@@ -235,20 +235,7 @@ def parser() -> argparse.ArgumentParser:
     default='cpu,cuda,tpu',
     help='where it shall run; default cpu,cuda,tpu',
   )
-  for name in ('fold', 'seed'):
-    add(
-      f'--{name}',
-      type=int,
-      action='append',
-      default=[],
-      help=f'use this {name} only; may be repeated',
-    )
-  add(
-    '--selection',
-    metavar='NAME',
-    help='best_on_dev (default), last, or best_on_test, which is never taken '
-    'unasked: its epoch was chosen on the test data',
-  )
+  member_options.add_to(made)
   return made
 
 
@@ -279,12 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         'jaxser.predict --weights=DIR`, or train with --config=configs/'
         'emosphere.py:encoder=wavlm,weights=DIR, which exports with its WavLM.'
       )
-    chosen = members_lib.choose(
-      description,
-      seeds=options.seed,
-      folds=options.fold,
-      selection=options.selection,
-    )
+    chosen = member_options.choose(options, description)
     members = members_lib.load(description, chosen)
     if options.format == 'safetensors':
       about = describe(description, members)
@@ -328,12 +310,7 @@ def _problem(options: argparse.Namespace) -> str:
       f'--platforms={options.platforms} is not valid; choose from '
       f'{",".join(PLATFORMS)}.'
     )
-  if options.selection is not None and options.selection not in SELECTIONS:
-    return (
-      f'--selection={options.selection} is not valid; choose one of '
-      f'{", ".join(SELECTIONS)}.'
-    )
-  return ''
+  return member_options.problem(options)
 
 
 def _fail(message: str) -> int:

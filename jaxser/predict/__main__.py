@@ -32,7 +32,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jaxser.predictions import SELECTIONS
+from jaxser import member_options
 
 
 class _OutputError(Exception):
@@ -70,27 +70,7 @@ def parser() -> argparse.ArgumentParser:
     help='write what the network makes of each recording (or segment)',
   )
   add('--plot', metavar='FILE.html', help='write charts over time')
-  add(
-    '--fold',
-    type=int,
-    action='append',
-    default=[],
-    help='use this fold only; may be repeated',
-  )
-  add(
-    '--seed',
-    type=int,
-    action='append',
-    default=[],
-    help='use this seed only; may be repeated',
-  )
-  add(
-    '--selection',
-    metavar='NAME',
-    help='best_on_dev (default), last (default where there is no development '
-    'side), or best_on_test. The last is never taken unasked: its epoch was '
-    'chosen on the test data, so its results there say little about others',
-  )
+  member_options.add_to(made)
   add(
     '--features_on',
     default='host',
@@ -183,7 +163,6 @@ def _problem(options: argparse.Namespace) -> str:
   for flag, value, valid in (
     ('format', options.format, output.FORMATS),
     ('features_on', options.features_on, hearing.FEATURES_ON),
-    ('selection', options.selection or 'last', tuple(SELECTIONS)),
   ):
     if value not in valid:
       return f'--{flag}={value} is not valid; choose one of {", ".join(valid)}.'
@@ -196,7 +175,7 @@ def _problem(options: argparse.Namespace) -> str:
     return f'--batch_size={options.batch_size} must be at least 1.'
   if options.num_workers is not None and options.num_workers < 1:
     return f'--num_workers={options.num_workers} must be at least 1.'
-  return ''
+  return member_options.problem(options)
 
 
 def _open(options: argparse.Namespace):
@@ -204,12 +183,7 @@ def _open(options: argparse.Namespace):
   from jaxser import members, models
 
   description = models.open(options.checkpoint, options.weights)
-  chosen = members.choose(
-    description,
-    seeds=options.seed,
-    folds=options.fold,
-    selection=options.selection,
-  )
+  chosen = member_options.choose(options, description)
   left = members.unfinished(description, chosen[0].selection)
   if left and not options.seed and not options.fold:
     _say(
