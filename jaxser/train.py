@@ -124,7 +124,7 @@ def make_folds(
 ) -> list[protocols.Fold]:
   """Folds read from config.folds, or made by the protocol."""
   # Who regresses learns no class, so none need be there.
-  every_class = registry.SYSTEMS.get(config.system) != 'regression'
+  every_class = registry.task(config) == 'classification'
   if config.folds:
     return protocols.read_folds(config.folds, corpus, every_class)
   return protocols.make_folds(

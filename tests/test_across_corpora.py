@@ -11,6 +11,7 @@ from jaxser import config as config_lib
 from jaxser import train
 from jaxser.data import opening
 from jaxser.data.protocols import ProtocolError
+from jaxser.systems import registry
 from tests import fakes
 
 SMALL = {
@@ -114,6 +115,13 @@ def test_utterances_without_a_class_are_left_out(
   assert '2 of 16 utterances have no class; they are left out' in (
     capsys.readouterr().err
   )
+
+
+@pytest.mark.parametrize('recipe', [dsnet, emosphere, timnet])
+def test_the_task_known_before_there_is_a_system_is_its_own(recipe, stored):
+  config = recipe.get_config('corpus=emodb')
+  corpus = opening.open_corpus(config)
+  assert registry.task(config) == registry.create(config, corpus).task
 
 
 def test_regression_keeps_them(stored):

@@ -31,7 +31,7 @@ def open_corpus(config: ml_collections.ConfigDict) -> corpus_lib.Corpus:
   # Not at the top: whoever only looks for a store needs no JAX.
   from jaxser.systems import registry
 
-  task = registry.SYSTEMS.get(config.system, 'classification')
+  task = registry.task(config)
   opened = [_open(config, config.corpus)]
   if config.test_corpus:
     opened.append(_open(config, config.test_corpus))

@@ -29,6 +29,14 @@ def _module(name: str) -> types.ModuleType:
   return importlib.import_module(f'jaxser.systems.{_SETUP.get(name, name)}')
 
 
+def task(config: ml_collections.ConfigDict) -> str:
+  """'classification' or 'regression'; the first for an unknown system.
+
+  Before there is a corpus, and so a system that could be asked.
+  """
+  return SYSTEMS.get(config.system, 'classification')
+
+
 def create(config: ml_collections.ConfigDict, corpus: Corpus) -> System:
   """The system of `config.system` with the settings of `config.model`.
 
