@@ -38,7 +38,7 @@ Features (--features)
   wave16k     EmoSphere-SER: the waveform, [samples], 16,000 Hz
   wavlm       EmoSphere-SER with frozen encoder: hidden states, [frames, width],
               20 ms apart, of layer --layer of the WavLM in --weights; prepares
-              wave16k first, then starts `python -m jaxser.hidden_states`.
+              wave16k first, then starts `python -m jaxser.models.hidden_states`.
               Stored in 16 bits: WavLM-large takes 370 MB per hour of speech
 """
 _EXAMPLES = """\

@@ -17,6 +17,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from data_prep.errors import UserError
+
 # An MP3 without an index only estimates its length, by up to about two frames.
 _MP3_SLACK = 2 * 1152
 _BLOCK = 1 << 20
@@ -31,7 +33,7 @@ _UNKNOWN_SIZES = (
 )
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
   """An audio file cannot be used; the message says which, why, what to do."""
 
 

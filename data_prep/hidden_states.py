@@ -1,7 +1,7 @@
 """`--features=wavlm`: the waveforms here, their hidden states by a program.
 
 Running a network needs JAX, which preparing audio does not. So this package
-prepares the waveforms and then starts `python -m jaxser.hidden_states`, as one
+prepares the waveforms and then starts `python -m jaxser.models.hidden_states`, as one
 could by hand.
 """
 
@@ -63,7 +63,7 @@ def prepare_corpus(
     report=lambda line: None if line.startswith('Next:') else report(line),
     **options,
   )
-  command = [sys.executable, '-m', 'jaxser.hidden_states']
+  command = [sys.executable, '-m', 'jaxser.models.hidden_states']
   command += [f'--corpus={corpus}', f'--data_dir={data_dir}']
   command += [f'--weights={weights}', f'--layer={layer}']
   command += ['--overwrite'] if overwrite else []

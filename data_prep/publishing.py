@@ -9,10 +9,12 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from data_prep.errors import UserError
+
 _T = TypeVar('_T')
 
 
-class StoreError(ValueError):
+class StoreError(UserError):
   """A store is missing, incomplete or ambiguous, or cannot be written."""
 
 

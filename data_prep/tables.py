@@ -6,6 +6,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from data_prep.errors import UserError
+
 _GENDERS = {'f': 'female', 'm': 'male', 'w': 'female'}
 _SPLITS = {
   'training': 'train',
@@ -18,7 +20,7 @@ _SPLITS = {
 _SHOWN = 10  # Problems listed in one message.
 
 
-class CorpusError(ValueError):
+class CorpusError(UserError):
   """Audio or its labels are not as they should be.
 
   The message names the file, the value, the rule, and what to do.

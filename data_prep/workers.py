@@ -28,6 +28,7 @@ import numpy as np
 
 from data_prep import audio
 from data_prep import features as features_lib
+from data_prep.errors import UserError
 
 # A pool larger than this waits for the process that writes the records.
 _MOST = 16
@@ -36,7 +37,7 @@ _FILES_PER_WORKER = 32
 _SIZE = struct.Struct('<Q')
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError):
   """Extraction failed for a reason other than the audio."""
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxser import member_options
+from jaxser.models import options as member_options
 
 FORMATS = ('stablehlo', 'safetensors')
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
@@ -38,8 +38,8 @@ def function(
   """The ensemble as one pure function, and its inputs.
 
   Args:
-    description: from `jaxser.models.open`.
-    members: from `jaxser.members.load`.
+    description: from `jaxser.models.saved.open`.
+    members: from `jaxser.models.ensemble.load`.
     with_features: whether it starts with the waveform.
 
   Returns:
@@ -53,8 +53,8 @@ def function(
   import jax.numpy as jnp
 
   from jaxser.data import pipeline
+  from jaxser.models.weights import ModelError
   from jaxser.ops.log_mel import log_mel
-  from jaxser.weights import ModelError
 
   convention, system = description.convention, description.system
   answer = 'vad' if system.task == 'regression' else 'scores'
@@ -137,8 +137,8 @@ def to_stablehlo(
   """The ensemble, serialised by `jax.export`.
 
   Args:
-    description: from `jaxser.models.open`.
-    members: from `jaxser.members.load`.
+    description: from `jaxser.models.saved.open`.
+    members: from `jaxser.models.ensemble.load`.
     batch: rows; 0 leaves the number open.
     with_features: whether it starts with the waveform.
     platforms: that it can run on.
@@ -201,7 +201,7 @@ def describe(description: Any, members: Sequence[Any]) -> dict[str, Any]:
 
 def to_tree(members: Sequence[Any]) -> dict[str, Any]:
   """Parameters and state of one member, or of each under its run's name."""
-  from jaxser import curves
+  from jaxser.evaluation import curves
 
   trees = {
     curves.run_name(m.training.seed, m.training.fold): {
@@ -251,9 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if problem:
     return _fail(problem)
   # Imported late, so that --help is quick.
-  from jaxser import files, libtpu, weights
-  from jaxser import members as members_lib
-  from jaxser import models as models_lib
+  from jaxser.core import files, libtpu
+  from jaxser.models import ensemble as members_lib
+  from jaxser.models import saved as models_lib
+  from jaxser.models import weights
 
   libtpu.quiet_without_tpu()
   out = pathlib.Path(options.out)

@@ -27,7 +27,8 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser import command_line, distributed, heap, libtpu
+from jaxser.core import command_line, heap, libtpu
+from jaxser.engine import distributed
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
@@ -89,7 +90,9 @@ def _run() -> int:
   heap.keep_freed_memory()
   libtpu.quiet_without_tpu()
   # Imported late, so that --help is quick.
-  from jaxser import compilation_cache, errors, interruption, report, train
+  from jaxser import report, train
+  from jaxser.core import compilation_cache, errors
+  from jaxser.engine import interruption
 
   compilation_cache.enable()
   config = _CONFIG.value
@@ -107,7 +110,7 @@ def _run() -> int:
   except interruption.Interrupted as stop:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
-  except errors.USER_ERRORS as error:
+  except errors.UserError as error:
     return command_line.fail(str(error))
   if distributed.is_main():
     print(report.format_table(results))

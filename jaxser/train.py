@@ -18,29 +18,21 @@ import numpy as np
 import optax
 
 import jaxser
-from jaxser import config as config_lib
-from jaxser import context as context_lib
-from jaxser import (
-  convert,
-  curves,
-  distributed,
-  inspection,
-  interruption,
-  members,
-  mesh,
-  models,
-  predictions,
-  progress,
-  report,
-  results,
-  step,
-)
-from jaxser import fold as fold_lib
+from jaxser import report
+from jaxser.core import config as config_lib
+from jaxser.core import progress
 from jaxser.data import opening, pipeline, protocols
 from jaxser.data.corpus import Corpus
-from jaxser.evaluation import Evaluator
-from jaxser.folds import choice
-from jaxser.folds import run as folds_run
+from jaxser.engine import context as context_lib
+from jaxser.engine import distributed, inspection, interruption, mesh, step
+from jaxser.engine import stream as fold_lib
+from jaxser.engine.evaluator import Evaluator
+from jaxser.engine.folds import choice
+from jaxser.engine.folds import run as folds_run
+from jaxser.evaluation import curves, predictions, results
+from jaxser.models import convert
+from jaxser.models import ensemble as members
+from jaxser.models import saved as models
 from jaxser.systems import registry
 
 
@@ -222,7 +214,7 @@ def describe_models(
   workdir: pathlib.Path,
   command: str,
 ) -> None:
-  """Writes model.json, see `jaxser.models.describe`."""
+  """Writes model.json, see `jaxser.models.saved.describe`."""
   config, corpus = context.config, context.source.corpus
   models.describe(
     workdir,

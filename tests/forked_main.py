@@ -14,8 +14,8 @@ _SERVER = multiprocessing.get_context('forkserver')
 _SERVER.set_forkserver_preload(
   [
     'data_prep.prepare',
-    'jaxser.checkpoints',
-    'jaxser.folds.run',
+    'jaxser.engine.checkpoints',
+    'jaxser.engine.folds.run',
     'jaxser.main',
     'jaxser.train',
     'tests.forked_main',
@@ -72,7 +72,8 @@ def _run(arguments, environment, printed):
   os.dup2(file, 2)
   from absl import app
 
-  from jaxser import command_line, main
+  from jaxser import main
+  from jaxser.core import command_line
 
   # Overrides of a config are looked up in it, too.
   sys.argv = ['main', *arguments]

@@ -7,7 +7,8 @@ tests/test_pipeline.py shows that those are the same.
 
 from absl import app
 
-from jaxser import command_line, main
+from jaxser import main
+from jaxser.core import command_line
 from jaxser.data import opening, pipeline
 from tests import fakes
 

@@ -1,9 +1,10 @@
 """A small table file, for tests of jaxser.tables, and runs without training."""
 
-from jaxser import config as config_lib
-from jaxser import files, train
+from jaxser import train
+from jaxser.core import config as config_lib
+from jaxser.core import files
 from jaxser.data import opening
-from jaxser.tables import summary
+from jaxser.report.tables import summary
 from tests import runs
 
 TABLE = """

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxser import context, curves, fold, progress
-from jaxser.folds import engine as engine_lib
-from jaxser.folds import run as folds_run
+from jaxser.core import progress
+from jaxser.engine import context
+from jaxser.engine import stream as fold
+from jaxser.engine.folds import engine as engine_lib
+from jaxser.engine.folds import run as folds_run
+from jaxser.evaluation import curves
 
 
 class Recorder:

@@ -6,8 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxser import results
-from jaxser.predictions import DIMENSIONS, Prediction, write_predictions
+from jaxser.evaluation import results
+from jaxser.evaluation.predictions import (
+  DIMENSIONS,
+  Prediction,
+  write_predictions,
+)
 
 CLASSES = ('angry', 'boredom', 'happy', 'sad')
 SPEAKERS = ('03', '08', '09', '10', '11')

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere, timnet
-from jaxser import config as config_lib
 from jaxser import train
+from jaxser.core import config as config_lib
 from jaxser.data import opening
 from jaxser.data.protocols import ProtocolError
 from jaxser.systems import registry

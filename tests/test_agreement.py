@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep import agreement
-from jaxser import metrics
+from jaxser.evaluation import metrics
 
 
 def test_every_pair_counts_once():

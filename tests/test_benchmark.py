@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import dsnet, emosphere, timnet
-from jaxser import ceilings
 from jaxser.benchmark import (
+  ceilings,
   into,
   modes,
   programs,

@@ -10,7 +10,7 @@ import pytest
 from configs import dsnet, emosphere
 from jaxser.benchmark import comparison, speed
 from jaxser.benchmark.timing import BenchmarkError
-from jaxser.convert import torch_dsnet as convert
+from jaxser.models.convert import torch_dsnet as convert
 from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet
 from tests.random_tree import params_like

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxser import checkpoints
+from jaxser.engine import checkpoints
 
 
 def make_tree(size=3, value=0.0):

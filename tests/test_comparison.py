@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from jaxser import significance
-from jaxser.predictions import Prediction, PredictionsError
+from jaxser.evaluation import significance
+from jaxser.evaluation.predictions import Prediction, PredictionsError
 from jaxser.report import __main__ as command
 from jaxser.report import calibration, comparison, named, speakers
 from tests import runs

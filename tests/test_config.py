@@ -5,8 +5,8 @@ import pytest
 from absl import app
 
 from configs import timnet
-from jaxser import command_line
-from jaxser import config as config_lib
+from jaxser.core import command_line
+from jaxser.core import config as config_lib
 
 RECIPE = str(pathlib.Path(__file__).parents[1] / 'configs' / 'timnet.py')
 

@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 
 from configs import timnet
-from jaxser import curves, distributed, interruption, mesh, predictions, train
-from jaxser.folds import choice
+from jaxser import train
+from jaxser.engine import distributed, interruption, mesh
+from jaxser.engine.folds import choice
+from jaxser.evaluation import curves, predictions
 from tests import in_memory_main
 
 pytestmark = pytest.mark.slow

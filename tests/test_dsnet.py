@@ -12,11 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxser.ops.divergence import jensen_shannon_rows
 from jaxser.ops.orthogonality import orthogonality_penalty
 from jaxser.systems.dsnet import DSNet, front_end
-from jaxser.systems.dsnet_network import (
-  Encoder,
-  Projection,
-  ProjectionLayer,
-)
+from jaxser.systems.dsnet_network import Encoder, Projection, ProjectionLayer
 from tests.dsnet_cases import (
   EMPTY_ROWS,
   PLAIN,

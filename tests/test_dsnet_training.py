@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 
 from configs import dsnet
-from jaxser import context as context_lib
-from jaxser import curves, interruption, mesh, progress, train
-from jaxser import fold as fold_lib
+from jaxser import train
+from jaxser.core import progress
 from jaxser.data import pipeline, protocols
-from jaxser.evaluation import Evaluator
-from jaxser.folds import engine as engine_lib
-from jaxser.folds import run as folds_run
+from jaxser.engine import context as context_lib
+from jaxser.engine import interruption, mesh
+from jaxser.engine import stream as fold_lib
+from jaxser.engine.evaluator import Evaluator
+from jaxser.engine.folds import engine as engine_lib
+from jaxser.engine.folds import run as folds_run
+from jaxser.evaluation import curves
 from tests import fakes
 
 pytestmark = pytest.mark.slow

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere
-from jaxser import embeddings, inspection, models, report, results, train
+from jaxser import report, train
 from jaxser.data import pipeline, protocols
+from jaxser.engine import inspection
+from jaxser.evaluation import embeddings, results
+from jaxser.models import saved as models
 from tests import fakes, runs
 from tests.random_tree import params_like
 

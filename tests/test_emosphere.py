@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxser import step as step_lib
+from jaxser.engine import step as step_lib
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.ops.concordance import concordance
 from jaxser.systems.base import Progress

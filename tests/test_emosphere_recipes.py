@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 
 from configs import emosphere
-from jaxser import members, mesh, models, predict, step, train
-from jaxser.convert import hf_wavlm, torch_emosphere
+from jaxser import predict, train
 from jaxser.data import pipeline
+from jaxser.engine import mesh, step
+from jaxser.models import audio_features as hearing
+from jaxser.models import ensemble as members
+from jaxser.models import saved as models
+from jaxser.models.convert import hf_wavlm, torch_emosphere
 from jaxser.nn.wavlm_config import SIZES
-from jaxser.predict import hearing
 from jaxser.systems import emosphere_setup
 from jaxser.systems.emosphere import EmoSphere
 from tests import fakes, shared

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from configs import emosphere
-from jaxser.config import ConfigError
-from jaxser.convert import ConvertError, hf_wavlm
+from jaxser.core.config import ConfigError
+from jaxser.models.convert import ConvertError, hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
 from jaxser.systems.emosphere import EmoSphere

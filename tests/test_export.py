@@ -11,8 +11,11 @@ import pytest
 import safetensors.numpy
 from jax import export as jax_export
 
-from jaxser import export, members, models
-from jaxser.predict import engine, hearing
+from jaxser import export
+from jaxser.models import audio_features as hearing
+from jaxser.models import ensemble as members
+from jaxser.models import predictor as engine
+from jaxser.models import saved as models
 from tests import trained
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxser import interruption
 from jaxser.data import protocols
-from jaxser.folds import engine as engine_lib
-from jaxser.folds.grid import Grid
+from jaxser.engine import interruption
+from jaxser.engine.folds import engine as engine_lib
+from jaxser.engine.folds.grid import Grid
 from tests import recorder, toys
 
 pytestmark = pytest.mark.slow

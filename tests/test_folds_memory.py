@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxser import config as config_lib
-from jaxser import metrics
+from jaxser.core import config as config_lib
 from jaxser.data import protocols
-from jaxser.folds import choice, memory, scores
-from jaxser.folds import engine as engine_lib
+from jaxser.engine.folds import choice, memory, scores
+from jaxser.engine.folds import engine as engine_lib
+from jaxser.evaluation import metrics
 from tests import recorder, toys
 
 CONFIG = {'epochs': 2, 'batch_size': 8, 'seeds': 4, 'folds_at_once': 8}

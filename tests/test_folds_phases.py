@@ -6,8 +6,8 @@ import jax
 import pytest
 
 from jaxser.data import protocols
-from jaxser.folds import engine as engine_lib
-from jaxser.folds import memory
+from jaxser.engine.folds import engine as engine_lib
+from jaxser.engine.folds import memory
 from tests import recorder, toys
 
 CONFIG = {'epochs': 3, 'batch_size': 8, 'seeds': 2, 'folds_at_once': 4}

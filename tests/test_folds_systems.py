@@ -13,7 +13,7 @@ import pytest
 
 from configs import dsnet, emosphere, timnet
 from jaxser.data import protocols
-from jaxser.folds import engine as engine_lib
+from jaxser.engine.folds import engine as engine_lib
 from jaxser.systems import registry
 from tests import fakes, recorder, toys
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jaxser.convert import hf_wavlm, tensors, torch_emosphere
-from jaxser.convert.errors import ConvertError
+from jaxser.core.errors import ConvertError
+from jaxser.models.convert import hf_wavlm, tensors, torch_emosphere
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems.emosphere import EmoSphere
 

@@ -16,22 +16,18 @@ from safetensors.numpy import save_file
 from configs import emosphere
 from data_prep import __main__ as data_prep_program
 from data_prep import store
-from jaxser import (
-  compilation_cache,
-  export,
-  frozen_wavlm,
-  hidden_states,
-  models,
-  train,
-)
-from jaxser.convert import hf_wavlm
+from jaxser import export, train
+from jaxser import predict as predict_program
+from jaxser.core import compilation_cache
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
-from jaxser.evaluation import Evaluator
-from jaxser.mesh import Placement
+from jaxser.engine.evaluator import Evaluator
+from jaxser.engine.mesh import Placement
+from jaxser.models import frozen_wavlm, hidden_states
+from jaxser.models import saved as models
+from jaxser.models.convert import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES
-from jaxser.predict import __main__ as predict_program
 from tests.random_tree import quick_jit
 from tests.test_data_prep_cli import write_wav
 

@@ -16,14 +16,14 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 seen = []
-for package in ('systems', 'ops', 'nn', 'convert', 'benchmark'):
+for package in ('systems', 'ops', 'nn', 'models.convert', 'benchmark'):
   parent = importlib.import_module(f'jaxser.{package}')
   for module in pkgutil.iter_modules(parent.__path__):
     if module.name.startswith('torch_') and package == 'benchmark':
       continue  # Imported only for --compare=torch.
     importlib.import_module(f'jaxser.{package}.{module.name}')
     seen.append(module.name)
-for name in ('metrics', 'ceilings', 'step', 'mesh'):
+for name in ('evaluation.metrics', 'engine.step', 'engine.mesh'):
   importlib.import_module(f'jaxser.{name}')
 assert {'timnet', 'dsnet', 'emosphere', 'spherical', 'keras_timnet'} <= set(seen)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxser.predictions import PredictionsError
+from jaxser.evaluation.predictions import PredictionsError
 from jaxser.report import __main__ as command
 from jaxser.report import insert
 from tests import runs

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from jaxser import intervals, metrics
+from jaxser.evaluation import intervals, metrics
 
 CLASSES = 4
 

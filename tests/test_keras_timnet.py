@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxser.convert import ConvertError, keras_timnet
+from jaxser.models.convert import ConvertError, keras_timnet
 from jaxser.systems.timnet import TimNet
 from tests import shared
 

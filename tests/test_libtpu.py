@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxser import libtpu
+from jaxser.core import libtpu
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep import prepare
-from jaxser import predictions
+from jaxser.evaluation import predictions
 from tests import forked_main
 
 pytestmark = pytest.mark.slow

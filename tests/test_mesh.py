@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 import pytest
 
-from jaxser import mesh, step
 from jaxser.data import pipeline
+from jaxser.engine import mesh, step
 from jaxser.systems.timnet import TimNet
 from tests import fakes
 

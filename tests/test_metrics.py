@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from jaxser import metrics
+from jaxser.evaluation import metrics
 
 
 def _labels(seed=0, size=400, classes=5):

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser import members, models, weights
-from jaxser.models import Training
-from jaxser.weights import ModelError
+from jaxser.models import ensemble as members
+from jaxser.models import saved as models
+from jaxser.models import weights
+from jaxser.models.saved import Training
+from jaxser.models.weights import ModelError
 from tests import trained
 
 TREE = {

@@ -2,10 +2,11 @@
 
 import pytest
 
-from jaxser import models, report
-from jaxser.predict import __main__ as predict_program
+from jaxser import predict as predict_program
+from jaxser import report
+from jaxser import tables as tables_program
+from jaxser.models import saved as models
 from jaxser.report import comparison
-from jaxser.tables import __main__ as tables_program
 from tests import chromium, paper_table, runs, trained
 
 KINDS = ('classes', 'vad', 'comparison', 'table', 'talk', 'talk_of_vad')
@@ -68,7 +69,7 @@ def _talk(folder, name, **model):
   assert models.open(run.workdir).trainings
   page = folder / 'talk.html'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr('jaxser.compilation_cache.enable', lambda: None)
+    patch.setattr('jaxser.core.compilation_cache.enable', lambda: None)
     code = predict_program.main(
       [
         f'--checkpoint={run.workdir}',

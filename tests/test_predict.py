@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxser import compilation_cache, files, members, models
-from jaxser.predict import __main__ as program
-from jaxser.predict import hearing
+from jaxser import predict as program
+from jaxser.core import compilation_cache, files
+from jaxser.models import audio_features as hearing
+from jaxser.models import ensemble as members
+from jaxser.models import saved as models
 from tests import trained
 
 CLASSES = ('angry', 'fear', 'happy', 'neutral', 'sad')

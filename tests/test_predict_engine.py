@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from data_prep import features as features_lib
-from jaxser import members, models
-from jaxser.evaluation import Evaluator
-from jaxser.mesh import Placement
+from jaxser.engine.evaluator import Evaluator
+from jaxser.engine.mesh import Placement
+from jaxser.models import audio_features as hearing
+from jaxser.models import ensemble as members
+from jaxser.models import predictor as engine
+from jaxser.models import saved as models
+from jaxser.models import timing
 from jaxser.ops import spherical
-from jaxser.predict import engine, hearing, timing
 from tests import trained
 
 SMALL = {

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxser import predictions
-from jaxser.predictions import Prediction, PredictionsError
+from jaxser.evaluation import predictions
+from jaxser.evaluation.predictions import Prediction, PredictionsError
 from tests import runs
 
 

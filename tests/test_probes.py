@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxser import probes
+from jaxser.evaluation import probes
 
 RNG = np.random.default_rng(0)
 

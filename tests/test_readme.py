@@ -10,9 +10,9 @@ import pytest
 
 from data_prep import __main__ as data_prep_main
 from jaxser import export
-from jaxser.predict import __main__ as predict_main
+from jaxser import predict as predict_main
+from jaxser import tables as tables_main
 from jaxser.report import __main__ as report_main
-from jaxser.tables import __main__ as tables_main
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = (ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')))

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere, timnet
-from jaxser import members, models, predict, train
-from jaxser.config import ConfigError
+from jaxser import predict, train
+from jaxser.core.config import ConfigError
 from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
-from jaxser.predict import hearing
+from jaxser.models import audio_features as hearing
+from jaxser.models import ensemble as members
+from jaxser.models import saved as models
 from tests import shared
 
 pytestmark = pytest.mark.slow

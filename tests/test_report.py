@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxser import report
-from jaxser.predictions import DIMENSIONS, PredictionsError
+from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from jaxser.report import __main__ as command
 from jaxser.report import charts, markup, text
 from jaxser.report import run as run_lib
@@ -462,6 +462,6 @@ def test_metrics_and_report_import_without_heavy_libraries():
   code = (
     'import sys\n'
     f'for name in {blocked}: sys.modules[name] = None\n'
-    'import jaxser.metrics, jaxser.intervals, jaxser.report\n'
+    'import jaxser.evaluation.metrics, jaxser.evaluation.intervals, jaxser.report\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True, env=dict(os.environ))

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from jaxser import results
-from jaxser.predictions import DIMENSIONS, Prediction, PredictionsError
+from jaxser.evaluation import results
+from jaxser.evaluation.predictions import (
+  DIMENSIONS,
+  Prediction,
+  PredictionsError,
+)
 from tests import runs
 
 ABOUT = {'system': 'timnet', 'corpus': 'emodb', 'protocol': 'published'}

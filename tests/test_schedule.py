@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxser import schedule
+from jaxser.engine import schedule
 
 
 def follow(scores, **rule):

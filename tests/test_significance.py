@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from jaxser import significance
-from jaxser.predictions import Prediction
+from jaxser.evaluation import significance
+from jaxser.evaluation.predictions import Prediction
 from tests import runs
 
 METRICS = ('uar', 'war', 'f1')

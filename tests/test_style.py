@@ -10,11 +10,7 @@ import pytest
 from jaxser.nn.logmel import FeatureNorm, LogMelEncoder
 from jaxser.nn.numerics import frame_mask, masked_mean
 from jaxser.nn.pooling import AttentiveStatistics
-from jaxser.nn.style import (
-  StylePooling,
-  mish,
-  published_frames,
-)
+from jaxser.nn.style import StylePooling, mish, published_frames
 from tests.random_tree import params_like, quick_jit
 
 WIDTH = 16

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from configs import timnet
-from jaxser.tables import spec, state
+from jaxser.report.tables import spec, state
 
 ROOT = pathlib.Path(__file__).parents[1]
 FILES = sorted(p.stem for p in (ROOT / 'configs/tables').glob('[!_]*.py'))

@@ -4,9 +4,9 @@ import statistics
 
 import pytest
 
+from jaxser import tables as command
 from jaxser import train
-from jaxser.tables import __main__ as command
-from jaxser.tables import spec, state, summary
+from jaxser.report.tables import spec, state, summary
 from tests import runs
 from tests.paper_table import TABLE
 

@@ -8,11 +8,12 @@ from xml.etree import ElementTree
 import pytest
 
 from data_prep import store
-from jaxser import config as config_lib
-from jaxser import interruption, train
+from jaxser import tables as command
+from jaxser import train
+from jaxser.core import config as config_lib
 from jaxser.data import opening
-from jaxser.tables import __main__ as command
-from jaxser.tables import running
+from jaxser.engine import interruption
+from jaxser.report.tables import running
 from tests import fakes, paper_table
 from tests.paper_table import TABLE
 

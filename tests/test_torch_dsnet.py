@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxser.convert import ConvertError, torch_dsnet
+from jaxser.models.convert import ConvertError, torch_dsnet
 from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet
 from tests import shared

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from jaxser import regions as regions_lib
 from jaxser import report
+from jaxser.evaluation import regions as regions_lib
 from jaxser.report import sphere, text
 from tests import runs
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import ml_collections
 
 from configs import common
-from jaxser import context, mesh, step
 from jaxser.data import pipeline
-from jaxser.evaluation import Evaluator
+from jaxser.engine import context, mesh, step
+from jaxser.engine.evaluator import Evaluator
 from jaxser.nn import layers
 from jaxser.ops.collectives import mean_share, psum
 from jaxser.systems.base import System

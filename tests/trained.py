@@ -11,10 +11,10 @@ import scipy.io.wavfile
 from configs import dsnet, emosphere, timnet
 from data_prep import audio, demo
 from data_prep import features as features_lib
-from jaxser import models
 from jaxser.data import pipeline
 from jaxser.data.corpus import Corpus, Table
 from jaxser.data.protocols import Fold
+from jaxser.models import saved as models
 from jaxser.systems import registry
 from tests.random_tree import params_like
 

@@ -12,7 +12,7 @@ same utterances. Features: `python -m data_prep --features=kaldi16k`.
 The paper's result tables could not be had, so no figure stands beside.
 """
 
-from jaxser.tables import spec
+from jaxser.report.tables import spec
 
 CORPORA = (
   'emodb',

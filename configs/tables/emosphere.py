@@ -11,7 +11,7 @@ the paper does not give: speaker-independent folds and the light log-mel encoder
 (`python -m data_prep --features=kaldi16k`).
 """
 
-from jaxser.tables import spec
+from jaxser.report.tables import spec
 
 SETTINGS = {
   'msp_podcast': {

@@ -7,7 +7,7 @@ whole network, a plain TCN instead, the forward direction only, only the last
 block, and the mean of the blocks instead of learned weights.
 """
 
-from jaxser.tables import spec
+from jaxser.report.tables import spec
 
 CORPORA = ('casia', 'emodb', 'emovo', 'iemocap', 'ravdess', 'savee')
 LABELS = {

@@ -9,7 +9,7 @@ need features of one length:
   python -m data_prep --corpus=emodb --audio_dir=DIR --signal_length=100000
 """
 
-from jaxser.tables import spec
+from jaxser.report.tables import spec
 
 CORPORA = ('casia', 'emodb', 'emovo', 'ravdess', 'savee')
 BEST = 'best epoch on the test corpus (optimistic)'

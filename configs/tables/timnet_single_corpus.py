@@ -8,7 +8,7 @@ the authors published in 2023). Beside them what the paper does not give: every
 speaker tested by a network that never heard that speaker.
 """
 
-from jaxser.tables import spec
+from jaxser.report.tables import spec
 
 # UAR and WAR in per cent.
 PAPER = {

@@ -50,16 +50,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser import command_line, files, heap
-from jaxser import config as config_lib
-from jaxser.benchmark import (
-  comparison,
-  into,
-  modes,
-  programs,
-  tables,
-  timing,
-)
+from jaxser.benchmark import comparison, into, modes, programs, tables, timing
+from jaxser.core import command_line, files, heap
+from jaxser.core import config as config_lib
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'Recipe, such as configs/timnet.py; see jaxser.main.'
@@ -130,7 +123,7 @@ _CEILINGS = flags.DEFINE_boolean(
 )
 _LATENCY = flags.DEFINE_boolean('latency', True, 'Time single utterances.')
 _KEEP_HEAP = flags.DEFINE_boolean(
-  'keep_heap', True, 'Reuse freed memory on Linux CPUs, see jaxser.heap.'
+  'keep_heap', True, 'Reuse freed memory on Linux CPUs, see jaxser.core.heap.'
 )
 _INTO = flags.DEFINE_string(
   'into',
@@ -227,10 +220,11 @@ def _speed(config: Any) -> tuple[dict[str, Any], str]:
 
 
 def _prediction(workdir: str) -> tuple[dict[str, Any], str]:
-  from jaxser import members, models
   from jaxser.benchmark import speed
-  from jaxser.predict import hearing
-  from jaxser.predict import timing as predict_timing
+  from jaxser.models import audio_features as hearing
+  from jaxser.models import ensemble as members
+  from jaxser.models import saved as models
+  from jaxser.models import timing as predict_timing
 
   with _explained():
     description = models.open(workdir)
@@ -254,11 +248,11 @@ def _prediction(workdir: str) -> tuple[dict[str, Any], str]:
 def _explained() -> Iterator[None]:
   """Errors of what is read from files end the program with their message."""
   # Knows of corpora and features, which no other measurement needs.
-  from jaxser import errors
+  from jaxser.core import errors
 
   try:
     yield
-  except errors.USER_ERRORS as error:
+  except errors.UserError as error:
     raise timing.BenchmarkError(str(error)) from error
 
 

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxser import step
 from jaxser.benchmark import programs, timing, workload
 from jaxser.benchmark.timing import Program
 from jaxser.data.corpus import Corpus
-from jaxser.folds import program as folds_program
-from jaxser.folds.grid import Grid
-from jaxser.folds.state import Settings, Shapes
+from jaxser.engine import step
+from jaxser.engine.folds import program as folds_program
+from jaxser.engine.folds.grid import Grid
+from jaxser.engine.folds.state import Settings, Shapes
 from jaxser.systems.base import System
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from jaxser.benchmark import modes, tables
 from jaxser.benchmark.tables import MIB, number, percent
 from jaxser.benchmark.timing import BenchmarkError
-from jaxser.predictions import PredictionsError
+from jaxser.evaluation.predictions import PredictionsError
 
 # Of no use to who types the command again.
 _OUTPUTS = ('into', 'json')

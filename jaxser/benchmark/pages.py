@@ -4,8 +4,8 @@ import os
 import pathlib
 from typing import Any
 
-from jaxser import files
 from jaxser.benchmark import tables
+from jaxser.core import files
 
 _TOP = """# What a TPU slice needs and sends
 

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import optax
 
-from jaxser import mesh, step
 from jaxser.benchmark import flops, timing, workload
 from jaxser.benchmark.timing import BenchmarkError, Program
 from jaxser.data.corpus import Corpus
+from jaxser.engine import mesh, step
 from jaxser.systems.base import Batch, System
 
 # The setting of a system that names the type of its products.

@@ -10,11 +10,17 @@ from typing import Any
 
 import jax
 
-from jaxser import ceilings
-from jaxser import config as config_lib
-from jaxser.benchmark import comparison, programs, speed, timing, workload
+from jaxser.benchmark import (
+  ceilings,
+  comparison,
+  programs,
+  speed,
+  timing,
+  workload,
+)
 from jaxser.benchmark import folds as folds_lib
 from jaxser.benchmark.timing import BenchmarkError, Program, Turn
+from jaxser.core import config as config_lib
 from jaxser.systems import registry
 
 _SHARED = (

@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 
-from jaxser import ceilings
-from jaxser import config as config_lib
-from jaxser.benchmark import comparison, programs, timing, workload
+from jaxser.benchmark import ceilings, comparison, programs, timing, workload
+from jaxser.core import config as config_lib
 from jaxser.systems import registry
 
 

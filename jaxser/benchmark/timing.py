@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxser.core.errors import UserError
+
 OURS = 'jaxser'
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(UserError):
   """What was asked for cannot be measured; the message says why."""
 
 

@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from jaxser import config as config_lib
-from jaxser import libtpu, mesh, step
 from jaxser.benchmark import collectives, flops, folds, programs, workload
 from jaxser.benchmark.timing import BenchmarkError
+from jaxser.core import config as config_lib
+from jaxser.core import libtpu
 from jaxser.data.corpus import Corpus
+from jaxser.engine import mesh, step
 from jaxser.systems import registry
 from jaxser.systems.base import System
 

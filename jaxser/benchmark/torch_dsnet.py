@@ -2,7 +2,7 @@
 
 Written from the paper's formulas as a PyTorch user would: `nn.Conv2d`,
 `nn.BatchNorm2d`, `nn.MaxPool2d`, one `Adam`. Modules have the names of the
-authors' checkpoints, so `jaxser.convert.torch_dsnet` moves weights to and fro.
+authors' checkpoints, so `jaxser.models.convert.torch_dsnet` moves weights to and fro.
 Needs PyTorch (the extra `parity`), imported only when asked for.
 """
 

@@ -26,9 +26,9 @@ def run(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
     StoreError: if the corpus is not prepared; the message gives the command.
   """
   # Reading a corpus needs TensorFlow; the other measurements do not.
-  from jaxser import context as context_lib
   from jaxser import train
   from jaxser.data import opening, pipeline
+  from jaxser.engine import context as context_lib
 
   config = config.copy_and_resolve_references()
   config.data_dir = data_dir

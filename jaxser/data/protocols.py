@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from jaxser import files
+from jaxser.core import files
+from jaxser.core.config import PROTOCOLS
+from jaxser.core.errors import UserError
 from jaxser.data.corpus import Corpus, Table
 
-PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
-CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
 # Up to this many speakers each is a fold of its own; beyond, they are grouped.
 MAX_SPEAKER_FOLDS = 12
 
 
-class ProtocolError(ValueError):
+class ProtocolError(UserError):
   """A split cannot be made or read; the message says why and what to do."""
 
 

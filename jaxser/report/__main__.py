@@ -16,8 +16,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from jaxser import files
-from jaxser.predictions import SELECTIONS, PredictionsError
+from jaxser.core import files
+from jaxser.evaluation.predictions import SELECTIONS, PredictionsError
 from jaxser.report.comparison import write_comparison
 from jaxser.report.insert import write_into
 from jaxser.report.page import write_report

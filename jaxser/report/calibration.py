@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxser.predictions import Prediction
+from jaxser.evaluation.predictions import Prediction
 from jaxser.report import charts, text
 from jaxser.report.markup import Markup, element, join
 from jaxser.report.run import Run

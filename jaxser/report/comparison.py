@@ -4,14 +4,15 @@ import os
 import pathlib
 from collections.abc import Callable, Sequence
 
-from jaxser import files, significance
-from jaxser.predictions import SELECTIONS
+from jaxser.core import files
+from jaxser.evaluation import significance
+from jaxser.evaluation.predictions import SELECTIONS
+from jaxser.evaluation.results import DEMO_WARNING, NAMES
 from jaxser.report import charts, forest, page, side_by_side, text
 from jaxser.report.charts import Numbers
 from jaxser.report.markup import Markup, element, join, scrolling, table
 from jaxser.report.named import Named, read_named
 from jaxser.report.section import Section, stacked
-from jaxser.results import DEMO_WARNING, NAMES
 
 Make = Callable[[Sequence[Named], Numbers], Section | None]
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxser import embeddings as embeddings_lib
-from jaxser.probes import HELD_OUT
+from jaxser.evaluation import embeddings as embeddings_lib
+from jaxser.evaluation.probes import HELD_OUT
 from jaxser.report import charts, text
 from jaxser.report.markup import Markup, element, join, scrolling, table
 from jaxser.report.run import Run

@@ -13,11 +13,12 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from jaxser import files, significance
-from jaxser.predictions import SELECTIONS, PredictionsError
+from jaxser.core import files
+from jaxser.evaluation import significance
+from jaxser.evaluation.predictions import SELECTIONS, PredictionsError
+from jaxser.evaluation.results import NAMES
 from jaxser.report import text
 from jaxser.report.named import Named, read_named
-from jaxser.results import NAMES
 
 # Where things lie on somebody's machine is nothing for a page.
 _PLACES = ('--config.data_dir=', '--workdir=')

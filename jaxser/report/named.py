@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from jaxser.predictions import Prediction, PredictionsError
+from jaxser.evaluation.predictions import Prediction, PredictionsError
 from jaxser.report.run import Run, read_run
 
 PREFERRED = ('best_on_dev', 'last', 'init_from', 'best_on_test')

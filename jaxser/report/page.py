@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 import jaxser
-from jaxser import files
+from jaxser.core import files
 from jaxser.report import sections, text
 from jaxser.report.charts import Numbers
 from jaxser.report.markup import Markup, element, join

@@ -9,8 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxser import results as results_lib
-from jaxser.predictions import Prediction, PredictionsError, read_predictions
+from jaxser.evaluation import results as results_lib
+from jaxser.evaluation.predictions import (
+  Prediction,
+  PredictionsError,
+  read_predictions,
+)
 from jaxser.report.charts import Curve
 
 SPLITS = ('train', 'dev', 'test')

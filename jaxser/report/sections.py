@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from jaxser.predictions import DIMENSIONS
+from jaxser.evaluation.predictions import DIMENSIONS
+from jaxser.evaluation.results import DEMO_WARNING, NAMES
 from jaxser.report import charts, embedding_sections, text, vad_sections
 from jaxser.report.calibration import calibration
 from jaxser.report.markup import (
@@ -20,7 +21,6 @@ from jaxser.report.markup import (
 from jaxser.report.run import Run
 from jaxser.report.section import Section, selections, stacked
 from jaxser.report.speakers import cell, speakers
-from jaxser.results import DEMO_WARNING, NAMES
 
 
 def _parted(cell: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from jaxser.evaluation.results import NAMES
 from jaxser.report import calibration as calibration_lib
 from jaxser.report import charts, text
 from jaxser.report import sections as single
@@ -19,7 +20,6 @@ from jaxser.report.markup import (
 from jaxser.report.named import Named
 from jaxser.report.run import Run
 from jaxser.report.section import Section
-from jaxser.results import NAMES
 
 TASKS = ('classification', 'regression')
 

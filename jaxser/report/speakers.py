@@ -3,13 +3,13 @@
 import statistics
 from collections.abc import Mapping, Sequence
 
-from jaxser import results as results_lib
-from jaxser.predictions import Prediction
+from jaxser.evaluation import results as results_lib
+from jaxser.evaluation.predictions import Prediction
+from jaxser.evaluation.results import NAMES
 from jaxser.report import charts, text
 from jaxser.report.markup import Markup, element, join, scrolling, table
 from jaxser.report.run import Run
 from jaxser.report.section import Section
-from jaxser.results import NAMES
 
 SHOWN = {'classification': ('uar', 'war'), 'regression': ('ccc_mean',)}
 """Metrics of the table, by task; few utterances bear no more."""

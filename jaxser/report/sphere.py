@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from jaxser.predictions import DIMENSIONS
+from jaxser.evaluation.predictions import DIMENSIONS
 from jaxser.report import charts
 from jaxser.report.markup import Markup, element
 

@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxser import intervals
-from jaxser.results import DEMO_WARNING, NAMES
+from jaxser.evaluation import intervals
+from jaxser.evaluation.results import DEMO_WARNING, NAMES
 
 WIDTH = 80
 MISSING = '—'

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from jaxser import regions as regions_lib
-from jaxser.predictions import SELECTIONS
+from jaxser.evaluation import regions as regions_lib
+from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.report import charts, sphere, text
 from jaxser.report.markup import Markup, element, join, scrolling, table
 from jaxser.report.run import Run

@@ -53,7 +53,7 @@ class System:
   """Either 'classification' (scores) or 'regression' (VAD)."""
 
   sphere: Mapping[str, Any] | None = None
-  """How predicted VAD is cut into regions, see `jaxser.regions`."""
+  """How predicted VAD is cut into regions, see `jaxser.evaluation.regions`."""
 
   needs_neutral: bool = False
   """Whether training rows come with a neutral utterance of their speaker."""

@@ -40,7 +40,7 @@ def create(model: Mapping[str, Any], corpus: Any) -> EmoSphere:
   weights = settings.pop('weights', '')
   if settings.get('encoder') == 'wavlm' and weights not in FRESH:
     # Only here: reading foreign files is nothing that other encoders need.
-    from jaxser.convert import hf_wavlm
+    from jaxser.models.convert import hf_wavlm
 
     settings['wavlm'] = hf_wavlm.read_config(weights).to_text()
   if settings.get('centre') == 'neutral':
@@ -83,14 +83,14 @@ def pretrained(
       ' --config.init_from=DIR with the files of a finished training, or, to'
       ' see that everything runs, weights=random,size=tiny'
     )
-  from jaxser.convert import hf_wavlm
+  from jaxser.models.convert import hf_wavlm
 
   encoder = hf_wavlm.load(weights)[1]
   return lambda params: with_encoder(params, encoder)
 
 
 def with_encoder(params: Tree, encoder: Tree) -> Tree:
-  """Params whose WavLM is a pretrained one, see `jaxser.convert.hf_wavlm`.
+  """Params whose WavLM is a pretrained one, see `jaxser.models.convert.hf_wavlm`.
 
   Raises:
     ValueError: if its names or shapes are not those of the system's `wavlm`;

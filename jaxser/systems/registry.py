@@ -7,8 +7,8 @@ from collections.abc import Callable
 import ml_collections
 import numpy as np
 
-from jaxser.config import ConfigError
-from jaxser.convert.errors import ConvertError
+from jaxser.core.config import ConfigError
+from jaxser.core.errors import ConvertError
 from jaxser.data.corpus import Corpus
 from jaxser.systems.base import System, Tree
 

@@ -20,7 +20,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxser.convert import torch_dsnet
+from jaxser.models.convert import torch_dsnet
 from jaxser.ops.divergence import jensen_shannon
 from jaxser.ops.orthogonality import orthogonality_penalty
 from jaxser.systems.base import Progress

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.convert import tensors, torch_emosphere
+from jaxser.models.convert import tensors, torch_emosphere
 from jaxser.nn.numerics import frame_mask
 from jaxser.nn.pooling import AttentiveStatistics
 from jaxser.nn.style import published_frames

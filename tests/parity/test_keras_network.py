@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxser.benchmark import keras_network
-from jaxser.convert import keras_timnet
+from jaxser.models.convert import keras_timnet
 from jaxser.systems.timnet import TimNet
 from tests.parity import test_timnet_parity as ours
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxser.convert import keras_timnet
+from jaxser.models.convert import keras_timnet
 from jaxser.ops.dct import dct_matrix
 from jaxser.systems import timnet
 from jaxser.systems.base import Progress

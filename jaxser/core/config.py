@@ -1,0 +1,160 @@
+"""Checks a resolved config before anything starts, and keeps it with a run."""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from jaxser.core import files
+from jaxser.core.errors import UserError
+
+PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
+CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
+PARALLEL = ('jit', 'pmap')
+# Fields that change neither the model nor its predictions.
+FREE = (
+  'data_dir',
+  'tensorboard',
+  'embeddings',
+  'checkpoint_every',
+  'data.cache_gib',
+  'folds_at_once',
+  'folds_memory_gib',
+)
+ENGINES = ('auto', 'folds', 'stream')
+_CHOICES = {
+  'protocol': PROTOCOLS,
+  'cross_corpus_train': CROSS_CORPUS_TRAIN,
+  'parallel': PARALLEL,
+  'engine': ENGINES,
+  'optimizer.name': ('adam', 'adamw'),
+  'schedule.name': ('constant', 'plateau'),
+  'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),
+  'selection_metric': ('uar', 'war', 'f1', 'ccc_mean'),
+}
+_AT_LEAST_ONE = (
+  'epochs',
+  'seeds',
+  'batch_size',
+  'accumulate',
+  'eval_batch_size',
+  'eval_every',
+  'checkpoint_every',
+)
+
+
+class ConfigError(UserError):
+  """A config has an impossible value; the message lists the possible ones."""
+
+
+def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """{'model': {'dropout': .1}} -> {'model.dropout': .1}."""
+  flat = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping | ml_collections.ConfigDict):
+      flat |= flatten(value, f'{prefix}{name}.')
+    else:
+      flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+  return flat
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Raises ConfigError naming the field, its value and the valid values."""
+  flat = flatten(config)
+  for name, valid in _CHOICES.items():
+    if flat[name] not in valid:
+      shown = ', '.join(repr(v) for v in valid)
+      raise ConfigError(
+        f'--config.{name}={flat[name]!r} is not valid; choose one of {shown}.'
+      )
+  for name in _AT_LEAST_ONE:
+    if flat[name] < 1:
+      raise ConfigError(f'--config.{name}={flat[name]} must be at least 1.')
+  for name in ('folds_at_once', 'folds_memory_gib'):
+    if flat[name] < 0:
+      raise ConfigError(
+        f'--config.{name}={flat[name]} must be 0, which lets the program '
+        'choose, or more.'
+      )
+  if flat['engine'] == 'folds' and flat['parallel'] != 'jit':
+    raise ConfigError(
+      f'--config.engine=folds runs with --config.parallel=jit, not '
+      f'{flat["parallel"]!r}; use --config.engine=stream for that.'
+    )
+  if flat['batch_size'] % flat['accumulate']:
+    raise ConfigError(
+      f'--config.batch_size={flat["batch_size"]} must be a multiple of '
+      f'--config.accumulate={flat["accumulate"]}.'
+    )
+
+
+def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as plain dicts and lists."""
+  return json.loads(config.to_json())
+
+
+def claim(
+  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
+) -> None:
+  """Writes config.json, or checks that the run to be continued is this one.
+
+  Raises:
+    ConfigError: if the folder holds a run of another config, and the message
+      lists the fields that differ; or if it cannot be written.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  try:
+    check_same(config, workdir)
+    files.write_json(path, to_json(config))
+  except OSError as error:
+    raise ConfigError(
+      f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
+      'a folder that can be made, or one of your own.'
+    ) from error
+
+
+def check_shared(
+  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
+) -> None:
+  """Checks that the folder claimed by process 0 is the one seen here.
+
+  Raises:
+    ConfigError: if it is not, or was claimed for another config.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    raise ConfigError(
+      f'process 0 wrote {path.absolute()}, and it is not there. --workdir must '
+      'be a folder that all processes share.'
+    )
+  check_same(config, workdir)
+
+
+def check_same(
+  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
+) -> None:
+  """Checks, writing nothing, that `claim` would accept the folder.
+
+  Raises:
+    ConfigError: as `claim` does.
+  """
+  path = pathlib.Path(workdir) / 'config.json'
+  if not path.exists():
+    return
+  before, now = (
+    flatten(json.loads(path.read_text())),
+    flatten(to_json(config)),
+  )
+  differing = [
+    f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'
+    for name in sorted(before.keys() | now.keys())
+    if before.get(name) != now.get(name) and name not in FREE
+  ]
+  if differing:
+    raise ConfigError(
+      f'{path.parent} holds a run of another config ({"; ".join(differing)}).'
+      ' Give another --workdir, or the same config to continue that run.'
+    )

@@ -1,0 +1,7 @@
+"""Errors that a user can mend; commands print them without a traceback."""
+
+from data_prep.errors import UserError as UserError
+
+
+class ConvertError(UserError):
+  """A foreign weight file cannot be read; says which file and what to do."""

@@ -1,0 +1,123 @@
+"""embeddings.npz: where a trained model puts utterances, for the report.
+
+NumPy's archive without pickled objects, so `numpy.load` reads it anywhere. One
+row per fold and utterance; the first fold has its training, development and
+test side, the others (whose weights are others, so that their embeddings cannot
+be compared with these) their test side:
+
+  fold     int64 [n]        speaker  text [n], '' unknown
+  id       text [n]         label    text [n], class, '' unknown
+  side     text [n], train, dev or test
+  NAME     float32 [n, width], one array for each of the system's embeddings:
+           'embedding', or DSNet's 'relevant', 'irrelevant' and 'encoding'
+  map.NAME float32 [n, 2], its view in two dimensions (`jaxser.evaluation.probes.flat_map`)
+           of rows of the first fold, NaN elsewhere
+  about    text, JSON: {"seed", "selection", "names", "weights", "probes",
+           "region_head"}; the last two as in `jaxser.engine.inspection.inspect`
+"""
+
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from jaxser.core import files
+from jaxser.evaluation.predictions import PredictionsError
+
+NAME = 'embeddings.npz'
+SIDES = ('train', 'dev', 'test')
+_TEXTS = ('id', 'speaker', 'label', 'side')
+
+
+class EmbeddingsError(PredictionsError):
+  """embeddings.npz cannot be used; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Embeddings:
+  """The content of embeddings.npz; see the top of this module.
+
+  Attributes:
+    fold: int64 [n].
+    id: text [n], of the utterance.
+    speaker: text [n], '' unknown.
+    label: text [n], class, '' unknown.
+    side: text [n], one of `SIDES`.
+    spaces: name -> float32 [n, width].
+    maps: name -> float32 [n, 2], NaN for rows that were not mapped.
+    about: seed, selection, names, weights, probes, region_head.
+  """
+
+  fold: np.ndarray
+  id: np.ndarray
+  speaker: np.ndarray
+  label: np.ndarray
+  side: np.ndarray
+  spaces: dict[str, np.ndarray]
+  maps: dict[str, np.ndarray]
+  about: dict[str, Any]
+
+  def mapped(self) -> np.ndarray:
+    """bool [n], rows that have a place on the maps."""
+    known = [np.isfinite(value).all(-1) for value in self.maps.values()]
+    return np.logical_and.reduce(known)
+
+
+def write(workdir: os.PathLike[str] | str, found: Embeddings) -> None:
+  """Writes embeddings.npz whole or not at all."""
+  buffer = io.BytesIO()
+  np.savez_compressed(
+    buffer,
+    fold=found.fold,
+    **{name: getattr(found, name).astype(str) for name in _TEXTS},
+    **found.spaces,
+    **{f'map.{name}': value for name, value in found.maps.items()},
+    about=np.array(json.dumps(found.about, sort_keys=True)),
+  )
+  files.write_bytes(pathlib.Path(workdir) / NAME, buffer.getvalue())
+
+
+def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
+  """Reads embeddings.npz of a run; None if there is no such file.
+
+  Raises:
+    EmbeddingsError: it is damaged, or of another program.
+  """
+  path = pathlib.Path(workdir) / NAME
+  if not path.is_file():
+    return None
+  try:
+    data = io.BytesIO(path.read_bytes())
+    with np.load(data, allow_pickle=False) as archive:
+      held = dict(archive)
+    about = json.loads(str(held['about']))
+    found = Embeddings(
+      held['fold'],
+      *(held[name] for name in _TEXTS),
+      {name: held[name] for name in about['names']},
+      {name: held[f'map.{name}'] for name in about['names']},
+      about,
+    )
+  except (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    zipfile.BadZipFile,
+  ) as error:
+    raise EmbeddingsError(
+      f'{path} cannot be read ({type(error).__name__}: {error}); delete it and '
+      'start the command of the run again, which computes it anew.'
+    ) from error
+  rows = {len(value) for value in held.values() if value.ndim}
+  if len(rows) > 1:
+    raise EmbeddingsError(
+      f'{path} has arrays of {sorted(rows)} rows; delete it and start the '
+      'command of the run again, which computes it anew.'
+    )
+  return found

@@ -1,0 +1,118 @@
+"""How long prediction takes: the first answer, the next ones, thousands."""
+
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import soundfile
+
+from jaxser.models.audio_features import Input
+from jaxser.models.ensemble import Member
+from jaxser.models.predictor import Predictor
+from jaxser.models.saved import Description
+
+_RATE = 16_000
+_WARM = 20
+
+
+def measure(
+  description: Description,
+  members: Sequence[Member],
+  *,
+  features_on: str = 'host',
+  files: int = 256,
+  seconds: float = 3.0,
+  batch_size: int = 0,
+  num_workers: int | None = None,
+  repeats: int = 3,
+) -> dict[str, Any]:
+  """Times prediction from wav files on disk to answers.
+
+  The files are made up: noise and tones, 16 kHz, 16 bit, one channel.
+
+  Args:
+    description: of the model.
+    members: the networks whose answers are averaged.
+    features_on: 'host' or 'device'.
+    files: how many are predicted at a time for the throughput.
+    seconds: of each file.
+    batch_size: rows at once; 0 chooses.
+    num_workers: processes or threads that read files; None chooses.
+    repeats: passes over the files after one that compiles.
+
+  Returns:
+    What was measured, ready for JSON: 'first_latency_s' (one file with nothing
+    compiled in this process, but whatever JAX's cache on disk holds; in a fresh
+    process it includes the import of what computes the features),
+    'warm_latency_s' (median of 20 further files),
+    'files_per_s' (of the median pass) and its 'files_per_s_range', and
+    'times_real_time' (seconds of audio per second).
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    inputs = _made_up(pathlib.Path(folder), files, seconds)
+    predictor = Predictor(
+      description, members, features_on=features_on, batch_size=batch_size
+    )
+
+    def once(chosen: list[Input], workers: int | None) -> float:
+      start = time.perf_counter()
+      for recording in predictor.predict(chosen, num_workers=workers):
+        if recording.error:
+          raise RuntimeError(recording.error)
+      return time.perf_counter() - start
+
+    jax.clear_caches()
+    first = once(inputs[:1], 1)
+    warm = [once([inputs[i % files]], 1) for i in range(_WARM)]
+    once(inputs, num_workers)
+    passes = [once(inputs, num_workers) for _ in range(repeats)]
+  rates = sorted(files / taken for taken in passes)
+  rate = statistics.median(rates)
+  return {
+    'system': description.content['system'],
+    'features': description.convention.name,
+    'features_on': features_on,
+    'members': len(members),
+    'files': files,
+    'seconds': seconds,
+    'first_latency_s': first,
+    'warm_latency_s': statistics.median(warm),
+    'files_per_s': rate,
+    'files_per_s_range': [rates[0], rates[-1]],
+    'times_real_time': rate * seconds,
+  }
+
+
+def _made_up(folder: pathlib.Path, files: int, seconds: float) -> list[Input]:
+  random = np.random.default_rng(0)
+  samples = max(1, round(seconds * _RATE))
+  at = np.arange(samples) / _RATE
+  inputs = []
+  for i in range(files):
+    path = folder / f'{i:05d}.wav'
+    tone = np.sin(2 * np.pi * random.uniform(90, 400) * at)
+    noise = random.standard_normal(samples)
+    soundfile.write(path, 0.3 * tone + 0.03 * noise, _RATE, 'PCM_16')
+    inputs.append(Input(str(path), path))
+  return inputs
+
+
+def lines(measured: dict[str, Any]) -> list[str]:
+  """What was measured, for people."""
+  low, high = measured['files_per_s_range']
+  return [
+    f'{measured["system"]}, {measured["members"]} members, '
+    f'{measured["features"]} features on the {measured["features_on"]}; '
+    f'{measured["files"]} files of {measured["seconds"]:g} s',
+    f'  first file     {1000 * measured["first_latency_s"]:9.1f} ms '
+    '(with compilation)',
+    f'  next files     {1000 * measured["warm_latency_s"]:9.1f} ms each',
+    f'  throughput     {measured["files_per_s"]:9.1f} files/s '
+    f'({low:.1f} to {high:.1f}), {measured["times_real_time"]:.0f} times '
+    'real time',
+  ]
