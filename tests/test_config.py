@@ -14,7 +14,7 @@ from absl import flags
 from configs import timnet
 from data_prep.errors import UserError
 from jaxser import main
-from jaxser.core import command_line
+from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -248,3 +248,18 @@ def test_a_folder_keeps_to_one_config(tmp_path):
     match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
   ):
     config_lib.claim(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', 'config.json: is empty'),
+    (b'{"epochs": ', 'config.json: is damaged'),
+    (b'\xff\xfe', 'config.json: is damaged'),
+    (b'[1]', 'config.json: holds a list'),
+  ],
+)
+def test_damaged_files_are_named(tmp_path, content, message):
+  (tmp_path / 'config.json').write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    files.read_json(tmp_path / 'config.json')
