@@ -63,7 +63,8 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
       r'no such file.*mean timnet\? Recipes: dsnet, emosphere, timnet\.',
     ),
     (['--config=setup.cfg'], 'setup.cfg: is no Python file'),
-    (['--config=timnet:corpus=x'], 'choose one of demo'),
+    (['--config=timnet:corpus='], "corpus='' is no name of a corpus"),
+    (['--config=timnet:protocol=x'], 'choose one of speaker_independent'),
     (['--config=timnet:corpse=x'], "'corpse' is unknown; valid are ablation"),
     (['--config=timnet:ablation=no'], 'choose one of none, tcn, forward_only'),
     (['--config=timnet:cross_corpus,train=emodb'], 'go together'),
@@ -218,6 +219,19 @@ def test_published_recipe_has_the_papers_settings():
   assert config.epochs == 500
   assert config.paper.last.uar == 91.08
   assert timnet.get_config('corpus=iemocap').model.num_blocks == 10
+
+
+def test_what_cannot_be_compared_says_why():
+  config = timnet.get_config('corpus=savee,protocol=published')
+  for row in config.paper.values():
+    assert not row.comparable
+    assert 'not confirmed' in row.reason
+
+
+def test_a_corpus_may_be_of_ones_own():
+  config = timnet.get_config('corpus=my_calls')
+  assert config.corpus == 'my_calls'
+  assert config.features.signal_length == 0  # Whatever it was prepared with.
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
