@@ -78,6 +78,8 @@ def main(arguments: list[str]) -> int:
       'give a recipe, as in --config=timnet. See --help.'
     )
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  # Else TensorFlow prints lines about oneDNN into every training.
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   # Orbax logs every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
   # Imported late, so that --help is quick.

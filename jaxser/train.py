@@ -95,6 +95,7 @@ def run(
     )
   writes = distributed.is_main()
   with contextlib.ExitStack() as opened:
+    opened.enter_context(workdir_lib.writing(workdir))
     if writes:
       opened.enter_context(workdir_lib.lock(workdir))
       claim(config, corpus, folds, workdir)
@@ -293,10 +294,8 @@ def train_all(
     interruption.Watch() as watch,
     checkpoints.Checkpoints(workdir / 'checkpoints' / 'folds') as store,
   ):
-    reporting = loop.Reporting(writer, bar, watch)
-    for finished in loop.train(
-      experiment, every, left, initial, store, reporting
-    ):
+    reporting = loop.Reporting(store, writer, bar, watch)
+    for finished in loop.train(experiment, every, left, initial, reporting):
       used = finished.batches
       if writes:
         _keep(experiment, finished, workdir)
@@ -389,7 +388,7 @@ def evaluate(
     given = weights[fold.number]
     models.save(workdir, seed, fold.number, 'init_from', *given)
   every = [(seed, fold) for fold in folds]
-  trainer, rows = Trainer(experiment, every, 1, resident=False), []
+  trainer, rows = Trainer(experiment, every), []
   for fold in folds:
     (values,) = trainer.predict(
       trainer.put([weights[fold.number]]), [fold.test]
