@@ -121,12 +121,16 @@ def run(
     metadata = describe(config, corpus, time.monotonic() - start, command)
     metadata['environment']['engine'] = batches
     metadata['probes'] = probed
-    summary = finish(rows, experiment, metadata, workdir) if writes else {}
+    if failures:
+      metadata['environment']['failed_runs'] = failures
+    summary = {}
+    if writes and rows:
+      summary = finish(rows, experiment, metadata, workdir)
     distributed.barrier('the results are written')
   if failures:
     raise NotFiniteError(
-      f'{len(failures)} of {len(failures) + _count(rows)} runs have no result: '
-      f'{"; ".join(failures)}. The others are in {workdir}/results.json. Train '
+      f'{len(failures)} of {config.seeds * len(chosen)} runs have no result: '
+      f'{"; ".join(failures)}. The results of the others are in {workdir}. Train '
       'with a lower --config.optimizer.learning_rate in another --workdir, and '
       'look for NaN in the utterances of these folds.'
     )
@@ -291,7 +295,7 @@ def train_all(
   with (
     contextlib.closing(writer),
     contextlib.closing(bar),
-    interruption.Watch() as watch,
+    interruption.watch() as watch,
     checkpoints.Checkpoints(workdir / 'checkpoints' / 'folds') as store,
   ):
     reporting = loop.Reporting(store, writer, bar, watch)
@@ -299,14 +303,18 @@ def train_all(
       used = finished.batches
       if writes:
         _keep(experiment, finished, workdir)
-  if not writes:
-    return [], [], used
-  rows, failures = [], []
-  for part in parts:
-    if part.exists():
-      rows += predictions.read_predictions(part)
-    else:
-      failures.append(_failed(part).read_text('utf-8').strip())
+  distributed.barrier('all runs are over')
+  failures = [
+    _failed(part).read_text('utf-8').strip()
+    for part in parts
+    if not part.exists()
+  ]
+  rows = [
+    row
+    for part in parts
+    if writes and part.exists()
+    for row in predictions.read_predictions(part)
+  ]
   return rows, failures, used
 
 
@@ -335,10 +343,6 @@ def _keep(
     models.save(workdir, seed, fold.number, name, *trees, epoch=epoch)
   rows = predicted(experiment, seed, fold, finished.predictions)
   predictions.write_predictions(part, rows)
-
-
-def _count(rows: list[predictions.Prediction]) -> int:
-  return len({(row.seed, row.fold) for row in rows})
 
 
 def given_weights(
