@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser.core import command_line, heap, libtpu
+from jaxser.core import command_line, runtime
 from jaxser.engine import distributed
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -87,14 +87,14 @@ def main(argv: Sequence[str]) -> int:
 def _run() -> int:
   # Orbax narrates every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
-  heap.keep_freed_memory()
-  libtpu.quiet_without_tpu()
+  runtime.keep_freed_memory()
+  runtime.quiet_without_tpu()
   # Imported late, so that --help is quick.
   from jaxser import report, train
-  from jaxser.core import compilation_cache, errors
+  from jaxser.core import errors
   from jaxser.engine import interruption
 
-  compilation_cache.enable()
+  runtime.enable_compilation_cache()
   config = _CONFIG.value
   config.lock()
   workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))
