@@ -69,7 +69,7 @@ def _talk(folder, name, **model):
   assert models.open(run.workdir).trainings
   page = folder / 'talk.html'
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr('jaxser.core.compilation_cache.enable', lambda: None)
+    patch.setattr('jaxser.core.runtime.enable_compilation_cache', lambda: None)
     code = predict_program.main(
       [
         f'--checkpoint={run.workdir}',

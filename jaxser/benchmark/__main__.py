@@ -51,7 +51,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from jaxser.benchmark import comparison, into, modes, programs, tables, timing
-from jaxser.core import command_line, files, heap
+from jaxser.core import command_line, files, runtime
 from jaxser.core import config as config_lib
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -123,7 +123,9 @@ _CEILINGS = flags.DEFINE_boolean(
 )
 _LATENCY = flags.DEFINE_boolean('latency', True, 'Time single utterances.')
 _KEEP_HEAP = flags.DEFINE_boolean(
-  'keep_heap', True, 'Reuse freed memory on Linux CPUs, see jaxser.core.heap.'
+  'keep_heap',
+  True,
+  'Reuse freed memory on Linux CPUs, see jaxser.core.runtime.',
 )
 _INTO = flags.DEFINE_string(
   'into',
@@ -147,7 +149,7 @@ def main(argv: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   try:
     mode = modes.choose(_given())
-    kept = _KEEP_HEAP.value and heap.keep_freed_memory()
+    kept = _KEEP_HEAP.value and runtime.keep_freed_memory()
     if _INTO.value:
       into.check(_INTO.value)
     if mode == modes.CHECKPOINT:

@@ -19,7 +19,7 @@ from jax.experimental import topologies
 from jaxser.benchmark import collectives, flops, folds, programs, workload
 from jaxser.benchmark.timing import BenchmarkError
 from jaxser.core import config as config_lib
-from jaxser.core import libtpu
+from jaxser.core import runtime
 from jaxser.data.corpus import Corpus
 from jaxser.engine import mesh, step
 from jaxser.systems import registry
@@ -63,7 +63,7 @@ def devices_of(name: str) -> list[Any]:
   Raises:
     BenchmarkError: if libtpu is missing, or does not know the topology.
   """
-  for variable, value in libtpu.QUIET.items():
+  for variable, value in runtime.QUIET_LIBTPU.items():
     os.environ.setdefault(variable, value)
   try:
     found = topologies.get_topology_desc(topology_name=name, platform='tpu')

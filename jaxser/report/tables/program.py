@@ -5,7 +5,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from jaxser.core import compilation_cache, files, heap, libtpu
+from jaxser.core import files, runtime
 from jaxser.report.tables import (
   markdown,
   page,
@@ -106,9 +106,9 @@ def _quiet_and_fast() -> None:
 
   # Orbax narrates every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
-  heap.keep_freed_memory()
-  libtpu.quiet_without_tpu()
-  compilation_cache.enable()
+  runtime.keep_freed_memory()
+  runtime.quiet_without_tpu()
+  runtime.enable_compilation_cache()
 
 
 def _listing(states: Sequence[state.State]) -> str:
