@@ -36,18 +36,27 @@ _text = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
 
 command_line.define_config(FLAGS)
 command_line.define_path(
-  'workdir', None, 'Default: workdir/SYSTEM-CORPUS-PROTOCOL.', FLAGS
+  'workdir',
+  None,
+  'Folder for everything the run writes; default workdir/SYSTEM-CORPUS-PROTOCOL.',
+  FLAGS,
 )
 _enum(
-  'mode', 'train', ['train', 'evaluate'], 'evaluate: test without training.'
+  'mode',
+  'train',
+  ['train', 'evaluate'],
+  'evaluate tests the weights of --config.init_from without training.',
 )
 _enum(
-  'distributed', 'off', ['off', 'auto'], 'auto: by SLURM, TPU pod, Open MPI.'
+  'distributed',
+  'off',
+  ['off', 'auto'],
+  'auto finds the other processes by SLURM, TPU pod or Open MPI.',
 )
 _text('coordinator', None, 'HOST:PORT on which process 0 of several listens.')
 _integer('num_processes', None, 'How many processes run as one.')
 _integer('process_id', None, 'Number of this process, from 0.')
-_integer('lost_after', 30, 'Seconds until a silent process is lost.', 1)
+_integer('lost_after', 30, 'Seconds after which a silent process is lost.', 1)
 
 
 def main(arguments: list[str]) -> int:

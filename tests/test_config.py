@@ -172,7 +172,7 @@ def test_asking_for_help_is_no_mistake(arguments, capsys):
   assert command_line.run(main.main, main.FLAGS, arguments) == 0
   shown = capsys.readouterr().out
   assert shown.startswith(main.__doc__.partition('\n')[0])
-  assert '--workdir: Default: workdir' in shown
+  assert '--workdir: Folder for everything' in shown
 
 
 def test_closed_streams_are_no_surprise():
