@@ -97,7 +97,7 @@ def _run() -> int:
     return stop.exit_code
   if distributed.is_main():
     print(report.format_table(results))
-    print(next_steps(config, shlex.quote(str(workdir))))
+    print(next_steps(config, workdir))
   return 0
 
 
@@ -107,13 +107,14 @@ def default_workdir(config) -> pathlib.Path:
   return pathlib.Path('workdir', f'{config.system}-{corpus}-{config.protocol}')
 
 
-def next_steps(config, workdir: str) -> str:
+def next_steps(config, workdir: pathlib.Path) -> str:
   """Returns where the results are and, after the demo, how to use speech."""
   weights = ' --weights=DIR' if config.features.name == 'wavlm' else ''
   text = (
     f'Results: {workdir}/results.json, predictions.jsonl and report.html\n'
     'To predict recordings:\n'
-    f'  python -m jaxser.predict --checkpoint={workdir}{weights} FILE.wav'
+    f'  python -m jaxser.predict --checkpoint={shlex.quote(str(workdir))}'
+    f'{weights} FILE.wav'
   )
   if config.corpus == 'demo':
     # One with the labels that the system learns.
