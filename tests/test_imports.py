@@ -1,10 +1,14 @@
-"""The layers of the house: what may import what, and what runs without what."""
+"""What may import what, what runs without what, and what is installed."""
 
 import ast
 import graphlib
+import importlib.util
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -137,3 +141,59 @@ def test_core_runs_without_tensorflow_and_librosa():
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.strip() == 'ran'
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+  """The content of a wheel, unpacked where nothing else lies."""
+  if importlib.util.find_spec('setuptools') is None:
+    pytest.skip('needs setuptools to build a wheel')
+  folder = tmp_path_factory.mktemp('wheel')
+  ignored = shutil.ignore_patterns('__pycache__', '*.egg-info')
+  for name in ('jaxser', 'data_prep', 'configs'):
+    shutil.copytree(ROOT / name, folder / 'src' / name, ignore=ignored)
+  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, folder / 'src')
+  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'wheel']
+  pip += ['--quiet', '--no-deps', '--no-build-isolation', '--wheel-dir']
+  subprocess.run([*pip, folder, folder / 'src'], check=True)
+  with zipfile.ZipFile(next(folder.glob('*.whl'))) as wheel:
+    wheel.extractall(folder / 'installed')
+  return folder
+
+
+@pytest.mark.slow
+def test_everything_of_the_packages_is_installed(installed):
+  for name in ('jaxser', 'data_prep', 'configs'):
+    for path in (installed / 'src' / name).rglob('*.*'):
+      if path.is_file():
+        relative = path.relative_to(installed / 'src')
+        assert (installed / 'installed' / relative).is_file(), relative
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    (['jaxser.main', '--config=timnet:corpus=emodb'], '--corpus=emodb'),
+    (['jaxser.main', '--config=configs/dsnet.py:corpus=emovo'], '=kaldi16k'),
+    (['jaxser.main', '--config=timmet'], 'Did you mean timnet?'),
+    (['jaxser.tables', 'timnet_single_corpus', '--list'], 'emodb-published'),
+  ],
+)
+def test_recipes_are_found_in_any_folder(
+  installed, tmp_path, arguments, expected
+):
+  done = subprocess.run(
+    [sys.executable, '-m', *arguments],
+    cwd=tmp_path,
+    env={
+      **os.environ,
+      'PYTHONPATH': str(installed / 'installed'),
+      'JAXSER_DATA_DIR': str(tmp_path / 'empty'),
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert expected in done.stdout + done.stderr
+  assert done.returncode == (0 if '--list' in arguments else 2)
