@@ -96,10 +96,13 @@ def fail(message: str) -> int:
   return 2
 
 
-def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+def parse_flags(
+  values: flags.FlagValues, argv: Sequence[str], *, known_only: bool = False
+) -> list[str]:
   """Parses arguments without the program's name; returns the positional ones.
 
-  Every call starts from the defaults.
+  Every call starts from the defaults. With `known_only`, flags that `values`
+  does not have are returned, too.
 
   Raises:
     UsageError: an unknown flag, with the one that may be meant, or a value.
@@ -107,7 +110,7 @@ def parse_flags(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   for name in values:
     values[name].unparse()
   try:
-    return values(['', *argv])[1:]
+    return values(['', *argv], known_only=known_only)[1:]
   except flags.Error as error:
     end = '' if str(error).endswith('?') else '.'
     raise UsageError(f'{error}{end} See --help.') from error
