@@ -131,6 +131,15 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch):
   assert found.workdir == pathlib.Path('/somewhere/x')
   assert found.config.data_dir == '/somewhere/y'
   assert parse('--workdir=').workdir is None
+  # A container's user without an entry in /etc/passwd.
+  monkeypatch.delenv('HOME')
+  monkeypatch.setattr('os.path.expanduser', lambda path: path)
+  for arguments in (
+    ('--workdir=~/x',),
+    ('--config=timnet', '--config.folds=~/f'),
+  ):
+    with pytest.raises(UserError, match='Could not determine home directory'):
+      parse(*arguments)
 
 
 def _raiser(error):
