@@ -107,6 +107,7 @@ def parse_flags(
   Raises:
     UsageError: an unknown flag, with the one that may be meant, or a value.
   """
+  values.set_gnu_getopt()  # Flags may follow positional arguments.
   for name in values:
     values[name].unparse()
   try:
