@@ -11,7 +11,16 @@ import sys
 from collections.abc import Mapping, Sequence
 
 _SERVER = multiprocessing.get_context('forkserver')
-_SERVER.set_forkserver_preload(['data_prep.prepare', 'jaxser.train', __name__])
+_SERVER.set_forkserver_preload(
+  [
+    'data_prep.prepare',
+    'jaxser.engine.checkpoints',
+    'jaxser.engine.folds.run',
+    'jaxser.main',
+    'jaxser.train',
+    'tests.forked_main',
+  ]
+)
 
 
 class Started:

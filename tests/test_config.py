@@ -268,7 +268,6 @@ def test_a_folder_keeps_to_one_config(tmp_path):
   config = timnet.get_config()
   config_lib.claim(config, tmp_path)
   config_lib.claim(config, tmp_path)
-  (tmp_path / 'results.json').touch()  # It is a run's from now on.
   saved = json.loads((tmp_path / 'config.json').read_text())
   assert saved['model']['dropout'] == 0.1
   config.data_dir = 'elsewhere'
