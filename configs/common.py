@@ -5,24 +5,10 @@ from typing import Any
 
 import ml_collections
 
-CORPORA = (
-  'demo',
-  'casia',
-  'crema_d',
-  'emodb',
-  'emotale',
-  'emovo',
-  'iemocap',
-  'msp_improv',
-  'msp_podcast',
-  'ravdess',
-  'savee',
-  'manifest',
-)
+PROTOCOLS = ('speaker_independent', 'published', 'official', 'emobox', 'all')
 
-PROTOCOLS = ('speaker_independent', 'published', 'official')
-
-# Arguments that every recipe understands, and their valid values.
+# Arguments that every recipe understands, and the valid values of some; a corpus
+# may be one of the user's own, so `jaxser.data.opening` checks its name.
 ARGUMENTS = {
   'corpus': 'demo',
   'protocol': 'speaker_independent',
@@ -32,10 +18,7 @@ ARGUMENTS = {
   'runlocal': False,
 }
 CHOICES = {
-  'corpus': CORPORA,
   'protocol': PROTOCOLS,
-  'train': ('', *CORPORA),
-  'test': ('', *CORPORA),
 }
 
 
@@ -89,6 +72,9 @@ def base_config(
   config.num_folds = 10
   config.fold_seed = 0
   config.fold_subset = ()
+  # protocol=emobox: EmoBox's data folder, and whether to cut development sides.
+  config.emobox_dir = ''
+  config.emobox_dev = True
   # What each fold trains on: 'all' of the one corpus, all but a 'held_out'
   # speaker for development, or one fold for each of its 'speakers'.
   config.cross_corpus_train = 'all'
