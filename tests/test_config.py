@@ -32,7 +32,7 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
   ('arg', 'message'),
   [
     ('corpse=emodb', "'corpse' is unknown; valid are ablation, corpus"),
-    ('corpus=emobd', 'choose one of demo, casia'),
+    ('protocol=official_', 'choose one of speaker_independent'),
     ('ablation=no', 'choose one of none, tcn, forward_only'),
     ('cross_corpus,train=emodb', 'go together'),
     ('train=emodb,test=ravdess', 'go together'),
@@ -54,7 +54,7 @@ def test_recipe_arguments_are_checked(arg, message):
       '--config=configs/tinmet.py',
       r'no such file\. Recipes here: \S+dsnet.py, \S+emosphere.py, \S+timnet.py\.',
     ),
-    (f'--config={RECIPE}:corpus=x', 'choose one of demo'),
+    (f'--config={RECIPE}:protocol=x', 'choose one of speaker_'),
   ],
 )
 def test_mistyped_command_lines_are_explained(override, message):
