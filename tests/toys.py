@@ -12,7 +12,7 @@ from jaxser.data import pipeline
 from jaxser.engine import context, mesh, step
 from jaxser.engine.evaluator import Evaluator
 from jaxser.nn import layers
-from jaxser.ops.collectives import mean_share, psum
+from jaxser.ops.collectives import axis_size, mean_share, psum
 from jaxser.systems.base import System
 from tests import fakes
 
@@ -41,7 +41,7 @@ class Toy(System):
     return (jnp.mean(features, 1) / 10 - centre[None]) @ params['weight']
 
   def loss(
-    self, params, state, batch, rng, progress, *, phase='main', axis_name=None
+    self, params, state, batch, rng, progress, *, phase='main'
   ) -> tuple[Any, dict[str, Any]]:
     """Cross-entropy or squared error, and a term for each feature."""
     mean = state['batch_stats']['mean']
@@ -59,14 +59,13 @@ class Toy(System):
       neutral = self._answer(params, mean, batch['neutral_features'])
       errors += 0.1 * jnp.sum((answer - neutral) ** 2, -1)
     errors *= 1 / (1 + progress.epoch) + 1 / state['split']['rows']
-    loss = mean_share(errors, batch['mask'], axis_name)
+    loss = mean_share(errors, batch['mask'])
     if phase == 'early':
-      devices = psum(1, axis_name)
-      loss += 0.1 * jnp.sum(params['weight'] ** 2) / devices
+      loss += 0.1 * jnp.sum(params['weight'] ** 2) / axis_size()
     weight = batch['mask'][:, None]
-    count = jnp.maximum(psum(jnp.sum(weight), axis_name), 1)
+    count = jnp.maximum(psum(jnp.sum(weight)), 1)
     seen = jnp.sum(jnp.mean(batch['features'], 1) / 10 * weight, 0)
-    seen = psum(seen, axis_name) / count
+    seen = psum(seen) / count
     new = {**state, 'batch_stats': {'mean': 0.9 * mean + 0.1 * seen}}
     return loss, {'state': new, 'metrics': {'loss': loss}}
 

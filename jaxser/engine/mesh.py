@@ -17,9 +17,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxser.core.config import PARALLEL
 from jaxser.engine import distributed
 from jaxser.engine import step as step_lib
+from jaxser.ops.collectives import DATA
 from jaxser.systems.base import Batch, System, Tree
-
-AXIS = 'data'
 
 # (state, batch, epochs completed) -> (state, metrics)
 TrainFn = Callable[
@@ -59,8 +58,8 @@ class Placement:
     self.devices = sorted(
       devices or jax.devices(), key=lambda d: (d.process_index, d.id)
     )
-    self.mesh = Mesh(np.array(self.devices), (AXIS,))
-    self._rows = NamedSharding(self.mesh, PartitionSpec(AXIS))
+    self.mesh = Mesh(np.array(self.devices), (DATA,))
+    self._rows = NamedSharding(self.mesh, PartitionSpec(DATA))
     self._everywhere = NamedSharding(self.mesh, PartitionSpec())
 
   def padded(self, batch_size: int, multiple: int = 1) -> int:
@@ -153,10 +152,9 @@ class Placement:
       step_lib.train_step, system, optimizer, **static
     )
     if self.parallel == 'pmap':
-      mapped = functools.partial(function, axis_name=AXIS)
       return jax.pmap(
-        mapped,
-        axis_name=AXIS,
+        function,
+        axis_name=DATA,
         devices=self.devices,
         in_axes=(0, 0, None),
         donate_argnums=0,
@@ -174,7 +172,7 @@ class Placement:
       return system.predict(params, model_state, batch)[answer]
 
     if self.parallel == 'pmap':
-      return jax.pmap(predict, axis_name=AXIS, devices=self.devices)
+      return jax.pmap(predict, axis_name=DATA, devices=self.devices)
     return jax.jit(predict, out_shardings=self._rows)
 
 

@@ -67,7 +67,7 @@ def create_state(
 
 
 def _gradients(
-  system, state, batch, rng, progress, phase, axis_name
+  system, state, batch, rng, progress, phase
 ) -> tuple[Tree, Tree, dict[str, Array]]:
   """Global gradients, new model state and global metrics of one batch."""
   loss_fn = jax.value_and_grad(system.loss, has_aux=True)
@@ -78,10 +78,9 @@ def _gradients(
     rng,
     progress,
     phase=phase,
-    axis_name=axis_name,
   )
-  metrics = psum({**aux['metrics'], 'loss': loss}, axis_name)
-  return psum(grads, axis_name), aux['state'], metrics
+  metrics = psum({**aux['metrics'], 'loss': loss})
+  return psum(grads), aux['state'], metrics
 
 
 def train_step(
@@ -93,7 +92,6 @@ def train_step(
   *,
   accumulate: int = 1,
   phase: Hashable = 'main',
-  axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
   """One optimiser step.
 
@@ -107,7 +105,6 @@ def train_step(
     accumulate: the batch is cut into so many micro-batches (row i belongs to
       micro-batch i % accumulate) whose gradients are averaged.
     phase: static part of the loss.
-    axis_name: mapped axis under pmap.
 
   Returns:
     The state after the step, and {'loss', 'rows', ...} of the global batch.
@@ -116,11 +113,11 @@ def train_step(
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
   if accumulate == 1:
     grads, model_state, metrics = _gradients(
-      system, state, batch, rng, progress, phase, axis_name
+      system, state, batch, rng, progress, phase
     )
   else:
     grads, model_state, metrics = _accumulate(
-      system, state, batch, rng, progress, phase, axis_name, accumulate
+      system, state, batch, rng, progress, phase, accumulate
     )
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
@@ -129,7 +126,7 @@ def train_step(
     updates = jax.tree.map(
       lambda u, still: jnp.zeros_like(u) if still else u, updates, frozen
     )
-  metrics['rows'] = psum(jnp.sum(batch['mask']), axis_name)
+  metrics['rows'] = psum(jnp.sum(batch['mask']))
   new_state = state.replace(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -140,7 +137,7 @@ def train_step(
 
 
 def _accumulate(
-  system, state, batch, rng, progress, phase, axis_name, count
+  system, state, batch, rng, progress, phase, count
 ) -> tuple[Tree, Tree, dict[str, Array]]:
   """Mean gradients over the micro-batches that have at least one real row."""
   # Strided, not contiguous: each device then keeps its own rows.
@@ -161,9 +158,8 @@ def _accumulate(
       jax.random.fold_in(rng, index),
       progress,
       phase,
-      axis_name,
     )
-    real = psum(jnp.sum(part['mask']), axis_name) > 0
+    real = psum(jnp.sum(part['mask'])) > 0
     grads = jax.tree.map(lambda a, b: a + jnp.where(real, b, 0), grads, new)
     model_state = jax.tree.map(
       lambda a, b: jnp.where(real, b, a), model_state, new_state

@@ -11,18 +11,18 @@ from jaxser.engine import schedule
 from jaxser.engine import step as step_lib
 from jaxser.engine.folds import scores
 from jaxser.engine.folds.state import Best, Settings, Training
+from jaxser.ops.collectives import axis_index
 from jaxser.systems.base import Array, Batch, System, Tree
 
 
 def take(
-  corpus: Batch, rows: Array, axis_name: str | None, partners: Array | None
+  corpus: Batch, rows: Array, partners: Array | None
 ) -> dict[str, Array]:
   """A batch as in `jaxser.systems.base`, from the corpus on the device.
 
   Args:
     corpus: arrays of all utterances.
     rows: int32 [batch], this device's rows of the batch, -1 for padding.
-    axis_name: mapped axis whose devices hold the other rows of the batch.
     partners: int32 [batch], neutral utterances, or None.
   """
 
@@ -33,9 +33,7 @@ def take(
       real.reshape(-1, *(1,) * (value.ndim - 1)), value, otherwise
     ).astype(value.dtype)
 
-  first = 0
-  if axis_name is not None:
-    first = jax.lax.axis_index(axis_name) * len(rows)
+  first = axis_index() * len(rows)
   batch = {
     'features': pick('features', rows, 0),
     'length': pick('length', rows, 0),
@@ -74,7 +72,6 @@ class Trainer:
     optimizer: from `jaxser.engine.step.make_optimizer`.
     settings: from the config.
     phase: static part of the loss.
-    axis_name: mapped axis whose devices share the rows of a batch, or None.
     branch: whether padding steps are skipped rather than computed and dropped.
   """
 
@@ -82,7 +79,6 @@ class Trainer:
   optimizer: optax.GradientTransformation
   settings: Settings
   phase: Hashable
-  axis_name: str | None
   branch: bool
 
   def call(
@@ -130,7 +126,6 @@ class Trainer:
         number,
         accumulate=self.settings.accumulate,
         phase=self.phase,
-        axis_name=self.axis_name,
       )
       return state.replace(rng=training.state.rng), metrics
 
@@ -141,7 +136,7 @@ class Trainer:
       # Traced once, as above.
       @jax.jit
       def do(state):
-        batch = take(corpus, rows['rows'], self.axis_name, rows.get('partners'))
+        batch = take(corpus, rows['rows'], rows.get('partners'))
         return one(state, batch)
 
       def skip(state):
@@ -190,12 +185,10 @@ class Trainer:
       about = take_rows(corpus, rows.reshape(-1))
       if self.system.task == 'classification':
         counted[name] = scores.classification(
-          found, about['label'], about['mask'], self.axis_name
+          found, about['label'], about['mask']
         )
       else:
-        counted[name] = scores.regression(
-          found, about['vad'], about['mask'], self.axis_name
-        )
+        counted[name] = scores.regression(found, about['vad'], about['mask'])
       used = active & task.scored[name]
       score = scores.value(counted[name], settings.selection_metric)
       now = Best(weights, score, training.epoch)
@@ -217,7 +210,7 @@ class Trainer:
     name = 'scores' if self.system.task == 'classification' else 'vad'
 
     def one(rows):
-      batch = take(corpus, rows, self.axis_name, None)
+      batch = take(corpus, rows, None)
       return self.system.predict(*weights, batch)[name]
 
     if rows.shape[0] == 1:

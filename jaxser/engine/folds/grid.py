@@ -9,10 +9,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.engine import distributed
+from jaxser.ops.collectives import DATA
 
 Tree = Any
 
-FOLDS, DATA = 'folds', 'data'
+FOLDS = 'folds'
 
 
 class Grid:

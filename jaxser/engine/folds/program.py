@@ -27,8 +27,9 @@ from jax.sharding import PartitionSpec
 
 from jaxser.engine import step as step_lib
 from jaxser.engine.folds.epochs import Trainer, take
-from jaxser.engine.folds.grid import DATA, FOLDS, Grid
+from jaxser.engine.folds.grid import FOLDS, Grid
 from jaxser.engine.folds.state import Settings, Shapes, Task, Training, start
+from jaxser.ops.collectives import DATA
 from jaxser.systems.base import Array, System, Tree
 
 _EACH = PartitionSpec(FOLDS)
@@ -101,11 +102,10 @@ def program(
   if side_by_side is None:
     side_by_side = grid.platform != 'cpu'
   arguments = _abstract(system, shapes, training, grid)
-  axis_name = DATA if grid.data > 1 else None
   # Under vmap a branch would compute both sides anyway, and devices that share
   # a batch must not wait for a sum in a branch that others do not take.
-  branch = not side_by_side and axis_name is None
-  trainer = Trainer(system, optimizer, settings, phase, axis_name, branch)
+  branch = not side_by_side and grid.data == 1
+  trainer = Trainer(system, optimizer, settings, phase, branch)
 
   def local(corpus, trainings, tasks, order, first, count):
     def one(training, task, order):
@@ -125,8 +125,7 @@ def answers_program(system: System, grid: Grid, side_by_side: bool) -> Callable:
   [trainings] and rows int32 [trainings, batches, rows]; it returns [trainings,
   batches, rows, ...].
   """
-  axis_name = DATA if grid.data > 1 else None
-  trainer = Trainer(system, None, None, None, axis_name, False)
+  trainer = Trainer(system, None, None, None, False)
 
   def local(corpus, weights, rows):
     def one(weights, rows):
@@ -236,7 +235,7 @@ def abstract_training(
       'vad': jnp.zeros((1, 3)),
       'speaker': row,
     }
-    batch = take(corpus, row, None, row if system.needs_neutral else None)
+    batch = take(corpus, row, row if system.needs_neutral else None)
     return step_lib.create_state(system, optimizer, jax.random.key(0), batch)
 
   state = jax.eval_shape(create)

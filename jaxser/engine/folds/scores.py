@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 def classification(
-  scores: Array, labels: Array, mask: Array, axis_name: str | None = None
+  scores: Array, labels: Array, mask: Array
 ) -> dict[str, Array]:
   """What is counted on one side of a fold.
 
@@ -24,7 +24,6 @@ def classification(
     scores: [rows, classes], probabilities.
     labels: int32 [rows].
     mask: [rows], 1 for an utterance, 0 for padding.
-    axis_name: mapped axis whose devices hold the other rows.
 
   Returns:
     'confusion', int32 [classes, classes], rows are targets; 'loss', float32 [],
@@ -40,26 +39,23 @@ def classification(
   likelihood = jnp.sum(said * scores, axis=-1)
   tiny = jnp.finfo(jnp.float32).tiny
   errors = -jnp.sum(jnp.log(likelihood + tiny) * mask)
-  count = psum(jnp.sum(mask), axis_name)
+  count = psum(jnp.sum(mask))
   return {
-    'confusion': psum(confusion, axis_name).astype(jnp.int32),
-    'loss': psum(errors, axis_name) / jnp.maximum(count, 1),
+    'confusion': psum(confusion).astype(jnp.int32),
+    'loss': psum(errors) / jnp.maximum(count, 1),
   }
 
 
-def regression(
-  answers: Array, vad: Array, mask: Array, axis_name: str | None = None
-) -> dict[str, Array]:
+def regression(answers: Array, vad: Array, mask: Array) -> dict[str, Array]:
   """'ccc', float32 [3], over the rows whose VAD is known.
 
   Args:
     answers: [rows, 3].
     vad: [rows, 3], NaN where unknown.
     mask: [rows], 1 for an utterance, 0 for padding.
-    axis_name: mapped axis whose devices hold the other rows.
   """
   known = (mask > 0) & jnp.all(jnp.isfinite(vad), axis=-1)
-  return {'ccc': concordance(answers, vad, known, axis_name)}
+  return {'ccc': concordance(answers, vad, known)}
 
 
 def value(counted: Mapping[str, Array], metric: str) -> Array:
