@@ -4,14 +4,13 @@ import pathlib
 import re
 import shlex
 import subprocess
-import sys
 
 import pytest
 
 from data_prep import __main__ as data_prep_main
-from jaxser import export
-from jaxser import predict as predict_main
-from jaxser import tables as tables_main
+from jaxser import export, main, predict, tables
+from jaxser.benchmark import __main__ as benchmark_main
+from jaxser.core import command_line, config
 from jaxser.report import __main__ as report_main
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -47,69 +46,25 @@ def test_no_command_is_of_an_unknown_kind():
   assert len(commands()) > 20
 
 
-# Flags are global, so every command gets a process: forked, since starting one
-# anew takes seconds of imports.
-_CHECK = """
-import os, shlex, sys
-from absl import flags
-from jaxser import command_line, config
-import {module}
-failed = 0
-for line in sys.stdin.read().splitlines():
-  child = os.fork()
-  if not child:
-    try:
-      # Overrides are also looked up there.
-      sys.argv = ['main', *shlex.split(line)]
-      rest = command_line.parse(sys.argv)
-      assert rest == ['main'], rest
-      # Who names a checkpoint needs none.
-      if '--checkpoint' not in line:
-        config.validate(flags.FLAGS.config)
-    except BaseException as error:
-      print(line, error, sep='\\n', file=sys.stderr, flush=True)
-      os._exit(1)
-    os._exit(0)
-  failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
-sys.exit(failed)
-"""
+PROGRAMS = {
+  'jaxser.main': main,
+  'jaxser.predict': predict,
+  'jaxser.export': export,
+  'jaxser.tables': tables,
+  'jaxser.report': report_main,
+  'jaxser.benchmark': benchmark_main,
+}
 
 
-@pytest.mark.parametrize(
-  ('program', 'module'),
-  [
-    ('jaxser.main', 'jaxser.main'),
-    ('jaxser.benchmark', 'jaxser.benchmark.__main__'),
-  ],
-)
-def test_configs_and_their_overrides_are_accepted(program, module):
-  lines = [shlex.join(words) for words in programs(program)]
-  assert lines
-  done = subprocess.run(
-    [sys.executable, '-c', _CHECK.format(module=module)],
-    input='\n'.join(lines),
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-  ('program', 'parser'),
-  [
-    ('jaxser.predict', predict_main.parser),
-    ('jaxser.export', export.parser),
-    ('jaxser.tables', tables_main.parser),
-    ('jaxser.report', report_main.parser),
-  ],
-)
-def test_arguments_are_accepted(program, parser):
-  lines = programs(program)
+@pytest.mark.parametrize('name', PROGRAMS)
+def test_arguments_and_overrides_are_accepted(name):
+  lines = programs(name)
   assert lines
   for words in lines:
-    # A wrong argument ends the process with its message.
-    parser().parse_args(words)
+    values = PROGRAMS[name].FLAGS
+    command_line.parse(values, words)
+    if 'config' in values and values.config is not None:
+      config.validate(values.config)
 
 
 def test_flags_of_data_prep_are_accepted():
