@@ -1,24 +1,10 @@
-"""What every recipe needs: reading the part of --config after the colon."""
+"""Fields and arguments that all recipes have in common."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
-
-CORPORA = (
-  'demo',
-  'casia',
-  'crema_d',
-  'emodb',
-  'emotale',
-  'emovo',
-  'iemocap',
-  'msp_improv',
-  'msp_podcast',
-  'ravdess',
-  'savee',
-  'manifest',
-)
 
 PROTOCOLS = ('speaker_independent', 'published', 'official')
 
@@ -31,33 +17,35 @@ ARGUMENTS = {
   'test': '',
   'runlocal': False,
 }
-CHOICES = {
-  'corpus': CORPORA,
-  'protocol': PROTOCOLS,
-  'train': ('', *CORPORA),
-  'test': ('', *CORPORA),
-}
+CHOICES = {'protocol': PROTOCOLS}
 
 
 def base_config(
   system: str, arg: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """The fields that every recipe has, with the defaults of the house.
+  """Returns the fields that every recipe has, with their defaults.
 
   Args:
     system: name.
-    arg: from `parse_arg`, with at least `ARGUMENTS`.
+    arg: from `parse_arg`, with at least `ARGUMENTS`. A corpus is one that
+      data_prep knows, or one of the user's own by the name it was prepared as.
 
   Raises:
-    ValueError: if cross_corpus, train and test do not go together.
+    ValueError: if cross_corpus, train and test do not go together, or a corpus
+      has no name.
   """
   if arg['cross_corpus'] != bool(arg['train'] and arg['test']):
     raise ValueError(
       'cross_corpus, train=CORPUS and test=CORPUS go together, as in '
-      f'--config=configs/{system}.py:cross_corpus,train=emodb,test=ravdess'
+      f'--config={system}:cross_corpus,train=emodb,test=ravdess'
     )
   corpus = arg['train'] if arg['cross_corpus'] else arg['corpus']
   protocol = 'cross_corpus' if arg['cross_corpus'] else arg['protocol']
+  if not re.fullmatch(r'\w[\w.-]*', corpus):
+    raise ValueError(
+      f'--config argument corpus={corpus!r} is no name of a corpus; '
+      '`python -m data_prep --help` lists those that it knows.'
+    )
   config = ml_collections.ConfigDict()
   config.system = system
   config.model = ml_collections.ConfigDict()
@@ -78,7 +66,7 @@ def base_config(
       'num_buckets': 0,
       # A decoded corpus up to this size stays in memory.
       'cache_gib': 2.0,
-      # A siamese system's neutral partners: the first so many of a speaker.
+      # DSNet's neutral references: the first so many of each speaker.
       'neutral_references': 3,
     }
   )
@@ -128,13 +116,11 @@ def base_config(
 
   # 'jit' over a device mesh, or 'pmap'.
   config.parallel = 'jit'
-  # 'folds': all folds and seeds as one program, the corpus on the devices;
-  # 'stream': one after the other, batch by batch; 'auto': folds where possible.
-  config.engine = 'auto'
-  # Trainings at once; 0: all that fit, on a CPU one per device.
-  config.folds_at_once = 0
+  # Runs (a seed and a fold each) that train side by side; 0: all that fit, on
+  # a CPU one per device.
+  config.runs_at_once = 0
   # Memory of each device that they may use; 0 asks the device.
-  config.folds_memory_gib = 0.0
+  config.memory_gib = 0.0
   # The original authors' file, or the work folder of an earlier run.
   config.init_from = ''
   config.checkpoint_every = 10
@@ -149,7 +135,7 @@ def base_config(
 def finished(
   config: ml_collections.ConfigDict, arg: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """The recipe, cut down to a quick check under `runlocal`."""
+  """Returns the recipe, cut down to a quick check under `runlocal`."""
   if arg['runlocal']:
     config.epochs = 2
     config.fold_subset = (0,)
@@ -182,7 +168,7 @@ def parse_arg(
       raise ValueError(
         f'--config argument {name!r} is unknown; valid are '
         f'{", ".join(sorted(defaults))}. Example: '
-        '--config=configs/timnet.py:corpus=emodb,protocol=published'
+        '--config=timnet:corpus=emodb,protocol=published'
       )
     parsed[name] = _convert(name, text if has_value else 'true', defaults[name])
   for name, valid in (choices or {}).items():
@@ -195,7 +181,7 @@ def parse_arg(
 
 
 def _convert(name: str, text: str, default: Any) -> Any:
-  """Gives text the type of the default."""
+  """Returns the text as a value of the type of the default."""
   if isinstance(default, bool):
     if text.lower() not in ('true', 'false', '1', '0'):
       raise ValueError(

@@ -3,16 +3,18 @@
 A siamese network: every utterance with a neutral one of the same speaker, two
 disentangled projections, four losses; 5,132,133 parameters.
 
-  python -m jaxser.main --config=configs/dsnet.py
+  python -m jaxser.main --config=dsnet
       The built-in demo corpus at size=tiny.
-  python -m jaxser.main --config=configs/dsnet.py:corpus=emodb --workdir=W
+  python -m jaxser.main --config=dsnet:corpus=emodb --workdir=W
       EmoDB prepared with `python -m data_prep --features=kaldi16k`, leave one
-      speaker out, size=paper: for a GPU.
+      speaker out, size=paper, 80 epochs: for a GPU.
 
-The paper's result tables could not be had, so there is no score to expect.
+The paper's result tables could not be had, so there is no score to expect. The
+narrow network of README's command reached UAR 36.0 (95 % interval 28.6 to 43.9)
+on EmoDB after 12 epochs, its plain encoder 51.4 (44.5 to 58.5).
 
 Arguments after the colon:
-  corpus         demo, emodb, ravdess, savee, emovo, casia, emotale, iemocap, ...
+  corpus         demo, or a prepared one: emodb, emovo, ravdess, savee, ...
   protocol       speaker_independent (default), published (the same folds: leave
                  one speaker out, with the paired development speaker; beyond
                  12 speakers --config.num_folds groups of them), official
@@ -36,8 +38,8 @@ SIZES = {
     'max_frames': 600,
     'encoder_dropout': 0.2,
   },
-  # So few channels do not average the noise of dropout out: what BatchNorm saw
-  # in training would not be what it meets in evaluation.
+  # Without dropout: few channels do not average its noise out, and BatchNorm's
+  # statistics would differ between training and evaluation.
   'tiny': {
     'channels': (8, 16, 32, 64),
     'embedding': 64,
@@ -51,12 +53,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the recipe; see the module's docstring for `arg`."""
   arg = common.parse_arg(
     arg,
-    {
-      **common.ARGUMENTS,
-      'variant': 'dsnet',
-      'without': '',
-      'size': '',
-    },
+    {**common.ARGUMENTS, 'variant': 'dsnet', 'without': '', 'size': ''},
     {
       **common.CHOICES,
       'variant': ('dsnet', 'encoder', 'dat', 'isnet'),
@@ -82,14 +79,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.model[f'{loss}_weight'] = float(loss != arg['without'])
   config.model.adversary_weight = 1.0
   config.model.standardization_weight = 1.0
-  # dat: the reversal rises over so many epochs; 0 is full strength at once.
+  # dat: gradient reversal rises over so many epochs; 0 is full strength at once.
   config.model.reversal_epochs = config.epochs
   config.model.classifier_dropout = 0.5
   config.model.compute_dtype = 'float32'
   # Of the convolutions: default (TF32 on NVIDIA GPUs), high, highest (float32).
   config.model.precision = 'default'
   config.features.name = 'kaldi16k'
-  # One field under two names: what lies beyond is not even read.
+  # One field under two names: frames beyond it are not read.
   config.data.max_length = config.model.get_ref('max_frames')
   config.data.neutral_references = 3
   # As published: a model for each training speaker left out, the epoch chosen by

@@ -22,96 +22,92 @@ a minute, with 75 or 134, and the same commands continue.
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
 
-from jaxser.core import command_line, runtime
-from jaxser.engine import distributed
+from jaxser.core import command_line
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config',
-  None,
-  'Recipe, such as configs/timnet.py:corpus=emodb. Override a field with '
-  '--config.FIELD=VALUE.',
-)
-_WORKDIR = flags.DEFINE_string(
+FLAGS = flags.FlagValues()
+command_line.define_config(FLAGS)
+command_line.define_path(
   'workdir',
   None,
   'Folder for everything the run writes; default workdir/SYSTEM-CORPUS-PROTOCOL.',
+  FLAGS,
 )
-_MODE = flags.DEFINE_enum(
+flags.DEFINE_enum(
   'mode',
   'train',
   ['train', 'evaluate'],
   'evaluate tests the weights of --config.init_from without training.',
+  flag_values=FLAGS,
 )
-_DISTRIBUTED = flags.DEFINE_enum(
+flags.DEFINE_enum(
   'distributed',
   'off',
   ['off', 'auto'],
   'auto: find the other processes through SLURM, the TPU pod or Open MPI.',
+  flag_values=FLAGS,
 )
-_COORDINATOR = flags.DEFINE_string(
-  'coordinator', None, 'HOST:PORT on which process 0 of several listens.'
+flags.DEFINE_string(
+  'coordinator',
+  None,
+  'HOST:PORT on which process 0 of several listens.',
+  flag_values=FLAGS,
 )
-_NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'How many processes run as one.'
+flags.DEFINE_integer(
+  'num_processes', None, 'How many processes run as one.', flag_values=FLAGS
 )
-_PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'Number of this process, from 0.'
+flags.DEFINE_integer(
+  'process_id', None, 'Number of this process, from 0.', flag_values=FLAGS
 )
-_LOST_AFTER = flags.DEFINE_integer(
+flags.DEFINE_integer(
   'lost_after',
   30,
   'Seconds without a sign of life until a process counts as lost.',
   lower_bound=1,
+  flag_values=FLAGS,
 )
 
 
-def main(argv: Sequence[str]) -> int:
+def main(arguments: list[str]) -> int:
   """Joins the other processes, if any, and runs; returns the exit code."""
-  if len(argv) > 1:
-    return command_line.fail(
-      f'unexpected arguments {list(argv[1:])}; see --help.'
+  del arguments
+  if FLAGS.config is None:
+    raise command_line.UsageError(
+      'give a recipe, as in --config=timnet. See --help.'
     )
-  if _CONFIG.value is None:
-    print(__doc__)
-    return 0
-  return distributed.run(_run)
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  # Orbax logs every checkpoint at the level below.
+  logging.set_verbosity(logging.WARNING)
+  # Imported late, so that --help is quick.
+  from jaxser.engine import distributed
+
+  return distributed.run(lambda: command_line.exit_code(_run))
 
 
 def _run() -> int:
-  # Orbax narrates every checkpoint at the level below.
-  logging.set_verbosity(logging.WARNING)
+  from jaxser import report, train
+  from jaxser.core import runtime
+  from jaxser.engine import distributed, interruption
+
   runtime.keep_freed_memory()
   runtime.quiet_without_tpu()
-  # Imported late, so that --help is quick.
-  from jaxser import report, train
-  from jaxser.core import errors
-  from jaxser.engine import interruption
-
   runtime.enable_compilation_cache()
-  config = _CONFIG.value
-  config.lock()
-  workdir = pathlib.Path(_WORKDIR.value or default_workdir(config))
+  config = FLAGS.config
+  workdir = FLAGS.workdir or default_workdir(config)
+  distributed.initialize(
+    FLAGS.distributed,
+    FLAGS.coordinator,
+    FLAGS.num_processes,
+    FLAGS.process_id,
+    FLAGS.lost_after,
+  )
   try:
-    distributed.initialize(
-      _DISTRIBUTED.value,
-      _COORDINATOR.value,
-      _NUM_PROCESSES.value,
-      _PROCESS_ID.value,
-      _LOST_AFTER.value,
-    )
-    results = train.run(config, workdir, _MODE.value)
+    results = train.run(config, workdir, FLAGS.mode)
   except interruption.Interrupted as stop:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
-  except errors.UserError as error:
-    return command_line.fail(str(error))
   if distributed.is_main():
     print(report.format_table(results))
     print(closing_lines(config, workdir))
@@ -146,4 +142,4 @@ def closing_lines(config, workdir: pathlib.Path) -> str:
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse_or_exit)
+  sys.exit(command_line.run(main, FLAGS))

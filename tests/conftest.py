@@ -1,12 +1,13 @@
-"""Test settings: eight virtual devices, strict shapes, quiet TensorFlow."""
+"""Test settings: virtual devices, strict shapes, a scratch folder for all."""
 
 import atexit
 import os
+import pathlib
 import shutil
 import tempfile
 
-# Before JAX starts: multi-device tests run on virtual devices of one CPU.
-# Small programs run once: compiling them well would take most of the time.
+# Set before JAX starts. Tests with several devices use virtual ones of a CPU;
+# most programs run once, so compiling them well would take most of the time.
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '')
   + ' --xla_force_host_platform_device_count=8'
@@ -14,20 +15,32 @@ os.environ['XLA_FLAGS'] = (
 )
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-# Programs that several tests compile are compiled once for all of them; workers
-# and the programs that tests start inherit the folder.
-if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-  _cache = tempfile.mkdtemp(prefix='jaxser_tests_')
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _cache
-  atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+# Workers, and the programs that tests start, inherit it: what one of them
+# prepares or compiles is there for all, and nothing goes to the home folder.
+if 'JAXSER_TEST_DIR' not in os.environ:
+  _scratch = tempfile.mkdtemp(prefix='jaxser_tests_')
+  atexit.register(shutil.rmtree, _scratch, ignore_errors=True)
+  os.environ['JAXSER_TEST_DIR'] = _scratch
+  os.environ['JAXSER_DATA_DIR'] = f'{_scratch}/data'
+  os.environ['JAXSER_CACHE_DIR'] = f'{_scratch}/cache'
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', f'{_scratch}/xla')
+  os.environ.setdefault('MPLCONFIGDIR', f'{_scratch}/matplotlib')
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 
 import jax
+import pytest
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
-def pytest_collection_modifyitems(items):
-  """Files that take long first: at the end nothing would run beside them."""
-  slow = {item.path for item in items if item.get_closest_marker('slow')}
-  items.sort(key=lambda item: item.path not in slow)
+@pytest.fixture(scope='session')
+def data_dir() -> pathlib.Path:
+  """The data folder of this session, in which the demo corpus is prepared."""
+  from data_prep import prepare
+
+  folder = pathlib.Path(os.environ['JAXSER_DATA_DIR'])
+  # Workers wait for the first of them here.
+  prepare.prepare_corpus(
+    'demo', data_dir=folder, num_workers=1, report=lambda line: None
+  )
+  return folder

@@ -70,11 +70,8 @@ def _run(arguments, environment, printed):
   file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
   os.dup2(file, 1)
   os.dup2(file, 2)
-  from absl import app
-
   from jaxser import main
   from jaxser.core import command_line
 
-  # Overrides of a config are looked up in it, too.
-  sys.argv = ['main', *arguments]
-  app.run(main.main, flags_parser=command_line.parse_or_exit)
+  sys.argv = ['main', *arguments]  # Results record the command.
+  sys.exit(command_line.run(main.main, main.FLAGS))

@@ -5,7 +5,7 @@ TensorFlow's import. Batches come as they do where TensorFlow reads them ahead;
 tests/test_pipeline.py shows that those are the same.
 """
 
-from absl import app
+import sys
 
 from jaxser import main
 from jaxser.core import command_line
@@ -33,4 +33,4 @@ def install(patch=setattr):
 
 if __name__ == '__main__':
   install()
-  app.run(main.main, flags_parser=command_line.parse_or_exit)
+  sys.exit(command_line.run(main.main, main.FLAGS))

@@ -1,14 +1,29 @@
+"""Configs, recipes and the command line that every program shares."""
+
+import errno
+import io
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
-from absl import app
+from absl import flags
 
 from configs import timnet
-from jaxser.core import command_line
+from data_prep.errors import UserError
+from jaxser import main
+from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
 
-RECIPE = str(pathlib.Path(__file__).parents[1] / 'configs' / 'timnet.py')
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def parse(*arguments):
+  """The flags of jaxser.main after parsing."""
+  command_line.parse(main.FLAGS, arguments)
+  return main.FLAGS
 
 
 @pytest.mark.parametrize(
@@ -29,37 +44,158 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
 
 
 @pytest.mark.parametrize(
-  ('arg', 'message'),
+  ('arguments', 'message'),
   [
-    ('corpse=emodb', "'corpse' is unknown; valid are ablation, corpus"),
-    ('corpus=emobd', 'choose one of demo, casia'),
-    ('ablation=no', 'choose one of none, tcn, forward_only'),
-    ('cross_corpus,train=emodb', 'go together'),
-    ('train=emodb,test=ravdess', 'go together'),
-    ('runlocal=perhaps', 'must be true or false'),
+    (
+      ['--config=timnet', '--config.epohcs=3'],
+      r'Did you mean --config\.epochs\?.*batch_size',
+    ),
+    (
+      ['--config.model.droput=0', '--config', 'timnet'],
+      r'Did you mean --config\.model\.dropout\?',
+    ),
+    (
+      ['--config=timnet', '--config.model=3'],
+      r'group of fields: set one of model\.ablation',
+    ),
+    (
+      ['--config=configs/tinmet.py'],
+      r'no such file.*mean timnet\? Recipes: dsnet, emosphere, timnet\.',
+    ),
+    (['--config=setup.cfg'], 'setup.cfg: is no Python file'),
+    (['--config=timnet:corpus='], "corpus='' is no name of a corpus"),
+    (['--config=timnet:protocol=x'], 'choose one of speaker_independent'),
+    (['--config=timnet:corpse=x'], "'corpse' is unknown; valid are ablation"),
+    (['--config=timnet:ablation=no'], 'choose one of none, tcn, forward_only'),
+    (['--config=timnet:cross_corpus,train=emodb'], 'go together'),
+    (['--config=timnet:train=emodb,test=ravdess'], 'go together'),
+    (['--config=timnet:runlocal=perhaps'], 'must be true or false'),
+    (
+      ['--config=timnet', '--config.epochs=many'],
+      'config.epochs=many: invalid',
+    ),
+    (['--confg=timnet'], r'flag .confg.\. Did you mean: config \? See --help'),
+    (['--mode=test'], r'--mode=test: .*<train\|evaluate>\. See --help'),
   ],
 )
-def test_recipe_arguments_are_checked(arg, message):
-  with pytest.raises(ValueError, match=message):
-    timnet.get_config(arg)
+def test_mistyped_command_lines_are_explained(arguments, message, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  with pytest.raises(UserError, match=message):
+    parse(*arguments)
+
+
+def test_every_parse_starts_from_the_defaults():
+  found = parse('--config=timnet', '--noconfig.tensorboard', '--mode=evaluate')
+  assert (found.config.tensorboard, found.mode) == (False, 'evaluate')
+  found = parse('--config=timnet', '--config.fold_subset=(0,2)')
+  assert found.config.tensorboard
+  assert found.config.fold_subset == (0, 2)
+  assert found.mode == 'train'
+  assert parse().config is None
+
+
+def test_a_recipe_is_found_in_any_folder_and_a_file_wins(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  for name in ('timnet', 'timnet.py', 'configs/timnet.py'):
+    config = parse(f'--config={name}:corpus=emodb').config
+    assert (config.system, config.corpus) == ('timnet', 'emodb')
+  table = 'timnet_single_corpus'
+  for name in (table, f'configs/tables/{table}.py'):
+    found = command_line.find_recipe(name, 'tables')
+    assert found.samefile(ROOT / 'configs' / 'tables' / f'{table}.py')
+  for name in (table, 'tables/timnet', 'common/timnet.py'):
+    with pytest.raises(config_lib.ConfigError, match='no recipe that comes'):
+      command_line.find_recipe(name)
+  # This folder's own, and a package of that name that is none of ours.
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / '__init__.py').touch()
+  (tmp_path / 'configs' / 'timnet.py').write_text(
+    'import ml_collections\n'
+    'def get_config(arg=None):\n'
+    "  return ml_collections.ConfigDict({'own': arg})\n"
+  )
+  assert parse('--config=configs/timnet.py:a').config.own == 'a'
+  assert parse('--config=timnet').config.system == 'timnet'
+
+
+def test_the_home_folder_may_be_a_tilde(monkeypatch):
+  monkeypatch.setenv('HOME', '/somewhere')
+  found = parse('--workdir=~/x', '--config=timnet', '--config.data_dir=~/y')
+  assert found.workdir == pathlib.Path('/somewhere/x')
+  assert found.config.data_dir == '/somewhere/y'
+  assert parse('--workdir=').workdir is None
+
+
+def _raiser(error):
+  def program(arguments):
+    raise error
+
+  return program
 
 
 @pytest.mark.parametrize(
-  ('override', 'message'),
+  ('error', 'code', 'printed'),
   [
-    ('--config.epohcs=3', r'Did you mean --config\.epochs\?.*batch_size'),
-    ('--config.model.droput=0', r'Did you mean --config\.model\.dropout\?'),
-    ('--config.model=3', r'group of fields: set one of model\.ablation'),
+    (UserError('x.wav: is empty.'), 2, 'Error: x.wav: is empty.\n'),
+    (KeyboardInterrupt(), 130, '\nStopped.\n'),
     (
-      '--config=configs/tinmet.py',
-      r'no such file\. Recipes here: \S+dsnet.py, \S+emosphere.py, \S+timnet.py\.',
+      OSError(errno.ENOSPC, 'No space left on device', 'W/events'),
+      2,
+      'Error: W/events cannot be read or written (No space left on device).\n',
     ),
-    (f'--config={RECIPE}:corpus=x', 'choose one of demo'),
   ],
 )
-def test_mistyped_command_lines_are_explained(override, message):
-  with pytest.raises(config_lib.ConfigError, match=message):
-    command_line.parse(['main', f'--config={RECIPE}', override])
+def test_what_a_user_can_mend_is_one_message(error, code, printed, capsys):
+  found = command_line.run(
+    _raiser(error), flags.FlagValues(), ['x'], positional='FILE'
+  )
+  assert (found, capsys.readouterr().err) == (code, printed)
+
+
+def test_a_bug_shows_where_it_is():
+  with pytest.raises(FileNotFoundError):
+    command_line.run(
+      _raiser(FileNotFoundError(errno.ENOENT, 'gone')),
+      flags.FlagValues(),
+      ['x'],
+      positional='FILE',
+    )
+
+
+def test_positional_arguments_are_refused_where_there_are_none(capsys):
+  assert command_line.run(main.main, main.FLAGS, ['emodb']) == 2
+  assert "unexpected argument 'emodb'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('arguments', [[], ['--help'], ['-h'], ['--helpfull']])
+def test_asking_for_help_is_no_mistake(arguments, capsys):
+  assert command_line.run(main.main, main.FLAGS, arguments) == 0
+  shown = capsys.readouterr().out
+  assert shown.startswith(main.__doc__.partition('\n')[0])
+  assert '--workdir: Folder for everything' in shown
+
+
+def test_closed_streams_are_no_surprise():
+  script = (
+    'import sys; from absl import flags; from jaxser.core import command_line\n'
+    'def main(arguments):\n  return len(sys.stdin.buffer.read())\n'
+    "sys.exit(command_line.run(main, flags.FlagValues(), ['-'], "
+    "positional='FILE'))"
+  )
+  done = subprocess.run(
+    ['sh', '-c', f'exec {sys.executable} -c "$0" <&- >&- 2>&-', script],
+    cwd=ROOT,
+  )
+  assert done.returncode == 0
+
+
+def test_names_that_are_not_utf8_are_printed_escaped(monkeypatch):
+  stream = io.TextIOWrapper(io.BytesIO(), 'utf-8')
+  monkeypatch.setattr(sys, 'stderr', stream)
+  error = UserError(f'{os.fsdecode(bytes([0xB0]))}.wav')
+  command_line.run(_raiser(error), flags.FlagValues(), ['x'], positional='FILE')
+  stream.flush()
+  assert stream.buffer.getvalue() == b'Error: \\udcb0.wav\n'
 
 
 def test_cross_corpus_uses_one_signal_length_for_both():
@@ -83,6 +219,19 @@ def test_published_recipe_has_the_papers_settings():
   assert config.epochs == 500
   assert config.paper.last.uar == 91.08
   assert timnet.get_config('corpus=iemocap').model.num_blocks == 10
+
+
+def test_what_cannot_be_compared_says_why():
+  config = timnet.get_config('corpus=savee,protocol=published')
+  for row in config.paper.values():
+    assert not row.comparable
+    assert 'not confirmed' in row.reason
+
+
+def test_a_corpus_may_be_of_ones_own():
+  config = timnet.get_config('corpus=my_calls')
+  assert config.corpus == 'my_calls'
+  assert config.features.signal_length == 0  # Whatever it was prepared with.
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
@@ -115,10 +264,16 @@ def test_a_folder_keeps_to_one_config(tmp_path):
     config_lib.claim(config, tmp_path)
 
 
-@pytest.mark.parametrize('flag', ['--help', '--helpfull', '-?'])
-def test_asking_for_help_is_no_mistake(flag, capsys):
-  app.define_help_flags()  # As app.run does.
-  with pytest.raises(SystemExit) as stop:
-    command_line.parse(['main', flag])
-  assert stop.value.code == 0
-  assert capsys.readouterr().out
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'', 'config.json: is empty'),
+    (b'{"epochs": ', 'config.json: is damaged'),
+    (b'\xff\xfe', 'config.json: is damaged'),
+    (b'[1]', 'config.json: holds a list'),
+  ],
+)
+def test_damaged_files_are_named(tmp_path, content, message):
+  (tmp_path / 'config.json').write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    files.read_json(tmp_path / 'config.json')

@@ -1,102 +1,182 @@
-"""Understands --config and its overrides well enough to explain mistakes."""
+"""Runs a command of jaxser: flags, recipes and --config, their mistakes."""
 
 import difflib
+import functools
 import importlib.util
+import os
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from types import ModuleType
 
 import ml_collections
 from absl import flags
+from ml_collections import config_flags
 
+from data_prep import command_line
+from data_prep.command_line import UsageError as UsageError
+from data_prep.command_line import define_path as define_path
+from data_prep.command_line import exit_code as exit_code
+from data_prep.command_line import fail as fail
 from jaxser.core.config import ConfigError, flatten
 
-_RECIPE = re.compile(r'^--?config=(?P<path>[^:]*)(:(?P<arg>.*))?$', re.DOTALL)
-_OVERRIDE = re.compile(r'^--?config\.(?P<field>[^=]+)(=(?P<value>.*))?$')
+# Beside this package, in a checkout as in an installation.
+_INSTALLED = pathlib.Path(__file__).parents[2] / 'configs'
+_OVERRIDE = re.compile(r'^--?(?:no)?config\.(?P<field>[^=]+)')
 
 
-def parse(argv: Sequence[str]) -> list[str]:
-  """Parses absl flags; a wrong config, field or value is explained first.
+def define_config(flag_values: flags.FlagValues) -> None:
+  """Defines --config=RECIPE:ARGUMENTS and --config.FIELD=VALUE.
+
+  After parsing, `flag_values.config` is the resolved config, or None.
+  """
+  flags.DEFINE_string(
+    'config',
+    None,
+    'Recipe and its arguments, such as timnet:corpus=emodb: the name of one '
+    'that comes with jaxser, or a file. Override a field with '
+    '--config.FIELD=VALUE.',
+    flag_values=flag_values,
+  )
+
+
+def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
+  """Parses arguments without the program's name; returns the positional ones.
+
+  Every call starts from the defaults.
 
   Raises:
-    ConfigError: naming what was typed and listing what is valid.
-    SystemExit: with 0, after --help and its kin.
+    ConfigError: a wrong recipe, argument of a recipe, field or value; the
+      message names what was typed and lists what is valid.
+    UsageError: any other flag is wrong.
   """
-  config = None
-  for argument in argv[1:]:
-    recipe = _RECIPE.match(argument)
-    if recipe:
-      config = load_recipe(recipe['path'], recipe['arg'])
-  for argument in argv[1:]:
+  for name in [n for n in values if n.startswith('config.')]:
+    delattr(values, name)
+  if 'config' not in values:
+    return command_line.parse_flags(values, argv)
+  delattr(values, 'config')
+  define_config(values)
+  recipe, rest = _take_config(argv)
+  if recipe is None:
+    return command_line.parse_flags(values, rest)
+  config = load_recipe(*recipe.partition(':')[::2])
+  for argument in rest:
     override = _OVERRIDE.match(argument)
-    if override and config is not None:
+    if override:
       _check_field(override['field'], config)
-  try:
-    return flags.FLAGS(list(argv))
-  except flags.Error as error:
-    raise ConfigError(f'{error}; see --help.') from error
-  except SystemExit:
-    # absl shows the help and ends with 1, as if asking were a mistake.
-    raise SystemExit(0) from None
+  delattr(values, 'config')
+  # Typed by the recipe's values, and absl's way to say --noconfig.FIELD.
+  config_flags.DEFINE_config_dict(
+    'config', config, flag_values=values, sys_argv=['', *rest]
+  )
+  arguments = command_line.parse_flags(values, rest)
+  for field, value in flatten(values.config).items():
+    if isinstance(value, str) and value.startswith('~'):
+      values.config.update_from_flattened_dict(
+        {field: os.path.expanduser(value)}
+      )
+  return arguments
 
 
-def parse_or_exit(argv: Sequence[str]) -> list[str]:
-  """`parse` for absl's `app.run`; a mistake ends with one message."""
-  try:
-    return parse(argv)
-  except ConfigError as error:
-    sys.exit(fail(str(error)))
+run = functools.partial(command_line.run, parse=parse)
 
 
-def fail(message: str) -> int:
-  """Says what is wrong; returns the exit code of a mistake."""
-  print(f'Error: {message}', file=sys.stderr)
-  return 2
+def find_recipe(path: os.PathLike[str] | str, folder: str = '') -> pathlib.Path:
+  """Returns the file of a recipe, such as 'timnet' or 'configs/timnet.py'.
 
+  A file on disk wins; else the installed recipe of that name is taken.
 
-def load_recipe(path: str, arg: str | None) -> ml_collections.ConfigDict:
-  """Calls get_config(arg) of a recipe file.
+  Args:
+    path: a file, or the name of an installed recipe.
+    folder: below configs/: '' for --config, 'tables' for tables of papers.
 
   Raises:
-    ConfigError: if there is no such file, or it refuses the argument.
+    ConfigError: there is none; the message lists the installed recipes.
   """
-  file = pathlib.Path(path)
-  if not file.is_file():
-    there = pathlib.Path('configs').glob('*.py')
-    near = sorted(str(p) for p in there if 'def get_config' in p.read_text())
-    _refuse(
-      f'--config={path}: no such file. '
-      + (f'Recipes here: {", ".join(near)}.' if near else '')
-      + ' Run from the folder that holds configs/, or give the whole path.'
-    )
-  spec = importlib.util.spec_from_file_location(file.stem, file)
+  path = pathlib.Path(path)
+  if path.is_file():
+    return path
+  installed = _INSTALLED / folder
+  if path.parent in (pathlib.Path(), pathlib.Path('configs', folder)):
+    named = (installed / path.name).with_suffix('.py')
+    if named.is_file() and path.suffix in ('', '.py'):
+      return named
+  names = [p.stem for p in sorted(installed.glob('[!_]*.py'))]
+  names = [name for name in names if name != 'common']
+  close = difflib.get_close_matches(path.stem, names, n=1)
+  raise ConfigError(
+    f'{path}: no such file, and no recipe that comes with jaxser.'
+    + (f' Did you mean {close[0]}?' if close else '')
+    + f' Recipes: {", ".join(names)}.'
+  )
+
+
+def load_module(path: pathlib.Path) -> ModuleType:
+  """Imports a Python file that `find_recipe` found.
+
+  Raises:
+    ConfigError: it is no Python file.
+  """
+  spec = importlib.util.spec_from_file_location(f'recipe_{path.stem}', path)
+  if spec is None or spec.loader is None:
+    raise ConfigError(f'{path}: is no Python file; recipes end in .py.')
   module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
+  # An installed recipe imports its neighbours, whatever lies in this folder.
+  if path.is_relative_to(_INSTALLED):
+    sys.path.insert(0, str(_INSTALLED.parent))
   try:
-    return module.get_config(arg)
+    spec.loader.exec_module(module)
+  finally:
+    if path.is_relative_to(_INSTALLED):
+      sys.path.remove(str(_INSTALLED.parent))
+  return module
+
+
+def load_recipe(
+  path: os.PathLike[str] | str, arg: str | None = None
+) -> ml_collections.ConfigDict:
+  """Calls get_config(arg) of a recipe.
+
+  Raises:
+    ConfigError: there is no such recipe, or it refuses the argument.
+  """
+  file = find_recipe(path)
+  module = load_module(file)
+  if not hasattr(module, 'get_config'):
+    raise ConfigError(f'{file}: is no recipe, it has no get_config(arg).')
+  try:
+    return module.get_config(arg or None)
   except ValueError as error:
     raise ConfigError(str(error)) from error
 
 
+def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+  """Returns the value of --config, the last one, and the other arguments."""
+  recipe, rest = None, list(argv)
+  for flag in ('--config', '-config'):
+    while flag in rest[:-1]:
+      at = rest.index(flag)
+      rest[at : at + 2] = [f'{flag}={rest[at + 1]}']
+  for argument in rest:
+    if re.match(r'--?config=', argument):
+      recipe = argument.partition('=')[2]
+  return recipe, [a for a in rest if not re.match(r'--?config=', a)]
+
+
 def _check_field(field: str, config: ml_collections.ConfigDict) -> None:
+  """Raises ConfigError, with what may be meant, for an unknown field."""
   valid = flatten(config)
-  groups = {name.rpartition('.')[0] for name in valid}
   if field in valid:
     return
-  if field in groups:
-    inside = [n for n in valid if n.startswith(f'{field}.')]
-    _refuse(
+  inside = [name for name in valid if name.startswith(f'{field}.')]
+  if inside:
+    raise ConfigError(
       f'--config.{field} is a group of fields: set one of {", ".join(inside)}.'
     )
   close = difflib.get_close_matches(field, valid, n=1)
   hint = f' Did you mean --config.{close[0]}?' if close else ''
-  _refuse(
+  raise ConfigError(
     f'--config.{field} is no field of this recipe.{hint} Fields: '
     f'{", ".join(sorted(valid))}.'
   )
-
-
-def _refuse(message: str) -> NoReturn:
-  raise ConfigError(message)

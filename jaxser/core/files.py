@@ -1,4 +1,4 @@
-"""Writing files so that nothing half-written ever has a final name."""
+"""Writes files so that nothing half-written ever has a final name."""
 
 import errno
 import json
@@ -6,6 +6,8 @@ import os
 import pathlib
 import tempfile
 from typing import Any
+
+from jaxser.core.errors import UserError
 
 
 def write_bytes(path: os.PathLike[str] | str, data: bytes) -> None:
@@ -35,8 +37,31 @@ def write_json(path: os.PathLike[str] | str, content: Any) -> None:
   write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
 
 
+def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
+  """Reads a JSON object that this package wrote.
+
+  Raises:
+    UserError: the file is empty, damaged or holds something else.
+    OSError: it cannot be read.
+  """
+  data = pathlib.Path(path).read_bytes()
+  try:
+    content = json.loads(data)
+  except ValueError as error:
+    raise UserError(
+      f'{path}: is {"damaged" if data else "empty"} ({error}); restore it, or '
+      'use another folder.'
+    ) from error
+  if not isinstance(content, dict):
+    raise UserError(
+      f'{path}: holds a {type(content).__name__}, not the fields of a JSON '
+      'object; restore it, or use another folder.'
+    )
+  return content
+
+
 def check_writable(path: os.PathLike[str] | str) -> None:
-  """Finds out, before hours of work, whether a file can be written there.
+  """Checks, before hours of work, that a file can be written there.
 
   Makes the folder, as `write_bytes` will, and leaves the file as it is.
 

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 
 from jaxser.data import pipeline, protocols
-from jaxser.engine import context as context_lib
+from jaxser.engine import experiment as context_lib
 from jaxser.evaluation import embeddings, metrics, probes
 from jaxser.models import saved as models
 from jaxser.systems.base import Batch, System, Tree
@@ -27,7 +27,7 @@ Predict = Callable[[Tree, Tree, Batch], dict[str, jax.Array]]
 
 def inspect(
   workdir: os.PathLike[str] | str,
-  context: context_lib.Context,
+  context: context_lib.Experiment,
   folds: Sequence[protocols.Fold],
 ) -> dict[str, Any]:
   """Writes embeddings.npz of a finished run, unless it is there already.
@@ -127,7 +127,7 @@ def embed(
 
 def _compute(
   workdir: os.PathLike[str] | str,
-  context: context_lib.Context,
+  context: context_lib.Experiment,
   folds: Sequence[protocols.Fold],
   about: dict[str, Any],
 ) -> embeddings.Embeddings:

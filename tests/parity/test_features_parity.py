@@ -42,6 +42,7 @@ def prepared(names, convention, data_dir):
 
 
 def test_published_mfccs(tmp_path):
+  shared.require('corpora/emodb/wav')
   golden = np.load(shared.require('goldens/features_librosa22k.npz'))
   names = [str(name) for name in golden['files']]
   spec = corpora.CORPORA['emodb']
@@ -59,6 +60,7 @@ def test_published_mfccs(tmp_path):
 
 
 def test_published_filterbanks(tmp_path):
+  shared.require('corpora/emodb/wav')
   golden = np.load(shared.require('goldens/features_kaldi16k.npz'))
   names = [str(name) for name in golden['files']]
   corpus = prepared(names, features.Kaldi16k(), tmp_path)
