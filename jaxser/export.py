@@ -251,12 +251,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
   if problem:
     return _fail(problem)
   # Imported late, so that --help is quick.
-  from jaxser.core import files, libtpu
+  from jaxser.core import files, runtime
   from jaxser.models import ensemble as members_lib
   from jaxser.models import saved as models_lib
   from jaxser.models import weights
 
-  libtpu.quiet_without_tpu()
+  runtime.quiet_without_tpu()
   out = pathlib.Path(options.out)
   try:
     description = models_lib.open(options.checkpoint)

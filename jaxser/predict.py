@@ -105,13 +105,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
   # Imported late, so that --help is quick.
   from data_prep.audio import AudioError
   from data_prep.workers import WorkerError
-  from jaxser.core import compilation_cache, files, libtpu
+  from jaxser.core import files, runtime
   from jaxser.models.audio_features import InputError
   from jaxser.models.convert import ConvertError
   from jaxser.models.weights import ModelError
 
-  libtpu.quiet_without_tpu()
-  compilation_cache.enable()
+  runtime.quiet_without_tpu()
+  runtime.enable_compilation_cache()
   for stream in (sys.stdout, sys.stderr):
     # File names need not be UTF-8.
     if isinstance(stream, io.TextIOWrapper):
@@ -197,8 +197,9 @@ def _open(options: argparse.Namespace):
 
 def _predict(options: argparse.Namespace) -> int:
   from jaxser.models import audio_features as hearing
-  from jaxser.models import output, timeline
+  from jaxser.models import output
   from jaxser.models import predictor as engine
+  from jaxser.report import timeline
 
   inputs = hearing.find_inputs(options.inputs, sys.stdin.buffer)
   description, members = _open(options)

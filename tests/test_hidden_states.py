@@ -18,7 +18,7 @@ from data_prep import __main__ as data_prep_program
 from data_prep import store
 from jaxser import export, train
 from jaxser import predict as predict_program
-from jaxser.core import compilation_cache
+from jaxser.core import runtime
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
 from jaxser.engine.evaluator import Evaluator
@@ -192,7 +192,7 @@ def test_the_heads_train_on_stored_states(trained):
 @pytest.fixture
 def predict(capsys, monkeypatch):
   """Runs the program in this process: exit code, stdout, stderr."""
-  monkeypatch.setattr(compilation_cache, 'enable', lambda: None)
+  monkeypatch.setattr(runtime, 'enable_compilation_cache', lambda: None)
 
   def run(*arguments):
     code = predict_program.main([str(a) for a in arguments])

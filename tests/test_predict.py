@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from jaxser import predict as program
-from jaxser.core import compilation_cache, files
+from jaxser.core import files, runtime
 from jaxser.models import audio_features as hearing
 from jaxser.models import ensemble as members
 from jaxser.models import saved as models
@@ -54,7 +54,7 @@ def sphere(speech, tmp_path_factory):
 @pytest.fixture
 def predict(capsys, monkeypatch):
   """Runs the program in this process: exit code, stdout, stderr."""
-  monkeypatch.setattr(compilation_cache, 'enable', lambda: None)
+  monkeypatch.setattr(runtime, 'enable_compilation_cache', lambda: None)
 
   def run(workdir, *arguments, stdin=b''):
     stream = types.SimpleNamespace(buffer=io.BytesIO(stdin))

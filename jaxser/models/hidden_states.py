@@ -32,7 +32,7 @@ import numpy as np
 import data_prep
 from data_prep import build, corpora, publishing, store
 from jaxser import train
-from jaxser.core import libtpu, progress
+from jaxser.core import progress, runtime
 from jaxser.data import buckets as buckets_lib
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
@@ -321,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     '--overwrite', action='store_true', help='make the store again'
   )
   options = vars(parser.parse_args(arguments))
-  libtpu.quiet_without_tpu()
+  runtime.quiet_without_tpu()
   try:
     prepare(options.pop('corpus'), options.pop('weights'), **options)
   except (convert.ConvertError, store.StoreError, ValueError) as error:

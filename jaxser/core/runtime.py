@@ -1,0 +1,146 @@
+"""What a command sets in its process before JAX computes."""
+
+import atexit
+import ctypes
+import glob
+import importlib.util
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+
+from jaxser.core import files
+
+# From <malloc.h>; part of the library's stable interface.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
+_INT_MAX = 2**31 - 1
+
+_PCI_VENDORS = '/sys/bus/pci/devices/*/vendor'
+_GOOGLE = '0x1ae0'
+_TPU_DEVICES = ('/dev/accel*', '/dev/vfio/[0-9]*')
+QUIET_LIBTPU = {
+  'TPU_SKIP_MDS_QUERY': '1',
+  'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',
+  'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
+  'TPU_WORKER_HOSTNAMES': 'localhost',
+}
+"""Variables with which libtpu queries no metadata server, shares the machine with
+other processes and prints nothing. Without a TPU their values do not matter."""
+
+
+def keep_freed_memory() -> bool:
+  """Lets malloc reuse large blocks instead of returning them to the system.
+
+  XLA's CPU programs allocate their temporary memory at every call, and the GNU C
+  library returns such blocks at once, so that the kernel clears and maps fresh
+  pages in every step: two fifths of the time of a TIM-Net step (batch 64).
+
+  Affects the whole process, whose memory then stays at its highest level. Call it
+  before the first computation. GPUs and TPUs have their own allocators.
+
+  Returns:
+    Whether the C library took the settings: False where it is not the GNU one.
+  """
+  if not sys.platform.startswith('linux'):
+    return False
+  library = ctypes.CDLL(None)
+  if not hasattr(library, 'gnu_get_libc_version'):
+    return False
+  settings = (
+    # Take large blocks from the heap, not from mappings of their own, ...
+    (_M_MMAP_MAX, 0),
+    # ... never give back the end of the heap, ...
+    (_M_TRIM_THRESHOLD, _INT_MAX),
+    # ... and share it: the pools of threads cannot hold such blocks.
+    (_M_ARENA_MAX, 1),
+  )
+  return all(library.mallopt(name, value) == 1 for name, value in settings)
+
+
+def quiet_without_tpu() -> bool:
+  """Silences libtpu if there is certainly no TPU; call it before JAX computes.
+
+  Where the extra `tpu` is installed, JAX asks libtpu for a TPU before it takes
+  the CPU, and without one libtpu prints lines that look like errors. Nothing is
+  touched with any sign of a TPU: a device of Google's, a variable about TPUs, or
+  a PCI bus that cannot be read.
+
+  Returns:
+    Whether the variables were set.
+  """
+  if (
+    importlib.util.find_spec('libtpu') is None
+    or _environment_names_tpu()
+    or _may_have_tpu()
+  ):
+    return False
+  os.environ.update(QUIET_LIBTPU)
+  return True
+
+
+def _environment_names_tpu() -> bool:
+  # Importing libtpu sets the first, and JAX the second where it finds no TPU.
+  names = os.environ.keys() - {'TPU_LIBRARY_PATH', 'TPU_SKIP_MDS_QUERY'}
+  return (
+    # With another platform libtpu is not even asked.
+    bool(os.environ.get('JAX_PLATFORMS'))
+    or 'JAX_FORCE_TPU_INIT' in names
+    or any(name.startswith(('TPU_', 'CLOUD_TPU_', 'LIBTPU_')) for name in names)
+  )
+
+
+def _may_have_tpu() -> bool:
+  try:
+    vendors = {
+      pathlib.Path(path).read_text().strip() for path in glob.glob(_PCI_VENDORS)
+    }
+  except OSError:
+    return True
+  return (
+    not vendors
+    or _GOOGLE in vendors
+    or any(glob.glob(pattern) for pattern in _TPU_DEVICES)
+  )
+
+
+def enable_compilation_cache() -> None:
+  """Keeps compiled programs between runs, so that only the first one waits.
+
+  JAX_COMPILATION_CACHE_DIR, if the user set it, takes precedence.
+  """
+  import jax  # Late, so that --help is quick.
+
+  folder = cache_directory()
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update('jax_compilation_cache_dir', str(folder / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def cache_directory() -> pathlib.Path:
+  """Returns a writable folder for caches, safe to delete at any time.
+
+  $JAXSER_CACHE_DIR, or ~/.cache/jaxser. Where that cannot be written (no home
+  folder, a read-only one), a temporary folder that lives as long as this process;
+  libraries that cache below the home folder (Numba, pooch) then use it too, and
+  one line on standard error says so.
+  """
+  try:
+    chosen = os.environ.get('JAXSER_CACHE_DIR')
+    folder = pathlib.Path(chosen or pathlib.Path.home() / '.cache' / 'jaxser')
+    files.check_writable(folder / 'xla' / 'program')
+    return folder
+  # Without HOME and an entry for the user, pathlib raises a RuntimeError.
+  except (OSError, RuntimeError) as error:
+    reason = error
+  folder = pathlib.Path(tempfile.mkdtemp(prefix='jaxser_cache_'))
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  os.environ['JAXSER_CACHE_DIR'] = str(folder)
+  os.environ.setdefault('XDG_CACHE_HOME', str(folder))
+  os.environ.setdefault('NUMBA_CACHE_DIR', str(folder / 'numba'))
+  print(
+    f'No folder for caches ({reason}): what is compiled lasts until this '
+    'command ends. Set JAXSER_CACHE_DIR to a folder to keep it.',
+    file=sys.stderr,
+  )
+  return folder

@@ -1,0 +1,182 @@
+"""What is set before JAX computes: memory, libtpu, caches."""
+
+import importlib.util
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from jaxser.core import runtime
+
+
+def run(program, *arguments, **environment):
+  return subprocess.run(
+    [sys.executable, '-c', program, *arguments],
+    capture_output=True,
+    text=True,
+    env={**os.environ, **environment},
+  )
+
+
+# Page faults of the second of two 200 MB arrays made in a thread, as XLA's are.
+_FAULTS = """
+import resource, sys, threading
+import numpy as np
+from jaxser.core import runtime
+
+def faults():
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def fill():
+  array = np.empty(200 * 2**20, np.uint8)
+  array[::4096] = 1
+
+kept = runtime.keep_freed_memory() if sys.argv[1] == 'keep' else None
+for _ in range(2):
+  before = faults()
+  thread = threading.Thread(target=fill)
+  thread.start()
+  thread.join()
+print(kept, faults() - before)
+"""
+
+
+@pytest.mark.skipif(
+  platform.libc_ver()[0] != 'glibc', reason='needs the GNU C library'
+)
+def test_freed_memory_is_used_again():
+  kept, faults = run(_FAULTS, 'keep').stdout.split()
+  assert kept == 'True'
+  # Without it every one of 51,200 pages is mapped and cleared again; pages may
+  # be larger where the system says so.
+  assert int(faults) < 50
+  assert int(run(_FAULTS, 'return').stdout.split()[1]) > int(faults)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+  """A machine without a TPU, with libtpu; adds PCI devices."""
+  for name in [*os.environ]:
+    if 'TPU' in name or name == 'JAX_PLATFORMS':
+      monkeypatch.delenv(name)
+  for name in runtime.QUIET_LIBTPU:
+    # Set first, so that monkeypatch takes back what the function sets.
+    monkeypatch.setenv(name, '')
+    monkeypatch.delenv(name)
+  monkeypatch.setattr(runtime, '_PCI_VENDORS', f'{tmp_path}/pci/*/vendor')
+  monkeypatch.setattr(runtime, '_TPU_DEVICES', (f'{tmp_path}/accel*',))
+  monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: name)
+
+  def plug(vendor):
+    folder = tmp_path / 'pci' / vendor
+    folder.mkdir(parents=True)
+    (folder / 'vendor').write_text(f'{vendor}\n')
+
+  plug('0x8086')
+  return tmp_path, plug
+
+
+def quieted():
+  done = runtime.quiet_without_tpu()
+  assert done == ('TPU_ACCELERATOR_TYPE' in os.environ)
+  return done
+
+
+def test_libtpu_is_quiet_without_a_tpu(machine, monkeypatch):
+  # JAX has been imported, and found none either.
+  monkeypatch.setenv('TPU_LIBRARY_PATH', 'libtpu.so')
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
+  assert quieted()
+
+
+def test_any_sign_of_a_tpu_leaves_libtpu_alone(machine, monkeypatch):
+  folder, plug = machine
+  (folder / 'accel0').touch()
+  assert not quieted()
+  (folder / 'accel0').unlink()
+  plug('0x1ae0')
+  assert not quieted()
+  monkeypatch.setattr(runtime, '_PCI_VENDORS', '/nowhere/*')
+  assert not quieted()
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('JAX_PLATFORMS', 'tpu,cpu'),
+    ('JAX_FORCE_TPU_INIT', '1'),
+    ('TPU_WORKER_ID', '0'),
+    ('LIBTPU_INIT_ARGS', '--x'),
+  ],
+)
+def test_variables_of_the_user_leave_libtpu_alone(
+  machine, monkeypatch, name, value
+):
+  monkeypatch.setenv(name, value)
+  assert runtime.quiet_without_tpu() is False
+  assert 'ALLOW_MULTIPLE_LIBTPU_LOAD' not in os.environ
+
+
+def test_without_libtpu_there_is_nothing_to_silence(machine, monkeypatch):
+  monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: None)
+  assert not quieted()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  importlib.util.find_spec('libtpu') is None,
+  reason='needs libtpu (the extra `tpu`)',
+)
+def test_the_real_libtpu_prints_nothing():
+  hidden = {name: '' for name in os.environ if 'TPU' in name}
+  program = (
+    'import os\n'
+    'for name in [*os.environ]:\n'
+    '  if "TPU" in name or name == "JAX_PLATFORMS": del os.environ[name]\n'
+    'import jax\n'
+    'from jaxser.core import runtime\n'
+    'print(runtime.quiet_without_tpu(), jax.default_backend())\n'
+  )
+  done = run(program, **hidden)
+  if done.stdout.split() != ['True', 'cpu']:
+    pytest.skip(f'another kind of machine: {done.stdout}')
+  assert done.stderr == ''
+
+
+# A user without an entry in the password database, as in `docker run --user`.
+_CACHE = """
+import os, pathlib, sys
+if sys.argv[1] == 'unset':
+  import pwd
+  def unknown(uid): raise KeyError(uid)
+  pwd.getpwuid = unknown
+  del os.environ['HOME']
+from jaxser.core import runtime
+runtime.enable_compilation_cache()
+import jax
+folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
+print(folder, folder.parent.is_dir(), os.environ.get('NUMBA_CACHE_DIR'))
+"""
+
+
+@pytest.mark.parametrize('home', ['unset', 'read-only', 'usable'])
+def test_caches_need_no_home(tmp_path, monkeypatch, home):
+  for name in ('JAXSER_CACHE_DIR', 'JAX_COMPILATION_CACHE_DIR'):
+    monkeypatch.delenv(name, raising=False)
+  # The superuser may write everywhere, but not below a file.
+  place = tmp_path / 'home'
+  place.touch() if home == 'read-only' else place.mkdir()
+  done = run(_CACHE, home, HOME=str(place))
+  assert done.returncode == 0, done.stderr
+  folder, exists, numba = done.stdout.split()
+  assert exists == 'True'
+  if home == 'usable':
+    assert folder == f'{place}/.cache/jaxser/xla'
+    assert done.stderr == ''
+  else:
+    assert done.stderr.startswith('No folder for caches (')
+    assert done.stderr.count('\n') == 1
+    assert numba.startswith(folder.removesuffix('/xla'))
+    assert not os.path.exists(folder)  # It ends with the command.
