@@ -22,7 +22,7 @@ from jaxser import report
 from jaxser.core import config as config_lib
 from jaxser.core import progress
 from jaxser.data import opening, pipeline, protocols
-from jaxser.data.corpus import Corpus
+from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import context as context_lib
 from jaxser.engine import distributed, inspection, interruption, mesh, step
 from jaxser.engine import stream as fold_lib
@@ -30,8 +30,7 @@ from jaxser.engine.evaluator import Evaluator
 from jaxser.engine.folds import choice
 from jaxser.engine.folds import run as folds_run
 from jaxser.evaluation import curves, predictions, results
-from jaxser.models import convert
-from jaxser.models import ensemble as members
+from jaxser.models import pretrained
 from jaxser.models import saved as models
 from jaxser.systems import registry
 
@@ -192,21 +191,6 @@ def make_context(
   )
 
 
-def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
-  """Mean and deviation of a waveform store's samples, None of other stores.
-
-  Of the training side where the corpus has an official split; elsewhere of the
-  whole store: two numbers, no label, the same for every fold.
-  """
-  info = next(iter(corpus.stores.values()))
-  if info.get('statistics') is None:
-    return None
-  by_split = info.get('statistics_by_split') or {}
-  official = protocol == 'official' and 'train' in by_split
-  found = by_split['train'] if official else info['statistics']
-  return found['mean'], found['std']
-
-
 def describe_models(
   context: context_lib.Context,
   folds: list[protocols.Fold],
@@ -300,25 +284,13 @@ def given_weights(
   """(params, model_state) by fold from config.init_from, or None.
 
   Raises:
-    ConfigError: if the file holds neither one model nor one for every fold.
-    ModelError: if another run's weights do not fit, or saw what is tested.
+    UserError: see `jaxser.models.pretrained.for_folds`.
   """
-  path = context.config.init_from
-  if not path:
+  if not context.config.init_from:
     return None
-  ours = not convert.is_authors_folder(context.system, path)
-  if pathlib.Path(path).is_dir() and ours:
-    return members.for_folds(path, context.system, context.source, folds)
-  given = convert.load(context.system, path)
-  last = max(fold.number for fold in folds)
-  if len(given) == 1:
-    given = given * (last + 1)
-  if len(given) <= last:
-    raise config_lib.ConfigError(
-      f'--config.init_from={path} holds {len(given)} models; the run has folds '
-      f'up to {last}. Give a file with one model, or with one for every fold.'
-    )
-  return {fold.number: given[fold.number] for fold in folds}
+  return pretrained.for_folds(
+    context.config, context.system, context.source, folds
+  )
 
 
 def evaluate_given(
@@ -438,6 +410,7 @@ def finish(
     sphere=context.system.sphere,
     **about,
   )
+  pretrained.mark_trusted(summary, context.config)
   results.write_results(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary

@@ -108,6 +108,21 @@ class Corpus:
     return features, lengths
 
 
+def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
+  """Returns the mean and standard deviation of a waveform store, else None.
+
+  Of the training split where the corpus has an official split; elsewhere of the
+  whole store: two numbers, no label, the same for every fold.
+  """
+  info = next(iter(corpus.stores.values()))
+  if info.get('statistics') is None:
+    return None
+  by_split = info.get('statistics_by_split') or {}
+  official = protocol == 'official' and 'train' in by_split
+  found = by_split['train'] if official else info['statistics']
+  return found['mean'], found['std']
+
+
 def open_store(path: os.PathLike[str] | str) -> Corpus:
   """Opens one prepared corpus.
 

@@ -154,7 +154,7 @@ def _chart(
   means = ', '.join(
     f'{name} {v:.2f}' for name, v in zip(names, values.mean(0), strict=True)
   )
-  said = recording.answer.region if regression else recording.answer.emotion
+  said = recording.overall.region if regression else recording.overall.emotion
   return charts.drawing(
     _WIDTH,
     _HEIGHT,
