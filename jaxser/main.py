@@ -20,7 +20,6 @@ a minute, with 75 or 134, and the same commands continue.
 """
 
 import functools
-import os
 import pathlib
 import shlex
 import sys
@@ -64,7 +63,7 @@ def main(arguments: list[str]) -> int:
   del arguments
   if FLAGS.config is None:
     raise command_line.UsageError('give a recipe, as in --config=timnet.')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  command_line.quiet_tensorflow()
   # Orbax logs every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
   # Imported late, so that --help is quick.
