@@ -126,6 +126,8 @@ def make_folds(
     test_corpus=config.test_corpus,
     cross_corpus_train=config.cross_corpus_train,
     every_class=every_class,
+    emobox_dir=config.emobox_dir,
+    emobox_dev=config.emobox_dev,
   )
 
 

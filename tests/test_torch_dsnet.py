@@ -146,7 +146,9 @@ def test_code_in_a_checkpoint_is_not_run(torch, tmp_path):
 
   path = tmp_path / 'trap.pt'
   torch.save({'E': Trap()}, path)
-  with pytest.raises(ConvertError, match=r'trap\.pt is not a checkpoint that'):
+  with pytest.raises(
+    ConvertError, match=r'trap\.pt is no file of tensors that'
+  ):
     torch_dsnet.load(path, SMALL)
   assert not ran.exists()
 

@@ -11,7 +11,14 @@ import ml_collections
 from jaxser.core import files
 from jaxser.core.errors import UserError
 
-PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
+PROTOCOLS = (
+  'published',
+  'speaker_independent',
+  'official',
+  'cross_corpus',
+  'emobox',
+  'all',
+)
 CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
 PARALLEL = ('jit', 'pmap')
 # Fields that change neither the model nor its predictions.
