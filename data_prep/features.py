@@ -32,15 +32,18 @@ class Convention:
     name: of the spec.
     sample_rate: Hz, to which every waveform is resampled.
     bins: size of the last axis of the features, None for a waveform.
+    fixed: parameters that are no fields, by name.
   """
 
   name: ClassVar[str]
   sample_rate: ClassVar[int]
   bins: ClassVar[int | None]
+  fixed: ClassVar[dict[str, Any]] = {}
 
   def parameters(self) -> dict[str, Any]:
     """Returns all parameters by name, ready for JSON."""
-    return {'sample_rate': self.sample_rate, **dataclasses.asdict(self)}
+    fields = dataclasses.asdict(self)
+    return {'sample_rate': self.sample_rate, **fields, **self.fixed}
 
   @property
   def frames_per_second(self) -> float:
@@ -68,9 +71,9 @@ class Convention:
         start; None keeps all.
     """
     if length is not None:
-      seconds = length / self.frames_per_second
       # A second more: what lies beyond shows in the last frame and its filter.
-      samples = min(samples, int((seconds + 1) * sample_rate))
+      seconds = length / self.frames_per_second + 1
+      samples = min(samples, int(seconds * sample_rate))
     return 0, samples
 
   def __call__(
@@ -96,6 +99,33 @@ class Convention:
     Raises:
       audio.AudioError: if the waveform has no samples or is too short.
     """
+    return self.compute(
+      self.fitted(waveform, sample_rate, start=start, samples=samples)
+    )
+
+  def fitted(
+    self,
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    start: int = 0,
+    samples: int | None = None,
+  ) -> np.ndarray:
+    """Returns the resampled signal, float32 `[samples]`; see `__call__`."""
+    if waveform.ndim != 1 or not len(waveform):
+      raise audio.AudioError(
+        f'{self.name}: needs a mono waveform [samples] with at least one '
+        f'sample, not the shape {list(waveform.shape)}.'
+      )
+    samples = len(waveform) if samples is None else samples
+    return self._resampled(waveform, sample_rate, start, samples)
+
+  def _resampled(self, waveform, sample_rate, start, samples) -> np.ndarray:
+    del start, samples
+    return resample.resample_soxr_hq(waveform, sample_rate, self.sample_rate)
+
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Computes the features of a signal that `fitted` returned."""
     raise TypeError(f'{type(self).__name__} is not a feature spec itself')
 
   def _length(self, samples: int, sample_rate: int | None) -> int:
@@ -136,6 +166,7 @@ class Librosa22k(Convention):
   name: ClassVar[str] = 'librosa22k'
   sample_rate: ClassVar[int] = 22050
   bins: ClassVar[int] = 128
+  fixed: ClassVar[dict[str, Any]] = {'bins': 128}
 
   def __post_init__(self):
     if isinstance(self.signal_length, bool) or not (
@@ -154,11 +185,7 @@ class Librosa22k(Convention):
   def parameters(self) -> dict[str, Any]:
     """Returns all parameters by name, ready for JSON."""
     sinc = resample.KAISER.get(self.resampler)
-    return {
-      **super().parameters(),
-      **(dataclasses.asdict(sinc) if sinc else {}),
-      'bins': self.bins,
-    }
+    return super().parameters() | (dataclasses.asdict(sinc) if sinc else {})
 
   @property
   def frames_per_second(self) -> float:
@@ -176,7 +203,7 @@ class Librosa22k(Convention):
   ) -> tuple[int, int]:
     """Returns the samples that the centre of the resampled signal needs."""
     outputs = self._centre(samples, sample_rate)
-    if self.resampler not in resample.KAISER or outputs is None:
+    if outputs is None or self.resampler not in resample.KAISER:
       return 0, samples
     return resample.inputs_for(
       outputs, sample_rate, self.sample_rate, samples, self.resampler
@@ -184,22 +211,10 @@ class Librosa22k(Convention):
 
   def _centre(self, samples: int, rate: int) -> tuple[int, int] | None:
     """Returns which resampled samples are kept; None keeps all."""
-    excess = self._length(samples, rate) - self.signal_length
-    return (
-      (excess // 2, excess // 2 + self.signal_length) if excess > 0 else None
-    )
+    left = (self._length(samples, rate) - self.signal_length) // 2
+    return (left, left + self.signal_length) if left >= 0 else None
 
-  def fitted(
-    self,
-    waveform: np.ndarray,
-    sample_rate: int,
-    *,
-    start: int = 0,
-    samples: int | None = None,
-  ) -> np.ndarray:
-    """Returns the resampled signal, float32 `[signal_length]`; see `__call__`."""
-    _check(waveform, self.name)
-    samples = len(waveform) if samples is None else samples
+  def _resampled(self, waveform, sample_rate, start, samples) -> np.ndarray:
     if self.resampler in resample.KAISER:
       signal = resample.resample_kaiser(
         waveform,
@@ -211,23 +226,13 @@ class Librosa22k(Convention):
         outputs=self._centre(samples, sample_rate),
       )
     else:
-      signal = resample.resample_soxr_hq(
-        waveform, sample_rate, self.sample_rate
-      )
+      signal = super()._resampled(waveform, sample_rate, start, samples)
     return fit_centre(signal, self.signal_length)
 
-  def __call__(
-    self,
-    waveform: np.ndarray,
-    sample_rate: int,
-    *,
-    start: int = 0,
-    samples: int | None = None,
-  ) -> np.ndarray:
+  def compute(self, signal: np.ndarray) -> np.ndarray:
     """Computes the log-mel in dB, float32 `[frames, 128]`; see the class."""
     import threadpoolctl
 
-    signal = self.fitted(waveform, sample_rate, start=start, samples=samples)
     # librosa's arithmetic, step by step, without librosa: its import alone may
     # compile for a minute, and fails where no cache can be written.
     padded = np.pad(signal, self.fft_length // 2)
@@ -270,16 +275,12 @@ class Kaldi16k(Convention):
   name: ClassVar[str] = 'kaldi16k'
   sample_rate: ClassVar[int] = 16000
   bins: ClassVar[int] = 80
-
-  def parameters(self) -> dict[str, Any]:
-    """Returns all parameters by name, ready for JSON."""
-    return {
-      **super().parameters(),
-      'resampler': 'soxr_hq',
-      'window': 'hamming',
-      'scale': 2**15,
-      'bins': self.bins,
-    }
+  fixed: ClassVar[dict[str, Any]] = {
+    'resampler': 'soxr_hq',
+    'window': 'hamming',
+    'scale': 2**15,
+    'bins': 80,
+  }
 
   @property
   def frames_per_second(self) -> float:
@@ -297,24 +298,15 @@ class Kaldi16k(Convention):
     samples = self._length(samples, sample_rate)
     return max(0, 1 + (samples - length) // shift), self.bins
 
-  def __call__(
-    self,
-    waveform: np.ndarray,
-    sample_rate: int,
-    *,
-    start: int = 0,
-    samples: int | None = None,
-  ) -> np.ndarray:
+  def compute(self, signal: np.ndarray) -> np.ndarray:
     """Computes the log filterbank, float32 `[frames, 80]`; see the class."""
     import kaldi_native_fbank  # Only here: the other specs do without.
 
-    _check(waveform, self.name)
-    signal = resample.resample_soxr_hq(waveform, sample_rate, self.sample_rate)
     if not self.shape(len(signal))[0]:
       raise audio.AudioError(
         f'{self.name}: the audio lasts '
-        f'{1000 * len(waveform) / sample_rate:.1f} ms, less than one frame of '
-        f'{self.frame_length_ms:g} ms; leave it out.'
+        f'{1000 * len(signal) / self.sample_rate:.1f} ms, less than one frame '
+        f'of {self.frame_length_ms:g} ms; leave it out.'
       )
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = self.sample_rate
@@ -352,10 +344,7 @@ class Wave16k(Convention):
   name: ClassVar[str] = 'wave16k'
   sample_rate: ClassVar[int] = 16000
   bins: ClassVar[None] = None
-
-  def parameters(self) -> dict[str, Any]:
-    """Returns all parameters by name, ready for JSON."""
-    return {**super().parameters(), 'resampler': 'soxr_hq'}
+  fixed: ClassVar[dict[str, Any]] = {'resampler': 'soxr_hq'}
 
   def shape(
     self, samples: int, sample_rate: int | None = None
@@ -363,17 +352,9 @@ class Wave16k(Convention):
     """Returns `(ceil(samples * 16000 / sample_rate),)`."""
     return (self._length(samples, sample_rate),)
 
-  def __call__(
-    self,
-    waveform: np.ndarray,
-    sample_rate: int,
-    *,
-    start: int = 0,
-    samples: int | None = None,
-  ) -> np.ndarray:
-    """Returns the waveform at 16 kHz, float32 `[samples]`."""
-    _check(waveform, self.name)
-    return resample.resample_soxr_hq(waveform, sample_rate, self.sample_rate)
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Returns the signal itself."""
+    return signal
 
 
 CONVENTIONS: dict[str, type[Convention]] = {
@@ -382,28 +363,12 @@ CONVENTIONS: dict[str, type[Convention]] = {
 
 
 def by_name(name: str, **parameters: Any) -> Convention:
-  """Returns the feature spec of this name, with its parameters.
-
-  Raises:
-    ValueError: if there is none of this name, or it has no such parameter, or
-      lacks one.
-  """
+  """Returns the feature spec of this name; ValueError if there is none."""
   if name not in CONVENTIONS:
     raise ValueError(
       f'unknown features {name!r}; valid are {", ".join(CONVENTIONS)}.'
     )
-  fields = dataclasses.fields(CONVENTIONS[name])
-  known = [field.name for field in fields]
-  unknown = sorted(set(parameters) - set(known))
-  if unknown:
-    raise ValueError(
-      f'{name} has no parameter {", ".join(unknown)}; valid are '
-      f'{", ".join(known) or "none"}.'
-    )
-  try:
-    return CONVENTIONS[name](**parameters)
-  except TypeError as error:
-    raise ValueError(f'{name} lacks a parameter: {error}.') from error
+  return CONVENTIONS[name](**parameters)
 
 
 @functools.cache
@@ -450,11 +415,3 @@ def fit_centre(signal: np.ndarray, length: int) -> np.ndarray:
   if missing < 0:
     return signal[-missing // 2 : -missing // 2 + length]
   return np.pad(signal, (missing // 2, missing - missing // 2))
-
-
-def _check(waveform: np.ndarray, name: str) -> None:
-  if waveform.ndim != 1 or not len(waveform):
-    raise audio.AudioError(
-      f'{name}: needs a mono waveform [samples] with at least one sample, not '
-      f'the shape {list(waveform.shape)}.'
-    )
