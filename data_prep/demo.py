@@ -13,7 +13,6 @@ and both with some error.
 A score on it says that a program works. It says nothing about a method.
 """
 
-import dataclasses
 import errno
 import functools
 import hashlib
@@ -21,6 +20,8 @@ import os
 import pathlib
 import shutil
 import tempfile
+import types
+from typing import NamedTuple
 
 import numpy as np
 import scipy.io.wavfile
@@ -34,7 +35,6 @@ from data_prep.voice import SAMPLE_RATE, Speaker
 _SPEC = corpora.CORPORA['demo']
 CLASSES = tuple(_SPEC.classes)
 VAD_RANGE = _SPEC.vad_range
-VERSIONS = ('1', '2')
 RECIPE = 1  # Counts up whenever a name would sound different.
 
 SPEAKERS = (
@@ -67,7 +67,7 @@ VAD_SPREAD = 0.45
 
 # How prosody follows the point: its value at the centre of neutral; its change
 # per point of valence, of arousal, of dominance; the standard deviation of what
-# else differs between utterances; limits. Units: `data_prep.voice.Prosody`.
+# else differs between utterances; limits. `data_prep.voice.speak` has the units.
 CORRELATES = {
   'pitch': (0.0, 0.2, 1.7, -0.5, 0.6, (-6.0, 9.0)),
   'melody': (2.4, 0.7, 0.5, 0.3, 0.4, (0.4, 7.0)),
@@ -86,7 +86,7 @@ CORRELATES = {
 
 _README = f"""SYNTHETIC SPEECH - the jaxser demo corpus, recipe {RECIPE}
 
-These {len(CLASSES) * len(SPEAKERS) * len(TEXTS) * len(VERSIONS)} files were computed. Nobody spoke them, no emotion was felt, and
+These {len(CLASSES) * len(SPEAKERS) * len(TEXTS) * 2} files were computed. Nobody spoke them, no emotion was felt, and
 the "speakers" do not exist. They let jaxser run and be tested without any data.
 Do not report a score on them as a result: it says nothing about human speech.
 
@@ -99,36 +99,25 @@ To the extent possible under law, all rights to these files are waived
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """All that the name of an utterance decides.
+class Plan(NamedTuple):
+  """All that the name of an utterance decides."""
 
-  Attributes:
-    name: File name without its suffix, like `demo_f1-a-angry-1`.
-    speaker: Who speaks.
-    text: Key of `TEXTS`.
-    label: One of `CLASSES`.
-    vad: Valence, arousal, dominance, within `VAD_RANGE`.
-    prosody: What follows from the point.
-  """
-
-  name: str
   speaker: Speaker
-  text: str
+  text: str  # Key of `TEXTS`.
   label: str
   vad: tuple[float, float, float]
-  prosody: voice.Prosody
+  prosody: types.SimpleNamespace  # See `voice.speak`.
 
 
 @functools.cache
 def utterance_names() -> tuple[str, ...]:
-  """The 240 names in published order: by class, then naturally sorted."""
+  """Returns the 240 names in published order: by class, naturally sorted."""
   return tuple(
     f'{speaker.name}-{text}-{label}-{version}'
     for label in CLASSES
     for speaker in SPEAKERS
     for text in TEXTS
-    for version in VERSIONS
+    for version in '12'
   )
 
 
@@ -151,7 +140,7 @@ def plan(name: str) -> Plan:
       f'{name!r} is not an utterance of the demo corpus. Names are '
       f'SPEAKER-TEXT-EMOTION-VERSION, like {utterance_names()[0]!r}; speakers: '
       f'{", ".join(s.name for s in SPEAKERS)}; texts: {", ".join(TEXTS)}; '
-      f'emotions: {", ".join(CLASSES)}; versions: {", ".join(VERSIONS)}.'
+      f'emotions: {", ".join(CLASSES)}; versions: 1, 2.'
     )
   who, text, label, _ = name.split('-')
   speaker = {speaker.name: speaker for speaker in SPEAKERS}[who]
@@ -169,14 +158,12 @@ def plan(name: str) -> Plan:
     change = speaker.vividness * (np.array(slopes) @ difference)
     value = base + change + deviation * normal(1)[0]
     prosody[key] = float(np.clip(value, *limits))
-  valence, arousal, dominance = point.tolist()
   return Plan(
-    name=name,
-    speaker=speaker,
-    text=text,
-    label=label,
-    vad=(valence, arousal, dominance),
-    prosody=voice.Prosody(**prosody),
+    speaker,
+    text,
+    label,
+    tuple(point.tolist()),
+    types.SimpleNamespace(**prosody),
   )
 
 
@@ -209,50 +196,59 @@ def write_corpus(directory: str | os.PathLike[str]) -> None:
     directory: Folder to write; may exist if it is empty.
 
   Raises:
-    CorpusError: The folder holds something other than this corpus, or only a
-      part of it.
+    CorpusError: The folder cannot be written, or holds something other than
+      this corpus, or only a part of it.
   """
   directory = pathlib.Path(directory).absolute()
-  if _is_written(directory):
-    return
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(
-    tempfile.mkdtemp(
-      prefix=f'.{directory.name}.', suffix='.tmp', dir=directory.parent
-    )
-  )
+  temporary = None
   try:
-    seconds = []
-    for name in utterance_names():
-      waveform = synthesise(name)
-      seconds.append(len(waveform) / SAMPLE_RATE)
-      scipy.io.wavfile.write(temporary / f'{name}.wav', SAMPLE_RATE, waveform)
-    manifest_lib.write_manifest(
-      demo_manifest(temporary), temporary / 'manifest.tsv', seconds
+    if _is_written(directory):
+      return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(
+      tempfile.mkdtemp('.tmp', f'.{directory.name}.', directory.parent)
     )
-    (temporary / 'README.txt').write_text(_README, encoding='utf-8')
+    _write(temporary)
     temporary.chmod(0o755)  # mkdtemp makes it private.
-    try:
-      os.rename(temporary, directory)
-    except OSError as error:
-      # Another process may have finished the same work a moment earlier.
-      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-        raise
-      _is_written(directory)
+    os.rename(temporary, directory)
+  except OSError as error:
+    # Another process may have finished the same work a moment earlier.
+    finished = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+    if not (finished and directory.is_dir() and _is_written(directory)):
+      raise CorpusError(
+        f'{error.filename or directory}: the demo corpus cannot be written '
+        f'({error.strerror}); make room or choose another --data_dir.'
+      ) from error
   finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    if temporary:
+      shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: pathlib.Path) -> None:
+  utterances, seconds = [], []
+  for name in utterance_names():
+    path, waveform = folder / f'{name}.wav', synthesise(name)
+    scipy.io.wavfile.write(path, SAMPLE_RATE, waveform)
+    seconds.append(len(waveform) / SAMPLE_RATE)
+    speaker, text, label, vad, _ = plan(name)
+    utterances.append(
+      Utterance(name, path, label, speaker.name, speaker.gender, text, '', *vad)
+    )
+  manifest = Manifest('demo', CLASSES, VAD_RANGE, tuple(utterances), folder)
+  manifest_lib.write_manifest(manifest, folder / 'manifest.tsv', seconds)
+  (folder / 'README.txt').write_text(_README, encoding='utf-8')
 
 
 def _is_written(directory: pathlib.Path) -> bool:
-  """Whether the corpus is there; raises where something else is."""
+  """Returns whether the corpus is there; raises where something else is."""
   try:
     found = set(os.listdir(directory))
   except FileNotFoundError:
     return False
   except NotADirectoryError as error:
     raise CorpusError(
-      f'{directory}: is a file, so the demo corpus cannot be written there; '
-      'name a folder.'
+      f'{directory}: is a file, or lies below one, so the demo corpus cannot be '
+      'written there; name a folder.'
     ) from error
   if not found:
     return False
@@ -263,70 +259,11 @@ def _is_written(directory: pathlib.Path) -> bool:
       '(by its README.txt), so nothing was written. Delete the folder, or name '
       'another one.'
     )
-  _require_all(directory, _missing(directory))
-  return True
-
-
-def _missing(directory: pathlib.Path) -> list[str]:
-  return [
-    name
-    for name in utterance_names()
-    if not (directory / f'{name}.wav').is_file()
-  ]
-
-
-def _require_all(directory: pathlib.Path, missing: list[str]) -> None:
+  missing = [n for n in utterance_names() if f'{n}.wav' not in found]
   if missing:
     raise CorpusError(
       f'{directory}: {len(missing)} of the {len(utterance_names())} wav files of '
       'the demo corpus are missing. Delete the folder, and it is synthesised '
       f'again:\n{listed(missing)}'
     )
-
-
-def demo_manifest(
-  directory: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Lists the corpus that `write_corpus` wrote, in published order.
-
-  Args:
-    directory: The folder.
-    on_error: 'raise', or 'skip' to go on without missing files.
-
-  Raises:
-    CorpusError: Files are missing.
-  """
-  root = pathlib.Path(directory).absolute()
-  missing = _missing(root)
-  if on_error != 'skip':
-    _require_all(root, missing)
-  absent = set(missing)
-  return manifest_lib.check(
-    Manifest(
-      corpus='demo',
-      classes=CLASSES,
-      vad_range=VAD_RANGE,
-      utterances=tuple(
-        _utterance(root, plan(name))
-        for name in utterance_names()
-        if name not in absent
-      ),
-      root=root,
-      missing=tuple(missing),
-    )
-  )
-
-
-def _utterance(root: pathlib.Path, plan_: Plan) -> Utterance:
-  valence, arousal, dominance = plan_.vad
-  return Utterance(
-    id=plan_.name,
-    path=root / f'{plan_.name}.wav',
-    label=plan_.label,
-    speaker=plan_.speaker.name,
-    gender=plan_.speaker.gender,
-    text=plan_.text,
-    valence=valence,
-    arousal=arousal,
-    dominance=dominance,
-  )
+  return True

@@ -114,7 +114,7 @@ def prepare_corpus(
     audio_dir = data_prep.expanded(audio_dir)
   if options.get('manifest'):
     options['manifest'] = data_prep.expanded(options['manifest'])
-  spec, manifest, check = corpora.read(
+  spec, manifest, difference = corpora.read(
     corpus,
     audio_dir,
     on_error=on_error,
@@ -123,8 +123,8 @@ def prepare_corpus(
   )
   for line in describe(spec, manifest):
     report(line)
-  if not check.complete:
-    report(f'Not the published corpus (--allow_incomplete):\n{check.report()}')
+  if difference:
+    report(f'Not the published corpus (--allow_incomplete):\n{difference}')
   parameters = {}
   if features == 'librosa22k':
     parameters['signal_length'] = signal_length or spec.signal_length

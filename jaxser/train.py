@@ -35,8 +35,7 @@ from jaxser.engine import workdir as workdir_lib
 from jaxser.engine.experiment import Experiment
 from jaxser.engine.trainer import Trainer
 from jaxser.evaluation import curves, predictions, results
-from jaxser.models import convert
-from jaxser.models import ensemble as members
+from jaxser.models import pretrained
 from jaxser.models import saved as models
 from jaxser.systems import registry
 
@@ -87,7 +86,11 @@ def run(
   experiment = make_experiment(config, corpus)
   for fold in chosen:
     experiment.references(fold)
-  given = given_weights(experiment, chosen)
+  given = None
+  if config.init_from:
+    given = pretrained.for_folds(
+      config, experiment.system, experiment.source, chosen
+    )
   if mode == 'evaluate' and given is None:
     raise config_lib.ConfigError(
       '--mode=evaluate needs weights: give --config.init_from=FILE. To see the '
@@ -332,33 +335,6 @@ def _keep(
   predictions.write_predictions(part, rows)
 
 
-def given_weights(
-  experiment: Experiment, folds: list[protocols.Fold]
-) -> dict[int, tuple[Any, Any]] | None:
-  """Returns (params, model_state) by fold from config.init_from, or None.
-
-  Raises:
-    ConfigError: if the file holds neither one model nor one for every fold.
-    ModelError: if another run's weights do not fit, or saw what is tested.
-  """
-  path = experiment.config.init_from
-  if not path:
-    return None
-  ours = not convert.is_authors_folder(experiment.system, path)
-  if pathlib.Path(path).is_dir() and ours:
-    return members.for_folds(path, experiment.system, experiment.source, folds)
-  given = convert.load(experiment.system, path)
-  last = max(fold.number for fold in folds)
-  if len(given) == 1:
-    given = given * (last + 1)
-  if len(given) <= last:
-    raise config_lib.ConfigError(
-      f'--config.init_from={path} holds {len(given)} models; the run has folds '
-      f'up to {last}. Give a file with one model, or with one for every fold.'
-    )
-  return {fold.number: given[fold.number] for fold in folds}
-
-
 def evaluate(
   experiment: Experiment,
   folds: list[protocols.Fold],
@@ -478,6 +454,7 @@ def finish(
     sphere=experiment.system.sphere,
     **metadata,
   )
+  pretrained.mark_trusted(summary, experiment.config)
   results.write_results(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary

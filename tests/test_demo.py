@@ -11,7 +11,6 @@ import scipy.signal
 from sklearn import linear_model, model_selection, pipeline, preprocessing, svm
 
 from data_prep import corpora, demo, tables, voice
-from data_prep import manifest as manifest_lib
 
 NAMES = demo.utterance_names()
 
@@ -246,11 +245,10 @@ def test_a_simple_model_learns_it_across_speakers_and_not_perfectly(waveforms):
 
 
 def test_the_manifest_is_complete_and_balanced(corpus):
-  manifest = demo.demo_manifest(corpus)
+  spec, manifest, difference = corpora.read('demo', corpus)
+  assert not difference
   assert [u.id for u in manifest.utterances] == list(NAMES)
   assert manifest.vad_range == (1.0, 7.0)
-  spec = corpora.get('demo')
-  assert corpora.compare(spec, manifest).complete
   assert all(spec.fields(u.path) for u in manifest.utterances)
   genders = {(u.speaker, u.gender) for u in manifest.utterances}
   assert sum(gender == 'female' for _, gender in genders) == 3
@@ -259,11 +257,8 @@ def test_the_manifest_is_complete_and_balanced(corpus):
     (u.speaker, u.text) for u in manifest.utterances if u.label == 'neutral'
   }
   assert len(neutral) == 6 * 4
-  # The table beside the audio says the same.
-  table = manifest_lib.read_manifest(
-    corpus / 'manifest.tsv', corpus='demo', vad_range=(1, 7)
-  )
-  assert table.utterances == manifest.utterances
+  for utterance in manifest.utterances:
+    assert utterance.vad == demo.plan(utterance.id).vad
 
 
 def test_the_folder_says_that_it_is_synthetic(corpus):
@@ -300,7 +295,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     return np.zeros(160, np.int16)
 
   monkeypatch.setattr(demo, 'synthesise', fails)
-  with pytest.raises(OSError, match='No space left'):
+  with pytest.raises(tables.CorpusError, match='No space left'):
     demo.write_corpus(tmp_path / 'deep' / 'demo')
   assert list((tmp_path / 'deep').iterdir()) == []
 
@@ -329,7 +324,7 @@ def test_writers_that_start_together_make_one_corpus(tmp_path, monkeypatch):
     thread.join()
   assert errors == []
   assert [p.name for p in tmp_path.iterdir()] == ['demo']
-  assert len(demo.demo_manifest(tmp_path / 'demo').utterances) == 240
+  assert len(corpora.read('demo', tmp_path / 'demo')[1].utterances) == 240
 
 
 def test_an_empty_folder_is_filled_and_another_is_left_alone(tmp_path, quick):
@@ -339,10 +334,10 @@ def test_an_empty_folder_is_filled_and_another_is_left_alone(tmp_path, quick):
   assert len(list(empty.glob('*.wav'))) == 240
   other.mkdir()
   (other / 'thesis.txt').write_text('mine')
-  with pytest.raises(manifest_lib.CorpusError, match='other: is not empty and'):
+  with pytest.raises(tables.CorpusError, match='other: is not empty and'):
     demo.write_corpus(other)
   assert [p.name for p in other.iterdir()] == ['thesis.txt']
-  with pytest.raises(manifest_lib.CorpusError, match=r'thesis.txt: is a file'):
+  with pytest.raises(tables.CorpusError, match=r'thesis.txt: is a file'):
     demo.write_corpus(other / 'thesis.txt')
 
 
@@ -351,20 +346,15 @@ def test_missing_files_are_named(tmp_path, quick):
   demo.write_corpus(directory)
   (directory / f'{NAMES[7]}.wav').unlink()
   message = rf'1 of the 240 wav files(?s:.)*Delete the folder(?s:.)*{NAMES[7]}'
-  with pytest.raises(manifest_lib.CorpusError, match=message):
+  with pytest.raises(tables.CorpusError, match=message):
     demo.write_corpus(directory)
-  with pytest.raises(manifest_lib.CorpusError, match=message):
-    demo.demo_manifest(directory)
-  manifest = demo.demo_manifest(directory, on_error='skip')
-  assert manifest.missing == (NAMES[7],)
-  assert len(manifest.utterances) == 239
+  with pytest.raises(tables.CorpusError, match=rf'missing.*\n.*{NAMES[7]}'):
+    corpora.read('demo', directory, on_error='skip')
 
 
 @pytest.mark.parametrize(
   'name', ['', 'demo_f1', 'demo_f9-a-angry-1', 'demo_f1-a-angry-3']
 )
 def test_an_unknown_name_is_an_error_that_shows_the_known_ones(name):
-  with pytest.raises(
-    manifest_lib.CorpusError, match=r'not an utterance.*demo_m3'
-  ):
+  with pytest.raises(tables.CorpusError, match=r'not an utterance.*demo_m3'):
     demo.synthesise(name)

@@ -203,6 +203,3 @@ def tsne_2d(values: np.ndarray) -> np.ndarray:
     random_state=0,
   )
   return model.fit_transform(reduced).astype(np.float32)
-
-
-flat_map = tsne_2d  # The name that `jaxser.engine.inspection` uses.
