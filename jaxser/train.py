@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flax
@@ -96,38 +96,23 @@ def run(
       '--mode=evaluate needs weights: give --config.init_from=FILE. To see the '
       'results of a finished run again, repeat its command.'
     )
-  writes = distributed.is_main()
-  with contextlib.ExitStack() as opened:
-    opened.enter_context(workdir_lib.writing(workdir))
-    if writes:
-      opened.enter_context(workdir_lib.lock(workdir))
-      claim(config, corpus, folds, workdir)
-    distributed.barrier('the work folder is claimed')
-    if not (workdir / 'config.json').exists():
-      raise config_lib.ConfigError(
-        f'process 0 wrote {(workdir / "config.json").absolute()}, and it is not '
-        'there. --workdir must be a folder that all processes share.'
-      )
-    batches, probed, failures = None, None, []
+  writes, batches, failures = distributed.is_main(), None, []
+  with claimed(config, corpus, folds, workdir):
     if mode == 'evaluate':
       rows = evaluate(experiment, chosen, given, workdir, command)
     else:
-      selections = ['last']
-      if any(len(fold.dev) for fold in chosen):
-        selections.append('best_on_dev')
-      if config.select_on_test:
-        selections.append('best_on_test')
+      selections = ['last', *experiment.selections(chosen)]
       describe_models(experiment, chosen, selections, workdir, command)
       rows, failures, batches = train_all(experiment, chosen, given, workdir)
-      if writes and config.embeddings and not failures:
-        probed = inspection.inspect(workdir, experiment, chosen)
     metadata = describe(config, corpus, time.monotonic() - start, command)
     metadata['environment']['engine'] = batches
-    metadata['probes'] = probed
     if failures:
       metadata['environment']['failed_runs'] = failures
     summary = {}
     if writes and rows:
+      metadata['probes'] = None
+      if config.embeddings and mode == 'train' and not failures:
+        metadata['probes'] = inspection.inspect(workdir, experiment, chosen)
       summary = finish(rows, experiment, metadata, workdir)
     distributed.barrier('the results are written')
   if failures:
@@ -140,24 +125,38 @@ def run(
   return summary
 
 
-def claim(
+@contextlib.contextmanager
+def claimed(
   config: ml_collections.ConfigDict,
   corpus: Corpus,
   folds: list[protocols.Fold],
   workdir: pathlib.Path,
-) -> None:
-  """Writes config.json and folds.json, unless the folder is of another run.
+) -> Iterator[None]:
+  """Keeps a work folder for this run, and writes config.json and folds.json.
 
   Raises:
-    ConfigError: if it is, naming what differs; nothing was written then.
+    ConfigError: if the folder is another run's, naming what differs, and
+      nothing was written then; if another process uses it; or if the processes
+      of this run do not share it.
   """
   content = protocols.folds_to_json(
     folds, corpus, protocol=config.protocol, seed=config.fold_seed
   )
   fingerprints = {n: info['fingerprint'] for n, info in corpus.stores.items()}
-  workdir_lib.check_identity(workdir, config, fingerprints, content)
-  config_lib.claim(config, workdir)
-  protocols.write_folds(workdir / 'folds.json', content)
+  with workdir_lib.writing(workdir), contextlib.ExitStack() as opened:
+    if distributed.is_main():
+      opened.enter_context(workdir_lib.lock(workdir))
+      workdir_lib.check_identity(workdir, config, fingerprints, content)
+      config_lib.claim(config, workdir)
+      protocols.write_folds(workdir / 'folds.json', content)
+    distributed.barrier('the work folder is claimed')
+    path = (workdir / 'config.json').absolute()
+    if not path.exists():
+      raise config_lib.ConfigError(
+        f'process 0 wrote {path}, and it is not there. --workdir must be a '
+        'folder that all processes share.'
+      )
+    yield
 
 
 def make_folds(

@@ -71,11 +71,7 @@ class Trainer:
     self._train: dict[Hashable, Callable[..., Any]] = {}
     self._noted: set[Hashable] = set()
     folds = [fold for _, fold in every]
-    self._fold, self.selections = folds[0], {}
-    if any(len(fold.dev) for fold in folds):
-      self.selections['best_on_dev'] = 'dev'
-    if config.select_on_test:
-      self.selections['best_on_test'] = 'test'
+    self._fold, self.selections = folds[0], experiment.selections(folds)
     padded, size = self.sharding.padded, config.batch_size
     longest = max(max(len(fold.dev), len(fold.test), 1) for fold in folds)
     self._rows = padded(size, config.accumulate)
