@@ -43,8 +43,9 @@ def speed(
   ours, delays = [], {}
   for dtype, system in zip(dtypes, typed, strict=True):
     one = dataclasses.replace(workload, system=system)
-    step = programs.Step(one)
-    single = programs.Step(one, 1, jax.local_devices()[:1])
+    parallel = workload.config.parallel
+    step = programs.Stack(one, parallel=parallel)
+    single = programs.Stack(one, jax.local_devices()[:1], size=1)
     for work in works:
       ours.append(step.program(work))
       if with_latency:
@@ -89,8 +90,12 @@ def devices(
     )
   parts = workload.micro_batches()
   made = {
-    count: programs.Step(
-      workload, count * workload.size, every[:count], parts
+    count: programs.Stack(
+      workload,
+      every[:count],
+      size=count * workload.size,
+      parts=parts,
+      parallel=workload.config.parallel,
     ).program('training', f'{count} devices')
     for count in counts
   }
@@ -133,7 +138,12 @@ def folds(
   """
   # First, so that what cannot be compared is said at once.
   others = peers.epochs(compare, workload, *programs.fold_sizes(utterances))
-  made = {n: programs.epoch(workload, n, utterances) for n in counts}
+  made = {
+    n: programs.Stack(workload, runs=n, utterances=utterances).program(
+      'epoch', f'{n} folds'
+    )
+    for n in counts
+  }
   facts, turns = _measure(workload, [*made.values(), *others], settings)
   rows = _rows('folds', made, turns, facts, shared=True)
   slower = [timing.speed(other, turns[other.name]) for other in others]
