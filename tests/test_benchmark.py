@@ -157,6 +157,7 @@ def test_ratios_compare_turns_of_one_round():
   assert 'a note' in table.notes
 
 
+@pytest.mark.slow
 def test_measuring_one_work_with_peaks_and_latency(monkeypatch):
   monkeypatch.setattr(machine, 'SIZES', {'cpu': (64, 1, 1)})
   found = measurements.speed(
@@ -188,6 +189,7 @@ def test_padding_for_devices_is_not_counted(parallel):
   assert found['about'] == '6 utterances of 16 x 128 per call in one batch'
 
 
+@pytest.mark.slow
 def test_types_of_matmuls():
   config = dsnet.get_config('variant=encoder')
   config.model.update(channels=(4,), embedding=4, max_frames=16)
@@ -200,6 +202,7 @@ def test_types_of_matmuls():
     quick(config, dtypes=['float16'])
 
 
+@pytest.mark.slow
 def test_each_device_brings_its_own_work():
   workload = Workload.create(small(), 4)
   found = measurements.devices(workload, [1, 2], QUICK)
@@ -226,6 +229,7 @@ class FakeKeras:
     self.calls.append((*sizes, batch_size, epochs))
 
 
+@pytest.mark.slow
 def test_runs_in_one_program_beside_a_fold_in_keras(monkeypatch):
   monkeypatch.setattr(jax, 'devices', lambda: jax.local_devices()[:1])
   model = FakeKeras()
@@ -258,6 +262,7 @@ def test_runs_in_one_program_beside_a_fold_in_keras(monkeypatch):
   assert f'2 runs of {epochs} epochs take' in ' '.join(table.notes)
 
 
+@pytest.mark.slow
 def test_waiting_for_a_corpus(monkeypatch, tmp_path):
   asked = []
 
@@ -370,6 +375,7 @@ def test_flops_of_wavlm_agree_with_its_formula(size):
   assert found == pytest.approx(sum(config.flops(16_000).values()), rel=0.01)
 
 
+@pytest.mark.slow
 def test_memory_and_flops_of_a_step():
   stack = programs.Stack(Workload.create(small(), 8), jax.devices()[:1])
   train, predict = stack.program('training'), stack.program('prediction')
