@@ -6,9 +6,10 @@ from typing import Any
 
 import ml_collections
 
-PROTOCOLS = ('speaker_independent', 'published', 'official')
+PROTOCOLS = ('speaker_independent', 'published', 'official', 'emobox', 'all')
 
-# Arguments that every recipe understands, and their valid values.
+# Arguments that every recipe understands, and the valid values of some; a corpus
+# may be one of the user's own, so `jaxser.data.opening` checks its name.
 ARGUMENTS = {
   'corpus': 'demo',
   'protocol': 'speaker_independent',
@@ -77,6 +78,9 @@ def base_config(
   config.num_folds = 10
   config.fold_seed = 0
   config.fold_subset = ()
+  # protocol=emobox: EmoBox's data folder, and whether to cut development sides.
+  config.emobox_dir = ''
+  config.emobox_dev = True
   # What each fold trains on: 'all' of the one corpus, all but a 'held_out'
   # speaker for development, or one fold for each of its 'speakers'.
   config.cross_corpus_train = 'all'

@@ -1,11 +1,11 @@
-"""python -m jaxser.main --config=configs/timnet.py: train, evaluate, report.
+"""python -m jaxser.main --config=timnet: train, evaluate, report.
 
 Examples:
-  python -m jaxser.main --config=configs/timnet.py
+  python -m jaxser.main --config=timnet
       TIM-Net on the built-in demo corpus, in about a minute.
-  python -m jaxser.main --config=configs/timnet.py:corpus=emodb --workdir=W
+  python -m jaxser.main --config=timnet:corpus=emodb --workdir=W
       EmoDB, prepared before with `python -m data_prep`; leaves one speaker out.
-  python -m jaxser.main --config=configs/timnet.py:corpus=emodb,protocol=published \\
+  python -m jaxser.main --config=timnet:corpus=emodb,protocol=published \\
       --config.epochs=50 --workdir=W2
       The paper's ten folds; any field of the config can be overridden.
 
@@ -19,8 +19,10 @@ share. A signal to one stops and saves all; if one is lost, the others end withi
 a minute, with 75 or 134, and the same commands continue.
 """
 
+import functools
 import os
 import pathlib
+import shlex
 import sys
 
 from absl import flags, logging
@@ -28,6 +30,10 @@ from absl import flags, logging
 from jaxser.core import command_line
 
 FLAGS = flags.FlagValues()
+_enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_text = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+
 command_line.define_config(FLAGS)
 command_line.define_path(
   'workdir',
@@ -35,48 +41,29 @@ command_line.define_path(
   'Folder for everything the run writes; default workdir/SYSTEM-CORPUS-PROTOCOL.',
   FLAGS,
 )
-flags.DEFINE_enum(
+_enum(
   'mode',
   'train',
   ['train', 'evaluate'],
   'evaluate tests the weights of --config.init_from without training.',
-  flag_values=FLAGS,
 )
-flags.DEFINE_enum(
+_enum(
   'distributed',
   'off',
   ['off', 'auto'],
-  'auto: find the other processes through SLURM, the TPU pod or Open MPI.',
-  flag_values=FLAGS,
+  'auto finds the other processes by SLURM, TPU pod or Open MPI.',
 )
-flags.DEFINE_string(
-  'coordinator',
-  None,
-  'HOST:PORT on which process 0 of several listens.',
-  flag_values=FLAGS,
-)
-flags.DEFINE_integer(
-  'num_processes', None, 'How many processes run as one.', flag_values=FLAGS
-)
-flags.DEFINE_integer(
-  'process_id', None, 'Number of this process, from 0.', flag_values=FLAGS
-)
-flags.DEFINE_integer(
-  'lost_after',
-  30,
-  'Seconds without a sign of life until a process counts as lost.',
-  lower_bound=1,
-  flag_values=FLAGS,
-)
+_text('coordinator', None, 'HOST:PORT on which process 0 of several listens.')
+_integer('num_processes', None, 'How many processes run as one.')
+_integer('process_id', None, 'Number of this process, from 0.')
+_integer('lost_after', 30, 'Seconds after which a silent process is lost.', 1)
 
 
 def main(arguments: list[str]) -> int:
   """Joins the other processes, if any, and runs; returns the exit code."""
   del arguments
   if FLAGS.config is None:
-    raise command_line.UsageError(
-      'give a recipe, as in --config=timnet. See --help.'
-    )
+    raise command_line.UsageError('give a recipe, as in --config=timnet.')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   # Orbax logs every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
@@ -110,35 +97,35 @@ def _run() -> int:
     return stop.exit_code
   if distributed.is_main():
     print(report.format_table(results))
-    print(closing_lines(config, workdir))
+    print(next_steps(config, workdir))
   return 0
 
 
 def default_workdir(config) -> pathlib.Path:
-  """workdir/timnet-emodb-speaker_independent, in the current folder."""
+  """Returns workdir/timnet-emodb-speaker_independent, in the current folder."""
   corpus = '-'.join(filter(None, (config.corpus, config.test_corpus)))
   return pathlib.Path('workdir', f'{config.system}-{corpus}-{config.protocol}')
 
 
-def closing_lines(config, workdir: pathlib.Path) -> str:
-  """Where the results lie and, after the demo, how to go on with speech."""
+def next_steps(config, workdir: pathlib.Path) -> str:
+  """Returns where the results are and, after the demo, how to use speech."""
   weights = ' --weights=DIR' if config.features.name == 'wavlm' else ''
-  lines = [
-    f'Results: {workdir}/results.json, predictions.jsonl and report.html',
-    'What it says of a recording:',
-    f'  python -m jaxser.predict --checkpoint={workdir}{weights} FILE.wav',
-  ]
+  text = (
+    f'Results: {workdir}/results.json, predictions.jsonl and report.html\n'
+    'To predict recordings:\n'
+    f'  python -m jaxser.predict --checkpoint={shlex.quote(str(workdir))}'
+    f'{weights} FILE.wav'
+  )
   if config.corpus == 'demo':
-    recipe = f'configs/{config.system}.py'
     # One with the labels that the system learns.
     corpus = 'emotale' if config.system == 'emosphere' else 'emodb'
-    lines += [
-      'The same on a real corpus:',
+    text += (
+      '\nThe same on a real corpus:\n'
       f'  python -m data_prep --corpus={corpus} --audio_dir=DIR '
-      f'--features={config.features.name}',
-      f'  python -m jaxser.main --config={recipe}:corpus={corpus}',
-    ]
-  return '\n'.join(lines)
+      f'--features={config.features.name}\n'
+      f'  python -m jaxser.main --config={config.system}:corpus={corpus}'
+    )
+  return text
 
 
 if __name__ == '__main__':

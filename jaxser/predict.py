@@ -197,8 +197,9 @@ def _open(options: argparse.Namespace):
 
 def _predict(options: argparse.Namespace) -> int:
   from jaxser.models import audio_features as hearing
-  from jaxser.models import output, timeline
+  from jaxser.models import output
   from jaxser.models import predictor as engine
+  from jaxser.report import timeline
 
   inputs = hearing.find_inputs(options.inputs, sys.stdin.buffer)
   description, members = _open(options)

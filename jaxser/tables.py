@@ -18,90 +18,183 @@ failed, the others were run; 2 a mistake that the message explains; 130 and 143
 stopped by Ctrl-C and SIGTERM with the position saved.
 """
 
-import argparse
+import difflib
+import gc
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+from absl import flags, logging
+
+from jaxser.core import command_line
+
+FLAGS = flags.FlagValues()
+FLAGS.set_gnu_getopt(True)
+command_line.define_path(
+  'workdir',
+  None,
+  'Folder for the cells and the table; default workdir/NAME-OF-TABLE.',
+  FLAGS,
+)
+command_line.define_path(
+  'data_dir',
+  None,
+  'Where stores lie; default $JAXSER_DATA_DIR, or ~/jaxser_data.',
+  FLAGS,
+)
+flags.DEFINE_multi_string(
+  'only',
+  [],
+  'CELL,...: run these cells only; the others are shown as they are.',
+  flag_values=FLAGS,
+)
+flags.DEFINE_multi_string(
+  'set',
+  [],
+  'FIELD=VALUE: override a field of every config, as in --set=epochs=60; the '
+  "table then says that it is not the paper's budget.",
+  flag_values=FLAGS,
+)
+flags.DEFINE_bool(
+  'demo', False, 'The cells on the demo corpus instead.', flag_values=FLAGS
+)
+flags.DEFINE_bool(
+  'list', False, 'Show the cells; run and write nothing.', flag_values=FLAGS
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Runs the table; returns the exit code."""
-  given = sys.argv[1:] if arguments is None else arguments
-  if not given:
-    print(__doc__)
-    return 0
-  options = parser().parse_args(given)
+def main(arguments: list[str]) -> int:
+  """Runs the cells of a table and writes it; returns the exit code."""
+  if len(arguments) != 1:
+    raise command_line.UsageError('give one file of configs/tables.')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  # Orbax logs every checkpoint at the level below.
+  logging.set_verbosity(logging.WARNING)
   # Imported late, so that --help is quick.
+  from jaxser.core import files
   from jaxser.engine import interruption
-  from jaxser.report.tables import program, spec
+  from jaxser.report.tables import pages, spec, state, summary
 
-  try:
-    return program.run(
-      options.table,
-      workdir=options.workdir,
-      data_dir=options.data_dir,
-      only=[n for text in options.only for n in text.split(',') if n],
-      sets=options.set,
-      demo=options.demo,
-      list_only=options.list,
+  file = arguments[0]
+  table = spec.load(file)
+  workdir = FLAGS.workdir or pathlib.Path('workdir', pathlib.Path(file).stem)
+  cells = table.demo if FLAGS.demo else table.cells
+  only = [name for text in FLAGS.only for name in text.split(',') if name]
+  _check_names(only, [cell.name for cell in cells])
+  sets = state.parse_sets(FLAGS.set)
+  chosen, states = [], []
+  for cell in cells:
+    wanted = cell.name in only if only else not cell.on_request
+    data_dir = str(FLAGS.data_dir or '')
+    each = state.resolve(cell, workdir, sets if wanted else {}, data_dir)
+    states.append(each)
+    chosen += [each] if wanted else []
+  state.check_sets(chosen, sets)
+  for each in states:
+    each.look_up() if each in chosen else each.show()
+  if FLAGS.list:
+    print('\n'.join(line for each in states for line in _listing(each)))
+    return int(any(each.kind == 'failed' for each in chosen))
+
+  def write() -> dict[str, Any]:
+    content = summary.build(
+      table, states, file=file, sets=sets, demo=FLAGS.demo
     )
-  except spec.TableError as error:
-    print(f'Error: {error}', file=sys.stderr)
-    return 2
+    files.write_json(workdir / 'table.json', content)
+    files.write_text(workdir / 'table.md', pages.markdown(content))
+    files.write_text(workdir / 'table.html', pages.html(content))
+    return content
+
+  write()
+  try:
+    _run_all(chosen, write)
   except interruption.Interrupted as stop:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
-  except KeyboardInterrupt:
-    print('\nstopped; the same command continues', file=sys.stderr)
-    return 130
+  finally:
+    content = write()
+  print(pages.markdown(content))
+  print(f'Table: {workdir}/table.md, table.html and table.json')
+  failed = [each for each in chosen if each.kind == 'failed']
+  for each in failed:
+    print(f'Error: {each.cell.name}: {each.error}', file=sys.stderr)
+  return int(bool(failed))
 
 
-def parser() -> argparse.ArgumentParser:
-  """The arguments this program takes."""
-  summary, _, rest = __doc__.partition('\n')
-  parser = argparse.ArgumentParser(
-    prog='python -m jaxser.tables',
-    description=f'{summary}\n{rest.rstrip()}',
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  parser.add_argument('table', help='a file of configs/tables')
-  parser.add_argument(
-    '--workdir',
-    help='folder for the cells and the table; default workdir/NAME-OF-TABLE',
-    type=pathlib.Path,
-  )
-  parser.add_argument(
-    '--data_dir',
-    default='',
-    help='where stores lie; default $JAXSER_DATA_DIR, or ~/jaxser_data',
-  )
-  parser.add_argument(
-    '--only',
-    action='append',
-    default=[],
-    metavar='CELL,...',
-    help='run these cells only; the others are shown as they are',
-  )
-  parser.add_argument(
-    '--set',
-    action='append',
-    default=[],
-    metavar='FIELD=VALUE',
-    help='override a field of every config, as in --set=epochs=60; the table '
-    "then says that it is not the paper's budget",
-  )
-  parser.add_argument(
-    '--demo', action='store_true', help='the cells on the demo corpus instead'
-  )
-  parser.add_argument(
-    '--list', action='store_true', help='show the cells; run and write nothing'
-  )
-  return parser
+def _check_names(only: Sequence[str], names: Sequence[str]) -> None:
+  if not names:
+    raise command_line.UsageError('this table has no cells on the demo corpus.')
+  for name in only:
+    if name not in names:
+      close = difflib.get_close_matches(name, names, n=1)
+      hint = f' Did you mean {close[0]}?' if close else ''
+      raise command_line.UsageError(
+        f'--only={name}: is no cell of this table.{hint} Cells: '
+        f'{", ".join(names)}.'
+      )
+
+
+def _listing(each: Any) -> list[str]:
+  """How far a cell is, and the command for it."""
+  from jaxser.report.tables import state
+
+  lines = [f'{each.cell.name}: {state.KINDS[each.kind]}', f'  {each.error}']
+  if each.cell.on_request:
+    lines.append(f'  on request: {each.cell.on_request}')
+  if each.budget:
+    lines.append(f"  not the paper's budget: {each.budget}")
+  lines += [f'  {command}' for command in (*each.prepare, each.command)]
+  return [line for line in lines if line.strip()]
+
+
+def _run_all(states: Sequence[Any], changed: Callable[[], Any]) -> None:
+  """Runs every cell that is ready or was interrupted.
+
+  An error ends its own cell only; it is kept in the state. `changed` is called
+  after every cell.
+
+  Raises:
+    Interrupted: on Ctrl-C or SIGTERM, after the position was saved.
+  """
+  import jax
+
+  from jaxser import train
+  from jaxser.core import errors, runtime
+  from jaxser.engine import interruption
+
+  runtime.keep_freed_memory()
+  runtime.quiet_without_tpu()
+  runtime.enable_compilation_cache()
+  waiting = [each for each in states if each.kind in ('ready', 'started')]
+  for number, each in enumerate(waiting, 1):
+    verb = 'continues' if each.kind == 'started' else 'starts'
+    _say(f'[{number}/{len(waiting)}] {each.cell.name} {verb}')
+    each.kind = 'started'
+    try:
+      train.run(each.config, each.folder, command=each.command)
+      each.read()
+    except interruption.Interrupted:
+      raise
+    except errors.UserError as error:
+      each.fail(error)
+    except Exception as error:
+      # A bug, or memory: the other cells should not pay for it.
+      traceback.print_exc(file=sys.stderr)
+      each.fail(f'{type(error).__name__}: {error}')
+    if each.kind == 'failed':
+      _say(f'{each.cell.name} failed: {each.error}')
+    changed()
+    # The programs and arrays of a cell are of no use to the next one.
+    gc.collect()
+    jax.clear_caches()
+
+
+def _say(line: str) -> None:
+  print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(command_line.run(main, FLAGS, positional='FILE'))

@@ -23,7 +23,7 @@ from jaxser import report
 from jaxser.core import config as config_lib
 from jaxser.core import errors, files, progress
 from jaxser.data import opening, pipeline, protocols
-from jaxser.data.corpus import Corpus
+from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
   checkpoints,
   distributed,
@@ -168,6 +168,8 @@ def make_folds(
     test_corpus=config.test_corpus,
     cross_corpus_train=config.cross_corpus_train,
     every_class=every_class,
+    emobox_dir=config.emobox_dir,
+    emobox_dev=config.emobox_dev,
   )
 
 
@@ -222,21 +224,6 @@ def make_experiment(
     source=source,
     pretrained=registry.pretrained(config, system),
   )
-
-
-def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
-  """Mean and deviation of a waveform store's samples, None of other stores.
-
-  Of the training side where the corpus has an official split; elsewhere of the
-  whole store: two numbers, no label, the same for every fold.
-  """
-  info = next(iter(corpus.stores.values()))
-  if info.get('statistics') is None:
-    return None
-  by_split = info.get('statistics_by_split') or {}
-  official = protocol == 'official' and 'train' in by_split
-  found = by_split['train'] if official else info['statistics']
-  return found['mean'], found['std']
 
 
 def describe_models(

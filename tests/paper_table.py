@@ -1,14 +1,14 @@
 """A small table file, for tests of jaxser.tables, and runs without training."""
 
-from jaxser import train
+from jaxser import tables, train
+from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
-from jaxser.core import files
 from jaxser.data import opening
 from jaxser.report.tables import summary
 from tests import runs
 
 TABLE = """
-from jaxser.tables import spec
+from jaxser.report.tables import spec
 
 def cell(corpus, **more):
   return spec.Cell(
@@ -40,11 +40,17 @@ TABLE = spec.Table(
 """
 
 
+def run(file, *arguments) -> int:
+  """Runs `python -m jaxser.tables`; returns the exit code."""
+  words = [str(file), *map(str, arguments)]
+  return command_line.run(tables.main, tables.FLAGS, words, positional='FILE')
+
+
 def pretend(monkeypatch) -> list[str]:
   """Pretends that all is prepared, and to train; lists the folders trained."""
   made = []
 
-  def run(config, folder, mode='train', command=''):
+  def train_run(config, folder, mode='train', command=''):
     del mode
     made.append(folder.name)
     predictions = runs.class_predictions(each=40)
@@ -52,8 +58,9 @@ def pretend(monkeypatch) -> list[str]:
     runs.write_run(folder, predictions, command=command, **about)
     files.write_json(folder / 'config.json', config_lib.to_json(config))
 
-  monkeypatch.setattr(train, 'run', run)
+  monkeypatch.setattr(train, 'run', train_run)
   monkeypatch.setattr(opening, 'find', lambda config, name: None)
+  monkeypatch.setattr('jax.clear_caches', lambda: None)
   # These runs have few utterances of the real corpora.
   monkeypatch.setattr(summary.corpora, 'CORPORA', {})
   return made

@@ -14,7 +14,7 @@ from absl import flags
 from configs import timnet
 from data_prep.errors import UserError
 from jaxser import main
-from jaxser.core import command_line, files
+from jaxser.core import command_line, files, progress
 from jaxser.core import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -60,9 +60,11 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
     ),
     (
       ['--config=configs/tinmet.py'],
-      r'no such file.*mean timnet\? Recipes: dsnet, emosphere, timnet\.',
+      r'no Python file.*mean timnet\? Recipes: dsnet, emosphere, timnet\.',
     ),
-    (['--config=setup.cfg'], 'setup.cfg: is no Python file'),
+    (['--config=setup.cfg'], 'setup.cfg: no Python file of that name'),
+    (['--config=tests/data/goldens'], 'goldens: no Python file'),
+    (['--config=jaxser/main.py'], 'is no recipe, it has no get_config'),
     (['--config=timnet:corpus='], "corpus='' is no name of a corpus"),
     (['--config=timnet:protocol=x'], 'choose one of speaker_independent'),
     (['--config=timnet:corpse=x'], "'corpse' is unknown; valid are ablation"),
@@ -116,6 +118,11 @@ def test_a_recipe_is_found_in_any_folder_and_a_file_wins(tmp_path, monkeypatch):
   )
   assert parse('--config=configs/timnet.py:a').config.own == 'a'
   assert parse('--config=timnet').config.system == 'timnet'
+  (tmp_path / 'own.py').write_text('import nothing_of_that_name\n')
+  with pytest.raises(
+    config_lib.ConfigError, match=r'ModuleNotFoundError: .*no'
+  ):
+    parse('--config=own.py')
 
 
 def test_the_home_folder_may_be_a_tilde(monkeypatch):
@@ -124,6 +131,15 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch):
   assert found.workdir == pathlib.Path('/somewhere/x')
   assert found.config.data_dir == '/somewhere/y'
   assert parse('--workdir=').workdir is None
+  # A container's user without an entry in /etc/passwd.
+  monkeypatch.delenv('HOME')
+  monkeypatch.setattr('os.path.expanduser', lambda path: path)
+  for arguments in (
+    ('--workdir=~/x',),
+    ('--config=timnet', '--config.folds=~/f'),
+  ):
+    with pytest.raises(UserError, match='Could not determine home directory'):
+      parse(*arguments)
 
 
 def _raiser(error):
@@ -251,9 +267,12 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
 def test_a_folder_keeps_to_one_config(tmp_path):
   config = timnet.get_config()
   config_lib.claim(config, tmp_path)
+  config.model.num_blocks = 3
+  # Nothing was trained there yet, so a mistyped command can be corrected.
   config_lib.claim(config, tmp_path)
   saved = json.loads((tmp_path / 'config.json').read_text())
-  assert saved['model']['dropout'] == 0.1
+  assert saved['model']['num_blocks'] == 3
+  (tmp_path / 'checkpoints/folds/8').mkdir(parents=True)
   config.data_dir = 'elsewhere'
   config_lib.claim(config, tmp_path)
   config.model.dropout = 0.2
@@ -261,6 +280,12 @@ def test_a_folder_keeps_to_one_config(tmp_path):
     config_lib.ConfigError,
     match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
   ):
+    config_lib.claim(config, tmp_path)
+  assert json.loads((tmp_path / 'config.json').read_text()) == (
+    config_lib.to_json(config) | {'model': saved['model']}
+  )
+  (tmp_path / 'config.json').write_text('')
+  with pytest.raises(UserError, match=r'config\.json: is empty'):
     config_lib.claim(config, tmp_path)
 
 
@@ -277,3 +302,32 @@ def test_damaged_files_are_named(tmp_path, content, message):
   (tmp_path / 'config.json').write_bytes(content)
   with pytest.raises(UserError, match=message):
     files.read_json(tmp_path / 'config.json')
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+@pytest.mark.parametrize('kind', [io.StringIO, _Terminal])
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(kind):
+  stream = kind()
+  bar = progress.Progress(4, stream)
+  bar.skip(2)
+  bar.note('continues after epoch 2')
+  bar.advance('fold 0: UAR 50')
+  bar.advance('fold 0: UAR 60')
+  bar.close()
+  shown = stream.getvalue()
+  assert 'continues after epoch 2\n' in shown
+  assert 'fold 0: UAR 60' in shown
+  assert ('\r' in shown) == stream.isatty()
+  assert stream.isatty() or '4/4 epochs, 0 s: fold 0: UAR 60\n' in shown
+
+
+def test_progress_may_be_silent():
+  stream = io.StringIO()
+  bar = progress.Progress(1, stream, show=False)
+  bar.note('nothing')
+  bar.advance('to be seen')
+  assert not stream.getvalue()

@@ -1,11 +1,36 @@
-"""The core runs where TensorFlow and librosa cannot be imported."""
+"""What may import what, what runs without what, and what is installed."""
 
+import ast
+import graphlib
+import importlib.util
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import zipfile
+
+import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-PROGRAM = """
+JAXSER = ROOT / 'jaxser'
+# From the ground up. A module imports from its own layer and from lower ones.
+LAYERS = (
+  'data_prep',
+  'jaxser.core',
+  'jaxser.ops',
+  'jaxser.nn',
+  'jaxser.data',
+  'jaxser.evaluation',
+  'jaxser.systems',
+  'jaxser.models',
+  'jaxser.engine',
+  'jaxser.report',
+  'jaxser.train',
+  'jaxser',  # benchmark and the commands.
+)
+PROGRAMS = ('jaxser.models.hidden_states',)
+WITHOUT_TENSORFLOW = """
 import importlib, pkgutil, sys
 
 class Refuse:
@@ -15,17 +40,12 @@ class Refuse:
       raise ImportError(f'{name} is not to be imported here')
 
 sys.meta_path.insert(0, Refuse())
-seen = []
-for package in ('systems', 'ops', 'nn', 'models.convert', 'benchmark'):
+for package in ('systems', 'ops', 'nn', 'models.convert'):
   parent = importlib.import_module(f'jaxser.{package}')
   for module in pkgutil.iter_modules(parent.__path__):
-    if module.name.startswith('torch_') and package == 'benchmark':
-      continue  # Imported only for --compare=torch.
     importlib.import_module(f'jaxser.{package}.{module.name}')
-    seen.append(module.name)
-for name in ('evaluation.metrics', 'engine.step', 'engine.mesh'):
+for name in ('evaluation.metrics', 'engine.step', 'benchmark.__main__'):
   importlib.import_module(f'jaxser.{name}')
-assert {'timnet', 'dsnet', 'emosphere', 'spherical', 'keras_timnet'} <= set(seen)
 
 import jax, numpy as np
 from jaxser.systems.timnet import TimNet
@@ -43,16 +63,141 @@ print('ran')
 """
 
 
+def modules():
+  """{name: path} of every module of the package."""
+  found = {}
+  for folder in ('data_prep', 'jaxser'):
+    for path in (ROOT / folder).rglob('*.py'):
+      parts = path.relative_to(ROOT).with_suffix('').parts
+      found['.'.join(p for p in parts if p != '__init__')] = path
+  return found
+
+
+def imports(path, known):
+  """Modules of the package that a file imports, at the top or later."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+    if isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      assert not node.level, f'{path}: relative import'
+      for alias in node.names:
+        name = f'{node.module}.{alias.name}'
+        found.add(name if name in known else node.module)
+  return found & set(known)
+
+
+def layer(name):
+  """Number of a module's layer: a program's is the highest, wherever it is."""
+  if name == 'jaxser':
+    return 0  # Its version; what it offers to users is imported on demand.
+  if name.endswith('.__main__') or name in PROGRAMS:
+    return len(LAYERS) - 1
+  matches = [
+    (len(prefix), number)
+    for number, prefix in enumerate(LAYERS)
+    if f'{name}.'.startswith(f'{prefix}.')
+  ]
+  return max(matches)[1]  # The most specific.
+
+
+def test_imports_run_downwards():
+  known = modules()
+  layers = {name: layer(name) for name in known}
+  upwards = [
+    f'{name} imports {other}'
+    for name, path in known.items()
+    for other in imports(path, known)
+    if layers[other] > layers[name]
+  ]
+  assert not upwards, '\n'.join(sorted(upwards))
+
+
+def test_no_module_imports_itself_through_others():
+  known = modules()
+  graph = {name: imports(path, known) - {name} for name, path in known.items()}
+  try:
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+  except graphlib.CycleError as error:
+    pytest.fail(' -> '.join(error.args[1]))
+
+
+def test_the_package_stays_small_enough_to_look_at():
+  assert len(list(JAXSER.glob('*.py'))) <= 6
+  rooms = [path.parent for path in JAXSER.glob('*/__init__.py')]
+  assert len(rooms) <= 10
+
+
+def test_only_the_collectives_know_the_name_of_an_axis():
+  for path in JAXSER.rglob('*.py'):
+    if path != JAXSER / 'ops' / 'collectives.py':
+      for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+        assert not isinstance(node, ast.arg) or node.arg != 'axis_name', path
+
+
+@pytest.mark.slow
 def test_core_runs_without_tensorflow_and_librosa():
   done = subprocess.run(
-    [sys.executable, '-c', PROGRAM], cwd=ROOT, capture_output=True, text=True
+    [sys.executable, '-c', WITHOUT_TENSORFLOW],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.strip() == 'ran'
 
 
-def test_preparation_does_not_know_the_engine():
-  for path in (ROOT / 'data_prep').rglob('*.py'):
-    text = path.read_text()
-    assert 'import jaxser' not in text, path
-    assert 'from jaxser' not in text, path
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+  """The content of a wheel, unpacked where nothing else lies."""
+  if importlib.util.find_spec('setuptools') is None:
+    pytest.skip('needs setuptools to build a wheel')
+  folder = tmp_path_factory.mktemp('wheel')
+  ignored = shutil.ignore_patterns('__pycache__', '*.egg-info')
+  for name in ('jaxser', 'data_prep', 'configs'):
+    shutil.copytree(ROOT / name, folder / 'src' / name, ignore=ignored)
+  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, folder / 'src')
+  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'wheel']
+  pip += ['--quiet', '--no-deps', '--no-build-isolation', '--wheel-dir']
+  subprocess.run([*pip, folder, folder / 'src'], check=True)
+  with zipfile.ZipFile(next(folder.glob('*.whl'))) as wheel:
+    wheel.extractall(folder / 'installed')
+  return folder
+
+
+@pytest.mark.slow
+def test_everything_of_the_packages_is_installed(installed):
+  for name in ('jaxser', 'data_prep', 'configs'):
+    for path in (installed / 'src' / name).rglob('*.*'):
+      if path.is_file():
+        relative = path.relative_to(installed / 'src')
+        assert (installed / 'installed' / relative).is_file(), relative
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    (['jaxser.main', '--config=timnet:corpus=emodb'], '--corpus=emodb'),
+    (['jaxser.main', '--config=configs/dsnet.py:corpus=emovo'], '=kaldi16k'),
+    (['jaxser.main', '--config=timmet'], 'Did you mean timnet?'),
+    (['jaxser.tables', 'timnet_single_corpus', '--list'], 'emodb-published'),
+  ],
+)
+def test_recipes_are_found_in_any_folder(
+  installed, tmp_path, arguments, expected
+):
+  done = subprocess.run(
+    [sys.executable, '-m', *arguments],
+    cwd=tmp_path,
+    env={
+      **os.environ,
+      'PYTHONPATH': str(installed / 'installed'),
+      'JAXSER_DATA_DIR': str(tmp_path / 'empty'),
+    },
+    capture_output=True,
+    text=True,
+  )
+  assert expected in done.stdout + done.stderr
+  assert done.returncode == (0 if '--list' in arguments else 2)

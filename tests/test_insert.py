@@ -3,7 +3,6 @@
 import pytest
 
 from jaxser.evaluation.predictions import PredictionsError
-from jaxser.report import __main__ as command
 from jaxser.report import insert
 from tests import runs
 
@@ -34,7 +33,7 @@ def test_figures_stand_between_the_marks_and_nothing_else_changes(tmp_path):
   ]
   second = write(tmp_path / 'second', other)
   for _ in range(2):
-    assert command.main([first, second, f'--into={page}#t']) == 0
+    assert insert.write_into(page, 't', [first, second]) == page
   text = page.read_text('utf-8')
   assert text.startswith('Before\n<!-- speed -->x<!-- /speed -->\n<!-- t -->\n')
   assert text.endswith('\n<!-- /t -->\nEnd')
@@ -72,7 +71,7 @@ def test_agreement_of_annotators_is_a_row(tmp_path):
   assert row in page.read_text('utf-8')
 
 
-def test_what_cannot_be_written_is_explained(tmp_path, capsys):
+def test_what_cannot_be_written_is_explained(tmp_path):
   page = tmp_path / 'page.md'
   page.write_text(PAGE, 'utf-8')
   classes = write(tmp_path / 'c', runs.class_predictions())
@@ -83,16 +82,8 @@ def test_what_cannot_be_written_is_explained(tmp_path, capsys):
     insert.write_into(page, 't', [classes, vad])
   with pytest.raises(PredictionsError, match=r'none\.md: No such file'):
     insert.write_into(tmp_path / 'none.md', 't', [classes])
-  with pytest.raises(SystemExit):
-    command.main([classes, f'--into={page}'])
-  assert 'README.md#NAME' in capsys.readouterr().err
-  with pytest.raises(SystemExit, match='2'):
-    command.main([classes, f'--into={page}#t', '--out=page.html'])
-  assert 'give one of them' in capsys.readouterr().err
-  assert (
-    command.main([classes, f'--into={page}#t', '--selection=init_from']) == 2
-  )
-  assert "has no selection 'init_from'" in capsys.readouterr().err
+  with pytest.raises(PredictionsError, match="no selection 'init_from'"):
+    insert.write_into(page, 't', [classes], 'init_from')
   assert page.read_text('utf-8') == PAGE
 
 
@@ -103,11 +94,11 @@ def test_one_selection_is_shown_where_it_is_asked_for(tmp_path):
   pair = [write(tmp_path / name, made) for name in ('a', 'b')]
 
   def labels(*more):
-    assert command.main([*pair, f'--into={page}#t', *more]) == 0
+    insert.write_into(page, 't', pair, *more)
     rows = page.read_text('utf-8').splitlines()
     return [row.split('|')[1].strip() for row in rows if row.startswith('| ')]
 
-  *shown, change = labels('--selection=last')[2:]
+  *shown, change = labels('last')[2:]
   assert shown == ['**a**, last epoch', '**b**, last epoch']
   assert change == 'b minus a, last'
   assert len(labels()) == 2 + 4 + 1

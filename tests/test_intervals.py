@@ -1,7 +1,5 @@
 """Intervals over speakers, against a bootstrap that copies utterances."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -21,42 +19,37 @@ def _run(seed=0, speakers=12, each=30, skill=0.7):
 
 
 def _groups(targets, predictions, names):
-  return intervals.group_confusions(targets, predictions, names, CLASSES)[1]
+  return intervals.group_confusions(targets, predictions, names, CLASSES)
 
 
-def _draws(speakers, resamples, seed):
-  """The documented draw, as lists of speaker numbers with repetition."""
+def _brute_force(statistic, names, resamples, seed):
+  """The documented draw, utterance by utterance."""
+  own = [np.flatnonzero(names == name) for name in np.unique(names)]
   counts = np.random.default_rng(seed).multinomial(
-    speakers, np.full(speakers, 1 / speakers), resamples
+    len(own), np.full(len(own), 1 / len(own)), resamples
   )
-  return [np.repeat(np.arange(speakers), row) for row in counts]
-
-
-def _brute_force(statistic, rows_of, resamples, seed):
-  values = []
-  for drawn in _draws(len(rows_of), resamples, seed):
-    values.append(statistic(np.concatenate([rows_of[i] for i in drawn])))
+  values = [
+    statistic(
+      np.concatenate([own[i] for i in np.repeat(np.arange(len(own)), row)])
+    )
+    for row in counts
+  ]
   return np.percentile(values, [2.5, 97.5], axis=0)
 
 
 def test_uar_interval_equals_copying_the_utterances_of_speakers():
   targets, predictions, names = _run()
-  rows_of = [np.flatnonzero(names == name) for name in np.unique(names)]
 
   def slow(rows):
-    recalls = [
-      np.mean(predictions[rows][targets[rows] == k] == k)
-      for k in range(CLASSES)
-    ]
-    return np.mean(recalls)
+    hits = targets[rows] == predictions[rows]
+    return np.mean([hits[targets[rows] == k].mean() for k in range(CLASSES)])
 
   made = intervals.bootstrap_interval(
     metrics.uar, _groups(targets, predictions, names), resamples=300, seed=4
   )
-  low, high = _brute_force(slow, rows_of, 300, 4)
+  bounds = _brute_force(slow, names, 300, 4)
   assert made.value == pytest.approx(slow(np.arange(len(names))), abs=1e-12)
-  assert made.low == pytest.approx(low, abs=1e-12)
-  assert made.high == pytest.approx(high, abs=1e-12)
+  np.testing.assert_allclose([made.low, made.high], bounds, atol=1e-12)
   assert made.low < made.value < made.high
 
 
@@ -65,30 +58,20 @@ def test_ccc_interval_equals_copying_the_utterances_of_speakers():
   names = np.repeat(['a', 'b', 'c', 'd', 'e'], [10, 40, 25, 5, 20])
   targets = rng.uniform(1, 7, (100, 3))
   predictions = 0.5 * targets + rng.normal(2, 0.6, (100, 3))
-  groups, sums = intervals.group_sums(targets, predictions, names)
-  assert groups == ('a', 'b', 'c', 'd', 'e')
+  sums = intervals.group_sums(targets, predictions, names)
   np.testing.assert_array_equal(sums[:, 0, 0], [10, 40, 25, 5, 20])
   made = intervals.bootstrap_interval(
     metrics.concordance_of_sums, sums, resamples=200, seed=2
   )
-  rows_of = [np.flatnonzero(names == name) for name in groups]
   bounds = _brute_force(
     lambda rows: metrics.concordance(targets[rows], predictions[rows]),
-    rows_of,
+    names,
     200,
     2,
   )
-  np.testing.assert_allclose(
-    made.value, metrics.concordance(targets, predictions), atol=1e-12
-  )
+  whole = metrics.concordance(targets, predictions)
+  np.testing.assert_allclose(made.value, whole, atol=1e-12)
   np.testing.assert_allclose([made.low, made.high], bounds, atol=1e-12)
-
-
-def test_two_thousand_resamples_take_milliseconds():
-  groups = _groups(*_run(speakers=91, each=80))
-  start = time.process_time()
-  intervals.bootstrap_interval(metrics.uar, groups, resamples=2000)
-  assert time.process_time() - start < 0.5
 
 
 def test_same_seed_same_interval():
@@ -101,26 +84,26 @@ def test_same_seed_same_interval():
 def test_unlike_speakers_widen_the_interval():
   """The reason to draw speakers: utterances of one speaker are alike."""
   targets, predictions, names = _run(speakers=10, each=60)
-  by_speaker = intervals.bootstrap_interval(
-    metrics.war, _groups(targets, predictions, names)
-  )
   alone = [str(i) for i in range(len(names))]
-  by_utterance = intervals.bootstrap_interval(
-    metrics.war, _groups(targets, predictions, alone)
+  by_speaker, by_utterance = (
+    intervals.bootstrap_interval(
+      metrics.war, _groups(targets, predictions, groups)
+    )
+    for groups in (names, alone)
   )
-  assert (by_speaker.high - by_speaker.low) > 1.3 * (
-    by_utterance.high - by_utterance.low
-  )
+  width = by_utterance.high - by_utterance.low
+  assert by_speaker.high - by_speaker.low > 1.3 * width
 
 
 def test_one_speaker_has_a_value_and_no_bounds():
   targets, predictions, names = _run(speakers=1)
-  made = intervals.bootstrap_interval(
-    metrics.war, _groups(targets, predictions, names)
-  )
+  groups = _groups(targets, predictions, names)
+  made = intervals.bootstrap_interval(metrics.war, groups)
   assert made.value == np.mean(targets == predictions)
-  assert np.isnan(made.low)
-  assert np.isnan(made.high)
+  assert np.isnan([made.low, made.high]).all()
+  made = intervals.paired_bootstrap(metrics.war, groups, groups)
+  assert made.value == 0
+  assert np.isnan([made.low, made.high, made.p_value]).all()
 
 
 def test_resamples_without_a_value_are_left_out():
@@ -130,16 +113,7 @@ def test_resamples_without_a_value_are_left_out():
   made = intervals.bootstrap_interval(metrics.war, groups)
   assert made.value == made.low == made.high == pytest.approx(5 / 6)
   nothing = intervals.bootstrap_interval(metrics.war, np.zeros((2, 2, 2)))
-  assert all(np.isnan(x) for x in nothing)
-
-
-def test_bad_arguments_are_named():
-  with pytest.raises(ValueError, match='no group to resample'):
-    intervals.bootstrap_interval(metrics.war, np.zeros((0, 2, 2)))
-  with pytest.raises(ValueError, match=r'resamples=0 must be positive'):
-    intervals.bootstrap_interval(metrics.war, np.ones((3, 2, 2)), resamples=0)
-  with pytest.raises(ValueError, match=r'level=95 in \(0, 1\)'):
-    intervals.bootstrap_interval(metrics.war, np.ones((3, 2, 2)), level=95)
+  assert np.isnan(nothing).all()
 
 
 def test_pairing_finds_what_two_intervals_cannot():
@@ -158,14 +132,8 @@ def test_pairing_finds_what_two_intervals_cannot():
   ]
   assert apart[0].low < apart[1].high  # Unpaired, they overlap.
   back = intervals.paired_bootstrap(metrics.war, second, first)
-  assert back.value == -made.value
-  assert back.p_value == made.p_value
-
-
-def test_a_system_does_not_differ_from_itself():
-  groups = _groups(*_run())
-  made = intervals.paired_bootstrap(metrics.uar, groups, groups)
-  assert made == (0, 0, 0, 1)
+  assert (back.value, back.p_value) == (-made.value, made.p_value)
+  assert intervals.paired_bootstrap(metrics.uar, first, first) == (0, 0, 0, 1)
 
 
 def test_p_value_is_even_when_nothing_differs():
@@ -184,18 +152,8 @@ def test_p_value_is_even_when_nothing_differs():
   assert 3 <= below <= 22
 
 
-def test_unlike_groups_cannot_be_paired():
-  with pytest.raises(ValueError, match='must have predicted the same utteranc'):
-    intervals.paired_bootstrap(
-      metrics.war, np.ones((3, 2, 2)), np.ones((4, 2, 2))
-    )
-
-
-def test_mean_and_deviation_over_seeds():
-  mean, std = intervals.mean_std([0.8, 0.9, 1.0, float('nan')])
-  assert mean == pytest.approx(0.9)
-  assert std == pytest.approx(0.1)
-  mean, std = intervals.mean_std([0.8])
-  assert mean == 0.8
-  assert np.isnan(std)
+def test_mean_and_standard_deviation_over_seeds():
+  values = [0.8, 0.9, 1.0, float('nan')]
+  assert intervals.mean_std(values) == pytest.approx((0.9, 0.1))
+  assert intervals.mean_std([0.8]) == pytest.approx((0.8, np.nan), nan_ok=True)
   assert np.isnan(intervals.mean_std([])).all()

@@ -4,17 +4,19 @@ import pytest
 
 from jaxser import predict as predict_program
 from jaxser import report
-from jaxser import tables as tables_program
 from jaxser.models import saved as models
-from jaxser.report import comparison
+from jaxser.report import pages
 from tests import chromium, paper_table, runs, trained
 
 KINDS = ('classes', 'vad', 'comparison', 'table', 'talk', 'talk_of_vad')
 SPHERE = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
 
-pytestmark = pytest.mark.skipif(
-  chromium.find() is None, reason='no Chromium on this machine'
-)
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.skipif(
+    chromium.find() is None, reason='no Chromium on this machine'
+  ),
+]
 
 
 @pytest.fixture(scope='module')
@@ -49,7 +51,7 @@ def _comparison(folder):
   names = ('first', 'second_with_a_name_as_long_as_people_give')
   for name, these in zip(names, (made, fewer), strict=True):
     runs.write_run(folder / name, these)
-  return comparison.write_comparison(
+  return pages.write_comparison(
     [folder / name for name in names], folder / 'page.html'
   )
 
@@ -58,8 +60,8 @@ def _table(folder):
   (folder / 'file.py').write_text(paper_table.TABLE)
   with pytest.MonkeyPatch.context() as patch:
     paper_table.pretend(patch)
-    arguments = [str(folder / 'file.py'), f'--workdir={folder / "w"}']
-    assert tables_program.main(arguments) == 0
+    file, workdir = folder / 'file.py', folder / 'w'
+    assert paper_table.run(file, f'--workdir={workdir}') == 0
   return folder / 'w' / 'table.html'
 
 

@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from jaxser.evaluation import results
-from jaxser.evaluation.predictions import (
-  DIMENSIONS,
-  Prediction,
-  PredictionsError,
-)
+from jaxser.evaluation import metrics, results
+from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from tests import runs
 
 ABOUT = {'system': 'timnet', 'corpus': 'emodb', 'protocol': 'published'}
@@ -74,29 +70,24 @@ def _certain(name):
   return [float(name == other) for other in runs.CLASSES]
 
 
-def test_accuracy_f1_recall_and_confusion_equal_scikit_learn():
+def test_recall_and_confusion_equal_scikit_learn():
   made = runs.class_predictions()
-  summary = _summarise(made)
-  for selection, entry in summary['selections'].items():
+  for selection, entry in _summarise(made)['selections'].items():
     rows = [p for p in made if p.selection == selection]
-    targets = [p.target for p in rows]
-    answers = [p.prediction for p in rows]
+    pair = [p.target for p in rows], [p.prediction for p in rows]
     pooled = entry['pooled']
-    assert pooled['war']['value'] == round(
-      100 * reference.accuracy_score(targets, answers), 2
+    for name, function, more in (
+      ('war', reference.accuracy_score, {}),
+      ('f1', reference.f1_score, {'average': 'macro'}),
+    ):
+      assert pooled[name]['value'] == round(100 * function(*pair, **more), 2)
+    confusion = reference.confusion_matrix(*pair, labels=runs.CLASSES)
+    assert pooled['confusion'] == confusion.tolist()
+    recall = np.diagonal(confusion) / confusion.sum(1)
+    assert [*pooled['recall'].values()] == pytest.approx(
+      100 * recall, abs=0.005
     )
-    assert pooled['f1']['value'] == round(
-      100 * reference.f1_score(targets, answers, average='macro'), 2
-    )
-    assert pooled['confusion'] == (
-      reference.confusion_matrix(targets, answers, labels=runs.CLASSES).tolist()
-    )
-    recall = 100 * reference.recall_score(
-      targets, answers, labels=runs.CLASSES, average=None
-    )
-    assert pooled['recall'] == dict(
-      zip(runs.CLASSES, recall.round(2).tolist(), strict=True)
-    )
+    assert [*pooled['recall']] == [*runs.CLASSES]
     assert pooled['utterances'] == 60
 
 
@@ -105,22 +96,50 @@ def test_ccc_is_that_of_the_whole_set():
   summary = _summarise(made)
   assert summary['task'] == 'regression'
   entry = summary['selections']['last']
-  targets = np.array([p.target for p in made])
-  answers = np.array([p.prediction for p in made])
-  expected = []
-  for i, name in enumerate(DIMENSIONS):
-    t, p = targets[:, i], answers[:, i]
-    ccc = (
-      2
-      * np.cov(t, p, bias=True)[0, 1]
-      / (t.var() + p.var() + (t.mean() - p.mean()) ** 2)
-    )
-    expected.append(ccc)
-    assert entry['pooled'][f'ccc_{name}']['value'] == round(ccc, 4)
+  expected = metrics.concordance(
+    [p.target for p in made], [p.prediction for p in made]
+  )
+  for name, value in zip(DIMENSIONS, expected, strict=True):
+    assert entry['pooled'][f'ccc_{name}']['value'] == round(value, 4)
   mean = entry['pooled']['ccc_mean']
   assert mean['value'] == round(np.mean(expected), 4)
   assert mean['low'] < mean['value'] < mean['high']
   assert entry['fold_mean']['ccc_mean']['mean'] != mean['value']
+  # Nothing is clipped, as far as is known, nor constant.
+  assert entry['clipped'] == {}
+  assert entry['constant'] == dict.fromkeys(DIMENSIONS)
+
+
+def test_a_ccc_of_zero_explains_itself():
+  made = [
+    dataclasses.replace(p, prediction=(5.0 if i % 4 else 2.5, 1.0, 3.25))
+    for i, p in enumerate(runs.vad_predictions())
+  ]
+  sphere = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
+  entry = _summarise(made, sphere=sphere)['selections']['last']
+  assert entry['clipped'] == {'valence': 75, 'arousal': 100, 'dominance': 0}
+  assert entry['constant'] == {
+    'valence': None,
+    'arousal': 1.0,
+    'dominance': 3.25,
+  }
+  arousal = entry['pooled']['ccc_arousal']
+  assert arousal == {'value': 0.0, 'low': 0.0, 'high': 0.0}
+
+
+def test_regions_are_scored_as_classes():
+  made = runs.vad_predictions()
+  sphere = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
+  found = _summarise(made, sphere=sphere)['selections']['last']['pooled']
+  octants = [
+    [tuple(x >= 3 for x in values) for values in (p.target, p.prediction)]
+    for p in made
+  ]
+  same = np.mean([target == predicted for target, predicted in octants])
+  regions = found['regions']
+  assert regions['accuracy']['value'] == round(100 * same, 2)
+  assert regions['macro_f1']['low'] < regions['macro_f1']['high']
+  assert np.shape(regions['confusion']) == (8, 8)
 
 
 def test_what_is_not_defined_is_null_and_the_file_is_plain_json(tmp_path):
@@ -158,7 +177,7 @@ def test_no_minus_stands_before_a_zero():
     for i, p in enumerate(runs.vad_predictions())
   ]
   pooled = _summarise(made)['selections']['last']['pooled']
-  for name in ('valence', 'arousal', 'dominance', 'mean'):
+  for name in (*DIMENSIONS, 'mean'):
     assert str(pooled[f'ccc_{name}']['value']) == '0.0'
 
 
@@ -182,74 +201,70 @@ def test_utterances_of_unknown_speaker_stand_alone():
 
 
 def test_what_is_given_is_kept():
-  made = runs.class_predictions()
-  summary = _summarise(
-    made,
-    paper={'last': {'source': 'the paper', 'uar': 89.19, 'war': 90.28}},
-    wall_time_s=12.5,
-    command='python -m jaxser.main',
-    environment={'jax': '0.10.2'},
-    demo=True,
-  )
-  assert summary['paper']['last']['uar'] == 89.19
-  assert summary['command'] == 'python -m jaxser.main'
-  assert summary['wall_time_s'] == 12.5
-  assert summary['environment'] == {'jax': '0.10.2'}
-  assert summary['demo'] is True
+  about = {
+    'paper': {'last': {'source': 'the paper', 'uar': 89.19, 'war': 90.28}},
+    'wall_time_s': 12.5,
+    'command': 'python -m jaxser.main',
+    'environment': {'jax': '0.10.2'},
+    'annotators': {'count': 3},
+    'demo': True,
+  }
+  summary = _summarise(runs.class_predictions(), **about)
+  assert {name: summary[name] for name in about} == about
   assert summary['seeds'] == [0]
   assert summary['folds'] == [0, 1, 2, 3, 4]
   assert summary['utterances'] == 60
 
 
 def test_predictions_that_do_not_fit_are_refused():
-  made = runs.class_predictions()
-  with pytest.raises(PredictionsError, match="'sad' is no class of angry, bor"):
-    _summarise(made, classes=('angry', 'boredom', 'happy', 'surprise'))
-  with pytest.raises(PredictionsError, match='4 scores for 5 classes'):
-    _summarise(made, classes=(*runs.CLASSES, 'surprise'))
-  with pytest.raises(
-    PredictionsError, match=r'has the highest score; were the classes ordered'
+  made, vad = runs.class_predictions(), runs.vad_predictions()
+  other = dataclasses.replace(made[0], epoch=7)
+  surprise = ('angry', 'boredom', 'happy', 'surprise')
+  for bad, changes, message in (
+    (
+      made,
+      {'classes': surprise},
+      "'sad' and .* do not go with classes angry, b",
+    ),
+    (made, {'classes': (*runs.CLASSES, 'x')}, 'do not go with .* sad, x'),
+    (made, {'classes': runs.CLASSES[::-1]}, 'were they ordered differently'),
+    (vad, {'classes': runs.CLASSES}, r"of regression do not go .* \['angry"),
+    ([*made, *vad], {}, 'of classification and regression do not go'),
+    ([*made, made[0]], {}, 'was predicted more than once'),
+    (made, {'ids': ['x', *(p.id for p in made)]}, "no prediction for 'x'"),
+    ([other, *made[1:]], {}, r'seed 0, fold 0, .*several epochs'),
   ):
-    _summarise(made, classes=runs.CLASSES[::-1])
+    with pytest.raises(PredictionsError, match=message):
+      _summarise(bad, **changes)
   with pytest.raises(PredictionsError, match='no prediction to summarise'):
     results.summarise([], **ABOUT)
-  vad = runs.vad_predictions()
-  with pytest.raises(PredictionsError, match='have no classes, got angry'):
-    _summarise(vad, classes=runs.CLASSES)
-  with pytest.raises(PredictionsError, match='is not a classification'):
-    _summarise([*made, *vad])
-  with pytest.raises(PredictionsError, match='was predicted more than once'):
-    _summarise([*made, made[0]])
-  with pytest.raises(PredictionsError, match="no prediction for 'missing'"):
-    _summarise(made, ids=[*(p.id for p in made), 'missing'])
-  other = dataclasses.replace(made[0], epoch=7)
-  with pytest.raises(
-    PredictionsError, match=r'seed 0, fold 0, .*several epochs'
-  ):
-    _summarise([other, *made[1:]])
 
 
 def test_paper_rows_are_checked():
   made = runs.class_predictions()
-  with pytest.raises(ValueError, match="'first' is no selection"):
-    _summarise(made, paper={'first': {'uar': 1.0}})
-  with pytest.raises(ValueError, match=r"unknown \['accuracy'\]; expected"):
-    _summarise(made, paper={'last': {'accuracy': 1.0}})
+  order = {'uar': 1.0, 'comparable': False, 'reason': 'row order not confirmed'}
+  assert _summarise(made, paper={'last': order})['paper'] == {'last': order}
+  for paper, message in (
+    ({'first': {'uar': 1.0}}, r"paper\['first'\] .* one of last, best_on_dev"),
+    ({'last': {'accuracy': 1.0}}, 'has accuracy; expected .* uar, war'),
+    ({'last': {'comparable': False}}, 'not comparable; say why in "reason"'),
+  ):
+    with pytest.raises(PredictionsError, match=message):
+      _summarise(made, paper=paper)
 
 
 def test_results_of_other_predictions_are_noticed():
   made = runs.class_predictions()
   summary = _summarise(made)
   results.check_results(summary, made)
+  answer = 'sad' if made[0].prediction != 'sad' else 'happy'
   wrong = dataclasses.replace(
-    made[0],
-    prediction='sad' if made[0].prediction != 'sad' else 'happy',
-    scores=_certain('sad' if made[0].prediction != 'sad' else 'happy'),
+    made[0], prediction=answer, scores=_certain(answer)
   )
   with pytest.raises(PredictionsError, match=r"disagree on selection 'last'"):
     results.check_results(summary, [wrong, *made[1:]])
   last = [p for p in made if p.selection == 'last']
-  with pytest.raises(PredictionsError, match=r"predictions.jsonl \['last'\]"):
+  with pytest.raises(PredictionsError, match=r"on selection 'best_on_test'"):
     results.check_results(summary, last)
 
 
@@ -257,21 +272,7 @@ def test_results_files_that_are_none(tmp_path):
   path = tmp_path / 'results.json'
   with pytest.raises(PredictionsError, match=r'results.json: no such file'):
     results.read_results(path)
-  path.write_text('{"system"')
-  with pytest.raises(PredictionsError, match=r'results.json: not JSON'):
-    results.read_results(path)
-  path.write_text('[]')
-  with pytest.raises(PredictionsError, match=r'no results of a run, lacks'):
-    results.read_results(path)
-
-
-def test_many_seeds_and_selections_take_seconds():
-  made = [
-    Prediction(s, i % 10, 'last', 5, f'u{i}', f's{i % 10}', *pair)
-    for s in range(10)
-    for i in range(535)
-    for pair in [('angry', 'sad', _certain('sad'))]
-  ]
-  summary = _summarise(made)
-  assert summary['selections']['last']['pooled']['war']['value'] == 0
-  assert summary['selections']['last']['pooled']['utterances'] == 535
+  for text, message in (('{"system"', 'not JSON'), ('[]', 'no results of a')):
+    path.write_text(text)
+    with pytest.raises(PredictionsError, match=f'results.json: {message}'):
+      results.read_results(path)

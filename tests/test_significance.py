@@ -1,5 +1,7 @@
 """Paired differences: on the common utterances, with the right sign."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -19,24 +21,12 @@ def answers(rate, seeds=(0,), speakers=20, drop=()):
       for i in range(12):
         name = f's{speaker:02d}-{i}'
         target = i % 4
-        right = rng.random() < rate
-        answer = target if right else (target + 1) % 4
-        scores = np.full(4, 0.1)
-        scores[answer] = 0.7
+        answer = target if rng.random() < rate else (target + 1) % 4
+        scores = np.where(np.arange(4) == answer, 0.7, 0.1)
+        classes = runs.CLASSES[target], runs.CLASSES[answer]
+        about = (seed, 0, 'last', 1, name, name[:3])
         if name not in drop:
-          made.append(
-            Prediction(
-              seed,
-              0,
-              'last',
-              1,
-              name,
-              f's{speaker:02d}',
-              runs.CLASSES[target],
-              runs.CLASSES[answer],
-              scores,
-            )
-          )
+          made.append(Prediction(*about, *classes, scores))
   return made
 
 
@@ -72,23 +62,6 @@ def test_a_run_does_not_differ_from_itself():
     assert change.p_value == 1
 
 
-def test_equally_good_runs_are_found_different_in_five_per_cent_of_cases():
-  """Random halves of one run, swapped speaker by speaker."""
-  rng = np.random.default_rng(0)
-  small = 0
-  for _ in range(40):
-    a, b = answers(0.7), answers(0.69)
-    swap = set(np.flatnonzero(rng.random(20) < 0.5))
-    pairs = [
-      (y, x) if int(x.speaker[1:]) in swap else (x, y)
-      for x, y in zip(a, b, strict=True)
-    ]
-    first, second = zip(*pairs, strict=True)
-    p = compare(first, second, resamples=100).changes['war'].p_value
-    small += p < 0.05
-  assert small <= 7
-
-
 def test_only_common_utterances_count():
   whole = answers(0.8)
   part = answers(0.6, drop={'s03-1', 's04-2', 's04-3'})
@@ -110,9 +83,7 @@ def test_several_seeds_count_together():
 def test_vad_is_compared_by_ccc():
   good = runs.vad_predictions()
   poor = [
-    type(p)(
-      **{**vars(p), 'prediction': tuple(0.2 * x + 2 for x in p.prediction)}
-    )
+    dataclasses.replace(p, prediction=0.2 * np.array(p.prediction) + 2)
     for p in good
   ]
   found = significance.compare(good, poor)
@@ -125,18 +96,18 @@ def test_runs_of_different_things_are_not_compared():
   assert 'one predicts classes' in compare(vad, classes).reason
   other = compare(classes, classes, runs.CLASSES, (*runs.CLASSES, 'calm'))
   assert 'different classes' in other.reason
-  renamed = [type(p)(**{**vars(p), 'id': f'x{p.id}'}) for p in classes]
+  renamed = [dataclasses.replace(p, id=f'x{p.id}') for p in classes]
   assert 'no common utterance' in compare(classes, renamed).reason
-  odd = [type(p)(**{**vars(p), 'speaker': 'z'}) for p in classes]
+  odd = [dataclasses.replace(p, speaker='z') for p in classes]
   assert "the first is 's00-0'" in compare(classes, odd).reason
   assert not compare(classes, odd).changes
 
 
 def test_one_speaker_has_no_interval():
   found = compare(answers(0.9, speakers=1), answers(0.5, speakers=1))
-  assert found.changes['war'].value is not None
-  assert found.changes['war'].low is None
-  assert found.changes['war'].p_value is None
+  war = found.changes['war']
+  assert (war.low, war.high, war.p_value) == (None, None, None)
+  assert war.value is not None
 
 
 def test_holm_adjusts_in_order_of_size():

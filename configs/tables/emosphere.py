@@ -74,6 +74,9 @@ PAPER = {
   'regions-60': (0.6962, 0.7376, 0.6250, 0.6863),
   'regions-45': (0.6833, 0.7385, 0.6204, 0.6808),
 }
+# The paper cuts its validation and test sets out of the original validation
+# split; `official` is another question and never set beside it.
+OTHER_TEST_SET = "another test set: Test1 here, the paper's own cut of the validation split there"
 METRICS = ('ccc_valence', 'ccc_arousal', 'ccc_dominance', 'ccc_mean')
 
 
@@ -91,6 +94,7 @@ def _cell(corpus, name, label, variant, tables, **more):
         selection='best_on_dev',
         paper=dict(zip(METRICS, paper, strict=False)),
         source='Cho et al. 2025' if paper else '',
+        incomparable=OTHER_TEST_SET if paper else '',
       )
       for table in tables
     ),
@@ -112,8 +116,8 @@ TABLE = spec.Table(
     'Paper: Cho, Oh, Kim and Lee, Interspeech 2025, 4653-4657, arXiv '
     '2505.19693. Its 8 regions are sign octants. MSP-Podcast grows with its '
     "releases: compare on the paper's release only.",
-    'The paper gives no spread over seeds; the tolerance of 0.02 was chosen '
-    'before anything was measured.',
+    'The paper cuts its own test set out of the validation split of MSP-Podcast; '
+    'here the official Test1 is tested. The two are never compared.',
   ),
   metrics=METRICS,
   tolerance=dict.fromkeys(METRICS, 0.02),

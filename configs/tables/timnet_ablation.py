@@ -7,6 +7,7 @@ whole network, a plain TCN instead, the forward direction only, only the last
 block, and the mean of the blocks instead of learned weights.
 """
 
+from configs.timnet import SAVEE_ORDER
 from jaxser.report.tables import spec
 
 CORPORA = ('casia', 'emodb', 'emovo', 'iemocap', 'ravdess', 'savee')
@@ -74,6 +75,7 @@ def _cell(corpus, ablation, paper):
         selection='best_on_test',
         paper=paper,
         source='Ye et al. 2023, Tables 1 and 2' if paper else '',
+        incomparable=SAVEE_ORDER if corpus == 'savee' else '',
       ),
     ),
     baseline='' if ablation == 'none' else f'{corpus}-none',

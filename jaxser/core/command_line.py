@@ -20,6 +20,7 @@ from data_prep.command_line import define_path as define_path
 from data_prep.command_line import exit_code as exit_code
 from data_prep.command_line import fail as fail
 from jaxser.core.config import ConfigError, flatten
+from jaxser.core.errors import UserError
 
 # Beside this package, in a checkout as in an installation.
 _INSTALLED = pathlib.Path(__file__).parents[2] / 'configs'
@@ -57,10 +58,12 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return command_line.parse_flags(values, argv)
   delattr(values, 'config')
   define_config(values)
-  recipe, rest = _take_config(argv)
-  if recipe is None:
+  recipe = flags.FlagValues()
+  define_config(recipe)
+  rest = command_line.parse_flags(recipe, argv, known_only=True)
+  if recipe.config is None:
     return command_line.parse_flags(values, rest)
-  config = load_recipe(*recipe.partition(':')[::2])
+  config = load_recipe(*recipe.config.partition(':')[::2])
   for argument in rest:
     override = _OVERRIDE.match(argument)
     if override:
@@ -74,7 +77,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   for field, value in flatten(values.config).items():
     if isinstance(value, str) and value.startswith('~'):
       values.config.update_from_flattened_dict(
-        {field: os.path.expanduser(value)}
+        {field: str(command_line.expand_home(value))}
       )
   return arguments
 
@@ -95,7 +98,7 @@ def find_recipe(path: os.PathLike[str] | str, folder: str = '') -> pathlib.Path:
     ConfigError: there is none; the message lists the installed recipes.
   """
   path = pathlib.Path(path)
-  if path.is_file():
+  if path.suffix == '.py' and path.is_file():
     return path
   installed = _INSTALLED / folder
   if path.parent in (pathlib.Path(), pathlib.Path('configs', folder)):
@@ -106,7 +109,7 @@ def find_recipe(path: os.PathLike[str] | str, folder: str = '') -> pathlib.Path:
   names = [name for name in names if name != 'common']
   close = difflib.get_close_matches(path.stem, names, n=1)
   raise ConfigError(
-    f'{path}: no such file, and no recipe that comes with jaxser.'
+    f'{path}: no Python file of that name, and no recipe that comes with jaxser.'
     + (f' Did you mean {close[0]}?' if close else '')
     + f' Recipes: {", ".join(names)}.'
   )
@@ -116,20 +119,23 @@ def load_module(path: pathlib.Path) -> ModuleType:
   """Imports a Python file that `find_recipe` found.
 
   Raises:
-    ConfigError: it is no Python file.
+    ConfigError: it cannot be imported.
   """
   spec = importlib.util.spec_from_file_location(f'recipe_{path.stem}', path)
-  if spec is None or spec.loader is None:
-    raise ConfigError(f'{path}: is no Python file; recipes end in .py.')
   module = importlib.util.module_from_spec(spec)
-  # An installed recipe imports its neighbours, whatever lies in this folder.
-  if path.is_relative_to(_INSTALLED):
-    sys.path.insert(0, str(_INSTALLED.parent))
+  # An installed recipe imports its neighbours, whatever is in this folder.
+  first = str(_INSTALLED.parent if path.is_relative_to(_INSTALLED) else '')
+  sys.path.insert(0, first)
   try:
     spec.loader.exec_module(module)
+  except UserError:
+    raise
+  except Exception as error:
+    raise ConfigError(
+      f'{path}: cannot be imported ({type(error).__name__}: {error}).'
+    ) from error
   finally:
-    if path.is_relative_to(_INSTALLED):
-      sys.path.remove(str(_INSTALLED.parent))
+    sys.path.remove(first)
   return module
 
 
@@ -149,19 +155,6 @@ def load_recipe(
     return module.get_config(arg or None)
   except ValueError as error:
     raise ConfigError(str(error)) from error
-
-
-def _take_config(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-  """Returns the value of --config, the last one, and the other arguments."""
-  recipe, rest = None, list(argv)
-  for flag in ('--config', '-config'):
-    while flag in rest[:-1]:
-      at = rest.index(flag)
-      rest[at : at + 2] = [f'{flag}={rest[at + 1]}']
-  for argument in rest:
-    if re.match(r'--?config=', argument):
-      recipe = argument.partition('=')[2]
-  return recipe, [a for a in rest if not re.match(r'--?config=', a)]
 
 
 def _check_field(field: str, config: ml_collections.ConfigDict) -> None:

@@ -11,7 +11,14 @@ import ml_collections
 from jaxser.core import files
 from jaxser.core.errors import UserError
 
-PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
+PROTOCOLS = (
+  'published',
+  'speaker_independent',
+  'official',
+  'cross_corpus',
+  'emobox',
+  'all',
+)
 CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
 PARALLEL = ('jit', 'pmap')
 # Fields that change neither the model nor its predictions.
@@ -136,18 +143,12 @@ def check_same(
   """Checks, writing nothing, that `claim` would accept the folder.
 
   Raises:
-    ConfigError: as `claim` does.
+    UserError: as `claim` does, or if its config.json is damaged.
   """
   path = pathlib.Path(workdir) / 'config.json'
   if is_free(workdir) or not path.exists():
     return
-  try:
-    before = flatten(json.loads(path.read_text('utf-8')))
-  except (ValueError, AttributeError) as error:
-    raise ConfigError(
-      f'{path} is damaged ({error}), so it is unknown what was trained here; '
-      'restore it, or give another --workdir.'
-    ) from error
+  before = flatten(files.read_json(path))
   now = flatten(to_json(config))
   differing = [
     f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'

@@ -28,8 +28,12 @@ def write_bytes(path: os.PathLike[str] | str, data: bytes) -> None:
 
 
 def write_text(path: os.PathLike[str] | str, text: str) -> None:
-  """Writes UTF-8 text whole or not at all."""
-  write_bytes(path, text.encode('utf-8'))
+  """Writes UTF-8 text whole or not at all.
+
+  A file name that is not UTF-8 holds lone surrogates (`os.fsdecode`); they are
+  written as JSON escapes them, so that JSON gives the same name back.
+  """
+  write_bytes(path, text.encode('utf-8', 'backslashreplace'))
 
 
 def write_json(path: os.PathLike[str] | str, content: Any) -> None:

@@ -106,10 +106,10 @@ class Resident:
       for step, slot in enumerate(slots):
         real[run, step] = True
         rows[run, step] = slot.rows
-        if slot.partners is not None:
-          neutral[run, step] = slot.partners
+        if slot.references is not None:
+          neutral[run, step] = slot.references
     indices = self._indices(rows)
-    if any(sampler and sampler.partners for sampler in samplers):
+    if any(sampler and sampler.references for sampler in samplers):
       indices['neutral'] = neutral
     return indices, real
 
@@ -141,6 +141,13 @@ class Resident:
     return batches(), [np.arange(len(r)) for r in rows]
 
 
+def _stream(source, slots):
+  index, count = jax.process_index(), jax.process_count()
+  return pipeline.stream(
+    source, slots, process_index=index, process_count=count
+  )
+
+
 class Streamed:
   """Arrays of one run's batches, sharded over the devices.
 
@@ -165,12 +172,7 @@ class Streamed:
     (sampler,) = samplers
     slots = sampler.from_position(epoch, step, epochs)
     ahead, steps = None, sampler.steps_per_epoch
-    for batch in pipeline.stream(
-      self._source,
-      slots,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    ):
+    for batch in _stream(self._source, slots):
       step = step % steps + 1
       batch = jax.tree.map(lambda x: x[None, None], batch)
       chunk = self._sharding.put_local(batch, STEPS)
@@ -187,9 +189,17 @@ class Streamed:
     slots, places = pipeline.for_evaluation(
       self._source, rows[0], self._eval_rows
     )
+    process = jax.process_index(), jax.process_count()
+
+    def assembled():
+      if not self._source.in_memory:
+        yield from _stream(self._source, slots)
+      # From memory this is faster than any pipeline.
+      for slot in slots if self._source.in_memory else ():
+        yield self._source.batch(*slot.part(*process))
 
     def batches():
-      for batch in pipeline.assemble(self._source, slots):
+      for batch in assembled():
         batch = jax.tree.map(lambda x: x[None], batch)
         yield self._sharding.put_local(batch, ROWS)
 

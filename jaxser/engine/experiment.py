@@ -9,7 +9,8 @@ import jax
 import ml_collections
 import optax
 
-from jaxser.data import partners, pipeline, protocols
+from jaxser.data import pipeline, protocols
+from jaxser.data import references as references_lib
 from jaxser.engine import step as step_lib
 from jaxser.systems.base import System, Tree
 
@@ -98,11 +99,13 @@ class Experiment:
       padded_size=padded_size,
       buckets=self.source.buckets,
       seed=(seed, fold.number),
-      partners=references
-      and (lambda epoch: references.training(seed, fold.number, epoch)),
+      references=references
+      and (lambda epoch: references.draw(seed, fold.number, epoch)),
     )
 
-  def references(self, fold: protocols.Fold) -> partners.Partners | None:
+  def references(
+    self, fold: protocols.Fold
+  ) -> references_lib.References | None:
     """Returns the neutral references of a training split, if any are needed.
 
     Raises:
@@ -110,14 +113,9 @@ class Experiment:
     """
     if not self.system.needs_neutral:
       return None
-    corpus = self.source.corpus
     try:
-      return partners.find_partners(
-        corpus.table.speakers,
-        corpus.table.labels,
-        partners.neutral_label(corpus.classes),
-        fold.train,
-        self.config.data.neutral_references,
+      return references_lib.find_references(
+        self.source.corpus, fold.train, self.config.data.neutral_references
       )
     except ValueError as error:
       raise protocols.ProtocolError(f'fold {fold.number}: {error}') from error

@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import socket
@@ -13,6 +12,7 @@ from typing import Any
 import ml_collections
 
 from jaxser.core import config as config_lib
+from jaxser.core import files
 from jaxser.core.config import ConfigError
 
 
@@ -67,6 +67,7 @@ def check_identity(
   Raises:
     ConfigError: naming what differs: fields of the config, the datasets, or the
       folds.
+    UserError: if a file that tells is damaged.
   """
   config_lib.check_same(config, workdir)
   if config_lib.is_free(workdir):
@@ -94,17 +95,8 @@ def check_identity(
 
 
 def _read(workdir: os.PathLike[str] | str, name: str) -> dict[str, Any]:
-  """Returns the content of a JSON file; {} without one."""
   path = pathlib.Path(workdir) / name
-  if not path.exists():
-    return {}
-  try:
-    return json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise ConfigError(
-      f'{path} is damaged ({error}), so it is unknown what was trained here; '
-      'restore it, or give another --workdir.'
-    ) from error
+  return files.read_json(path) if path.exists() else {}
 
 
 def _listed(fingerprints: Mapping[str, str]) -> str:

@@ -12,22 +12,27 @@ Row = Mapping[str, Any]
 
 
 def in_words(rows: Sequence[Row], metric: str) -> str:
-  """Mean loss and score of some rows, as far as they have them."""
-  found = []
+  """Returns mean loss and score of some rows as text, where they have them."""
+  texts = []
   for name in ('loss', metric):
     if name in rows[0]:
       value = sum(row[name] for row in rows) / len(rows)
       percent = name in ('uar', 'war', 'f1')
-      found.append(
-        f'{name} {100 * value:.1f} %' if percent else f'{name} {value:.3f}'
-      )
-  return ', '.join(found)
+      shown = f'{100 * value:.1f} %' if percent else f'{value:.3f}'
+      texts.append(f'{name} {shown}')
+  return ', '.join(texts)
+
+
+def run_name(seed: int, fold: int) -> str:
+  """Returns the name under which one run's files lie."""
+  return f'seed{seed}-fold{fold:02d}'
 
 
 class Curves:
   """Appends rows to metrics.jsonl and, where asked, TensorBoard events.
 
-  A row is {"seed", "fold", "epoch", "split", name: value, ...}.
+  A row is {"seed", "fold", "epoch", "split", name: value, ...}. An interrupted
+  run continues the file; `keep` then trims it.
   """
 
   def __init__(
@@ -37,13 +42,7 @@ class Curves:
     tensorboard: bool = True,
     write: bool = True,
   ):
-    """Continues the file of an interrupted run; `keep` then trims it.
-
-    Args:
-      workdir: folder of the run.
-      tensorboard: write TensorBoard's files, too.
-      write: False on processes that leave writing to another one.
-    """
+    """Opens the curves of a run; `write` is False on all processes but one."""
     self._workdir = pathlib.Path(workdir)
     self.path = self._workdir / 'metrics.jsonl'
     self._tensorboard, self._write = tensorboard, write
@@ -51,19 +50,17 @@ class Curves:
 
   def keep(self, rows: Iterable[Row]) -> None:
     """Makes the file hold exactly these rows: those before a checkpoint."""
-    text = ''.join(json.dumps(row) + '\n' for row in rows)
     if self._write:
-      files.write_text(self.path, text)
+      files.write_text(self.path, _lines(rows))
 
   def read(self) -> list[dict[str, Any]]:
-    """Rows of the file; a line cut off by a kill is left out."""
+    """Returns the rows of the file but a last one cut off by a kill."""
     rows = []
     if self.path.exists():
       for line in self.path.read_text('utf-8').splitlines():
         try:
           rows.append(json.loads(line))
         except ValueError:
-          # Only the last line can be cut: it is the one being appended.
           break
     return rows
 
@@ -73,10 +70,9 @@ class Curves:
       return
     rows = list(rows)
     with open(self.path, 'a', encoding='utf-8') as file:
-      file.write(''.join(json.dumps(row) + '\n' for row in rows))
-    if self._tensorboard:
-      for row in rows:
-        self._write_event(row)
+      file.write(_lines(rows))
+    for row in rows if self._tensorboard else ():
+      self._write_event(row)
 
   def _write_event(self, row: Row) -> None:
     import tensorflow as tf
@@ -97,6 +93,5 @@ class Curves:
     self._writers.clear()
 
 
-def run_name(seed: int, fold: int) -> str:
-  """The name under which one training's files lie."""
-  return f'seed{seed}-fold{fold:02d}'
+def _lines(rows: Iterable[Row]) -> str:
+  return ''.join(json.dumps(row) + '\n' for row in rows)

@@ -2,16 +2,16 @@
 
 NumPy's archive without pickled objects, so `numpy.load` reads it anywhere. One
 row per fold and utterance; the first fold has its training, development and
-test side, the others (whose weights are others, so that their embeddings cannot
-be compared with these) their test side:
+test split, the others (whose weights differ, so that their embeddings cannot be
+compared with these) their test split:
 
   fold     int64 [n]        speaker  text [n], '' unknown
   id       text [n]         label    text [n], class, '' unknown
   side     text [n], train, dev or test
   NAME     float32 [n, width], one array for each of the system's embeddings:
            'embedding', or DSNet's 'relevant', 'irrelevant' and 'encoding'
-  map.NAME float32 [n, 2], its view in two dimensions (`jaxser.evaluation.probes.flat_map`)
-           of rows of the first fold, NaN elsewhere
+  map.NAME float32 [n, 2], its view in two dimensions (`probes.tsne_2d`) of rows
+           of the first fold, NaN elsewhere
   about    text, JSON: {"seed", "selection", "names", "weights", "probes",
            "region_head"}; the last two as in `jaxser.engine.inspection.inspect`
 """
@@ -40,17 +40,9 @@ class EmbeddingsError(PredictionsError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-  """The content of embeddings.npz; see the top of this module.
+  """The content of embeddings.npz; the top of this module has the fields.
 
-  Attributes:
-    fold: int64 [n].
-    id: text [n], of the utterance.
-    speaker: text [n], '' unknown.
-    label: text [n], class, '' unknown.
-    side: text [n], one of `SIDES`.
-    spaces: name -> float32 [n, width].
-    maps: name -> float32 [n, 2], NaN for rows that were not mapped.
-    about: seed, selection, names, weights, probes, region_head.
+  `spaces` and `maps` are the arrays NAME and map.NAME by NAME.
   """
 
   fold: np.ndarray
@@ -63,21 +55,21 @@ class Embeddings:
   about: dict[str, Any]
 
   def mapped(self) -> np.ndarray:
-    """bool [n], rows that have a place on the maps."""
+    """Returns bool [n], rows that have a place on the maps."""
     known = [np.isfinite(value).all(-1) for value in self.maps.values()]
     return np.logical_and.reduce(known)
 
 
-def write(workdir: os.PathLike[str] | str, found: Embeddings) -> None:
+def write(workdir: os.PathLike[str] | str, embeddings: Embeddings) -> None:
   """Writes embeddings.npz whole or not at all."""
   buffer = io.BytesIO()
   np.savez_compressed(
     buffer,
-    fold=found.fold,
-    **{name: getattr(found, name).astype(str) for name in _TEXTS},
-    **found.spaces,
-    **{f'map.{name}': value for name, value in found.maps.items()},
-    about=np.array(json.dumps(found.about, sort_keys=True)),
+    fold=embeddings.fold,
+    **{name: getattr(embeddings, name).astype(str) for name in _TEXTS},
+    **embeddings.spaces,
+    **{f'map.{name}': value for name, value in embeddings.maps.items()},
+    about=np.array(json.dumps(embeddings.about, sort_keys=True)),
   )
   files.write_bytes(pathlib.Path(workdir) / NAME, buffer.getvalue())
 
@@ -92,11 +84,12 @@ def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
   if not path.is_file():
     return None
   try:
-    data = io.BytesIO(path.read_bytes())
-    with np.load(data, allow_pickle=False) as archive:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
       held = dict(archive)
-    about = json.loads(str(held['about']))
-    found = Embeddings(
+    about = json.loads(str(held.pop('about')))
+    if len({len(value) for value in held.values()}) > 1:
+      raise ValueError('its arrays differ in length')
+    return Embeddings(
       held['fold'],
       *(held[name] for name in _TEXTS),
       {name: held[name] for name in about['names']},
@@ -114,10 +107,3 @@ def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
       f'{path} cannot be read ({type(error).__name__}: {error}); delete it and '
       'start the command of the run again, which computes it anew.'
     ) from error
-  rows = {len(value) for value in held.values() if value.ndim}
-  if len(rows) > 1:
-    raise EmbeddingsError(
-      f'{path} has arrays of {sorted(rows)} rows; delete it and start the '
-      'command of the run again, which computes it anew.'
-    )
-  return found

@@ -1,24 +1,22 @@
 """Intervals over speakers, paired comparisons, spread over seeds. NumPy only.
 
-A resample of speakers is a weighted sum of their confusion matrices or power
-sums, so two thousand of them cost one matrix product.
+The cluster bootstrap is written here because `scipy.stats.bootstrap` draws
+single observations: a resample of whole speakers is a weighted sum of their
+confusion matrices or power sums, so that two thousand of them cost one matrix
+product.
 """
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxser.evaluation import metrics
+Statistic = Callable[[np.ndarray], np.ndarray]
 
 FEW_GROUPS = 20
 """Below this many speakers an interval is known to be too narrow."""
-
-
-def _groups_of(groups: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
-  names, index = np.unique(np.asarray(groups, object), return_inverse=True)
-  return tuple(names.tolist()), index
 
 
 def group_confusions(
@@ -26,51 +24,48 @@ def group_confusions(
   predictions: np.ndarray,
   groups: Sequence[str],
   classes: int,
-) -> tuple[tuple[str, ...], np.ndarray]:
-  """One confusion matrix per group (speaker).
+) -> np.ndarray:
+  """Returns a confusion matrix for each group (speaker), int64 [groups, K, K].
 
   Args:
     targets: class numbers [n].
     predictions: class numbers [n].
-    groups: name of the group of each row, e.g. its speaker.
+    groups: group of each utterance; the result is in their sorted order.
     classes: number of classes K.
-
-  Returns:
-    The sorted names of the groups and int64 [groups, K, K].
   """
-  names, index = _groups_of(groups)
-  targets, predictions = np.asarray(targets), np.asarray(predictions)
-  empty = metrics.Confusion.empty(classes)
-  counts = np.zeros((len(names), classes, classes), np.int64)
-  for group in range(len(names)):
-    rows = index == group
-    counts[group] = empty.add(targets[rows], predictions[rows]).counts
-  return names, counts
+  count, index = _numbered(groups)
+  confusions = np.zeros((count, classes, classes), np.int64)
+  np.add.at(confusions, (index, targets, predictions), 1)
+  return confusions
 
 
 def group_sums(
   targets: np.ndarray, predictions: np.ndarray, groups: Sequence[str]
-) -> tuple[tuple[str, ...], np.ndarray]:
-  """Power sums per group (speaker) for `metrics.concordance_of_sums`.
+) -> np.ndarray:
+  """Returns power sums for each group (speaker), float64 [groups, 6, d].
+
+  Count and sums of p, t, p^2, t^2 and p t for `metrics.concordance_of_sums`,
+  where the mean target was subtracted from both (CCC does not change, and no
+  digits are lost).
 
   Args:
     targets: [n, d].
     predictions: [n, d].
-    groups: name of the group of each row.
-
-  Returns:
-    The sorted names of the groups and float64 [groups, 6, d]: count and sums of
-    p, t, p^2, t^2 and p t, where the mean target was subtracted from both
-    (CCC does not change, and no digits are lost).
+    groups: group of each utterance; the result is in their sorted order.
   """
-  names, index = _groups_of(groups)
+  count, index = _numbered(groups)
   t, p = np.asarray(targets, np.float64), np.asarray(predictions, np.float64)
   centre = t.mean(0, keepdims=True)
   t, p = t - centre, p - centre
   terms = np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], 1)
-  sums = np.zeros((len(names), *terms.shape[1:]))
+  sums = np.zeros((count, *terms.shape[1:]))
   np.add.at(sums, index, terms)
-  return names, sums
+  return sums
+
+
+def _numbered(groups: Sequence[str]) -> tuple[int, np.ndarray]:
+  names, index = np.unique(np.asarray(groups, object), return_inverse=True)
+  return len(names), index
 
 
 class Interval(NamedTuple):
@@ -90,47 +85,15 @@ class Difference(NamedTuple):
   p_value: np.ndarray
 
 
-def _draw(groups: int, resamples: int, seed: int) -> np.ndarray:
-  """How often each group was drawn, float64 [resamples, groups]."""
-  generator = np.random.default_rng(seed)
-  even = np.full(groups, 1.0 / groups)
-  return generator.multinomial(groups, even, resamples).astype(np.float64)
-
-
-def _percentiles(
-  values: np.ndarray, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-  """Interval over axis 0, leaving out resamples without a value."""
-  tails = ((1 - level) / 2, (1 + level) / 2)
-  columns = values.reshape(len(values), -1).T
-  bounds = np.array(
-    [
-      np.quantile(known, tails) if len(known) else (np.nan, np.nan)
-      for known in (column[~np.isnan(column)] for column in columns)
-    ]
-  )
-  low, high = bounds.T.reshape(2, *values.shape[1:])
-  return low, high
-
-
-def _check_groups(groups: np.ndarray, resamples: int, level: float) -> None:
-  if not len(groups):
-    raise ValueError('no group to resample: there is no prediction')
-  if resamples < 1 or not 0 < level < 1:
-    raise ValueError(
-      f'resamples={resamples} must be positive and level={level} in (0, 1)'
-    )
-
-
 def bootstrap_interval(
-  statistic: Callable[[np.ndarray], np.ndarray],
+  statistic: Statistic,
   groups: np.ndarray,
   *,
   resamples: int = 2000,
   level: float = 0.95,
   seed: int = 0,
 ) -> Interval:
-  """Percentile interval by drawing whole speakers with replacement.
+  """Returns a percentile interval by drawing whole speakers with replacement.
 
   Utterances of one speaker are alike, so speakers are the unit that is drawn
   (cluster bootstrap, Davison and Hinkley 1997, section 3.8). Every resample
@@ -148,23 +111,12 @@ def bootstrap_interval(
     resamples: number of bootstrap samples.
     level: coverage aimed at.
     seed: of the resampling; the same seed draws the same speakers.
-
-  Returns:
-    The statistic of the whole set with its bounds, scalars or [m].
   """
-  groups = np.asarray(groups, np.float64)
-  _check_groups(groups, resamples, level)
-  value = np.asarray(statistic(groups.sum(0)))
-  if len(groups) == 1:
-    unknown = np.full(value.shape, np.nan)
-    return Interval(value, unknown, unknown)
-  draws = _draw(len(groups), resamples, seed)
-  values = statistic(np.tensordot(draws, groups, 1))
-  return Interval(value, *_percentiles(values, level))
+  return Interval(*_bootstrap(statistic, [groups], resamples, level, seed)[:3])
 
 
 def paired_bootstrap(
-  statistic: Callable[[np.ndarray], np.ndarray],
+  statistic: Statistic,
   first: np.ndarray,
   second: np.ndarray,
   *,
@@ -172,48 +124,58 @@ def paired_bootstrap(
   level: float = 0.95,
   seed: int = 0,
 ) -> Difference:
-  """Interval of the difference of two systems on the same utterances.
+  """Returns the difference of two systems on the same utterances.
 
   The same speakers are drawn for both, so what makes a speaker easy or hard
   for both cancels. The p value is twice the smaller share of resamples on one
-  side of zero, at least 2 / (resamples + 1), at most 1. What
-  `bootstrap_interval` says of few speakers holds here too.
-
-  Args:
-    statistic: as in `bootstrap_interval`.
-    first: additive groups of the first system, [groups, *shape].
-    second: of the second, in the same order of groups.
-    resamples: number of bootstrap samples.
-    level: coverage aimed at.
-    seed: of the resampling.
-
-  Raises:
-    ValueError: the two do not have the same groups.
+  side of zero, at least 2 / (resamples + 1), at most 1. Arguments, and what is
+  said of few speakers, are as in `bootstrap_interval`; both systems must have
+  the same groups in the same order.
   """
-  pair = np.asarray(first, np.float64), np.asarray(second, np.float64)
-  if pair[0].shape != pair[1].shape:
-    raise ValueError(
-      f'groups of shape {pair[0].shape} and {pair[1].shape} cannot be paired: '
-      'both systems must have predicted the same utterances'
-    )
-  _check_groups(pair[0], resamples, level)
-  value = np.asarray(statistic(pair[0].sum(0)) - statistic(pair[1].sum(0)))
-  if len(pair[0]) == 1:
-    unknown = np.full(value.shape, np.nan)
-    return Difference(value, unknown, unknown, unknown)
-  draws = _draw(len(pair[0]), resamples, seed)
-  values = functools.reduce(
-    np.subtract, (statistic(np.tensordot(draws, x, 1)) for x in pair)
+  value, low, high, values = _bootstrap(
+    statistic, [first, second], resamples, level, seed
   )
-  below, above = (values <= 0).sum(0), (values >= 0).sum(0)
-  p_value = np.minimum(2 * (np.minimum(below, above) + 1) / (resamples + 1), 1)
-  return Difference(value, *_percentiles(values, level), p_value)
+  if not len(values):
+    return Difference(value, low, high, low)
+  side = np.minimum((values <= 0).sum(0), (values >= 0).sum(0))
+  p_value = np.minimum(2 * (side + 1) / (resamples + 1), 1)
+  return Difference(value, low, high, p_value)
+
+
+def _bootstrap(
+  statistic: Statistic,
+  systems: Sequence[np.ndarray],
+  resamples: int,
+  level: float,
+  seed: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Returns value, bounds and resamples of one system or a difference of two."""
+  systems = [np.asarray(groups, np.float64) for groups in systems]
+  count = len(systems[0])
+
+  def evaluate(sums: Sequence[np.ndarray]) -> np.ndarray:
+    return np.asarray(functools.reduce(np.subtract, map(statistic, sums)))
+
+  value = evaluate([groups.sum(0) for groups in systems])
+  if count == 1:
+    unknown = np.full(value.shape, np.nan)
+    return value, unknown, unknown, np.zeros(0)
+  even = np.full(count, 1.0 / count)
+  draws = np.random.default_rng(seed).multinomial(count, even, resamples)
+  draws = draws.astype(np.float64)
+  values = evaluate([np.tensordot(draws, groups, 1) for groups in systems])
+  with warnings.catch_warnings():
+    # Without any defined resample the bounds are NaN, as documented.
+    warnings.simplefilter('ignore', RuntimeWarning)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.nanquantile(values, tails, axis=0)
+  return value, low, high, values
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
-  """Mean and sample standard deviation (n - 1) of the values that are known.
+  """Returns mean and sample standard deviation (n - 1) of the known values.
 
-  NaN is left out. The deviation of fewer than two values is NaN.
+  NaN is left out. The standard deviation of fewer than two values is NaN.
   """
   known = np.asarray([v for v in values if not np.isnan(v)], np.float64)
   mean = float(known.mean()) if len(known) else float('nan')

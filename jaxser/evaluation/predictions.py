@@ -12,12 +12,13 @@ numbers on the scale of the corpus and there are no scores.
 import collections
 import dataclasses
 import json
-import math
 import numbers
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Self
+
+import numpy as np
 
 from jaxser.core import files
 from jaxser.core.errors import UserError
@@ -40,29 +41,57 @@ class PredictionsError(UserError):
   """Predictions cannot be used; the message says where, why and what to do."""
 
 
-def _is_number(value: Any) -> bool:
-  return (
-    isinstance(value, numbers.Real)
-    and not isinstance(value, bool)
-    and math.isfinite(value)
-  )
+# What each field must be, for messages.
+_COUNT = 'a whole number from 0'
+_EXPECTED = {
+  'seed': _COUNT,
+  'fold': _COUNT,
+  'selection': f'one of {", ".join(SELECTIONS)}',
+  'epoch': f'{_COUNT}, or null',
+  'id': 'the name of an utterance',
+  'speaker': 'a name, empty if unknown',
+  'target': 'a class name or three finite numbers',
+  'prediction': 'a class name or three finite numbers, as the target',
+  'scores': 'one finite number per class, absent without classes',
+}
 
 
-def _six_digits(values: Iterable[float]) -> tuple[float, ...]:
-  """Plain floats rounded to six significant digits."""
-  return tuple(float(f'{float(value):.6g}') for value in values)
+def _count(value: Any) -> int | None:
+  """Returns an int (also of NumPy's) from 0, None of anything else."""
+  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  return int(value) if whole and value >= 0 else None
+
+
+def _name(value: Any) -> str | None:
+  return value if isinstance(value, str) and value else None
+
+
+def _floats(values: Any) -> tuple[float, ...] | None:
+  """Returns floats of six significant digits, None if they are not finite."""
+  try:
+    values = np.asarray(values, np.float64)
+  except (TypeError, ValueError):
+    return None
+  if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+    return None
+  return tuple(float(f'{x:.6g}') for x in values.tolist())
+
+
+def _vad(values: Any) -> tuple[float, ...] | None:
+  values = _floats(values)
+  return values if values and len(values) == 3 else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What was recognised in one utterance, and what was said.
+  """What was predicted for one utterance, and its target.
 
   Construction rounds numbers to six significant digits and checks everything,
   so that a prediction in memory equals the same one read from a file.
 
   Attributes:
     seed: of the run.
-    fold: number of the fold whose test side holds the utterance, from 0.
+    fold: number of the fold that tests the utterance, from 0.
     selection: a key of `SELECTIONS`.
     epoch: the epoch whose weights were used, None where it is not known.
     id: of the utterance.
@@ -86,58 +115,27 @@ class Prediction:
   scores: tuple[float, ...] | None = None
 
   def __post_init__(self):
-    self._set_integer('seed', 'a whole number from 0')
-    self._set_integer('fold', 'a whole number from 0')
-    if self.epoch is not None:
-      self._set_integer('epoch', 'a whole number from 0, or null')
-    if self.selection not in SELECTIONS:
-      self._refuse('selection', f'one of {", ".join(SELECTIONS)}')
-    if not isinstance(self.id, str) or not self.id:
-      self._refuse('id', 'the name of an utterance')
-    if not isinstance(self.speaker, str):
-      self._refuse('speaker', 'a name, empty if unknown')
-    if isinstance(self.target, str):
-      if not self.target:
-        self._refuse('target', 'a class name')
-      if not isinstance(self.prediction, str) or not self.prediction:
-        self._refuse('prediction', 'a class name, as the target is one')
-      self._set_numbers('scores', 'one finite number per class')
-    else:
-      self._set_numbers('target', 'a class name or three numbers', 3)
-      self._set_numbers('prediction', 'three numbers, as the target', 3)
-      if self.scores is not None:
-        self._refuse('scores', 'absent where the target is three numbers')
-
-  def _refuse(self, name: str, expected: str) -> None:
-    raise PredictionsError(
-      f'"{name}" is {getattr(self, name)!r}, expected {expected}'
-    )
-
-  def _set_integer(self, name: str, expected: str) -> None:
-    """Makes a field a plain int (of NumPy's, too), or refuses it."""
-    value = getattr(self, name)
-    if (
-      not isinstance(value, numbers.Integral)
-      or isinstance(value, bool)
-      or value < 0
-    ):
-      self._refuse(name, expected)
-    object.__setattr__(self, name, int(value))
-
-  def _set_numbers(
-    self, name: str, expected: str, length: int | None = None
-  ) -> None:
-    """Makes a field a tuple of rounded floats, or refuses it."""
-    values = getattr(self, name)
-    if hasattr(values, 'tolist'):  # A NumPy or JAX array.
-      values = values.tolist()
-    if not isinstance(values, Sequence) or isinstance(values, str):
-      self._refuse(name, expected)
-    if not values or (length is not None and len(values) != length):
-      self._refuse(name, expected)
-    if not all(_is_number(value) for value in values):
-      self._refuse(name, f'{expected}, all finite')
-    object.__setattr__(self, name, _six_digits(values))
+    named = self.task == 'classification'
+    answer = _name if named else _vad
+    plain = {
+      'seed': _count(self.seed),
+      'fold': _count(self.fold),
+      'selection': self.selection if self.selection in SELECTIONS else None,
+      'epoch': _count(self.epoch),
+      'id': _name(self.id),
+      'speaker': self.speaker if self.speaker == '' else _name(self.speaker),
+      'target': answer(self.target),
+      'prediction': answer(self.prediction),
+      'scores': _floats(self.scores),
+    }
+    absent = {'epoch'} if self.epoch is None else set()
+    absent |= set() if named else {'scores'}
+    for name, value in plain.items():
+      if (value is None) != (name in absent):
+        raise PredictionsError(
+          f'"{name}" is {getattr(self, name)!r}, expected {_EXPECTED[name]}'
+        )
+      object.__setattr__(self, name, value)
 
   @property
   def task(self) -> str:
@@ -145,7 +143,7 @@ class Prediction:
     return 'classification' if isinstance(self.target, str) else 'regression'
 
   def to_json(self) -> str:
-    """The line of predictions.jsonl, without its end."""
+    """Returns the line of predictions.jsonl, without its end."""
     fields = dataclasses.asdict(self)
     if self.scores is None:
       del fields['scores']
@@ -158,27 +156,20 @@ class Prediction:
     Raises:
       PredictionsError: not JSON, a field is missing, unknown or wrong.
     """
+    known = [field.name for field in dataclasses.fields(cls)]
     try:
       fields = json.loads(line)
     except ValueError as error:
       raise PredictionsError(f'not JSON ({error})') from error
-    if not isinstance(fields, dict):
+    if not isinstance(fields, dict) or {*fields, 'scores'} != {*known}:
       raise PredictionsError(
-        f'expected a JSON object, got {type(fields).__name__}'
-      )
-    known = [field.name for field in dataclasses.fields(cls)]
-    missing = [n for n in known if n not in fields and n != 'scores']
-    unknown = [name for name in fields if name not in known]
-    if missing or unknown:
-      raise PredictionsError(
-        f'missing fields {missing}, unknown fields {unknown}; expected '
-        f'{", ".join(known)}'
+        f'expected an object with {", ".join(known)}, got {line.strip()}'
       )
     return cls(**fields)
 
 
 def ordered(predictions: Iterable[Prediction]) -> list[Prediction]:
-  """Sorted by seed, selection and fold; within these as given."""
+  """Returns them sorted by seed, selection and fold; within these as given."""
   selections = list(SELECTIONS)
   return sorted(
     predictions, key=lambda p: (p.seed, selections.index(p.selection), p.fold)
@@ -192,8 +183,8 @@ def write_predictions(
 
   The same predictions give the same bytes.
   """
-  lines = [prediction.to_json() + '\n' for prediction in ordered(predictions)]
-  files.write_text(path, ''.join(lines))
+  text = ''.join(p.to_json() + '\n' for p in ordered(predictions))
+  files.write_text(path, text)
 
 
 def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
@@ -203,33 +194,42 @@ def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
     PredictionsError: the file is missing or empty, or a line is wrong; the
       message starts with the file and the number of the line.
   """
+  # Only '\n' ends a line: ids may hold other characters that Python splits at.
+  lines = read_finished(path).removesuffix('\n').split('\n')
+  if lines == ['']:
+    raise PredictionsError(f'{path}: holds no prediction')
+  predictions = []
+  for number, line in enumerate(lines, 1):
+    try:
+      predictions.append(Prediction.from_json(line))
+    except PredictionsError as error:
+      raise PredictionsError(
+        f'{path}:{number}: {error}; remove the file and start the command that '
+        'made it again'
+      ) from error
+  return predictions
+
+
+def read_finished(path: os.PathLike[str] | str) -> str:
+  """Reads a UTF-8 file that a finished run leaves.
+
+  Raises:
+    PredictionsError: it is not there, or not text.
+  """
   path = pathlib.Path(path)
   if not path.is_file():
     raise PredictionsError(
       f'{path}: no such file; the run that makes it has not finished, start its '
       'command again to continue it'
     )
-  predictions = []
   try:
-    # Only '\n' ends a line: ids may hold other characters that Python splits at.
-    with path.open(encoding='utf-8', newline='\n') as file:
-      for number, line in enumerate(file, 1):
-        try:
-          predictions.append(Prediction.from_json(line))
-        except PredictionsError as error:
-          raise PredictionsError(
-            f'{path}:{number}: {error}; remove the file and start the command '
-            'that made it again'
-          ) from error
+    return path.read_bytes().decode('utf-8')
   except UnicodeDecodeError as error:
     raise PredictionsError(f'{path}: not UTF-8 text ({error})') from error
-  if not predictions:
-    raise PredictionsError(f'{path}: holds no prediction')
-  return predictions
 
 
 def _some(names: Iterable[str]) -> str:
-  """The first five names, and how many more there are."""
+  """Returns the first five names, and how many more there are."""
   names = sorted(names)
   more = f' and {len(names) - 5} more' if len(names) > 5 else ''
   return ', '.join(repr(name) for name in names[:5]) + more
@@ -252,41 +252,36 @@ def check_once(
   Raises:
     PredictionsError: naming the (seed, selection) and the utterances.
   """
-  runs: dict[tuple[int, str], collections.Counter[str]] = {}
-  known = set()
+  tested = collections.defaultdict(collections.Counter)
   truth: dict[str, tuple[Any, str]] = {}
+  known = set()
   for p in predictions:
-    name = (p.seed, p.selection, p.fold, p.id)
-    if name in known:
+    where = f'seed {p.seed}, selection {p.selection}'
+    if (p.seed, p.selection, p.fold, p.id) in known:
       raise PredictionsError(
-        f'seed {p.seed}, selection {p.selection}, fold {p.fold}: utterance '
-        f'{p.id!r} was predicted more than once'
+        f'{where}, fold {p.fold}: utterance {p.id!r} was predicted more than '
+        'once'
       )
-    known.add(name)
-    runs.setdefault((p.seed, p.selection), collections.Counter())[p.id] += 1
+    known.add((p.seed, p.selection, p.fold, p.id))
+    tested[where][p.id] += 1
     if truth.setdefault(p.id, (p.target, p.speaker)) != (p.target, p.speaker):
       raise PredictionsError(
-        f'seed {p.seed}, selection {p.selection}: utterance {p.id!r} has '
-        f'target {p.target!r} and speaker {p.speaker!r} here but '
-        f'{truth[p.id][0]!r} and {truth[p.id][1]!r} before; the predictions '
+        f'{where}: utterance {p.id!r} has target and speaker '
+        f'{p.target, p.speaker} here but {truth[p.id]} before; the predictions '
         'are of different corpora'
       )
   expected = set(truth) if ids is None else set(ids)
-  for (seed, selection), times in runs.items():
-    where, seen = f'seed {seed}, selection {selection}', set(times)
-    by_count = times.most_common()
-    (often, most), (seldom, least) = by_count[0], by_count[-1]
+  for where, folds in tested.items():
+    ranking = folds.most_common()
+    (often, most), (seldom, least) = ranking[0], ranking[-1]
     if most != least:
       raise PredictionsError(
         f'{where}: utterance {often!r} is tested by {most} folds, {seldom!r} by '
         f'{least}; its folds overlap'
       )
-    if expected - seen:
-      raise PredictionsError(
-        f'{where}: no prediction for {_some(expected - seen)}'
-      )
-    if seen - expected:
-      raise PredictionsError(
-        f'{where}: predictions for utterances that the protocol does not test: '
-        f'{_some(seen - expected)}'
-      )
+    for names, problem in (
+      (expected - set(folds), 'no prediction for'),
+      (set(folds) - expected, 'the protocol does not test:'),
+    ):
+      if names:
+        raise PredictionsError(f'{where}: {problem} {_some(names)}')

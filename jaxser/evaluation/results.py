@@ -1,4 +1,4 @@
-"""results.json and the table at the end of a run, from predictions alone.
+"""results.json, computed from predictions alone.
 
 Percentages have two decimals, CCC four; null stands for what is not defined
 (one speaker has no interval, one seed no spread, an absent class no recall).
@@ -10,31 +10,38 @@ Percentages have two decimals, CCC four; null stands for what is not defined
       "label",
       "pooled": {METRIC: {"value", "low", "high"}, "utterances",
                  "recall": {CLASS: percent}, "absent_classes", "confusion",
-                 "regions": as `jaxser.evaluation.regions.summarise`, for VAD},
+                 "regions": {"accuracy": {"value", "low", "high"}, "macro_f1":
+                 likewise, "confusion"}, for VAD with a sphere},
+      "clipped": {DIMENSION: per cent of the predictions that lie exactly on a
+                  bound of the scale}, for VAD with a sphere,
+      "constant": {DIMENSION: the value, where all predictions are the same
+                   number, else null}, for VAD,
       "fold_mean": {METRIC: {"mean", "std"}},
       "over_seeds": {METRIC: {"mean", "std"}},
       "per_fold": [{"seed", "fold", "epoch", "utterances", METRIC: value}]}},
-   "sphere": how VAD is cut into regions (`jaxser.evaluation.regions`), null for classes,
-   "paper": {NAME: {"source", METRIC: value}},
+   "sphere": how VAD is cut into regions (`jaxser.evaluation.regions`), null for
+             classes,
+   "paper": {NAME: {"source", METRIC: value, "comparable": false and "reason"
+             where the figure must not be compared with}},
    "annotators": how far they agree (`data_prep.agreement`), {} if not known,
    "probes": what `jaxser.engine.inspection.inspect` found, {} where nothing was,
    "wall_time_s", "command", "environment", "demo"}
 
 METRIC is uar, war, f1 or, for valence, arousal and dominance, ccc_valence,
 ccc_arousal, ccc_dominance, ccc_mean; `recall`, `absent_classes` and `confusion`
-(rows said, columns recognised) belong to classes. `pooled` puts all folds and
-seeds into one set; `fold_mean` averages over folds (and seeds), `over_seeds`
-over the pooled values of the seeds. The three are different numbers. Across
-corpora every fold may test the same utterances: `pooled` then counts each once
-per fold.
+(rows targets, columns predicted) belong to classes. `regions` scores the regions
+in which predicted and target points lie, not a region head. `pooled` puts all
+folds and seeds into one set; `fold_mean` averages over folds (and seeds),
+`over_seeds` over the pooled values of the seeds. The three are different
+numbers. Across corpora every fold may test the same utterances: `pooled` then
+counts each once per fold.
 """
 
 import collections
 import json
-import math
+import operator
 import os
-import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +54,7 @@ from jaxser.evaluation.predictions import (
   Prediction,
   PredictionsError,
   check_once,
+  read_finished,
 )
 
 METRICS = {
@@ -68,253 +76,255 @@ DEMO_WARNING = (
 
 
 def _classification(sums: np.ndarray) -> np.ndarray:
-  """UAR, WAR and F1 of confusion matrices, [..., K, K] -> [..., 3]."""
+  """Returns UAR, WAR and F1 of confusion matrices, [..., K, K] -> [..., 3]."""
   values = metrics.uar(sums), metrics.war(sums), metrics.macro_f1(sums)
   return np.stack(values, -1)
 
 
 def _regression(sums: np.ndarray) -> np.ndarray:
-  """CCC per dimension and their mean from power sums, -> [..., 4]."""
+  """Returns the CCCs and their mean from power sums, [..., 6, 3] -> [..., 4]."""
   values = metrics.concordance_of_sums(sums)
   return np.concatenate([values, values.mean(-1, keepdims=True)], -1)
 
 
-STATISTICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+STATISTICS: dict[str, intervals.Statistic] = {
   'classification': _classification,
   'regression': _regression,
 }
 """Task -> the values of `METRICS` from what `grouped` gives, summed."""
 
 
-def _round(value: float, task: str) -> float | None:
-  """Per cent with two decimals, or CCC with four; None if not defined."""
-  if math.isnan(value):
+def _round(value: float, task: str = 'classification') -> float | None:
+  """Rounds to per cent with two decimals or CCC with four; None for NaN."""
+  if np.isnan(value):
     return None
-  rounded = (
-    round(100 * float(value), 2)
-    if task == 'classification'
-    else round(float(value), 4)
-  )
-  return rounded + 0.0  # No minus before a zero.
+  scale, digits = (100, 2) if task == 'classification' else (1, 4)
+  return round(scale * float(value), digits) + 0.0  # No minus before a zero.
 
 
-def _spread(rows: Sequence[np.ndarray], task: str) -> dict[str, Any]:
-  """{metric: {'mean', 'std'}} over rows of metric values."""
-  return {
-    name: {
-      key: _round(value, task)
-      for key, value in zip(
-        ('mean', 'std'), intervals.mean_std(column), strict=True
-      )
-    }
-    for name, column in zip(METRICS[task], np.stack(rows, 1), strict=True)
-  }
+def _by(
+  predictions: Iterable[Prediction], *fields: str
+) -> dict[Any, list[Prediction]]:
+  """Returns the predictions by their values of some fields, sorted."""
+  parts = collections.defaultdict(list)
+  key = operator.attrgetter(*fields)
+  for p in predictions:
+    parts[key(p)].append(p)
+  return dict(sorted(parts.items()))
+
+
+def _speakers(predictions: Sequence[Prediction]) -> list[str]:
+  """Returns the speakers; an utterance of unknown speaker stands alone."""
+  return [p.speaker or f'utterance {p.id}' for p in predictions]
 
 
 def grouped(
   predictions: Sequence[Prediction], task: str, classes: Sequence[str]
 ) -> np.ndarray:
-  """Additive sums per speaker; an utterance of unknown speaker stands alone.
+  """Returns additive sums per speaker, in the sorted order of the speakers.
 
-  Confusion matrices [speakers, K, K] or power sums [speakers, 6, 3], in the
-  sorted order of the speakers.
+  Confusion matrices [speakers, K, K] or power sums [speakers, 6, 3]; an
+  utterance of unknown speaker stands alone.
   """
-  speakers = [p.speaker or f'utterance {p.id}' for p in predictions]
-  targets = [p.target for p in predictions]
-  answers = [p.prediction for p in predictions]
+  speakers = _speakers(predictions)
+  pair = [p.target for p in predictions], [p.prediction for p in predictions]
   if task == 'regression':
-    return intervals.group_sums(targets, answers, speakers)[1]
+    return intervals.group_sums(*pair, speakers)
   number = {name: index for index, name in enumerate(classes)}
-  return intervals.group_confusions(
-    [number[x] for x in targets],
-    [number[x] for x in answers],
-    speakers,
-    len(classes),
-  )[1]
+  numbers = [[number[name] for name in names] for names in pair]
+  return intervals.group_confusions(*numbers, speakers, len(classes))
 
 
-def _check_classes(
-  predictions: Sequence[Prediction], classes: Sequence[str]
-) -> None:
-  for p in predictions:
-    where = f'utterance {p.id!r} (seed {p.seed}, fold {p.fold})'
-    for value in (p.target, p.prediction):
-      if value not in classes:
-        raise PredictionsError(
-          f'{where}: {value!r} is no class of {", ".join(classes)}'
-        )
-    if len(p.scores) != len(classes):
-      raise PredictionsError(
-        f'{where}: {len(p.scores)} scores for {len(classes)} classes'
-      )
-    if p.scores[classes.index(p.prediction)] < max(p.scores):
-      best = classes[p.scores.index(max(p.scores))]
-      raise PredictionsError(
-        f'{where}: the prediction is {p.prediction!r} but {best!r} has the '
-        'highest score; were the classes ordered differently?'
-      )
+def _scores(
+  parts: Iterable[Sequence[Prediction]], task: str, classes: Sequence[str]
+) -> np.ndarray:
+  """Returns the unrounded `METRICS` of each part, [parts, metrics]."""
+  return np.stack(
+    [STATISTICS[task](grouped(x, task, classes).sum(0)) for x in parts]
+  )
 
 
-def _per_fold(
-  predictions: Sequence[Prediction], task: str, classes: Sequence[str]
-) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-  """Rows for the table of folds, and the unrounded metrics of each."""
-  parts = collections.defaultdict(list)
-  for p in predictions:
-    parts[p.seed, p.fold].append(p)
-  rows, values = [], []
-  for (seed, fold), part in sorted(parts.items()):
-    epochs = {p.epoch for p in part}
-    if len(epochs) > 1:
-      raise PredictionsError(
-        f'seed {seed}, fold {fold}, selection {part[0].selection}: predictions '
-        f'of several epochs {sorted(map(str, epochs))}, expected one'
-      )
-    value = STATISTICS[task](grouped(part, task, classes).sum(0))
-    row = {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
-    row['utterances'] = len(part)
-    for name, x in zip(METRICS[task], value, strict=True):
-      row[name] = _round(x, task)
-    rows.append(row)
-    values.append(value)
-  return rows, values
+def _spread(values: np.ndarray, task: str) -> dict[str, Any]:
+  """Returns {metric: {'mean', 'std'}} over values [n, metrics]."""
+  spread = [intervals.mean_std(column) for column in values.T]
+  return {
+    name: {'mean': _round(mean, task), 'std': _round(std, task)}
+    for name, (mean, std) in zip(METRICS[task], spread, strict=True)
+  }
 
 
-def _summarise_selection(
+def _pooled(
+  statistic: intervals.Statistic,
+  names: Sequence[str],
+  groups: np.ndarray,
+  resamples: int,
+  task: str = 'classification',
+) -> dict[str, Any]:
+  """Returns {name: {'value', 'low', 'high'}} of all groups together."""
+  found = intervals.bootstrap_interval(statistic, groups, resamples=resamples)
+  return {
+    name: {k: _round(v[i], task) for k, v in found._asdict().items()}
+    for i, name in enumerate(names)
+  }
+
+
+def _regions(
+  predictions: Sequence[Prediction], sphere: Mapping[str, Any], resamples: int
+) -> dict[str, Any]:
+  """Returns the agreement of target and predicted regions, in per cent."""
+  confusions = intervals.group_confusions(
+    regions.region_of([p.target for p in predictions], sphere),
+    regions.region_of([p.prediction for p in predictions], sphere),
+    _speakers(predictions),
+    len(regions.names(sphere['regions'])),
+  )
+  found = _pooled(
+    lambda sums: _classification(sums)[..., 1:],  # WAR is accuracy.
+    ('accuracy', 'macro_f1'),
+    confusions,
+    resamples,
+  )
+  return {**found, 'confusion': confusions.sum(0).tolist()}
+
+
+def _degenerate(
+  predictions: Sequence[Prediction], sphere: Mapping[str, Any] | None
+) -> dict[str, Any]:
+  """Returns 'clipped' and 'constant', which explain a CCC of 0.0000."""
+  columns = zip(*(p.prediction for p in predictions), strict=True)
+  clipped, constant = {}, {}
+  for name, values in zip(DIMENSIONS, columns, strict=True):
+    constant[name] = values[0] if len(set(values)) == 1 else None
+    if sphere:
+      clipped[name] = _round(np.mean(np.isin(values, sphere['vad_range'])))
+  return {'clipped': clipped, 'constant': constant}
+
+
+def _selection(
   predictions: Sequence[Prediction],
   task: str,
   classes: Sequence[str],
   resamples: int,
   sphere: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-  """The entry of one selection in results.json."""
+  """Returns the entry of one selection in results.json."""
   groups = grouped(predictions, task, classes)
-  interval = intervals.bootstrap_interval(
-    STATISTICS[task], groups, resamples=resamples
-  )
-  pooled: dict[str, Any] = {
-    name: {
-      'value': _round(interval.value[i], task),
-      'low': _round(interval.low[i], task),
-      'high': _round(interval.high[i], task),
-    }
-    for i, name in enumerate(METRICS[task])
-  }
+  pooled = _pooled(STATISTICS[task], METRICS[task], groups, resamples, task)
   pooled['utterances'] = len({p.id for p in predictions})
+  found = {'label': SELECTIONS[predictions[0].selection], 'pooled': pooled}
   if task == 'classification':
     confusion = groups.sum(0)
-    recall = metrics.recalls(confusion)
-    pooled['recall'] = {
-      name: _round(x, task) for name, x in zip(classes, recall, strict=True)
-    }
-    pooled['absent_classes'] = list(metrics.absent_classes(confusion, classes))
+    recalls = map(_round, metrics.recalls(confusion))
+    pooled['recall'] = dict(zip(classes, recalls, strict=True))
+    pooled['absent_classes'] = [*metrics.absent_classes(confusion, classes)]
     pooled['confusion'] = confusion.tolist()
-  elif sphere:
-    pooled['regions'] = regions.summarise(predictions, sphere, resamples)
-  per_fold, fold_values = _per_fold(predictions, task, classes)
-  seeds = sorted({p.seed for p in predictions})
-  by_seed = [[p for p in predictions if p.seed == seed] for seed in seeds]
-  seed_values = [
-    STATISTICS[task](grouped(part, task, classes).sum(0)) for part in by_seed
+  else:
+    found |= _degenerate(predictions, sphere)
+    if sphere:
+      pooled['regions'] = _regions(predictions, sphere, resamples)
+  folds = _by(predictions, 'seed', 'fold')
+  values = _scores(folds.values(), task, classes)
+  found['fold_mean'] = _spread(values, task)
+  by_seed = _by(predictions, 'seed').values()
+  found['over_seeds'] = _spread(_scores(by_seed, task, classes), task)
+  found['per_fold'] = [
+    {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
+    | {'utterances': len(part)}
+    | {n: _round(x, task) for n, x in zip(METRICS[task], row, strict=True)}
+    for ((seed, fold), part), row in zip(folds.items(), values, strict=True)
   ]
-  return {
-    'label': SELECTIONS[predictions[0].selection],
-    'pooled': pooled,
-    'fold_mean': _spread(fold_values, task),
-    'over_seeds': _spread(seed_values, task),
-    'per_fold': per_fold,
-  }
+  return found
+
+
+def _check(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+  """Raises PredictionsError for what does not fit together."""
+  tasks = {p.task for p in predictions}
+  if len(tasks) > 1 or ('classification' in tasks) != bool(classes):
+    raise PredictionsError(
+      f'predictions of {" and ".join(sorted(tasks))} do not go with classes '
+      f'{[*classes]}'
+    )
+  for p in predictions if classes else ():
+    if (
+      not {p.target, p.prediction} <= set(classes)
+      or len(p.scores) != len(classes)
+      or p.scores[classes.index(p.prediction)] < max(p.scores)
+    ):
+      raise PredictionsError(
+        f'utterance {p.id!r} (seed {p.seed}, fold {p.fold}): target '
+        f'{p.target!r}, prediction {p.prediction!r} and scores {p.scores} do '
+        f'not go with classes {", ".join(classes)}; were they ordered '
+        'differently?'
+      )
+  for (seed, fold, selection), part in _by(
+    predictions, 'seed', 'fold', 'selection'
+  ).items():
+    if len({p.epoch for p in part}) > 1:
+      raise PredictionsError(
+        f'seed {seed}, fold {fold}, selection {selection}: predictions of '
+        'several epochs, expected one'
+      )
 
 
 def _check_paper(paper: Mapping[str, Any], task: str) -> None:
+  """Raises PredictionsError for a row of config.paper that is none."""
+  valid = {'source', 'comparable', 'reason', *METRICS[task]}
   for selection, row in paper.items():
-    if selection not in SELECTIONS:
-      raise ValueError(
-        f'paper: {selection!r} is no selection; choose from '
-        f'{", ".join(SELECTIONS)}'
+    if selection not in SELECTIONS or not set(row) <= valid:
+      raise PredictionsError(
+        f'paper[{selection!r}] has {", ".join(row)}; expected one of '
+        f'{", ".join(SELECTIONS)} with {", ".join(sorted(valid))}'
       )
-    unknown = set(row) - {'source', *METRICS[task]}
-    if unknown:
-      raise ValueError(
-        f'paper[{selection!r}]: unknown {sorted(unknown)}; expected "source" '
-        f'and {", ".join(METRICS[task])}'
+    if not row.get('comparable', True) and not row.get('reason'):
+      raise PredictionsError(
+        f'paper[{selection!r}] is not comparable; say why in "reason"'
       )
 
 
 def summarise(
   predictions: Iterable[Prediction],
   *,
-  system: str,
-  corpus: str,
-  protocol: str,
   classes: Sequence[str] = (),
   ids: Iterable[str] | None = None,
   paper: Mapping[str, Mapping[str, Any]] | None = None,
-  wall_time_s: float | None = None,
-  command: str = '',
-  environment: Mapping[str, Any] | None = None,
-  demo: bool = False,
-  probes: Mapping[str, Any] | None = None,
   sphere: Mapping[str, Any] | None = None,
-  annotators: Mapping[str, Any] | None = None,
   resamples: int = 2000,
+  **about: Any,
 ) -> dict[str, Any]:
-  """Computes the content of results.json (schema above) from predictions.
+  """Returns the content of results.json (schema above) from predictions.
 
   Args:
     predictions: of all seeds, selections and folds of a run.
-    system: name, for the record; so are the next two.
-    corpus: name.
-    protocol: name.
     classes: names in label order; empty for valence, arousal, dominance.
     ids: every utterance that the protocol tests; they are then checked.
     paper: published figures to show beside, {selection: {'source': text,
-      metric: per cent or CCC}}.
-    wall_time_s: seconds that the run took.
-    command: that runs it again.
-    environment: versions and devices.
-    demo: whether the corpus is the synthesised one.
-    probes: of the embeddings, see `jaxser.engine.inspection`.
+      metric: per cent or CCC}}; 'comparable': False and a 'reason' where they
+      must not be compared with.
     sphere: how valence, arousal and dominance are cut into regions.
-    annotators: how far the corpus' annotators agree, see
-      `data_prep.manifest.Manifest`.
     resamples: of speakers, for the intervals.
+    **about: system, corpus and protocol; where known annotators, probes,
+      wall_time_s, command, environment and demo.
 
   Raises:
-    PredictionsError: an utterance is missing or was predicted twice, or a
-      prediction does not fit the classes.
+    PredictionsError: an utterance is missing or was predicted twice, a
+      prediction does not fit the classes, or a row of `paper` is none.
   """
-  predictions = list(predictions)
+  predictions, paper = list(predictions), paper or {}
   if not predictions:
     raise PredictionsError('there is no prediction to summarise')
-  classes = list(classes)
-  task = predictions[0].task
-  odd = [p.id for p in predictions if p.task != task]
-  if odd:
-    raise PredictionsError(
-      f'utterance {odd[0]!r} is not a {task} prediction as the first one is'
-    )
-  if task == 'classification':
-    _check_classes(predictions, classes)
-  elif classes:
-    raise PredictionsError(
-      f'predictions of valence, arousal, dominance have no classes, got '
-      f'{", ".join(classes)}'
-    )
+  classes, task = list(classes), predictions[0].task
+  _check(predictions, classes)
   check_once(predictions, ids)
-  paper = paper or {}
   _check_paper(paper, task)
-  speakers = {p.speaker for p in predictions if p.speaker}
   folds_of = collections.Counter(
     speaker for speaker, _ in {(p.speaker, p.fold) for p in predictions}
   )
-  by_selection = {
-    name: [p for p in predictions if p.selection == name] for name in SELECTIONS
-  }
+  speakers = folds_of.keys() - {''}
+  parts = _by(predictions, 'selection')
   return {
-    'system': system,
-    'corpus': corpus,
-    'protocol': protocol,
+    'system': about['system'],
+    'corpus': about['corpus'],
+    'protocol': about['protocol'],
     'task': task,
     'classes': classes,
     'metrics': list(METRICS[task]),
@@ -330,18 +340,18 @@ def summarise(
       'unknown_speakers': len({p.id for p in predictions if not p.speaker}),
     },
     'selections': {
-      name: _summarise_selection(part, task, classes, resamples, sphere)
-      for name, part in by_selection.items()
-      if part
+      name: _selection(parts[name], task, classes, resamples, sphere)
+      for name in SELECTIONS
+      if name in parts
     },
     'sphere': dict(sphere) if sphere else None,
     'paper': {name: dict(row) for name, row in paper.items()},
-    'annotators': dict(annotators or {}),
-    'probes': dict(probes or {}),
-    'wall_time_s': wall_time_s,
-    'command': command,
-    'environment': dict(environment or {}),
-    'demo': demo,
+    'annotators': dict(about.get('annotators') or {}),
+    'probes': dict(about.get('probes') or {}),
+    'wall_time_s': about.get('wall_time_s'),
+    'command': about.get('command', ''),
+    'environment': dict(about.get('environment') or {}),
+    'demo': about.get('demo', False),
   }
 
 
@@ -358,14 +368,9 @@ def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
   Raises:
     PredictionsError: the file is missing, is not JSON, or lacks a field.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    raise PredictionsError(
-      f'{path}: no such file; the run that makes it has not finished, start its '
-      'command again to continue it'
-    )
+  text = read_finished(path)
   try:
-    results = json.loads(path.read_text('utf-8'))
+    results = json.loads(text)
   except ValueError as error:
     raise PredictionsError(f'{path}: not JSON ({error})') from error
   needed = {'system', 'corpus', 'task', 'classes', 'metrics', 'selections'}
@@ -383,22 +388,14 @@ def check_results(
   Raises:
     PredictionsError: naming the first selection that differs.
   """
-  again = summarise(
-    predictions,
-    system=results['system'],
-    corpus=results['corpus'],
-    protocol=results['protocol'],
-    classes=results['classes'],
-    resamples=1,
-  )['selections']
-  if list(again) != list(results['selections']):
-    raise PredictionsError(
-      f'results.json has selections {list(results["selections"])}, '
-      f'predictions.jsonl {list(again)}; start the command of the run again'
-    )
-  for name, entry in again.items():
-    if entry['per_fold'] != results['selections'][name]['per_fold']:
+  there = results['selections']
+  about = {n: results[n] for n in ('system', 'corpus', 'protocol', 'classes')}
+  again = summarise(predictions, **about, resamples=1)['selections']
+  for name in {**there, **again}:
+    first, second = (x.get(name, {}).get('per_fold') for x in (there, again))
+    if first != second:
       raise PredictionsError(
-        f'results.json and predictions.jsonl disagree on selection {name!r}; '
-        'one of them is from another run, start the command of the run again'
+        'results.json and predictions.jsonl disagree on selection '
+        f'{name!r}; one of them is from another run, start the command of the '
+        'run again'
       )

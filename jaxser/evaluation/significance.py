@@ -22,8 +22,8 @@ class Change:
   Attributes:
     first, second: the metric of each over the common utterances.
     value: their difference.
-    low, high: its 95 % interval, None with a single speaker.
-    p_value: two-sided, None with a single speaker.
+    low, high, p_value: its 95 % interval and two-sided p value, None with a
+      single speaker.
   """
 
   first: float | None
@@ -49,8 +49,8 @@ class Comparison:
   common: int
   only_first: int
   only_second: int
-  speakers: int
-  changes: dict[str, Change]
+  speakers: int = 0
+  changes: dict[str, Change] = dataclasses.field(default_factory=dict)
   reason: str = ''
 
 
@@ -65,6 +65,8 @@ def compare(
   """Compares two runs, each given by the predictions of one selection.
 
   Several seeds of a run count together: its metric is that of all of them.
+  Where the runs do not predict the same things of any common utterance, the
+  comparison has a `reason` and no changes.
 
   Args:
     first: predictions of one selection of the first run.
@@ -72,36 +74,31 @@ def compare(
     first_classes: classes of the first run in label order.
     second_classes: likewise of the second.
     resamples: number of bootstrap samples.
-
-  Returns:
-    The comparison; where the runs do not predict the same things of any common
-    utterance, `reason` says so and there are no changes.
   """
   truth = [
     {p.id: (p.target, p.speaker) for p in run} for run in (first, second)
   ]
   shared = truth[0].keys() & truth[1].keys()
-  only = len(truth[0]) - len(shared), len(truth[1]) - len(shared)
-
-  def refused(reason: str) -> Comparison:
-    return Comparison(len(shared), *only, 0, {}, reason)
-
+  odd = sorted(name for name in shared if truth[0][name] != truth[1][name])
   tasks = {p.task for p in (*first, *second)}
+  found = Comparison(len(shared), *(len(t) - len(shared) for t in truth))
+  reason = ''
   if len(tasks) > 1:
-    return refused('one predicts classes, the other valence and arousal')
-  if tuple(first_classes) != tuple(second_classes):
-    return refused(
+    reason = 'one predicts classes, the other valence and arousal'
+  elif tuple(first_classes) != tuple(second_classes):
+    reason = (
       f'they know different classes ({", ".join(first_classes)} and '
       f'{", ".join(second_classes)})'
     )
-  if not shared:
-    return refused('they tested no common utterance')
-  odd = sorted(name for name in shared if truth[0][name] != truth[1][name])
-  if odd:
-    return refused(
+  elif not shared:
+    reason = 'they tested no common utterance'
+  elif odd:
+    reason = (
       f'{len(odd)} utterances have one name but another label or speaker, the '
       f'first is {odd[0]!r}: these are different corpora'
     )
+  if reason:
+    return dataclasses.replace(found, reason=reason)
   task = tasks.pop()
   pair = [
     results.grouped([p for p in run if p.id in shared], task, first_classes)
@@ -109,19 +106,17 @@ def compare(
   ]
   statistic = results.STATISTICS[task]
   change = intervals.paired_bootstrap(statistic, *pair, resamples=resamples)
-  values = [statistic(groups.sum(0)) for groups in pair]
   scale = 100.0 if task == 'classification' else 1.0
+  columns = [
+    *(scale * statistic(groups.sum(0)) for groups in pair),
+    *(scale * value for value in change[:3]),
+    change.p_value,
+  ]
   changes = {
-    name: Change(
-      *(
-        _known(scale * column[i])
-        for column in (*values, change.value, change.low, change.high)
-      ),
-      _known(change.p_value[i]),
-    )
+    name: Change(*(_known(column[i]) for column in columns))
     for i, name in enumerate(results.METRICS[task])
   }
-  return Comparison(len(shared), *only, len(pair[0]), changes)
+  return dataclasses.replace(found, speakers=len(pair[0]), changes=changes)
 
 
 def _known(value: float) -> float | None:

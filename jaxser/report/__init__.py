@@ -1,6 +1,5 @@
 """report.html and the table at the end of a run."""
 
-from jaxser.report.page import write_report
-from jaxser.report.text import format_table
+from jaxser.report.pages import format_table, write_report
 
 __all__ = ['format_table', 'write_report']

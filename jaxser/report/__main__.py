@@ -9,98 +9,87 @@ Examples:
   python -m jaxser.report runs/dsnet runs/encoder --into=README.md#dsnet
       Writes their table between the marks <!-- dsnet --> and <!-- /dsnet -->.
 
+A WORKDIR is the folder of a finished run; results.json and predictions.jsonl
+are enough.
+
 Exit codes: 0 done; 2 a mistake that the message explains.
 """
 
-import argparse
+import os
+import pathlib
 import sys
-from collections.abc import Sequence
 
-from jaxser.core import files
-from jaxser.evaluation.predictions import SELECTIONS, PredictionsError
-from jaxser.report.comparison import write_comparison
-from jaxser.report.insert import write_into
-from jaxser.report.page import write_report
+from absl import flags
+
+from jaxser.core import command_line
+from jaxser.core.command_line import UsageError
+
+FLAGS = flags.FlagValues()
+FLAGS.set_gnu_getopt(True)
+command_line.define_path(
+  'out',
+  None,
+  'The page to write; default WORKDIR/report.html, or comparison.html in this '
+  'folder for several runs.',
+  FLAGS,
+)
+flags.DEFINE_string(
+  'into',
+  '',
+  'PAGE#NAME: write a table into a Markdown page instead, between its marks.',
+  flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+  'selection',
+  None,
+  ['last', 'best_on_dev', 'best_on_test', 'init_from'],
+  'Which weights to compare; default the most honest that all runs have, and '
+  'all of them with --into.',
+  flag_values=FLAGS,
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-  """Writes the page and prints its path; returns the exit status."""
-  given = sys.argv[1:] if arguments is None else arguments
-  if not given:
-    print(__doc__)
-    return 0
-  options = parser().parse_args(given)
-  several = len(options.workdir) > 1
-  if options.into and options.out:
-    parser().error(
-      f'--into={options.into} writes into that page, --out={options.out} a '
-      'page of its own; give one of them'
-    )
-  try:
-    if options.out:
-      files.check_writable(options.out)
-  except OSError as error:
-    parser().error(
-      f'--out={options.out} cannot be written ({error.strerror or error}); give '
-      'another file'
-    )
-  try:
-    if options.into:
-      page, _, name = options.into.partition('#')
-      if not name:
-        parser().error(
-          f'--into={options.into}: give the marks too, as in README.md#NAME'
-        )
-      path = write_into(page, name, options.workdir, options.selection)
-    elif several:
-      path = write_comparison(
-        options.workdir,
-        options.out or 'comparison.html',
-        options.selection,
-      )
-    elif options.selection:
-      parser().error('--selection is for several runs; the page of one has all')
-    else:
-      path = write_report(options.workdir[0], options.out)
-  except (PredictionsError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 2
-  print(path)
+def main(arguments: list[str]) -> int:
+  """Writes the page and prints its path; returns the exit code."""
+  print(_write([os.path.expanduser(folder) for folder in arguments]))
   return 0
 
 
-def parser() -> argparse.ArgumentParser:
-  """The arguments this program takes."""
-  parser = argparse.ArgumentParser(
-    prog='python -m jaxser.report',
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  parser.add_argument(
-    'workdir',
-    nargs='+',
-    help='folder of a finished run, with results.json and predictions.jsonl',
-  )
-  parser.add_argument(
-    '--out',
-    metavar='FILE',
-    help='the page to write; default WORKDIR/report.html, or comparison.html '
-    'in this folder for several runs',
-  )
-  parser.add_argument(
-    '--into',
-    metavar='PAGE#NAME',
-    help='write a table into a Markdown page instead, between its marks',
-  )
-  parser.add_argument(
-    '--selection',
-    choices=list(SELECTIONS),
-    default='',
-    help='which weights to compare; default the most honest that all runs have, '
-    'and all of them with --into',
-  )
-  return parser
+def _write(workdirs: list[str]) -> pathlib.Path:
+  # Late, so that --help is quick.
+  from jaxser.core import files
+  from jaxser.report import insert, pages
+
+  out, into, selection = FLAGS.out, FLAGS.into, FLAGS.selection or ''
+  page, _, name = into.partition('#')
+  if not workdirs:
+    raise UsageError('give the folder of a finished run.')
+  if into and out:
+    raise UsageError(
+      f'--into={into} writes into that page, --out={out} a page of its own; '
+      'give one of them.'
+    )
+  if into:
+    if not name:
+      raise UsageError(f'--into={into}: give the marks too: README.md#NAME.')
+    return insert.write_into(page, name, workdirs, selection)
+  if out:
+    try:
+      files.check_writable(out)
+    except OSError as error:
+      raise UsageError(
+        f'--out={out} cannot be written ({error.strerror or error}); give '
+        'another file.'
+      ) from error
+  if len(workdirs) > 1:
+    out = out or pathlib.Path('comparison.html')
+    return pages.write_comparison(workdirs, out, selection)
+  if selection:
+    raise UsageError(
+      '--selection is for several runs; the page of one has all.'
+    )
+  return pages.write_report(workdirs[0], out)
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  sys.exit(command_line.run(main, FLAGS, positional='WORKDIR'))

@@ -11,14 +11,13 @@ import os
 import pathlib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from jaxser.core import files
 from jaxser.evaluation import significance
 from jaxser.evaluation.predictions import SELECTIONS, PredictionsError
-from jaxser.evaluation.results import NAMES
 from jaxser.report import text
-from jaxser.report.named import Named, read_named
+from jaxser.report.run import View, read_views
 
 # Where things lie on somebody's machine is nothing for a page.
 _PLACES = ('--config.data_dir=', '--workdir=')
@@ -45,8 +44,7 @@ def write_into(
       the selection, or the runs predict different things.
   """
   around(page, name)
-  made = render(read_named(workdirs, selection), selection)
-  return replace(page, name, made)
+  return replace(page, name, render(read_views(workdirs, selection), selection))
 
 
 def replace(page: os.PathLike[str] | str, name: str, made: str) -> pathlib.Path:
@@ -56,13 +54,12 @@ def replace(page: os.PathLike[str] | str, name: str, made: str) -> pathlib.Path:
     PredictionsError: the page has no such marks.
   """
   before, after = around(page, name)
-  page = pathlib.Path(page)
   files.write_text(page, f'{before}\n\n{made}\n\n{after}')
-  return page
+  return pathlib.Path(page)
 
 
 def around(page: os.PathLike[str] | str, name: str) -> tuple[str, str]:
-  """The page up to the first mark of a name, and from the second on.
+  """Returns the page up to the first mark of a name, and from the second on.
 
   Raises:
     PredictionsError: the page has no such marks.
@@ -82,93 +79,101 @@ def around(page: os.PathLike[str] | str, name: str) -> tuple[str, str]:
   return before + begin, end + after
 
 
-def render(named: Sequence[Named], only: str = '') -> str:
-  """A table of every selection of every run, and the commands that give it.
+def render(views: Sequence[View], only: str = '') -> str:
+  """Returns a table of every selection of every run, and their commands.
 
   Args:
-    named: the runs.
+    views: the runs, each with the selection that is compared.
     only: the one selection that is shown, '' for all.
+
+  Raises:
+    PredictionsError: the runs predict different things.
   """
-  tasks = {each.task for each in named}
-  if len(tasks) > 1:
+  if len({view.task for view in views}) > 1:
     raise PredictionsError(
       'runs of classes and runs of valence, arousal and dominance do not go '
       'into one table; give them separately'
     )
-  task, metrics = tasks.pop(), named[0].run.results['metrics']
-  head = ['run', *(NAMES[metric].removeprefix('CCC ') for metric in metrics)]
-  rows = [head, ['---', *['---:'] * len(metrics)]]
-  for each in named:
-    results = each.run.results
-    for selection, entry in results['selections'].items():
-      if only not in ('', selection):
-        continue
-      label = f'**{each.name}**, {SELECTIONS[selection]}'
-      rows.append([label, *(_cell(entry['pooled'][m], task) for m in metrics)])
-      paper = results['paper'].get(selection, {})
-      if any(metric in paper for metric in metrics):
-        figures = [text.number(paper.get(metric), task) for metric in metrics]
-        rows.append([f'*published: {paper.get("source", "")}*', *figures])
-  if named[1:]:
-    rows += _differences(named, task, metrics)
-  annotators = named[0].run.results.get('annotators')
-  if annotators:
-    label = f'*two of the {annotators["count"]} annotators*'
-    figures = [text.number(annotators.get(metric), task) for metric in metrics]
-    rows.append([label, *figures])
-  size = text.size(named[0].run.results)
-  unit = text.headline(text.unit(named[0].run.results))
-  about = f'{unit}, pooled, with 95 % intervals over speakers; {size}.'
-  commands = dict.fromkeys(f'    {_command(each)}' for each in named)
-  lines = [f'| {" | ".join(row)} |' for row in rows]
-  return '\n'.join([*lines, '', about, '', *commands])
+  first = views[0].run.results
+  task, metrics = views[0].task, first['metrics']
+  rows = [row for view in views for row in _run_rows(view, only)]
+  rows += _difference_rows(views)
+  if first['annotators']:
+    label = f'*two of the {first["annotators"]["count"]} annotators*'
+    rows.append([label, *_figures(first['annotators'], metrics, task)])
+  table = text.markdown_table(['run', *map(text.metric, metrics)], rows)
+  about = [
+    f'{text.headline(text.unit(first))}, pooled, with 95 % intervals over '
+    f'speakers; {text.size(first)}.'
+  ]
+  for view in views:
+    if view.run.results['trust_init_from']:
+      about.append(f'**{view.name}**: {text.TRUSTED}')
+    for why in text.incomparable(view.run.results):
+      about.append(f'**{view.name}** and the paper are not comparable: {why}.')
+  commands = dict.fromkeys(f'    {_command(view)}' for view in views)
+  return '\n'.join([table, '', ' '.join(about), '', *commands])
 
 
-def _cell(found: dict[str, float | None], task: str) -> str:
-  value = text.number(found['value'], task)
-  if found['low'] is None:
-    return value
-  return f'{value} ({text.interval(found, task)})'
+def _figures(found: dict, metrics: Sequence[str], task: str) -> list[str]:
+  return [text.number(found.get(metric), task) for metric in metrics]
 
 
-def _differences(
-  named: Sequence[Named], task: str, metrics: Sequence[str]
-) -> list[list[str]]:
+def _run_rows(view: View, only: str) -> Iterator[list[str]]:
+  """The selections of a run, each with what was published of it."""
+  results = view.run.results
+  for selection, entry in results['selections'].items():
+    if only not in ('', selection):
+      continue
+    figures = []
+    for metric in results['metrics']:
+      found = entry['pooled'][metric]
+      figure = text.number(found['value'], view.task)
+      if found['low'] is not None:
+        figure += f' ({text.interval(found, view.task)})'
+      figures.append(figure)
+    yield [f'**{view.name}**, {SELECTIONS[selection]}', *figures]
+    paper = text.paper(results).get(selection, {})
+    if any(metric in paper for metric in results['metrics']):
+      published = _figures(paper, results['metrics'], view.task)
+      yield [f'*published: {paper.get("source", "")}*', *published]
+
+
+def _difference_rows(views: Sequence[View]) -> Iterator[list[str]]:
   """A row for every other run against the first, where it can be compared."""
-  first, rows = named[0], []
-  for each in named[1:]:
-    protocols = {e.run.results['protocol'] for e in (each, first)}
-    if len(protocols) > 1 or each.selection != first.selection:
+  first, task = views[0], views[0].task
+  for view in views[1:]:
+    same = view.run.results['protocol'] == first.run.results['protocol']
+    if not same or view.selection != first.selection:
       continue
     found = significance.compare(
-      each.chosen,
-      first.chosen,
-      each.run.results['classes'],
+      view.predictions,
+      first.predictions,
+      view.run.results['classes'],
       first.run.results['classes'],
     )
     if found.reason:
       continue
     cells = []
-    for metric in metrics:
+    for metric in first.run.results['metrics']:
       change = found.changes[metric]
       cell = text.signed(change.value, task)
       if change.low is not None:
-        low, high = (text.signed(x, task) for x in (change.low, change.high))
-        cell += f' ({low} to {high}), {text.p_value(change.p_value)}'
+        cell += f' ({text.signed_interval(change.low, change.high, task)})'
+        cell += f', {text.p_value(change.p_value)}'
       cells.append(cell)
-    label = f'{each.name} minus {first.name}, {text.short(each.selection)}'
-    rows.append([label, *cells])
-  return rows
+    label = f'{view.name} minus {first.name}, {text.short(view.selection)}'
+    yield [label, *cells]
 
 
-def _command(each: Named) -> str:
+def _command(view: View) -> str:
   """What to type for this run, wherever its data lie."""
-  words = without_places(shlex.split(each.run.results['command']))
-  return shlex.join([*words, f'--workdir=runs/{each.name}'])
+  words = without_places(shlex.split(view.run.results['command']))
+  return shlex.join([*words, f'--workdir=runs/{view.name}'])
 
 
 def without_places(words: Sequence[str]) -> list[str]:
-  """The words of a command without somebody's folders."""
+  """Returns the words of a command without somebody's folders."""
   return [
     re.sub(r'=.*/', '=', word) if word.startswith(_FILES) else word
     for word in words

@@ -1,25 +1,61 @@
-"""A finished run as the report reads it: the files of its folder."""
+"""Finished runs as pages read them: the files of their folders."""
 
+import collections
 import dataclasses
+import functools
 import json
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxser.core import files
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation.predictions import (
   Prediction,
   PredictionsError,
   read_predictions,
 )
-from jaxser.report.charts import Curve
 
 SPLITS = ('train', 'dev', 'test')
+PREFERRED = ('best_on_dev', 'last', 'init_from', 'best_on_test')
+"""Which selection is shown where one must do, the most honest first."""
+# Fields of results.json that older or foreign files may lack.
+_DEFAULTS = {
+  'sphere': None,
+  'paper': {},
+  'annotators': {},
+  'probes': {},
+  'wall_time_s': None,
+  'command': '',
+  'environment': {},
+  'demo': False,
+  'trust_init_from': False,
+}
 _KEYS = ('seed', 'fold', 'epoch', 'split')
 _PERCENT = ('uar', 'war', 'f1')
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """Values of several runs at the same epochs; NaN where a run has none.
+
+  Attributes:
+    name: of the split; also that of its colour.
+    epochs: [epochs], increasing.
+    values: [runs, epochs]; every epoch has at least one value.
+  """
+
+  name: str
+  epochs: np.ndarray
+  values: np.ndarray
+
+  def quartiles(self) -> np.ndarray:
+    """Returns lower quartile, median and upper quartile, [3, epochs]."""
+    return np.nanquantile(self.values, (0.25, 0.5, 0.75), axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,42 +78,138 @@ class Run:
   config: dict[str, Any]
   folds: dict[str, Any]
 
+  def tested(self, fold: int) -> list[str]:
+    """Returns the names of the speakers that a fold tests."""
+    found = {p.speaker or 'unknown' for p in self.predictions if p.fold == fold}
+    return sorted(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """One selection of a run under the name that it has on a page.
+
+  Attributes:
+    name: unique on the page.
+    run: as read.
+    selection: whose predictions are meant.
+  """
+
+  name: str
+  run: Run
+  selection: str
+
+  @property
+  def task(self) -> str:
+    """'classification' or 'regression'."""
+    return self.run.results['task']
+
+  @property
+  def entry(self) -> dict[str, Any]:
+    """The selection in results.json."""
+    return self.run.results['selections'][self.selection]
+
+  @functools.cached_property
+  def predictions(self) -> list[Prediction]:
+    """The predictions of the selection."""
+    return [p for p in self.run.predictions if p.selection == self.selection]
+
+  @property
+  def targets(self) -> np.ndarray:
+    """True valence, arousal and dominance, [n, 3]."""
+    return np.array([p.target for p in self.predictions])
+
+  @property
+  def outputs(self) -> np.ndarray:
+    """Predicted valence, arousal and dominance, [n, 3]."""
+    return np.array([p.prediction for p in self.predictions])
+
 
 def read_run(workdir: os.PathLike[str] | str) -> Run:
   """Reads the folder of a run.
 
   results.json and predictions.jsonl must be there and agree; metrics.jsonl is
-  absent where checkpoints were only evaluated, config.json and folds.json where
-  the predictions were made elsewhere.
+  absent where checkpoints were only evaluated or a result was published without
+  it, config.json and folds.json where the predictions were made elsewhere.
 
   Raises:
     PredictionsError: a file is missing or wrong, or the two disagree.
   """
   workdir = pathlib.Path(workdir)
-  results = results_lib.read_results(workdir / 'results.json')
+  results = _DEFAULTS | results_lib.read_results(workdir / 'results.json')
   predictions = read_predictions(workdir / 'predictions.jsonl')
   results_lib.check_results(results, predictions)
+  config = _read_if_there(workdir / 'config.json')
+  if config.get('trust_init_from'):
+    results['trust_init_from'] = True
   return Run(
     workdir,
     results,
     predictions,
     read_curves(workdir / 'metrics.jsonl'),
-    _read_object(workdir / 'config.json'),
-    _read_object(workdir / 'folds.json'),
+    config,
+    _read_if_there(workdir / 'folds.json'),
   )
 
 
-def _read_object(path: pathlib.Path) -> dict[str, Any]:
-  """A JSON object, empty if there is no such file."""
-  if not path.is_file():
-    return {}
-  try:
-    content = json.loads(path.read_text('utf-8'))
-  except ValueError as error:
-    raise PredictionsError(f'{path}: not JSON ({error})') from error
-  if not isinstance(content, dict):
-    raise PredictionsError(f'{path}: expected a JSON object')
-  return content
+def read_views(
+  workdirs: Sequence[os.PathLike[str] | str], selection: str = ''
+) -> list[View]:
+  """Reads several finished runs, in the order given, one selection of each.
+
+  That is the most honest one that all have; where none is common, the most
+  honest one of each.
+
+  Args:
+    workdirs: folders of the runs.
+    selection: the one to take instead.
+
+  Raises:
+    PredictionsError: a file of a run is missing or wrong, a run lacks the
+      selection, or is given twice.
+  """
+  folders = [pathlib.Path(workdir) for workdir in workdirs]
+  names = names_of(folders)
+  runs = [read_run(folder) for folder in folders]
+  for run in runs:
+    if selection and selection not in run.results['selections']:
+      raise PredictionsError(
+        f'{run.workdir} has no selection {selection!r}; it has '
+        f'{", ".join(run.results["selections"])}'
+      )
+  of_runs = [run.results['selections'] for run in runs]
+  common = [s for s in PREFERRED if all(s in found for found in of_runs)]
+  first = [selection] if selection else common[:1]
+  return [
+    View(name, run, next(s for s in (*first, *PREFERRED) if s in found))
+    for name, run, found in zip(names, runs, of_runs, strict=True)
+  ]
+
+
+def most_honest(views: Sequence[View]) -> list[View]:
+  """Returns one view of every run, that of its most honest selection."""
+  chosen: dict[int, View] = {}
+  for view in sorted(views, key=lambda v: PREFERRED.index(v.selection)):
+    chosen.setdefault(id(view.run), view)
+  return [view for view in views if view in chosen.values()]
+
+
+def names_of(workdirs: Sequence[pathlib.Path]) -> list[str]:
+  """Returns the last part of each path, with as many before it as it takes.
+
+  Raises:
+    PredictionsError: the same path is given twice.
+  """
+  paths = [path.absolute() for path in workdirs]
+  for depth in range(1, max(len(path.parts) for path in paths) + 1):
+    names = ['/'.join(path.parts[-depth:]) for path in paths]
+    if len(set(names)) == len(names):
+      return names
+  twice = [str(p) for p, n in collections.Counter(paths).items() if n > 1]
+  raise PredictionsError(f'the same run is given twice: {", ".join(twice)}')
+
+
+def _read_if_there(path: pathlib.Path) -> dict[str, Any]:
+  return files.read_json(path) if path.is_file() else {}
 
 
 def _read_row(line: str) -> dict[str, Any]:

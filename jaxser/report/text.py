@@ -1,15 +1,25 @@
-"""Results in words and plain text: what the terminal and the page both say."""
+"""Figures and labels as people read them, on pages and in the terminal."""
 
-import math
-import textwrap
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxser.evaluation import intervals
-from jaxser.evaluation.results import DEMO_WARNING, NAMES
+from jaxser.evaluation.results import NAMES
 
-WIDTH = 80
 MISSING = '—'
+TRUSTED = (
+  'Tested utterances may have been trained on: the weights were taken on trust '
+  '(trust_init_from), so no published figure stands beside.'
+)
+
+
+# Characters that XML cannot hold, not even escaped: controls and surrogates.
+_FORBIDDEN = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]')
+
+
+def printable(value: Any) -> str:
+  """Returns text without characters that a page cannot hold."""
+  return _FORBIDDEN.sub('\N{REPLACEMENT CHARACTER}', str(value))
 
 
 def count(number: int, noun: str) -> str:
@@ -30,6 +40,22 @@ def signed(value: float | None, task: str) -> str:
     return MISSING
   sign = '\N{MINUS SIGN}' if value < 0 else '+'
   return sign + number(abs(value), task)
+
+
+def signed_interval(low: float, high: float, task: str) -> str:
+  """The interval of a difference: '−0.40 to +2.80'."""
+  return f'{signed(low, task)} to {signed(high, task)}'
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """Returns a Markdown table whose figures stand at the right."""
+  lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def markdown(text: str) -> str:
+  """Returns text that neither ends a cell nor is taken for markup."""
+  return re.sub(r'([\\|<*_`])', r'\\\1', ' '.join(str(text).split()))
 
 
 def p_value(value: float | None) -> str:
@@ -87,6 +113,11 @@ def headline(label: str) -> str:
   return label[:1].upper() + label[1:]
 
 
+def metric(name: str) -> str:
+  """'UAR', 'valence': a metric in a table."""
+  return NAMES[name].removeprefix('CCC ')
+
+
 def unit(results: Mapping[str, Any]) -> str:
   """What the figures of a table are: 'per cent' or 'CCC'."""
   return 'per cent' if results['task'] == 'classification' else 'CCC'
@@ -98,9 +129,20 @@ def short(selection: str) -> str:
   return f'{name} (optimistic)' if selection == 'best_on_test' else name
 
 
-def _has_paper(results: Mapping[str, Any]) -> bool:
-  """Whether a selection of this run has published figures beside it."""
-  return any(name in results['paper'] for name in results['selections'])
+def paper(results: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns published figures by selection, {} where none may stand beside."""
+  if results.get('trust_init_from'):
+    return {}
+  return {
+    k: v for k, v in results['paper'].items() if k in results['selections']
+  }
+
+
+def incomparable(results: Mapping[str, Any]) -> list[str]:
+  """Returns why published figures must not be compared with a run."""
+  rows = paper(results).values()
+  reasons = [r['reason'] for r in rows if r.get('comparable') is False]
+  return list(dict.fromkeys(reasons))
 
 
 def columns(results: Mapping[str, Any]) -> list[str]:
@@ -110,7 +152,7 @@ def columns(results: Mapping[str, Any]) -> list[str]:
     names.append('fold mean ± std')
   if len(results['seeds']) > 1:
     names.append(f'{len(results["seeds"])} seeds ± std')
-  if _has_paper(results):
+  if paper(results):
     names.append('paper')
   if results['annotators']:
     names.append('annotators')
@@ -120,7 +162,7 @@ def columns(results: Mapping[str, Any]) -> list[str]:
 def rows(results: Mapping[str, Any], selection: str) -> list[list[str]]:
   """One row per metric: its name and a cell for each of `columns`."""
   task, entry = results['task'], results['selections'][selection]
-  paper = results['paper'].get(selection, {})
+  published = paper(results)
   table = []
   for name in results['metrics']:
     pooled = entry['pooled'][name]
@@ -129,11 +171,11 @@ def rows(results: Mapping[str, Any], selection: str) -> list[list[str]]:
       row.append(spread(entry['fold_mean'][name], task))
     if len(results['seeds']) > 1:
       row.append(spread(entry['over_seeds'][name], task))
-    if _has_paper(results):
-      row.append(number(paper.get(name), task))
+    if paper(results):
+      row.append(number(published.get(selection, {}).get(name), task))
     if results['annotators']:
       row.append(number(results['annotators'].get(name), task))
-    table.append([NAMES[name].removeprefix('CCC '), *row])
+    table.append([metric(name), *row])
   return table
 
 
@@ -150,112 +192,3 @@ def regions(results: Mapping[str, Any], selection: str) -> str:
     for key, name in (('accuracy', 'accuracy'), ('macro_f1', 'macro F1'))
   ]
   return f'Regions of the sphere ({shown}): {", ".join(parts)}'
-
-
-def notes(results: Mapping[str, Any]) -> list[str]:
-  """What a reader must know to read the numbers rightly."""
-  about, found = results['interval'], []
-  speakers = about['speakers'] + about['unknown_speakers']
-  if speakers > 1:
-    note = (
-      f'Intervals: {about["level"]:.0%} percentile bootstrap, '
-      f'{about["resamples"]:,} resamples of whole speakers.'
-    ).replace('%', ' %')
-    if speakers < intervals.FEW_GROUPS:
-      note += (
-        f' With {count(speakers, "speaker")} they are somewhat too narrow.'
-      )
-    found.append(note)
-  else:
-    found.append('One speaker only: no interval can be given.')
-  if about['unknown_speakers']:
-    found.append(
-      f'{count(about["unknown_speakers"], "utterance")} of unknown speaker: '
-      'each was resampled on its own, which makes intervals narrower.'
-    )
-  if (
-    results['speakers_in_several_folds']
-    and results['protocol'] == 'cross_corpus'
-  ):
-    found.append(
-      'Each fold trained a model on the one corpus, and each was tested on all '
-      'of the other: pooled figures count an utterance once per fold.'
-    )
-  elif results['speakers_in_several_folds']:
-    found.append(
-      f'{results["speakers_in_several_folds"]} of {results["speakers"]} '
-      'speakers are tested in more than one fold: the folds are not '
-      'speaker-independent, so voices in the tests were also trained on.'
-    )
-  absent = sorted(
-    {
-      name
-      for entry in results['selections'].values()
-      for name in entry['pooled'].get('absent_classes', ())
-    }
-  )
-  if absent:
-    found.append(
-      f'No utterance of class {", ".join(absent)}: left out of UAR and F1.'
-    )
-  if results['annotators']:
-    found.append(
-      f'Annotators: concordance of two of the {results["annotators"]["count"]} '
-      'who rated every utterance, averaged over all pairs. They are compared '
-      'with each other, the system with the mean of all.'
-    )
-  for selection, row in results['paper'].items():
-    if 'source' in row and selection in results['selections']:
-      found.append(f'Paper, {short(selection)}: {row["source"]}.')
-  return found
-
-
-def _aligned(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-  """A text table: first column left, the others right."""
-  table = [header, *lines]
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  return '\n'.join(
-    '  '.join(
-      cell.rjust(width) if index else cell.ljust(width)
-      for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in table
-  )
-
-
-def _wrapped(text: str) -> str:
-  return textwrap.fill(text, WIDTH)
-
-
-def format_table(results: Mapping[str, Any]) -> str:
-  """The table shown at the end of a run; at most 80 columns of figures.
-
-  Percentages for classes, CCC for valence, arousal and dominance; a warning
-  where the corpus is the demo. `results` is the content of results.json.
-  """
-  parts = [f'{_wrapped(title(results))}\n{_wrapped(size(results))}']
-  if results['demo']:
-    parts.append(_wrapped(DEMO_WARNING))
-  for name, entry in results['selections'].items():
-    table = _aligned([unit(results), *columns(results)], rows(results, name))
-    line = regions(results, name)
-    table += f'\n{_wrapped(line)}' if line else ''
-    parts.append(f'{_wrapped(headline(entry["label"]))}\n{table}')
-  if results['task'] == 'classification':
-    chosen = results['selections']
-    recall = [
-      [
-        label,
-        *(
-          number(entry['pooled']['recall'][label], 'classification')
-          for entry in chosen.values()
-        ),
-      ]
-      for label in results['classes']
-    ]
-    parts.append(_aligned(['recall, per cent', *map(short, chosen)], recall))
-  parts.append('\n'.join(_wrapped(note) for note in notes(results)))
-  seconds = results['wall_time_s']
-  if seconds is not None and math.isfinite(seconds):
-    parts.append(f'Wall time: {duration(seconds)}')
-  return '\n\n'.join(parts)

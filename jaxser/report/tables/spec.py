@@ -8,7 +8,7 @@
       spec.Cell(
         name='emodb-published',
         label='EMODB',
-        config='configs/timnet.py',
+        config='timnet',
         arg='corpus=emodb,protocol=published',
         figures=(
           spec.Figure(
@@ -22,23 +22,20 @@
     ),
   )
 
-Every record checks itself; a wrong one cannot be made.
+`Table` checks itself and its records; a wrong one cannot be made.
 """
 
 import dataclasses
-import importlib.util
 import os
-import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jaxser.core import command_line
 from jaxser.core.errors import UserError
 from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.evaluation.results import METRICS
 
-STATISTICS = ('pooled', 'fold_mean')
-OVER = ('mean', 'best')
 _NAME = re.compile(r'[a-z0-9][a-z0-9_.-]*')
 
 
@@ -64,16 +61,6 @@ class Figure:
   source: str = ''
   incomparable: str = ''
 
-  def __post_init__(self):
-    if not self.group:
-      raise TableError('a figure needs a group, the heading it stands under')
-    if self.selection not in SELECTIONS:
-      raise TableError(
-        f'selection {self.selection!r} is unknown; choose one of '
-        f'{", ".join(SELECTIONS)}'
-      )
-    _check_paper(self.paper, self.source, f'figure of group {self.group!r}')
-
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -82,7 +69,7 @@ class Cell:
   Attributes:
     name: of the folder, and for --only.
     label: what people read for it.
-    config: recipe file, as for `jaxser.main --config`.
+    config: recipe, as for `jaxser.main --config`.
     arg: what comes after its colon.
     figures: the lines, at least one.
     overrides: fields of the config that the paper's run sets otherwise.
@@ -102,18 +89,6 @@ class Cell:
   on_request: str = ''
   required: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-  def __post_init__(self):
-    if not _NAME.fullmatch(self.name):
-      raise TableError(
-        f'cell name {self.name!r} is to be a folder: use small letters, digits, '
-        'and _ . - after the first'
-      )
-    if not self.label or not self.figures:
-      raise TableError(f'cell {self.name!r} needs a label and a figure')
-    groups = [figure.group for figure in self.figures]
-    if len(set(groups)) < len(groups):
-      raise TableError(f'cell {self.name!r} has two figures in one group')
-
 
 @dataclasses.dataclass(frozen=True)
 class Average:
@@ -123,7 +98,8 @@ class Average:
     group: of the lines.
     label: what people read for it.
     over: 'mean' takes each cell's mean over seeds, 'best' its best seed.
-    paper, source: as in `Figure`.
+    paper: as in `Figure`.
+    source: as in `Figure`.
   """
 
   group: str
@@ -131,14 +107,6 @@ class Average:
   over: str = 'mean'
   paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
   source: str = ''
-
-  def __post_init__(self):
-    if self.over not in OVER:
-      raise TableError(
-        f'average {self.label!r}: over={self.over!r} is unknown; choose one of '
-        f'{", ".join(OVER)}'
-      )
-    _check_paper(self.paper, self.source, f'average {self.label!r}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,100 +135,97 @@ class Table:
   about: tuple[str, ...] = ()
 
   def __post_init__(self):
-    if self.statistic not in STATISTICS:
-      raise TableError(
-        f'statistic {self.statistic!r} is unknown; choose one of '
-        f'{", ".join(STATISTICS)}'
-      )
-    if not self.cells:
-      raise TableError('the table has no cells')
-    if not self.metrics or not any(
-      set(self.metrics) <= set(valid) for valid in METRICS.values()
-    ):
-      raise TableError(
-        f'metrics {", ".join(self.metrics) or "(none)"} are not of one task: '
-        'choose from '
-        + ' or from '.join(', '.join(valid) for valid in METRICS.values())
-      )
-    cells = (*self.cells, *self.demo)
-    names = [cell.name for cell in cells]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-      raise TableError(f'two cells have the name {twice[0]!r}')
-    for cell in cells:
-      if cell.baseline and cell.baseline not in names:
-        raise TableError(
-          f'cell {cell.name!r}: baseline {cell.baseline!r} is no cell'
-        )
-    groups = {figure.group for cell in cells for figure in cell.figures}
-    for average in self.averages:
-      if average.group not in groups:
-        raise TableError(
-          f'average {average.label!r}: no cell has a figure in group '
-          f'{average.group!r}'
-        )
-    figures = [figure for cell in cells for figure in cell.figures]
-    for entry in (*figures, *self.averages):
-      for metric in entry.paper:
-        if metric not in self.metrics:
-          raise TableError(
-            f'group {entry.group!r}: the paper has {metric!r}, which is none of '
-            f'the metrics {", ".join(self.metrics)}'
-          )
-        if metric not in self.tolerance:
-          raise TableError(
-            f'group {entry.group!r} has a figure of the paper for {metric!r}: '
-            'state its tolerance'
-          )
+    for mistake in self._mistakes():
+      raise TableError(mistake)
 
   @property
   def task(self) -> str:
     """'classification' or 'regression'."""
     return next(
-      task for task, names in METRICS.items() if self.metrics[0] in names
+      task for task, names in METRICS.items() if set(self.metrics) <= set(names)
     )
 
+  def _mistakes(self) -> Iterator[str]:
+    """Messages about what is wrong; nothing else is checked elsewhere."""
+    tasks = [
+      t for t, names in METRICS.items() if set(self.metrics) <= set(names)
+    ]
+    if not self.metrics or not tasks:
+      yield (
+        f'metrics {", ".join(self.metrics) or "(none)"} are not of one task: '
+        f'choose from {" or from ".join(map(", ".join, METRICS.values()))}'
+      )
+    yield from _unknown('statistic', self.statistic, ('pooled', 'fold_mean'))
+    if not self.cells:
+      yield 'the table has no cells'
+    cells = (*self.cells, *self.demo)
+    names = [cell.name for cell in cells]
+    for cell in cells:
+      if not _NAME.fullmatch(cell.name):
+        yield (
+          f'cell name {cell.name!r} is to be a folder: use small letters, '
+          'digits, and _ . - after the first'
+        )
+      if names.count(cell.name) > 1:
+        yield f'two cells have the name {cell.name!r}'
+      if not cell.label or not cell.figures:
+        yield f'cell {cell.name!r} needs a label and a figure'
+      if cell.baseline and cell.baseline not in names:
+        yield f'cell {cell.name!r}: baseline {cell.baseline!r} is no cell'
+    figures = [figure for cell in cells for figure in cell.figures]
+    for figure in figures:
+      yield from _unknown('selection', figure.selection, SELECTIONS)
+    groups = {figure.group for figure in figures}
+    for average in self.averages:
+      yield from _unknown('over', average.over, ('mean', 'best'))
+      if average.group not in groups:
+        yield (
+          f'average {average.label!r}: no cell has a figure in group '
+          f'{average.group!r}'
+        )
+    for entry in (*figures, *self.averages):
+      yield from self._wrong_paper(entry)
 
-def _check_paper(paper: Mapping[str, float], source: str, where: str) -> None:
-  for metric, value in paper.items():
-    if isinstance(value, bool) or not isinstance(value, int | float):
-      raise TableError(f'{where}: {metric} is {value!r}, expected a number')
-  if paper and not source:
-    raise TableError(f'{where}: say where the paper has its figures (source)')
+  def _wrong_paper(self, entry: Figure | Average) -> Iterator[str]:
+    where = f'group {entry.group!r}'
+    if entry.paper and not entry.source:
+      yield f'{where}: say where the paper has its figures (source)'
+    for metric, value in entry.paper.items():
+      if metric not in self.metrics:
+        yield (
+          f'{where}: the paper has {metric!r}, which is none of the metrics '
+          f'{", ".join(self.metrics)}'
+        )
+      if metric not in self.tolerance:
+        yield f'{where} has a figure for {metric!r}: state its tolerance'
+      if isinstance(value, bool) or not isinstance(value, int | float):
+        yield f'{where}: {metric} is {value!r}, expected a number'
+
+
+def _unknown(name: str, value: str, valid) -> Iterator[str]:
+  if value not in valid:
+    yield f'{name} {value!r} is unknown; choose one of {", ".join(valid)}'
 
 
 def load(path: os.PathLike[str] | str) -> Table:
-  """Reads TABLE of a file of configs/tables.
+  """Reads TABLE of a file of configs/tables, or of the installed one by name.
 
   Raises:
-    TableError: there is no such file, it cannot be read, or has no TABLE.
+    UserError: there is no such file, it cannot be read, or has no TABLE.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    # Not __init__.py.
-    there = pathlib.Path('configs/tables').glob('[!_]*.py')
-    near = sorted(str(p) for p in there)
-    raise TableError(
-      f'{path}: no such file.'
-      + (f' Tables here: {", ".join(near)}.' if near else '')
-      + ' Run from the folder that holds configs/, or give the whole path.'
-    )
-  source = importlib.util.spec_from_file_location(f'table_{path.stem}', path)
-  if source is None or source.loader is None:
-    raise TableError(f'{path}: is no Python file; tables end in .py')
-  module = importlib.util.module_from_spec(source)
+  file = command_line.find_recipe(path, 'tables')
   try:
-    source.loader.exec_module(module)
+    module = command_line.load_module(file)
   except TableError as error:
-    raise TableError(f'{path}: {error}.') from error
+    raise TableError(f'{file}: {error}.') from error
   except (SyntaxError, ImportError, NameError, TypeError, KeyError) as error:
     raise TableError(
-      f'{path}: cannot be read ({type(error).__name__}: {error}).'
+      f'{file}: cannot be read ({type(error).__name__}: {error}).'
     ) from error
   table = getattr(module, 'TABLE', None)
   if not isinstance(table, Table):
     raise TableError(
-      f'{path}: has no TABLE made by jaxser.report.tables.spec.Table; see the files of '
-      'configs/tables.'
+      f'{file}: has no TABLE made by jaxser.report.tables.spec.Table; see the '
+      'files of configs/tables.'
     )
   return table

@@ -1,33 +1,33 @@
 """How far each cell of a table is: its config, its stores, its folder."""
 
-import ast
 import dataclasses
-import difflib
-import json
 import os
 import pathlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+from absl import flags
 
 from data_prep import store
 from jaxser.core import command_line
 from jaxser.core import config as config_lib
+from jaxser.core.errors import UserError
 from jaxser.data import opening
-from jaxser.evaluation import results as results_lib
-from jaxser.evaluation.predictions import (
-  Prediction,
-  PredictionsError,
-  read_predictions,
-)
+from jaxser.report.run import Run, read_run
 from jaxser.report.tables.spec import Cell, TableError
 
+KINDS = {
+  'finished': 'finished',
+  'ready': 'not run yet',
+  'started': 'begun, not finished',
+  'not prepared': 'not prepared',
+  'failed': 'failed',
+}
+"""How far a cell is, and what people read for it."""
 # Beside config.FREE: what changes speed or spread but not how much is trained.
 _SAME_BUDGET = (*config_lib.FREE, 'engine', 'parallel', 'seed', 'seeds')
-
-KINDS = ('finished', 'started', 'ready', 'not prepared', 'failed')
 
 
 @dataclasses.dataclass(eq=False)
@@ -38,42 +38,37 @@ class State:
     cell: of the table.
     config: resolved, with all overrides.
     changed: (field, the table's value, the value now) of each --set.
-    ignored: fields of --set that this recipe does not have.
     folder: of the run.
     kind: one of `KINDS`; 'failed' says why in `error`.
     prepare: commands that prepare what is missing, where 'not prepared'.
     error: a message for the user, where 'failed'.
-    results: content of results.json, where 'finished'.
-    predictions: of predictions.jsonl, where 'finished'.
+    run: what was read, where 'finished'.
   """
 
   cell: Cell
   config: ml_collections.ConfigDict
-  changed: tuple[tuple[str, Any, Any], ...]
+  changed: Sequence[tuple[str, Any, Any]]
   folder: pathlib.Path
-  ignored: tuple[str, ...] = ()
   kind: str = 'ready'
-  prepare: tuple[str, ...] = ()
+  prepare: Sequence[str] = ()
   error: str = ''
-  results: Mapping[str, Any] | None = None
-  predictions: Sequence[Prediction] = ()
+  run: Run | None = None
+
+  @property
+  def results(self) -> dict[str, Any] | None:
+    """Content of results.json, where 'finished'."""
+    return self.run and self.run.results
 
   @property
   def command(self) -> str:
     """The command of jaxser.main that does this run alone."""
     plain = command_line.load_recipe(self.cell.config, self.cell.arg)
-    before, now = (
-      config_lib.flatten(config_lib.to_json(c)) for c in (plain, self.config)
-    )
-    words = ['python', '-m', 'jaxser.main']
-    words.append(
-      f'--config={self.cell.config}'
-      + (f':{self.cell.arg}' if self.cell.arg else '')
-    )
-    for field, value in now.items():
-      if value != before.get(field):
-        shown = tuple(value) if isinstance(value, list) else value
-        words.append(f'--config.{field}={shown}')
+    recipe = ':'.join(filter(None, (self.cell.config, self.cell.arg)))
+    words = ['python', '-m', 'jaxser.main', f'--config={recipe}']
+    words += [
+      f'--config.{name}={value}'
+      for name, _, value in _difference(_fields(plain), _fields(self.config))
+    ]
     return shlex.join([*words, f'--workdir={self.folder}'])
 
   @property
@@ -91,19 +86,65 @@ class State:
     Raises:
       PredictionsError: a file is missing or wrong.
     """
-    found = results_lib.read_results(self.folder / 'results.json')
-    rows = read_predictions(self.folder / 'predictions.jsonl')
-    results_lib.check_results(found, rows)
+    self.run = read_run(self.folder)
     self.kind, self.error = 'finished', ''
-    self.results, self.predictions = found, rows
 
   def fail(self, error: BaseException | str) -> None:
     """Notes what went wrong."""
     self.kind, self.error = 'failed', str(error) or type(error).__name__
 
+  def look_up(self) -> None:
+    """Finds out, writing nothing, how far the cell is."""
+    try:
+      config_lib.check_same(self.config, self.folder)
+      if (self.folder / 'results.json').exists():
+        self.read()
+        return
+      missing = _missing(self)
+    except UserError as error:
+      self.fail(error)
+      return
+    if (self.folder / 'config.json').exists():
+      self.kind = 'started'
+    if missing:
+      self.kind, self.prepare = 'not prepared', missing
 
-def parse_sets(texts: Iterable[str]) -> dict[str, str]:
-  """['epochs=60'] -> {'epochs': '60'}.
+  def show(self) -> None:
+    """Reads whatever the folder holds, of a cell that is not to be run.
+
+    A finished run of another config is not the paper's budget.
+    """
+    if not (self.folder / 'results.json').exists():
+      self.look_up()
+      return
+    try:
+      self.read()
+    except UserError as error:
+      self.fail(error)
+      return
+    there = config_lib.flatten(self.run.config)
+    before = config_lib.flatten(config_lib.to_json(self.config))
+    self.changed = _difference(before, there) if there else ()
+
+
+def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Flat fields, tuples where there are several values."""
+  return {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in config_lib.flatten(config).items()
+  }
+
+
+def _difference(before: Mapping, now: Mapping) -> list[tuple[str, Any, Any]]:
+  return [
+    (name, before.get(name), now.get(name))
+    for name in {**before, **now}
+    if before.get(name) != now.get(name)
+  ]
+
+
+def parse_sets(texts: Sequence[str]) -> dict[str, str]:
+  """Parses ['epochs=60'] into {'epochs': '60'}.
 
   Raises:
     TableError: a text is not FIELD=VALUE, or a field is given twice.
@@ -123,146 +164,55 @@ def parse_sets(texts: Iterable[str]) -> dict[str, str]:
 
 def resolve(
   cell: Cell,
-  folder: os.PathLike[str] | str,
+  workdir: os.PathLike[str] | str,
   sets: Mapping[str, str],
   data_dir: str = '',
 ) -> State:
-  """The config of a cell with overrides; nothing is looked up yet.
+  """Returns a cell with its config; nothing is looked up yet.
+
+  Fields of --set that this recipe does not have are left out.
 
   Raises:
     TableError: the cell or a value of --set does not fit the recipe.
   """
-  where = f'cell {cell.name!r}'
   try:
-    config = command_line.load_recipe(cell.config, cell.arg or None)
-  except config_lib.ConfigError as error:
-    raise TableError(f'{where}: {error}') from error
-  own = {
-    name: _checked(config, name, value, f'{where}: {name}={value!r}')
-    for name, value in cell.overrides.items()
-  }
-  config.update_from_flattened_dict(own)
-  changed = []
-  fields = config_lib.flatten(config)
-  ignored = tuple(name for name in sets if name not in fields)
-  for name, text in sets.items():
-    if name in ignored:
-      continue
-    value = _parsed(config, name, text, f'--set={name}={text}')
-    before = config_lib.flatten(config)[name]
-    before = tuple(before) if isinstance(before, list) else before
-    if value != before:
-      changed.append((name, before, value))
-      config.update_from_flattened_dict({name: value})
-  if data_dir:
-    config.data_dir = data_dir
-  try:
+    plain = command_line.load_recipe(cell.config, cell.arg)
+    table = _overridden(cell, cell.overrides)
+    known = {k: v for k, v in sets.items() if k in config_lib.flatten(plain)}
+    config = _overridden(cell, {**cell.overrides, **known})
+    changed = _difference(_fields(table), _fields(config))
+    if data_dir:
+      config.data_dir = data_dir
     config_lib.validate(config)
-  except config_lib.ConfigError as error:
-    raise TableError(f'{where}: {error}') from error
+  except UserError as error:
+    raise TableError(f'cell {cell.name!r}: {error}') from error
   config.lock()
-  folder = pathlib.Path(folder) / cell.name
-  return State(cell, config, tuple(changed), folder, ignored)
+  return State(cell, config, changed, pathlib.Path(workdir, cell.name))
+
+
+def _overridden(
+  cell: Cell, fields: Mapping[str, Any]
+) -> ml_collections.ConfigDict:
+  """The config of a cell, as the command line of jaxser.main makes it."""
+  values = flags.FlagValues()
+  command_line.define_config(values)
+  words = [f'--config.{name}={value}' for name, value in fields.items()]
+  try:
+    command_line.parse(values, [f'--config={cell.config}:{cell.arg}', *words])
+  except UserError as error:
+    raise TableError(str(error).replace('--config.', '--set=')) from error
+  return values.config
 
 
 def check_sets(states: Sequence[State], sets: Mapping[str, str]) -> None:
-  """Raises TableError for a --set that is a field of no cell."""
+  """Raises a UserError for a --set that is a field of no cell."""
+  fields = [config_lib.flatten(state.config) for state in states]
   for name, text in sets.items():
-    if all(name in each.ignored for each in states):
-      _current(states[0].config, name, f'--set={name}={text}')
+    if not any(name in known for known in fields):
+      _overridden(states[0].cell, {name: text})
 
 
-def _current(config: ml_collections.ConfigDict, name: str, where: str) -> Any:
-  """The value of a field; a tuple where it holds several."""
-  fields = config_lib.flatten(config)
-  if name not in fields:
-    close = difflib.get_close_matches(name, fields, n=1)
-    hint = f' Did you mean {close[0]}?' if close else ''
-    raise TableError(
-      f'{where}: {name} is no field of the recipe.{hint} Fields: '
-      f'{", ".join(sorted(fields))}.'
-    )
-  value = fields[name]
-  return tuple(value) if isinstance(value, list) else value
-
-
-def _checked(
-  config: ml_collections.ConfigDict, name: str, value: Any, where: str
-) -> Any:
-  """A value given by a table file, if it has the type of the field."""
-  now = _current(config, name, where)
-  if isinstance(now, float) and type(value) is int:
-    value = float(value)
-  if type(value) is not type(now):
-    raise TableError(
-      f'{where}: expected {type(now).__name__}, as the default {now!r} is.'
-    )
-  return value
-
-
-def _parsed(
-  config: ml_collections.ConfigDict, name: str, text: str, where: str
-) -> Any:
-  """A value given on the command line, in the type of the field."""
-  now = _current(config, name, where)
-  try:
-    if isinstance(now, bool):
-      return {'true': True, 'false': False}[text.lower()]
-    if isinstance(now, tuple):
-      value = ast.literal_eval(text)
-      return tuple(value) if isinstance(value, tuple | list) else (value,)
-    return type(now)(text)
-  except (KeyError, ValueError, SyntaxError) as error:
-    raise TableError(
-      f'{where}: expected {type(now).__name__}, as the default {now!r} is.'
-    ) from error
-
-
-def show(state: State) -> None:
-  """Looks up a cell that will not be run: whatever its folder holds.
-
-  A finished run of another config is read, and is not the paper's budget.
-  """
-  path = state.folder / 'config.json'
-  if path.exists() and (state.folder / 'results.json').exists():
-    before = config_lib.flatten(config_lib.to_json(state.config))
-    try:
-      now = config_lib.flatten(json.loads(path.read_text('utf-8')))
-      state.read()
-    except (ValueError, PredictionsError) as error:
-      state.fail(error)
-      return
-    state.changed = tuple(
-      (name, before.get(name), now.get(name))
-      for name in sorted(before.keys() | now.keys())
-      if before.get(name) != now.get(name)
-    )
-    return
-  look_up(state)
-
-
-def look_up(state: State) -> None:
-  """Finds out, writing nothing, how far the cell is."""
-  try:
-    config_lib.check_same(state.config, state.folder)
-    if (state.folder / 'results.json').exists():
-      state.read()
-      return
-  except (config_lib.ConfigError, PredictionsError) as error:
-    state.fail(error)
-    return
-  if (state.folder / 'config.json').exists():
-    state.kind = 'started'
-  try:
-    missing = _missing(state)
-  except store.StoreError as error:
-    state.fail(error)
-    return
-  if missing:
-    state.kind, state.prepare = 'not prepared', missing
-
-
-def _missing(state: State) -> tuple[str, ...]:
+def _missing(state: State) -> list[str]:
   """What to give and to prepare first; raises if a store is damaged."""
   fields = config_lib.flatten(state.config)
   commands = [
@@ -270,12 +220,11 @@ def _missing(state: State) -> tuple[str, ...]:
     for field, about in state.cell.required.items()
     if not fields[field]
   ]
-  config = state.config
-  for name in filter(None, (config.corpus, config.test_corpus)):
+  for name in filter(None, (state.config.corpus, state.config.test_corpus)):
     if name == 'demo':
       continue  # Synthesised when it is first needed.
     try:
-      opening.find(config, name)
+      opening.find(state.config, name)
     except store.NotPreparedError as error:
       commands.append(error.command)
-  return tuple(commands)
+  return commands

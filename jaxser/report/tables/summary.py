@@ -20,6 +20,7 @@ Lines of an average have no cell ("cell": null) and say how many of their cells
 are there ("have", "need").
 """
 
+import collections
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,10 +29,12 @@ from data_prep import corpora
 from jaxser.evaluation import intervals, significance
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation.predictions import SELECTIONS
+from jaxser.report import text
+from jaxser.report.run import View
 from jaxser.report.tables.spec import Average, Figure, Table
 from jaxser.report.tables.state import State
 
-NOT_COMPARABLE = 'not comparable'
+_UNKNOWN = {'mean': None, 'std': None}
 
 
 def build(
@@ -42,7 +45,7 @@ def build(
   sets: Mapping[str, str],
   demo: bool = False,
 ) -> dict[str, Any]:
-  """The table as far as it is; see the module's docstring.
+  """Returns the table as far as it is; see the module's docstring.
 
   Args:
     table: as loaded.
@@ -51,17 +54,14 @@ def build(
     sets: the overrides of --set.
     demo: whether these are the cells on the demo corpus.
   """
+  pairs = [(state, f) for state in states for f in state.cell.figures]
+  groups = list(dict.fromkeys(figure.group for _, figure in pairs))
+  pairs.sort(key=lambda pair: groups.index(pair[1].group))
   by_name = {state.cell.name: state for state in states}
-  lines = [
-    _line(table, state, figure, by_name)
-    for state in states
-    for figure in state.cell.figures
-  ]
-  groups = list(dict.fromkeys(line['group'] for line in lines))
-  lines.sort(key=lambda line: groups.index(line['group']))
+  lines = [_line(table, state, f, by_name) for state, f in pairs]
   _adjust(lines)
   lines += [
-    _average(table, average, states)
+    _average(table, average, [p for p in pairs if p[1].group == average.group])
     for average in table.averages
     if average.group in groups
   ]
@@ -76,15 +76,14 @@ def build(
     'demo': demo,
     'sets': dict(sets),
     'groups': groups,
-    'prepare': list(
-      dict.fromkeys(command for state in states for command in state.prepare)
-    ),
+    'prepare': list(dict.fromkeys(c for s in states for c in s.prepare)),
     'cells': [_cell(state) for state in states],
     'lines': lines,
   }
 
 
 def _cell(state: State) -> dict[str, Any]:
+  kept = ('utterances', 'speakers', 'seeds', 'folds', 'wall_time_s')
   found = state.results or {}
   return {
     'name': state.cell.name,
@@ -96,34 +95,21 @@ def _cell(state: State) -> dict[str, Any]:
     'folder': state.folder.name,
     'budget': state.budget,
     'on_request': state.cell.on_request,
-    **{
-      name: found.get(name)
-      for name in (
-        'utterances',
-        'speakers',
-        'seeds',
-        'folds',
-        'wall_time_s',
-        'environment',
-      )
-    },
+    **{name: found.get(name) for name in (*kept, 'environment')},
   }
 
 
 def _line(
   table: Table, state: State, figure: Figure, by_name: Mapping[str, State]
 ) -> dict[str, Any]:
-  """One selection of one cell."""
+  entry = state.results and state.results['selections'].get(figure.selection)
   values = {}
-  entry = (state.results or {}).get('selections', {}).get(figure.selection)
-  why = _incomparable(state, figure)
   for metric in table.metrics:
-    paper = figure.paper.get(metric)
     value = _measured(entry, metric, table.statistic)
-    values[metric] = {
-      **value,
-      **_verdict(value['value'], paper, table.tolerance.get(metric), why),
-    }
+    paper = None if _trusted(state) else figure.paper.get(metric)
+    why = _incomparable(state, figure)
+    verdict = _verdict(value['value'], paper, table.tolerance.get(metric), why)
+    values[metric] = value | verdict
   return {
     'group': figure.group,
     'cell': state.cell.name,
@@ -132,7 +118,7 @@ def _line(
     'selection_label': SELECTIONS[figure.selection],
     'source': figure.source,
     'values': values,
-    'against': _against(state, figure, by_name),
+    'against': _against(state, figure, by_name.get(state.cell.baseline)),
   }
 
 
@@ -140,27 +126,25 @@ def _measured(
   entry: Mapping[str, Any] | None, metric: str, statistic: str
 ) -> dict[str, Any]:
   """Figures of one metric from results.json; None where there are none."""
+  unknown = dict.fromkeys(('value', 'low', 'high'))
   if entry is None or metric not in entry['pooled']:
-    unknown = {'mean': None, 'std': None}
-    return {
-      **dict.fromkeys(('value', 'low', 'high')),
-      'fold_mean': unknown,
-      'over_seeds': unknown,
-    }
-  value = dict(entry['pooled'][metric])
+    return {**unknown, 'fold_mean': _UNKNOWN, 'over_seeds': _UNKNOWN}
+  spreads = {key: entry[key][metric] for key in ('fold_mean', 'over_seeds')}
   if statistic == 'fold_mean':
     # The interval is that of the pooled figure and would mislead here.
-    value = {'value': entry['fold_mean'][metric]['mean'], 'low': None}
-    value['high'] = None
-  return {
-    **value,
-    'fold_mean': dict(entry['fold_mean'][metric]),
-    'over_seeds': dict(entry['over_seeds'][metric]),
-  }
+    return {**unknown, 'value': spreads['fold_mean']['mean'], **spreads}
+  return {**entry['pooled'][metric], **spreads}
+
+
+def _trusted(state: State) -> bool:
+  """Whether tested utterances may have been trained on."""
+  return bool(state.results and state.results['trust_init_from'])
 
 
 def _incomparable(state: State, figure: Figure) -> str:
   """Why measured and published figures are of different things, or ''."""
+  if _trusted(state):
+    return text.TRUSTED
   if state.budget:
     return f"not the paper's budget: {state.budget}"
   if figure.incomparable:
@@ -178,35 +162,34 @@ def _verdict(
 ) -> dict[str, Any]:
   """The paper's figure, how far it is, and what that means."""
   found = {'paper': paper, 'difference': None, 'verdict': '', 'reason': ''}
-  if value is not None and paper is not None:
-    found['difference'] = round(value - paper, 4)
   if value is None:
     return found
-  if paper is None:
-    why = 'the paper has no figure'
-  if why:
-    return {**found, 'verdict': NOT_COMPARABLE, 'reason': why}
-  if abs(found['difference']) <= tolerance:
-    return {**found, 'verdict': 'within'}
-  return {**found, 'verdict': 'above' if found['difference'] > 0 else 'below'}
+  if why or paper is None:
+    why = why or 'the paper has no figure'
+    return {**found, 'verdict': 'not comparable', 'reason': why}
+  difference = round(value - paper, 4)
+  verdict = 'above' if difference > 0 else 'below'
+  if abs(difference) <= tolerance:
+    verdict = 'within'
+  return {**found, 'difference': difference, 'verdict': verdict}
 
 
 def _against(
-  state: State, figure: Figure, by_name: Mapping[str, State]
+  state: State, figure: Figure, other: State | None
 ) -> dict[str, Any] | None:
   """The paired difference to the cell's baseline, if both have finished."""
-  other = by_name.get(state.cell.baseline)
-  if other is None or state.results is None or other.results is None:
+  if other is None or state.run is None or other.run is None:
     return None
-  pair = [
-    [p for p in s.predictions if p.selection == figure.selection]
-    for s in (state, other)
-  ]
-  if not all(pair):
+  one, two = (View('', s.run, figure.selection) for s in (state, other))
+  if not one.predictions or not two.predictions:
     return None
   found = significance.compare(
-    *pair, state.results['classes'], other.results['classes']
+    one.predictions,
+    two.predictions,
+    state.results['classes'],
+    other.results['classes'],
   )
+  kept = ('value', 'low', 'high', 'p_value')
   return {
     'baseline': other.cell.name,
     'label': other.cell.label,
@@ -214,12 +197,7 @@ def _against(
     'speakers': found.speakers,
     'reason': found.reason,
     'metrics': {
-      name: {
-        'value': change.value,
-        'low': change.low,
-        'high': change.high,
-        'p_value': change.p_value,
-      }
+      name: {key: getattr(change, key) for key in kept}
       for name, change in found.changes.items()
     },
   }
@@ -227,12 +205,11 @@ def _against(
 
 def _adjust(lines: Sequence[dict[str, Any]]) -> None:
   """Adds Holm's p values over the comparisons of a group and metric."""
-  families: dict[tuple[str, str], list[dict[str, Any]]] = {}
+  families = collections.defaultdict(list)
   for line in lines:
-    for metric, change in (
-      (line['against'] or {}).get('metrics') or {}
-    ).items():
-      families.setdefault((line['group'], metric), []).append(change)
+    if line['against']:
+      for metric, change in line['against']['metrics'].items():
+        families[line['group'], metric].append(change)
   for changes in families.values():
     adjusted = significance.holm([change['p_value'] for change in changes])
     for change, value in zip(changes, adjusted, strict=True):
@@ -240,89 +217,67 @@ def _adjust(lines: Sequence[dict[str, Any]]) -> None:
 
 
 def _average(
-  table: Table, average: Average, states: Sequence[State]
+  table: Table, average: Average, pairs: Sequence[tuple[State, Figure]]
 ) -> dict[str, Any]:
   """The mean over all cells of a group, once all of them are there."""
-  members = [
-    (state, figure)
-    for state in states
-    for figure in state.cell.figures
-    if figure.group == average.group
-  ]
-  there = [
-    (state, figure) for state, figure in members if state.results is not None
-  ]
-  whole = len(there) == len(members)
-  reasons = [_incomparable(state, figure) for state, figure in there]
+  there = [pair for pair in pairs if pair[0].run is not None]
+  reasons = [_incomparable(*pair) for pair in there]
   why = next(filter(None, reasons), '')
-  if not whole:
-    why = f'{len(there)} of {len(members)} cells are there'
-  by_cell = [_by_seed(state, figure) for state, figure in there]
-  scale = 100 if table.task == 'classification' else 1
+  if len(there) < len(pairs):
+    why = f'{len(there)} of {len(pairs)} cells are there'
+  paper = {} if any(_trusted(s) for s, _ in there) else average.paper
+  by_cell = [_by_seed(*pair) for pair in there]
+  choose = max if average.over == 'best' else statistics.fmean
   values = {}
   for metric in table.metrics:
-    column = results_lib.METRICS[table.task].index(metric)
-    chosen = [
-      (max if average.over == 'best' else statistics.fmean)(
-        scale * seeds[column] for seeds in cell.values()
-      )
-      for cell in by_cell
-    ]
+    cells = [{k: v[metric] for k, v in seeds.items()} for seeds in by_cell]
+    chosen = [choose(seeds.values()) for seeds in cells]
     value = round(statistics.fmean(chosen), 4) if chosen else None
+    tolerance = table.tolerance.get(metric)
     values[metric] = {
+      **_measured(None, metric, ''),
+      'over_seeds': _over_seeds(cells) if average.over == 'mean' else _UNKNOWN,
+      **_verdict(value, paper.get(metric), tolerance, why),
       'value': value,
-      'low': None,
-      'high': None,
-      'fold_mean': {'mean': None, 'std': None},
-      'over_seeds': _spread_of_average(by_cell, column, scale, average.over),
-      **_verdict(
-        value, average.paper.get(metric), table.tolerance.get(metric), why
-      ),
     }
+  selection = pairs[0][1].selection
   return {
     'group': average.group,
     'cell': None,
     'label': average.label,
-    'selection': members[0][1].selection,
-    'selection_label': SELECTIONS[members[0][1].selection],
+    'selection': selection,
+    'selection_label': SELECTIONS[selection],
     'source': average.source,
     'have': len(there),
-    'need': len(members),
+    'need': len(pairs),
     'values': values,
     'against': None,
   }
 
 
-def _by_seed(state: State, figure: Figure) -> dict[int, tuple[float, ...]]:
-  """Seed -> the metrics of all folds pooled, as fractions or CCC."""
-  task = state.results['task']
-  parts: dict[int, list[Any]] = {}
-  for p in state.predictions:
-    if p.selection == figure.selection:
-      parts.setdefault(p.seed, []).append(p)
-  return {
-    seed: tuple(
-      results_lib.STATISTICS[task](
-        results_lib.grouped(rows, task, state.results['classes']).sum(0)
-      )
-    )
-    for seed, rows in parts.items()
-  }
+def _by_seed(state: State, figure: Figure) -> dict[int, dict[str, float]]:
+  """Seed -> metrics of all folds pooled, in per cent or CCC."""
+  task, classes = state.results['task'], state.results['classes']
+  parts = collections.defaultdict(list)
+  for p in View('', state.run, figure.selection).predictions:
+    parts[p.seed].append(p)
+  scale = 100 if task == 'classification' else 1
+  found = {}
+  for seed, rows in parts.items():
+    sums = results_lib.grouped(rows, task, classes).sum(0)
+    values = scale * results_lib.STATISTICS[task](sums)
+    names = results_lib.METRICS[task]
+    found[seed] = dict(zip(names, values.tolist(), strict=True))
+  return found
 
 
-def _spread_of_average(
-  by_cell: Sequence[Mapping[int, Sequence[float]]],
-  column: int,
-  scale: float,
-  over: str,
-) -> dict[str, float | None]:
+def _over_seeds(cells: Sequence[Mapping[int, float]]) -> dict[str, Any]:
   """Mean and std, over seeds, of the average over cells."""
-  seeds = set.intersection(*map(set, by_cell)) if by_cell else set()
-  if over == 'best' or len(seeds) < 2:
-    return {'mean': None, 'std': None}
+  seeds = set.intersection(*map(set, cells)) if cells else set()
+  if len(seeds) < 2:
+    return _UNKNOWN
   averages = [
-    statistics.fmean(scale * cell[seed][column] for cell in by_cell)
-    for seed in sorted(seeds)
+    statistics.fmean(c[seed] for c in cells) for seed in sorted(seeds)
   ]
   mean, std = intervals.mean_std(averages)
   return {'mean': round(mean, 4), 'std': round(std, 4)}

@@ -1,0 +1,439 @@
+"""Charts, drawn by matplotlib as SVG that follows the colours of its page.
+
+matplotlib writes fixed colours; here each stands for a variable of the style
+sheet and is replaced by it, so that a chart is legible in light, in dark and in
+print. Text stays text. Every chart function takes the title first and returns
+an SVG element with that title and a description, for people who cannot see it.
+"""
+
+import functools
+import io
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from jaxser.report import text
+from jaxser.report.run import Curve
+
+KINDS = 10
+"""Categories that get a colour of their own; the others share a grey one."""
+POINTS = 160
+"""A curve is drawn through at most this many epochs."""
+DOTS = 1500
+"""A chart shows at most this many dots."""
+LINES = 12
+"""More runs than this are drawn as a band between their quartiles."""
+_LETTERS = 26
+_VARIABLES = (
+  *('ink', 'soft', 'rule', 'mark', 'train', 'dev', 'test', 'paper'),
+  *(f'k{i}' for i in range(KINDS + 1)),
+)
+_DASHES = ('-', (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+
+def colour(name: str) -> str:
+  """Returns the colour that becomes `var(--name)` in the page."""
+  return f'#fe{_VARIABLES.index(name):04x}'
+
+
+_SETTINGS = {
+  'svg.fonttype': 'none',
+  'svg.hashsalt': 'jaxser',
+  'path.simplify': False,
+  'font.size': 12,
+  'text.parse_math': False,
+  'text.color': colour('ink'),
+  'axes.labelcolor': colour('soft'),
+  'axes.edgecolor': colour('soft'),
+  'axes.titlesize': 12,
+  'axes.titleweight': 'bold',
+  'axes.titlelocation': 'left',
+  'axes.spines.top': False,
+  'axes.spines.right': False,
+  'axes.spines.left': False,
+  'axes.axisbelow': True,
+  'grid.color': colour('rule'),
+  'xtick.color': colour('soft'),
+  'ytick.color': colour('soft'),
+  # Marks of length 0 are not drawn, and then nothing in the file needs an id.
+  'xtick.major.size': 0,
+  'ytick.major.size': 0,
+}
+
+
+def _drawn(width: int, height: int, grid: str = '') -> Callable:
+  """Makes a function that draws on axes and returns a description a chart.
+
+  Args:
+    width: of the drawing, pixels.
+    height: likewise; the function may change the size of the figure.
+    grid: direction of the grid lines, 'x', 'y' or 'both'; '' hides the axes.
+  """
+
+  def decorate(draw: Callable[..., str]) -> Callable[..., Markup]:
+    @functools.wraps(draw)
+    def chart(title: str, *args: Any, **options: Any) -> Markup:
+      # Late, as matplotlib takes longer to import than most commands take to
+      # explain a mistake.
+      import matplotlib
+      from matplotlib.figure import Figure
+
+      title = text.printable(title)
+      with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+        # The fonts of the reader are used, whichever matplotlib lacks.
+        warnings.filterwarnings('ignore', 'Glyph')
+        figure = Figure(figsize=(width / 72, height / 72))
+        figure.patch.set_visible(False)
+        axes = figure.add_subplot(title=title)
+        axes.patch.set_visible(False)
+        _margins(figure, *((48, 42) if grid else (4, 4)))
+        if grid:
+          axes.grid(True, axis=grid)
+        else:
+          axes.set_axis_off()
+        description = draw(axes, *args, **options)
+        buffer = io.StringIO()
+        nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+        figure.savefig(buffer, format='svg', metadata=nothing)
+      box = ' '.join(f'{72 * side:g}' for side in figure.get_size_inches())
+      return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" class="chart" role="img" '
+        f'viewBox="0 0 {box}"><title>{escape(title)}</title>'
+        f'<desc>{escape(text.printable(description))}</desc>'
+        f'{_for_a_page(buffer.getvalue())}'
+      )
+
+    return chart
+
+  return decorate
+
+
+def _margins(figure: Any, left: float, bottom: float) -> None:
+  """Sets the room for labels, in pixels; a chart has its title at the top."""
+  width, height = 72 * figure.get_size_inches()
+  figure.subplots_adjust(
+    left / width, bottom / height, 1 - 12 / width, 1 - 24 / height
+  )
+
+
+def _for_a_page(svg: str) -> str:
+  """Strips what matplotlib writes for a file; sets colours and fonts free."""
+  svg = svg.partition('<svg')[2].partition('>')[2]
+  # Without marks and clipping nothing refers to an id or a definition, and a
+  # style element would apply to the whole page.
+  svg = re.sub(r'\s*<defs>.*?</defs>', '', svg, flags=re.DOTALL)
+  svg = re.sub(r' (?:id|clip-path)="[^"]*"', '', svg)
+  svg = re.sub(r' transform="rotate\(-0 [^"]*"', '', svg)
+  svg = re.sub(r'</?g ?/?>\s*', '', svg)
+  svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, svg)
+  svg = re.sub('font-family: [^;"]*', 'font-family: inherit', svg)
+  svg = re.sub(r"font: ([^'\";]*)'[^;\"]*", r'font: \1system-ui', svg)
+  return re.sub(
+    '#fe([0-9a-f]{4})', lambda m: f'var(--{_VARIABLES[int(m[1], 16)]})', svg
+  )
+
+
+def _rounded(found: re.Match[str]) -> str:
+  """An attribute on one line, numbers with one decimal."""
+  return re.sub(r'\s+', ' ', re.sub(r'(\.\d)\d+', r'\1', found[0]))
+
+
+def _line(axes: Any, x: Any, y: Any, name: str, **style: Any) -> None:
+  """Draws a line in a colour of the page; it is never clipped."""
+  axes.plot(x, y, color=colour(name), clip_on=False, **style)
+
+
+def _dots(
+  axes: Any, x: Any, y: Any, name: str, size: float, alpha=1.0, layers=1
+) -> None:
+  """Draws points as few paths; dots of one layer do not add up."""
+  from matplotlib.patches import PathPatch
+  from matplotlib.path import Path
+
+  places = np.stack([x, y], -1)
+  for part in (places[i::layers] for i in range(min(layers, len(places)))):
+    codes = np.tile([Path.MOVETO, Path.LINETO], len(part))
+    axes.add_patch(
+      PathPatch(
+        Path(np.repeat(part, 2, axis=0), codes),
+        facecolor='none',
+        edgecolor=colour(name),
+        linewidth=size,
+        alpha=alpha,
+        capstyle='round',
+        clip_on=False,
+      )
+    )
+
+
+def _subsampled(size: int, most: int) -> np.ndarray:
+  """Returns at most `most` positions of `size`; the first and last stay."""
+  places = np.linspace(0, size - 1, min(size, most)).round()
+  return np.unique(places).astype(int)
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+  margin = 0.05 * (high - low) or 0.5
+  return low - margin, high + margin
+
+
+@_drawn(440, 300, 'y')
+def learning_curves(
+  axes: Any,
+  curves: Sequence[Curve],
+  paper: Mapping[str, float],
+  limits: tuple[float, float] | None = None,
+) -> str:
+  """Draws every run thinly and their median; many runs become a band.
+
+  Args:
+    axes: to draw on.
+    curves: one per split.
+    paper: label -> published figure, drawn as horizontal lines.
+    limits: lowest and highest value of all charts to be compared.
+  """
+  ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
+  ends[1] = max(ends[1], ends[0] + 1)
+  words = []
+  for curve in curves:
+    rows, (low, middle, high) = (
+      _subsampled(len(curve.epochs), POINTS),
+      curve.quartiles(),
+    )
+    x, runs = curve.epochs[rows], len(curve.values)
+    if runs > LINES:
+      style = {'color': colour(curve.name), 'alpha': 0.2, 'linewidth': 0}
+      axes.fill_between(x, low[rows], high[rows], clip_on=False, **style)
+    elif runs > 1:
+      for values in curve.values[:, rows]:
+        seen = np.isfinite(values)
+        thin = {'linewidth': 1, 'alpha': 0.3}
+        _line(axes, x[seen], values[seen], curve.name, **thin)
+    _line(axes, x, middle[rows], curve.name, linewidth=2)
+    _dots(axes, x[-1:], middle[-1:], curve.name, 6)
+    told = f'{curve.name}: {middle[-1]:.4g} at epoch {curve.epochs[-1]:g}'
+    if runs > 1:
+      told += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
+    words.append(told)
+  for label, value in paper.items():
+    _line(axes, ends, [value] * 2, 'paper', linewidth=1.5, dashes=(2, 2))
+    place = {'ha': 'right', 'va': 'bottom', 'color': colour('paper')}
+    axes.text(ends[1], value, label, **place)
+    words.append(f'{label}: {value:g}')
+  axes.set(xlim=ends, xlabel='epoch')
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  if limits:
+    axes.set_ylim(*_padded(*limits))
+  runs = max(len(curve.values) for curve in curves)
+  return f'{text.count(runs, "run")}, median; {"; ".join(words)}.'
+
+
+@_drawn(340, 350, 'both')
+def scatter(
+  axes: Any,
+  targets: np.ndarray,
+  predictions: np.ndarray,
+  limits: tuple[float, float],
+  description: str,
+) -> str:
+  """Draws predicted against true values [n] on one scale."""
+  rows = _subsampled(len(targets), DOTS)
+  _line(axes, limits, limits, 'soft', linewidth=1, dashes=(4, 4))
+  _dots(axes, targets[rows], predictions[rows], 'mark', 4, 0.3, layers=6)
+  axes.set(xlabel='true', ylabel='predicted', aspect='equal')
+  axes.set(xlim=_padded(*limits), ylim=_padded(*limits))
+  return f'{len(targets)} predictions, {description}.'
+
+
+@_drawn(340, 350, 'both')
+def reliability(axes: Any, bins: Sequence[tuple], description: str) -> str:
+  """Draws (count, confidence, accuracy) of bins; a dot's area is its count."""
+  whole = sum(count for count, _, _ in bins)
+  _line(axes, [0, 100], [0, 100], 'soft', linewidth=1, dashes=(4, 4))
+  words = [description]
+  for count, sure, right in bins:
+    size = 4 + 28 * math.sqrt(count / whole)
+    _dots(axes, [100 * sure], [100 * right], 'mark', size, 0.55)
+    words.append(
+      f'{100 * sure:.0f} % sure, {100 * right:.0f} % right ({count}).'
+    )
+  axes.set(xlabel='confidence, per cent', ylabel='right, per cent')
+  axes.set(xlim=(0, 100), ylim=(0, 100), aspect='equal')
+  return ' '.join(words)
+
+
+@_drawn(430, 84, 'x')
+def forest(
+  axes: Any,
+  marks: Sequence[tuple],
+  axis: str,
+  task: str,
+  zero: bool = False,
+) -> str:
+  """Draws a dot with its interval per line, and a tick for the paper's figure.
+
+  Args:
+    axes: to draw on.
+    marks: (label, value, low, high, reference) top to bottom; all but the label
+      may be None.
+    axis: name and unit of the figures.
+    task: of the figures.
+    zero: whether to draw a line at zero, for differences.
+  """
+  longest = max(min(len(label), _LETTERS) for label, *_ in marks)
+  axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
+  _margins(axes.figure, 16 + 6.5 * longest, 42)
+  labels, words, known = [], [], [0.0] if zero else []
+  if zero:
+    ends = [-0.5, len(marks) - 0.5]
+    _line(axes, [0, 0], ends, 'soft', linewidth=1, dashes=(4, 4))
+  for row, (label, value, low, high, reference) in enumerate(marks):
+    known += [x for x in (value, low, high, reference) if x is not None]
+    told = f'{label}: {text.number(value, task)}'
+    if low is not None:
+      _line(axes, [low, high], [row, row], 'test', linewidth=2)
+      told += f' ({text.number(low, task)} to {text.number(high, task)})'
+    if reference is not None:
+      tick = [row - 0.3, row + 0.3]
+      _line(axes, [reference] * 2, tick, 'paper', linewidth=3)
+      told += f', paper {text.number(reference, task)}'
+    if value is not None:
+      _dots(axes, [value], [row], 'test', 9)
+    label = text.printable(label)
+    short = f'{label[: _LETTERS - 1]}…' if len(label) > _LETTERS else label
+    labels.append(short)
+    words.append(told)
+  axes.set_yticks(range(len(marks)), labels, color=colour('ink'))
+  axes.set(xlabel=axis, ylim=(len(marks) - 0.5, -0.5))
+  if known:
+    axes.set_xlim(*_padded(min(known), max(known)))
+  return f'{"; ".join(words)}.'
+
+
+@_drawn(340, 364)
+def embedding_map(
+  axes: Any,
+  places: np.ndarray,
+  kinds: np.ndarray,
+  held_out: np.ndarray,
+  description: str,
+) -> str:
+  """Draws places [n, 2] as dots, and as rings what was held out, bool [n]."""
+  middle = (places.min(0) + places.max(0)) / 2
+  half = 1.05 * max(float(np.ptp(places, axis=0).max()) / 2, 1e-9)
+  x, y = ((places - middle) / half).T
+  turn = np.append(np.linspace(0, 2 * np.pi, 9), np.nan)
+  _line(axes, [-1, 1, 1, -1, -1], [-1, -1, 1, 1, -1], 'rule', linewidth=1)
+  for ring, kind in itertools.product((False, True), np.unique(kinds)):
+    rows = (kinds == kind) & (held_out == ring)
+    if ring and rows.any():  # One line with gaps.
+      ring_x = (x[rows, None] + 0.024 * np.cos(turn)).ravel()
+      ring_y = (y[rows, None] + 0.024 * np.sin(turn)).ravel()
+      _line(axes, ring_x, ring_y, f'k{kind}', linewidth=1.6)
+    else:
+      _dots(axes, x[rows], y[rows], f'k{kind}', 5, 0.5)
+  axes.set(xlim=(-1, 1), ylim=(-1, 1), aspect='equal')
+  return description
+
+
+def directions() -> dict[str, np.ndarray]:
+  """Returns name -> right, up and towards the viewer, in (V, A, D)."""
+  a, h = math.radians(32), math.radians(24)
+  right = [math.cos(a), 0, -math.sin(a)]
+  up = [-math.sin(a) * math.sin(h), math.cos(h), -math.cos(a) * math.sin(h)]
+  pairs = {
+    'from the side': (right, up),
+    'valence and arousal': ([1, 0, 0], [0, 1, 0]),
+    'valence and dominance': ([1, 0, 0], [0, 0, 1]),
+  }
+  return {
+    name: np.stack([right, up, np.cross(right, up)])
+    for name, (right, up) in pairs.items()
+  }
+
+
+def borders(cut: str | float) -> list[np.ndarray]:
+  """Returns curves [points, 3] on the unit sphere between regions."""
+  around, down = np.linspace(0, 2 * np.pi, 73), np.linspace(0, np.pi, 37)
+  if cut == 'octants':
+    circle = np.stack([np.cos(around), np.sin(around)], -1)
+    return [np.insert(circle, axis, 0.0, axis=1) for axis in range(3)]
+  # Late, as pages of classes are made without JAX.
+  from jaxser.ops import spherical
+
+  step = math.radians(float(cut))
+  places = [
+    *((around, 0 * around + k * step) for k in range(1, round(np.pi / step))),
+    *((0 * down + k * step, down) for k in range(round(2 * np.pi / step))),
+  ]
+  return [
+    np.asarray(spherical.spherical_to_cartesian(np.stack(place, -1)))
+    for place in ((1 + 0 * polar, turn, polar) for turn, polar in places)
+  ]
+
+
+@_drawn(340, 364)
+def sphere(
+  axes: Any,
+  view: np.ndarray,
+  points: np.ndarray,
+  kinds: np.ndarray,
+  curves: Sequence[np.ndarray],
+  description: str,
+) -> str:
+  """Draws the unit sphere of valence, arousal and dominance from a direction.
+
+  Args:
+    axes: to draw on; the projection is parallel, so it reads like a map.
+    view: of `directions`.
+    points: [n, 3], neutral being 0.
+    kinds: colours int [n], at most `KINDS`.
+    curves: borders of regions on the sphere.
+    description: in words.
+  """
+  around = np.linspace(0, 2 * np.pi, 73)
+  _line(axes, np.cos(around), np.sin(around), 'soft', linewidth=1)
+  rows = _subsampled(len(points), DOTS // 4)
+  x, y, depth = view @ points[rows].T
+  for front, alpha in ((False, 0.35), (True, 0.75)):
+    for curve in curves:
+      line_x, line_y, line_depth = view @ curve.T
+      seen = np.where((line_depth >= -1e-9) == front, line_x, np.nan)
+      if np.isfinite(seen).any():
+        style = {'linewidth': 0.8, 'alpha': alpha}
+        _line(axes, seen, line_y, 'soft', **style)
+    for kind in np.unique(kinds):
+      these = (kinds[rows] == kind) & ((depth >= 0) == front)
+      _dots(axes, x[these], y[these], f'k{kind}', 5, alpha)
+  names = ('valence', 'arousal', 'dominance')
+  for name, (end_x, end_y, _) in zip(names, 1.18 * view.T, strict=True):
+    if math.hypot(end_x, end_y) > 0.2:  # One that points at the viewer is not.
+      _line(axes, [0, end_x], [0, end_y], 'soft', linewidth=1)
+      side = 'right' if end_x > 0.5 else 'center'
+      axes.text(end_x, end_y, f'{name} +', ha=side, va='bottom')
+  reach = min(max(1.3, float(np.linalg.norm(points, axis=-1).max())), 1.5)
+  axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
+  return description
+
+
+@_drawn(860, 280, 'y')
+def timeline(
+  axes: Any,
+  edges: np.ndarray,
+  values: np.ndarray,
+  limits: tuple[float, float],
+  description: str,
+) -> str:
+  """Draws values [n, lines] as steps between edges [n + 1] in seconds."""
+  at = np.repeat(edges, 2)[1:-1]
+  for i, line in enumerate(values.T):
+    style = {'linestyle': _DASHES[i % len(_DASHES)], 'linewidth': 2}
+    _line(axes, at, np.repeat(line, 2), f'k{i % KINDS}', **style)
+  axes.set(xlim=(0, edges[-1]), ylim=_padded(*limits), xlabel='seconds')
+  return description

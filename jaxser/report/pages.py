@@ -1,0 +1,178 @@
+"""Pages: the templates of this folder, filled in with what runs left behind.
+
+Each is one file that needs nothing from elsewhere. Other packages may write
+pages of the same look: a template that extends `base.html` and `render`.
+"""
+
+import functools
+import os
+import pathlib
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import jaxser
+from jaxser.core import files
+from jaxser.evaluation.intervals import FEW_GROUPS
+from jaxser.evaluation.predictions import DIMENSIONS, SELECTIONS
+from jaxser.evaluation.probes import HELD_OUT
+from jaxser.evaluation.results import DEMO_WARNING, NAMES
+from jaxser.report import derived, figures, text
+from jaxser.report.run import View, most_honest, read_run, read_views
+
+
+def render(template: str, **data: Any) -> str:
+  """Fills in a template; the same data give the same text."""
+  return _environment().get_template(template).render(**data)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('jaxser.report'),
+    autoescape=jinja2.select_autoescape(['html']),
+    undefined=jinja2.StrictUndefined,
+    finalize=lambda x: x if isinstance(x, Markup) else text.printable(x),
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {
+    'number': text.number,
+    'head': text.headline,
+    'metric': text.metric,
+    'contents': _contents,
+    'header': lambda cell: cell[:2],
+    'markdown': text.markdown,
+    'speaker_scores': derived.speaker_scores,
+  }
+  environment.globals |= {
+    'DEMO_WARNING': DEMO_WARNING,
+    'DIMENSIONS': DIMENSIONS,
+    'FEW_GROUPS': FEW_GROUPS,
+    'HELD_OUT': HELD_OUT,
+    'NAMES': NAMES,
+    'SELECTIONS': SELECTIONS,
+    'derived': derived,
+    'figures': figures,
+    'most_honest': most_honest,
+    'notes': notes,
+    'text': text,
+    'version': jaxser.__version__,
+  }
+  return environment
+
+
+def _contents(main: str) -> list[tuple[Markup, Markup]]:
+  """Returns (anchor, heading) of the sections of a page."""
+  found = re.findall(r'<section id="([^"]+)".*\n<h2[^>]*>(.*?)</h2>', main)
+  return [(Markup(anchor), Markup(heading)) for anchor, heading in found]
+
+
+def notes(results: Mapping[str, Any]) -> list[str]:
+  """Returns what a reader must know to read results.json rightly."""
+  results = {'trust_init_from': False, **results}
+  return render('notes.txt', results=results).split('\n')[:-1]
+
+
+def format_table(results: Mapping[str, Any]) -> str:
+  """Returns the table shown at the end of a run, 80 columns wide.
+
+  Percentages for classes, CCC for valence, arousal and dominance; a warning
+  where the corpus is the demo. `results` is the content of results.json.
+  """
+  parts = [f'{_wrapped(text.title(results))}\n{_wrapped(text.size(results))}']
+  if results['demo']:
+    parts.append(_wrapped(DEMO_WARNING))
+  selections = results['selections']
+  for name, entry in selections.items():
+    header = [text.unit(results), *text.columns(results)]
+    lines = [text.headline(entry['label'])]
+    table = _aligned([header, *text.rows(results, name)])
+    region = text.regions(results, name)
+    parts.append('\n'.join([*map(_wrapped, lines), table, _wrapped(region)]))
+  if results['task'] == 'classification':
+    header = ['recall, per cent', *map(text.short, selections)]
+    recalls = [e['pooled']['recall'] for e in selections.values()]
+    rows = [
+      [label, *(text.number(r[label], results['task']) for r in recalls)]
+      for label in results['classes']
+    ]
+    parts.append(_aligned([header, *rows]))
+  parts.append('\n'.join(map(_wrapped, notes(results))))
+  if results['wall_time_s'] is not None:
+    parts.append(f'Wall time: {text.duration(results["wall_time_s"])}')
+  return '\n\n'.join(part.rstrip() for part in parts)
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> str:
+  """A text table: first column left, the others right."""
+  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+  return '\n'.join(
+    '  '.join(
+      [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
+    ).rstrip()
+    for row in table
+  )
+
+
+def _wrapped(line: str) -> str:
+  return textwrap.fill(line, 80)
+
+
+def write_report(
+  workdir: os.PathLike[str] | str, out: os.PathLike[str] | str | None = None
+) -> pathlib.Path:
+  """Writes the page of a run, by default report.html in it; returns its path.
+
+  Raises:
+    PredictionsError: results.json or predictions.jsonl is missing or wrong, or
+      the two disagree.
+  """
+  run = read_run(workdir)
+  views = [
+    View(text.headline(text.short(selection)), run, selection)
+    for selection in run.results['selections']
+  ]
+  path = pathlib.Path(out or pathlib.Path(workdir) / 'report.html')
+  title = text.title(run.results)
+  page = render('run.html', title=title, run=run, runs={'': run}, views=views)
+  files.write_text(path, page)
+  return path
+
+
+def write_comparison(
+  workdirs: Sequence[os.PathLike[str] | str],
+  out: os.PathLike[str] | str = 'comparison.html',
+  selection: str = '',
+) -> pathlib.Path:
+  """Writes one page that compares finished runs; returns its path.
+
+  Args:
+    workdirs: folders of at least two runs; the first is the reference.
+    out: the file to write.
+    selection: to compare; by default the most honest one that all have.
+
+  Raises:
+    PredictionsError: a file of a run is missing or wrong, a run lacks the
+      selection, or is given twice.
+  """
+  views = read_views(workdirs, selection)
+  page = render(
+    'comparison.html',
+    title=' / '.join(view.name for view in views),
+    views=views,
+    runs={view.name: view.run for view in views},
+    differences=derived.Differences(views),
+    interval_notes=dict.fromkeys(
+      note
+      for view in views
+      for note in notes(view.run.results)
+      if note.startswith('Intervals')
+    ),
+  )
+  files.write_text(out, page)
+  return pathlib.Path(out)
