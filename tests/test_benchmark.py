@@ -378,7 +378,7 @@ def test_flops_of_wavlm_agree_with_its_formula(size):
 @pytest.mark.slow
 def test_memory_and_flops_of_a_step():
   stack = programs.Stack(Workload.create(small(), 8), jax.devices()[:1])
-  train, predict = stack.program('training'), stack.program('prediction')
+  train, predict = (stack.program([w]) for w in measurements.WORKS)
   # Stem and two convolutions of width 2 each way (channels padded to 40), the
   # cosine transform, the weighted scales and the head.
   wide = 2 * 8 * 16 * (39 * 40 + 2 * 2 * 40 * 40 + 128 * 39)

@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
   words = sys.argv[1:]
   report['keep_heap'] = bool(kept)
   report['command'] = shlex.join(['python', '-m', 'jaxser.benchmark', *words])
-  print('\n\n'.join(table.text() for table in made))
+  print('\n\n'.join(table.plain() for table in made))
   if FLAGS.json:
     files.write_json(FLAGS.json, report)
   if FLAGS.into:

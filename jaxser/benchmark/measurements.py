@@ -47,7 +47,7 @@ def speed(
     step = programs.Stack(one, parallel=parallel)
     single = programs.Stack(one, jax.local_devices()[:1], size=1)
     for work in works:
-      ours.append(step.program(work))
+      ours.append(step.program([work]))
       if with_latency:
         delay = single.latency(work, settings.seconds)
         delays[f'{work} {dtype}'] = delay
@@ -96,7 +96,7 @@ def devices(
       size=count * workload.size,
       parts=parts,
       parallel=workload.config.parallel,
-    ).program('training', f'{count} devices')
+    ).program(['training'], f'{count} devices')
     for count in counts
   }
   facts, turns = _measure(workload, made.values(), settings)
@@ -140,7 +140,7 @@ def folds(
   others = peers.epochs(compare, workload, *programs.fold_sizes(utterances))
   made = {
     n: programs.Stack(workload, runs=n, utterances=utterances).program(
-      'epoch', f'{n} folds'
+      WORKS, f'{n} folds'
     )
     for n in counts
   }

@@ -12,7 +12,6 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxser.benchmark import costs, timing
@@ -182,50 +181,52 @@ class Stack:
     epoch = self.workload.config.epochs - 1
     return self.programs.train(self.workload.system.phase(epoch))
 
-  def program(self, work: str, variant: str = '') -> Program:
-    """Compiles 'training', 'prediction' or 'epoch', which is both in turn."""
-    state, devices = self.state(), len(self.sharding.devices)
-    weights = jax.tree.map(jnp.copy, (state.params, state.model_state))
-    train = predict = lambda *arguments: None
-    facts: dict[str, Any] = collections.Counter()
-    if work != 'prediction':
-      rest = self.train_arguments()
-      train, facts = costs.compile_program(
-        self.train_function(), devices, state, *rest
-      )
-    if work != 'training':
-      batch = self.predict_arguments()
-      predict, own = costs.compile_program(
-        self.programs.predict(), devices, weights, *batch
-      )
-      facts = (
-        own
-        if work == 'prediction'
-        else {
-          # The compiler counts a loop's body once, and an epoch is a loop.
-          'bytes_accessed': None,
-          'memory': facts['memory'],
-          **{k: facts[k] + own[k] for k in ('compile_seconds', 'flops')},
-        }
-      )
+  def _training(self) -> tuple[Callable[[], Any], dict[str, Any]]:
+    state, rest = self.state(), self.train_arguments()
+    train, facts = costs.compile_program(
+      self.train_function(), len(self.sharding.devices), state, *rest
+    )
 
-    def run(calls):
+    def call():
       nonlocal state
-      for _ in range(calls):
-        if work != 'prediction':
-          state, _ = train(state, *rest)
-        if work != 'training':
-          scores = predict(weights, *batch)
-      jax.block_until_ready(state if work == 'training' else (state, scores))
+      state, metrics = train(state, *rest)
+      return metrics
+
+    return call, facts
+
+  def _prediction(self) -> tuple[Callable[[], Any], dict[str, Any]]:
+    state, batch = self.state(), self.predict_arguments()
+    weights = state.params, state.model_state
+    predict, facts = costs.compile_program(
+      self.programs.predict(), len(self.sharding.devices), weights, *batch
+    )
+    return lambda: predict(weights, *batch), facts
+
+  def program(self, works: Sequence[str], variant: str = '') -> Program:
+    """Compiles 'training', 'prediction' or both, one after the other.
+
+    Arguments lie on the devices; state is carried from call to call.
+    """
+    made = {'training': self._training, 'prediction': self._prediction}
+    calls, facts = zip(*(made[work]() for work in works), strict=True)
+
+    def run(count):
+      for _ in range(count):
+        outputs = [call() for call in calls]
+      jax.block_until_ready(outputs)
 
     return Program(
       timing.OURS,
-      'training' if work == 'epoch' else work,
+      works[0],
       self.runs * (self.utterances or self.size),
-      run=run,
+      sum(each['compile_seconds'] for each in facts),
+      run,
       dtype=dtype_of(self.workload.system),
+      flops=sum(each['flops'] for each in facts),
+      # The compiler counts a loop's body once, and an epoch is a loop.
+      bytes_accessed=None if self.utterances else facts[0]['bytes_accessed'],
+      memory=facts[0]['memory'],
       variant=variant,
-      **facts,
     )
 
   def latency(self, work: str, seconds: float) -> dict[str, float]:
