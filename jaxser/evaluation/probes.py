@@ -138,31 +138,26 @@ def summarise(
   """
   result = {}
   for kind in KINDS:
-    known = [fold[kind] for fold in found if fold[kind] is not None]
-    if not known:
-      continue
-    spaces = {}
-    for name in known[0]['spaces']:
-      per_fold = [
-        np.nan if fold[kind] is None else fold[kind]['spaces'][name]
-        for fold in found
-      ]
-      mean, std = intervals.mean_std(per_fold)
-      spaces[name] = {
-        'mean': _percent(mean),
-        'std': _percent(std),
-        'per_fold': [_percent(value) for value in per_fold],
+    probed = [fold[kind] for fold in found]
+    known = [probe for probe in probed if probe]
+    if known:
+      classes = [probe['classes'] for probe in known]
+      result[kind] = {
+        'chance': _percent(np.mean(1 / np.array(classes))),
+        'classes': [min(classes), max(classes)],
+        'folds': len(known),
+        'fitted': sum(probe['fitted'] for probe in known),
+        'scored': sum(probe['scored'] for probe in known),
+        'spaces': {name: _space(probed, name) for name in known[0]['spaces']},
       }
-    classes = [fold['classes'] for fold in known]
-    result[kind] = {
-      'chance': _percent(np.mean([1 / count for count in classes])),
-      'classes': [min(classes), max(classes)],
-      'folds': len(known),
-      'fitted': sum(fold['fitted'] for fold in known),
-      'scored': sum(fold['scored'] for fold in known),
-      'spaces': spaces,
-    }
   return result
+
+
+def _space(probed: Sequence[Any], name: str) -> dict[str, Any]:
+  shares = [probe['spaces'][name] if probe else np.nan for probe in probed]
+  mean, std = intervals.mean_std(shares)
+  per_fold = [_percent(share) for share in shares]
+  return {'mean': _percent(mean), 'std': _percent(std), 'per_fold': per_fold}
 
 
 def _percent(share: float) -> float | None:
@@ -190,11 +185,9 @@ def tsne_2d(values: np.ndarray) -> np.ndarray:
     return np.zeros((len(values), 2), np.float32)
   centred = values - values.mean(0, keepdims=True)
   values = centred[:, std > 0] / std[None, std > 0]
-  if values.shape[1] == 1:
-    values = np.concatenate([values, np.zeros_like(values)], 1)
-  reduced = decomposition.PCA(
-    min(50, *values.shape), svd_solver='full', random_state=0
-  ).fit_transform(values)
+  values = np.pad(values, ((0, 0), (0, values.shape[1] == 1)))  # Two, at least.
+  pca = decomposition.PCA(min(50, *values.shape), svd_solver='full')
+  reduced = pca.fit_transform(values)
   # As small as t-SNE likes its start.
   start = 1e-4 * reduced[:, :2] / max(reduced[:, 0].std(), 1e-12)
   model = manifold.TSNE(
