@@ -127,7 +127,8 @@ def test_computed_again_only_for_other_weights(made, tmp_path):
     assert np.any(old.spaces[name][~same] != new.spaces[name][~same])
 
 
-def test_the_region_head_is_scored_on_the_test_sides(tmp_path):
+@pytest.mark.slow
+def test_the_region_head_is_scored_on_the_test_splits(tmp_path):
   config = emosphere.get_config('corpus=emotale')
   config.model.width = 8
   config.data.max_length = 0
