@@ -328,7 +328,7 @@ def summarise(
     'speakers': len(speakers),
     'speakers_in_several_folds': sum(folds_of[s] > 1 for s in speakers),
     'interval': {
-      'level': 0.95,
+      'level': intervals.LEVEL,
       'resamples': resamples,
       'speakers': len(speakers),
       'unknown_speakers': len({p.id for p in predictions if not p.speaker}),
