@@ -109,7 +109,7 @@ def test_2d_view_of_little_to_see():
 
 def test_subsampling_is_even_and_keeps_order():
   rows = np.arange(100, 1100)
-  few = probes.thinned(rows, 11)
+  few = probes.subsampled(rows, 11)
   assert (len(few), few[0], few[-1]) == (11, 100, 1099)
   assert np.ptp(np.diff(few)) <= 1
-  np.testing.assert_array_equal(probes.thinned(rows[:5], 11), rows[:5])
+  np.testing.assert_array_equal(probes.subsampled(rows[:5], 11), rows[:5])

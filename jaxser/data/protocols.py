@@ -75,8 +75,8 @@ def make_folds(
     speakers are left out (DSNet).
   - `emobox`: the folds of EmoBox (arXiv 2406.07162) in `emobox_dir`, the folder
     of the corpus or the one above. With `emobox_dev` a tenth of each training
-    side develops: whole speakers (at least one) where none is on both sides,
-    else utterances of every class; drawn by `seed` and fold.
+    split develops: whole speakers (at least one) where the fold tests none of
+    them, else utterances of every class; drawn by `seed` and fold.
   - `all`: one fold that trains on every utterance and tests none.
 
   `every_class` is for classification: each training split must have all classes.
@@ -231,8 +231,8 @@ def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
     folds.append(fold if seed is None else _hold_out(fold, table, seed))
   shared = shared_speakers(folds, table)
   print(
-    f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are on both '
-    'sides of a fold.',
+    f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are both '
+    'trained on and tested.',
     file=sys.stderr,
   )
   return folds
@@ -268,15 +268,15 @@ def check_folds(
 ) -> None:
   """Raises ProtocolError for empty or overlapping splits, or an unseen class.
 
-  A fold may test nobody if it trains on everybody.
+  Only a fold that trains on every utterance may test none.
   """
   table = corpus.table
   for fold in folds:
     where = f'fold {fold.number}'
     splits = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
-    tests_nobody = not len(fold.test) and len(fold.train) == len(table)
+    tests_none = not len(fold.test) and len(fold.train) == len(table)
     for name in ('train', 'test'):
-      if not len(splits[name]) and not tests_nobody:
+      if not len(splits[name]) and not tests_none:
         raise ProtocolError(f'{where} has no {name} utterance.')
     for (a, rows), (b, others) in itertools.combinations(splits.items(), 2):
       both = np.intersect1d(rows, others)

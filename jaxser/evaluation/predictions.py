@@ -100,7 +100,7 @@ class Prediction:
 
   def __post_init__(self):
     classes = self.task == 'classification'
-    answer = _name if classes else _three
+    convert = _name if classes else _three
     plain = {
       'seed': _count(self.seed),
       'fold': _count(self.fold),
@@ -108,8 +108,8 @@ class Prediction:
       'epoch': _count(self.epoch),
       'id': _name(self.id),
       'speaker': self.speaker if self.speaker == '' else _name(self.speaker),
-      'target': answer(self.target),
-      'prediction': answer(self.prediction),
+      'target': convert(self.target),
+      'prediction': convert(self.prediction),
       'scores': _floats(self.scores),
     }
     null = {'epoch': self.epoch is None, 'scores': not classes}

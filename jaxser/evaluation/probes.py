@@ -33,7 +33,7 @@ HELD_OUT = 4
 Spaces = Mapping[str, np.ndarray]
 
 
-def thinned(examples: np.ndarray, most: int) -> np.ndarray:
+def subsampled(examples: np.ndarray, most: int) -> np.ndarray:
   """Returns at most so many examples, evenly chosen, in their order."""
   if len(examples) <= most:
     return examples
@@ -198,4 +198,5 @@ def tsne_2d(values: np.ndarray) -> np.ndarray:
   return model.fit_transform(reduced).astype(np.float32)
 
 
-flat_map = tsne_2d  # The name that `jaxser.engine.inspection` uses.
+# The names that `jaxser.engine.inspection` uses.
+thinned, flat_map = subsampled, tsne_2d
