@@ -60,14 +60,14 @@ def test_holds_what_it_says(made):
     *NAMES, *(f'map.{name}' for name in NAMES),
   }  # fmt: skip
   table = context.source.corpus.table
-  # All sides of the first fold, the test side of the other.
-  sides = [folds[0].train, folds[0].dev, folds[0].test, folds[1].test]
-  rows = np.concatenate(sides)
+  # All splits of the first fold, the test split of the other.
+  splits = [folds[0].train, folds[0].dev, folds[0].test, folds[1].test]
+  rows = np.concatenate(splits)
   assert held['id'].tolist() == table.ids[rows].tolist()
   assert held['speaker'].tolist() == table.speakers[rows].tolist()
   classes = np.array(context.source.corpus.classes)
   assert held['label'].tolist() == classes[table.labels[rows]].tolist()
-  counts = [len(side) for side in sides]
+  counts = [len(split) for split in splits]
   assert held['fold'].tolist() == [0] * sum(counts[:3]) + [1] * counts[3]
   names = np.repeat(['train', 'dev', 'test', 'test'], counts)
   assert held['side'].tolist() == names.tolist()

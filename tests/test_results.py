@@ -211,12 +211,14 @@ def test_paper_rows_are_checked():
   made = runs.class_predictions()
   order = {'uar': 1.0, 'comparable': False, 'reason': 'row order not confirmed'}
   assert _summarise(made, paper={'last': order})['paper'] == {'last': order}
-  for paper, message in (
-    ({'first': {'uar': 1.0}}, r"paper\['first'\] .* one of last, best_on_dev"),
-    ({'last': {'accuracy': 1.0}}, 'has accuracy; expected .* uar, war'),
-    ({'last': {'comparable': False}}, 'not comparable; say why in "reason"'),
+  for paper in (
+    {'first': {'uar': 1.0}},
+    {'last': {'accuracy': 1.0}},
+    {'last': {'comparable': False}},
   ):
-    with pytest.raises(PredictionsError, match=message):
+    with pytest.raises(
+      PredictionsError, match=r"paper\['.*uar, war, and a reas"
+    ):
       _summarise(made, paper=paper)
 
 

@@ -82,7 +82,9 @@ def emotion_probe(
   Returns:
     As `speaker_probe`; None where a split has no labels or only one class.
   """
-  fitted, scored = np.flatnonzero(train_labels), np.flatnonzero(test_labels)
+  fitted, scored = (
+    np.flatnonzero(labels != '') for labels in (train_labels, test_labels)
+  )
   return _probe(train, train_labels, fitted, test, test_labels, scored)
 
 
@@ -95,27 +97,24 @@ def _probe(
   scored: Sequence[int],
 ) -> dict[str, Any] | None:
   """Fits each space to examples of `train`, scores on examples of `test`."""
-  if not len(scored) or len(np.unique(train_labels[fitted])) < 2:
+  labels, targets = train_labels[fitted], test_labels[scored]
+  if not len(targets) or len(np.unique(labels)) < 2:
     return None
   from sklearn import linear_model, metrics, pipeline, preprocessing
 
-  targets, spaces = test_labels[scored], {}
+  # Of the targets' classes; balanced_accuracy_score warns of any other.
+  about = {'labels': np.unique(targets), 'average': 'macro', 'zero_division': 0}
+  spaces = {}
   for name, value in train.items():
     model = pipeline.make_pipeline(
       preprocessing.StandardScaler(),
       linear_model.LogisticRegression(class_weight='balanced', max_iter=2000),
     )
-    model.fit(value[fitted].astype(np.float64), train_labels[fitted])
+    model.fit(value[fitted].astype(np.float64), labels)
     predicted = model.predict(test[name][scored].astype(np.float64))
-    # Only the classes that occur; balanced_accuracy_score warns of others.
-    present = np.unique(targets)
-    spaces[name] = float(
-      metrics.recall_score(
-        targets, predicted, labels=present, average='macro', zero_division=0
-      )
-    )
+    spaces[name] = float(metrics.recall_score(targets, predicted, **about))
   return {
-    'classes': len(np.unique(train_labels[fitted])),
+    'classes': len(np.unique(labels)),
     'fitted': len(fitted),
     'scored': len(scored),
     'spaces': spaces,

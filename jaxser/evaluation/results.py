@@ -264,14 +264,12 @@ def _check_paper(paper: Mapping[str, Any], task: str) -> None:
   """Raises PredictionsError for a row of config.paper that is none."""
   valid = {'source', 'comparable', 'reason', *METRICS[task]}
   for selection, row in paper.items():
-    if selection not in SELECTIONS or not set(row) <= valid:
+    unexplained = not row.get('comparable', True) and not row.get('reason')
+    if selection not in SELECTIONS or not set(row) <= valid or unexplained:
       raise PredictionsError(
-        f'paper[{selection!r}] has {", ".join(row)}; expected one of '
-        f'{", ".join(SELECTIONS)} with {", ".join(sorted(valid))}'
-      )
-    if not row.get('comparable', True) and not row.get('reason'):
-      raise PredictionsError(
-        f'paper[{selection!r}] is not comparable; say why in "reason"'
+        f'paper[{selection!r}] is {dict(row)}; expected one of '
+        f'{", ".join(SELECTIONS)} with {", ".join(sorted(valid))}, and a reason '
+        'where comparable is False'
       )
 
 
