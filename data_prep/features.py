@@ -54,7 +54,7 @@ class Convention:
     self, samples: int, sample_rate: int | None = None
   ) -> tuple[int, ...]:
     """Returns the shape of the features of so many (resampled) samples."""
-    raise TypeError(f'{type(self).__name__} is not a feature spec itself')
+    raise NotImplementedError
 
   def part(
     self, samples: int, sample_rate: int, length: int | None = None
@@ -126,7 +126,7 @@ class Convention:
 
   def compute(self, signal: np.ndarray) -> np.ndarray:
     """Computes the features of a signal that `fitted` returned."""
-    raise TypeError(f'{type(self).__name__} is not a feature spec itself')
+    raise NotImplementedError
 
   def _length(self, samples: int, sample_rate: int | None) -> int:
     """Returns the number of samples after resampling, rounded up."""
@@ -309,21 +309,15 @@ class Kaldi16k(Convention):
         f'of {self.frame_length_ms:g} ms; leave it out.'
       )
     options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.samp_freq = self.sample_rate
-    options.frame_opts.dither = 0.0
-    options.frame_opts.frame_length_ms = self.frame_length_ms
-    options.frame_opts.frame_shift_ms = self.frame_shift_ms
-    options.frame_opts.window_type = 'hamming'
-    options.frame_opts.preemph_coeff = self.preemphasis
-    options.frame_opts.remove_dc_offset = True
-    options.frame_opts.round_to_power_of_two = True
-    options.frame_opts.snip_edges = True
-    options.mel_opts.num_bins = self.bins
-    options.mel_opts.low_freq = self.low_hz
-    options.mel_opts.high_freq = self.high_hz
-    options.use_energy = False
-    options.use_log_fbank = True
-    options.use_power = True
+    # Whatever is not named is so by default: power, logarithm, no energy,
+    # direct current removed, power-of-two FFT, edges snipped.
+    frames, mel = options.frame_opts, options.mel_opts
+    frames.samp_freq, frames.dither = self.sample_rate, 0.0
+    frames.frame_length_ms = self.frame_length_ms
+    frames.frame_shift_ms = self.frame_shift_ms
+    frames.window_type, frames.preemph_coeff = 'hamming', self.preemphasis
+    mel.num_bins = self.bins
+    mel.low_freq, mel.high_freq = self.low_hz, self.high_hz
     extractor = kaldi_native_fbank.OnlineFbank(options)
     extractor.accept_waveform(self.sample_rate, signal * np.float32(2**15))
     extractor.input_finished()

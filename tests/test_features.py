@@ -149,11 +149,7 @@ def test_shape_tells_the_shape(name, rate):
     assert np.isfinite(result).all()
   assert (
     convention.shape(69664)[0]
-    == {
-      'librosa22k': 40,
-      'kaldi16k': 432,
-      'wave16k': 69664,
-    }[name]
+    == {'librosa22k': 40, 'kaldi16k': 432, 'wave16k': 69664}[name]
   )
 
 
