@@ -106,9 +106,9 @@ def prepare(
     and info['features'] == features.name
     and info['parameters'] == features.parameters()
   ]
-  for path, info in twins:
-    if not overwrite and _holds(path, info, manifest):
-      final = path
+  if not overwrite and not final.parent.exists():
+    same = (path for path, info in twins if _holds(path, info, manifest))
+    final = next(same, final)
   others = [path for path, _ in twins if path != final]
 
   def make(directory: pathlib.Path) -> dict[str, Any]:
