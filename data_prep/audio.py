@@ -61,21 +61,14 @@ class AudioError(UserError):
 
 
 class Recording(NamedTuple):
-  """A recording, or the part of it that was needed.
+  """A recording, or the part of it that was needed."""
 
-  Attributes:
-    waveform: float32 `[samples of the part]`, full scale 1.
-    rate: sample rate, Hz.
-    start: the recording's sample with which the waveform begins.
-    samples: of the whole recording; from `read_blocks`, those read so far.
-    warning: a harmless fault of the file, in one sentence; '' if there is none.
-  """
-
-  waveform: np.ndarray
-  rate: int
-  start: int = 0
+  waveform: np.ndarray  # float32 `[samples of the part]`, full scale 1.
+  rate: int  # Hz.
+  start: int = 0  # The recording's sample with which the waveform begins.
+  # Of the whole recording; from `read_blocks`, those read so far.
   samples: int = 0
-  warning: str = ''
+  warning: str = ''  # A harmless fault of the file, in one sentence.
 
   @property
   def seconds(self) -> float:

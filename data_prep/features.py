@@ -26,19 +26,12 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-  """What the feature specs share.
-
-  Attributes:
-    name: of the spec.
-    sample_rate: Hz, to which every waveform is resampled.
-    bins: size of the last axis of the features, None for a waveform.
-    fixed: parameters that are no fields, by name.
-  """
+  """What the feature specs share."""
 
   name: ClassVar[str]
-  sample_rate: ClassVar[int]
-  bins: ClassVar[int | None]
-  fixed: ClassVar[dict[str, Any]] = {}
+  sample_rate: ClassVar[int]  # Hz, to which every waveform is resampled.
+  bins: ClassVar[int | None]  # Size of the last axis, None for a waveform.
+  fixed: ClassVar[dict[str, Any]] = {}  # Parameters that are no fields.
 
   def parameters(self) -> dict[str, Any]:
     """Returns all parameters by name, ready for JSON."""
@@ -145,22 +138,15 @@ class Librosa22k(Convention):
   paper's text names other frames (50 ms, Hamming); the published features are
   these.
 
-  Attributes:
-    signal_length: samples at 22,050 Hz; a constant of the corpus. Frames are
-      `1 + signal_length // 512`.
-    fft_length: samples per frame, with a Hann window, zero padded at the edges.
-    hop_length: samples between frames.
-    floor: the power spectrum's smallest value before the logarithm.
-    range_db: dynamic range below an utterance's maximum.
-    resampler: one of `resample.RESAMPLERS`; the published features are those of
-      the first, and others cost several per cent of a published checkpoint.
   """
 
-  signal_length: int
-  fft_length: int = 2048
-  hop_length: int = 512
-  floor: float = 1e-10
-  range_db: float = 80.0
+  signal_length: int  # Samples at 22,050 Hz; a constant of the corpus.
+  fft_length: int = 2048  # Samples per Hann frame, zero padded at the edges.
+  hop_length: int = 512  # Frames are `1 + signal_length // hop_length`.
+  floor: float = 1e-10  # Smallest power before the logarithm.
+  range_db: float = 80.0  # Dynamic range below an utterance's maximum.
+  # One of `resample.RESAMPLERS`: the published features have the first, others
+  # cost several per cent of a published checkpoint.
   resampler: str = 'kaiser_best_v03'
 
   name: ClassVar[str] = 'librosa22k'
@@ -259,18 +245,13 @@ class Kaldi16k(Convention):
   `1 + (samples - 640) // 160`. Direct current is removed per frame, there is no
   dither and no normalisation.
 
-  Attributes:
-    frame_length_ms: of a frame, with a Hamming window and a power-of-two FFT.
-    frame_shift_ms: between frames.
-    low_hz, high_hz: the range of the mel filters.
-    preemphasis: coefficient, applied per frame.
   """
 
-  frame_length_ms: float = 40.0
+  frame_length_ms: float = 40.0  # A Hamming window and a power-of-two FFT.
   frame_shift_ms: float = 10.0
-  low_hz: float = 0.0
+  low_hz: float = 0.0  # Range of the mel filters.
   high_hz: float = 8000.0
-  preemphasis: float = 0.97
+  preemphasis: float = 0.97  # Applied per frame.
 
   name: ClassVar[str] = 'kaldi16k'
   sample_rate: ClassVar[int] = 16000

@@ -33,32 +33,19 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-  """One recording. Strings are '' and numbers None where unknown.
+  """One recording. Strings are '' and numbers None where unknown."""
 
-  Attributes:
-    id: Unique in its corpus; nearly always the file name without `.wav`.
-    path: Absolute path of the audio.
-    label: Class name, or '' where the corpus gives none.
-    speaker: Who speaks; needed by every speaker-independent protocol.
-    gender: 'female', 'male', '' or as the corpus says.
-    text: What is said: a sentence code where the corpus has a fixed set of
-      sentences, else a transcript.
-    split: The corpus' own split: 'train', 'dev', 'test' or a name of its own.
-    valence: In the units of the corpus, as are the next two.
-    arousal: Also called activation.
-    dominance: Also called power.
-  """
-
-  id: str
-  path: pathlib.Path
-  label: str = ''
-  speaker: str = ''
-  gender: str = ''
+  id: str  # Unique in its corpus; nearly always the file name without .wav.
+  path: pathlib.Path  # Absolute.
+  label: str = ''  # Class name.
+  speaker: str = ''  # Needed by every speaker-independent protocol.
+  gender: str = ''  # 'female', 'male' or as the corpus says.
+  # A sentence code where the corpus has a fixed set, else a transcript.
   text: str = ''
-  split: str = ''
-  valence: float | None = None
-  arousal: float | None = None
-  dominance: float | None = None
+  split: str = ''  # The corpus' own: 'train', 'dev', 'test' or another name.
+  valence: float | None = None  # In the units of the corpus.
+  arousal: float | None = None  # Also called activation.
+  dominance: float | None = None  # Also called power.
 
   @property
   def vad(self) -> tuple[float | None, float | None, float | None]:
@@ -76,31 +63,19 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """A corpus in published order.
+  """A corpus in published order."""
 
-  Attributes:
-    corpus: Name of the corpus, as in `data_prep.corpora.CORPORA` or the user's.
-    classes: Class names, alphabetical: their order is the label order. Empty
-      for a corpus that has valence, arousal and dominance only.
-    vad_range: Lowest and highest value of the VAD scale, or None without VAD.
-    utterances: The rows.
-    root: Folder that paths are written relative to.
-    rejected: Files left out under `on_error='skip'`.
-    missing: Ids of utterances that the corpus' label files list and whose
-      audio is absent.
-    notes: Sentences for the user: what was ignored on purpose, and how much.
-    annotators: How many rated every utterance, and how far any two of them
-      agree (`data_prep.agreement.summarise`); empty where nobody says.
-  """
-
-  corpus: str
+  corpus: str  # As in `data_prep.corpora.CORPORA`, or a user's name.
+  # Alphabetical, which is the label order; empty for a corpus with VAD only.
   classes: tuple[str, ...]
-  vad_range: tuple[float, float] | None
+  vad_range: tuple[float, float] | None  # Ends of the VAD scale.
   utterances: tuple[Utterance, ...]
-  root: pathlib.Path
-  rejected: tuple[Rejected, ...] = ()
-  missing: tuple[str, ...] = ()
-  notes: tuple[str, ...] = ()
+  root: pathlib.Path  # Folder that paths are written relative to.
+  rejected: tuple[Rejected, ...] = ()  # Left out under on_error='skip'.
+  missing: tuple[str, ...] = ()  # Ids of label files whose audio is absent.
+  notes: tuple[str, ...] = ()  # What was ignored on purpose, and how much.
+  # How many rated every utterance, and how far any two of them agree
+  # (`data_prep.agreement.summarise`); empty where nobody says.
   annotators: Mapping[str, float | None] = dataclasses.field(
     default_factory=dict
   )

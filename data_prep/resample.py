@@ -20,19 +20,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class KaiserSinc:
-  """A sinc under a Kaiser window, tabulated.
+  """A sinc under a Kaiser window, tabulated."""
 
-  Attributes:
-    num_zeros: zero crossings on either side.
-    precision: the table has 2^precision entries per zero crossing.
-    rolloff: cut-off, as a share of the lower Nyquist frequency.
-    beta: of the window.
-  """
-
-  num_zeros: int
-  precision: int
-  rolloff: float
-  beta: float
+  num_zeros: int  # Zero crossings on either side.
+  precision: int  # The table has 2^precision entries per zero crossing.
+  rolloff: float  # Cut-off, relative to the lower Nyquist frequency.
+  beta: float  # Of the window.
 
   @functools.cached_property
   def table(self) -> tuple[np.ndarray, np.ndarray]:

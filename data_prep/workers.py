@@ -35,19 +35,12 @@ class WorkerError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
-  """What became of one file.
+  """What became of one file."""
 
-  Attributes:
-    features: float32, as the feature spec says; None if the file is unusable.
-    seconds: duration of the audio.
-    error: why the file is unusable, naming it; '' if it is fine.
-    warning: a harmless fault of the file; see `audio.Recording`.
-  """
-
-  features: np.ndarray | None
-  seconds: float = 0.0
-  error: str = ''
-  warning: str = ''
+  features: np.ndarray | None  # float32; None if the file is unusable.
+  seconds: float = 0.0  # Duration of the audio.
+  error: str = ''  # Why the file is unusable, naming it.
+  warning: str = ''  # A harmless fault of the file; see `audio.Recording`.
 
 
 def extract(

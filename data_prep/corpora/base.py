@@ -38,65 +38,49 @@ class WrongCorpusError(CorpusError):
 class Corpus:
   """What is published about a corpus, and how to read it: a file `NAME.toml`.
 
-  Attributes:
-    name: As in `--corpus`.
-    title: As in a paper.
-    licence: In one line.
-    layout: Where the audio may lie, for the help text.
-    classes: Class name -> published number of utterances, or None where that
-      varies; alphabetical, which is the label order.
-    speakers: Published number of speakers, or None.
-    languages: ISO 639-1 codes.
-    signal_length: Samples at 22,050 Hz that `librosa22k` pads or cuts to.
-    homepage: Where it comes from.
-    citation: BibTeX.
-    vad_range: Lowest and highest value of the VAD scale, or None without VAD.
-    example: A file name, for messages.
-    patterns: Regular expressions of file names without `.wav`, or of the end
-      of paths, in any case. Their groups are the fields of an utterance;
-      `speaker` and `emotion` are needed.
-    values: Field -> its valid values, as they are to be spelled (or a table
-      from other spellings to them); fields without an entry become lower case.
-    emotions: Value of the field `emotion` -> class; by default the same.
-    gender: 'female' or 'male' -> regular expression of speakers; the first that
-      matches counts.
-    id: Format of the id, from the fields.
-    text: Format of the text, from the fields.
-    left_out: Why files are left out on purpose -> regular expression of names.
-    order: Fields that utterances are sorted by inside a class, in the order of
-      their values; by default the natural order of the ids.
-    absent: Regular expression of ids that were never published though all
-      their fields have valid values.
-    ids: Where the fields do not foretell the ids: lines of a beginning in two
-      parts and all ends.
-    parser: Reads the corpus where names do not say everything:
-      `parser(spec, audio_dir, on_error=..., **options)` returns the manifest.
-    options: Options of `parser` beyond `on_error`, with their defaults.
+  Regular expressions are those of Python's `re`; formats those of `str.format`.
   """
 
-  name: str
-  title: str
-  licence: str
-  layout: str
+  name: str  # As in --corpus.
+  title: str  # As in a paper.
+  licence: str  # In one line.
+  layout: str  # Where the audio may lie, for the help text.
+  # Class, alphabetically (the label order) -> published number of utterances,
+  # None where that varies.
   classes: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
   speakers: int | None = None
-  languages: Sequence[str] = ()
-  signal_length: int = 100_000
+  languages: Sequence[str] = ()  # ISO 639-1.
+  signal_length: int = 100_000  # Samples at 22,050 Hz, for librosa22k.
   homepage: str = ''
-  citation: str = ''
-  vad_range: tuple[float, float] | None = None
-  example: str = ''
+  citation: str = ''  # BibTeX.
+  vad_range: tuple[float, float] | None = None  # Ends of the VAD scale.
+  example: str = ''  # A file name, for messages.
+  # Expressions of file names without .wav, or of the end of paths, in any case.
+  # Their groups are an utterance's fields; `speaker` and `emotion` are needed.
   patterns: Sequence[str] = ()
+  # Field -> its valid values, as they are to be spelled (or a table from other
+  # spellings to them); fields without an entry become lower case.
   values: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  # Value of the field `emotion` -> class; by default the same.
   emotions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Gender -> expression of speakers; the first that matches counts.
   gender: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  id: str = ''
+  id: str = ''  # Formats from the fields.
   text: str = ''
+  # Why files are left out on purpose -> expression of their names.
   left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Fields that sort utterances inside a class, in the order of their values; by
+  # default the natural order of the ids.
   order: Sequence[str] = ()
+  # Expression of ids that were never published though their fields are valid.
   absent: str = ''
+  # Where fields do not foretell the ids: lines of a beginning in two parts and
+  # all its ends.
   ids: str = ''
+  # Reads the corpus where names do not say everything:
+  # `parser(spec, audio_dir, on_error=..., **options)` returns the manifest.
   parser: Callable[..., Manifest] | None = None
+  # Options of the parser beyond `on_error`, with their defaults.
   options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
   @property
