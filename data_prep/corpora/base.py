@@ -305,42 +305,28 @@ def from_names(
   """
   root = pathlib.Path(audio_dir).absolute()
   paths = find_wavs(root)
-  utterances, rejected, places = [], [], {}
-  ignored = collections.Counter()
+  utterances, broken, ignored = [], [], collections.Counter()
   for path in paths:
     try:
       result = spec.utterance(path)
       if isinstance(result, str):
         ignored[result] += 1
-        continue
-      result = complete(result)
+      else:
+        utterances.append(complete(result))
     except CorpusError as error:
-      rejected.append(Rejected(path, str(error)))
-      continue
-    if on_error == 'skip' and result.id in places:
-      reason = manifest_lib.duplicate(result.id, [places[result.id], path])
-      rejected.append(Rejected(path, reason))
-    else:
-      places.setdefault(result.id, path)
-      utterances.append(result)
-  if not utterances and rejected:
+      broken.append(Rejected(path, str(error)))
+  if not utterances and broken:
     raise WrongCorpusError(
       f'{root}: none of its {len(paths):,} wav files has a name of '
       f'{spec.title} (like {spec.example}); found, for example, '
-      f'{rejected[0].path.name}.',
+      f'{broken[0].path.name}.',
       paths,
-    )
-  if rejected and on_error == 'raise':
-    raise CorpusError(
-      f'{root}: {len(rejected):,} of {len(paths):,} wav files do not belong to '
-      f'{spec.title}. Move them away, or leave them out with --on_error=skip:'
-      f'\n{tables.listed([f"{r.path}: {r.reason}" for r in rejected])}'
     )
   return published(
     spec,
     root,
     utterances,
-    rejected=rejected,
+    broken=broken,
     notes=[f'wav files left out: {n:,} ({why})' for why, n in ignored.items()],
     on_error=on_error,
   )
@@ -386,17 +372,8 @@ def from_labels(
       wanted[name] = {'label': emotions[code], **fields}
     else:
       others[code] += 1
-  groups = collections.defaultdict(list)
-  for path in paths:
-    if path.stem in wanted:
-      groups[path.stem].append(path)
-  if twice := [
-    manifest_lib.duplicate(name, group)
-    for name, group in groups.items()
-    if len(group) > 1
-  ]:
-    raise CorpusError(f'{root}: {tables.listed(twice, indent="")}')
-  if not groups:
+  found = [path for path in paths if path.stem in wanted]
+  if not found:
     raise WrongCorpusError(
       f'{root}: none of its {len(paths):,} wav files is one of the '
       f'{len(wanted):,} that the label files of {spec.title} list (like '
@@ -407,11 +384,8 @@ def from_labels(
   return published(
     spec,
     root,
-    [
-      Utterance(id=name, path=path, **wanted[name])
-      for name, (path,) in groups.items()
-    ],
-    missing=[name for name in wanted if name not in groups],
+    [Utterance(id=p.stem, path=p, **wanted[p.stem]) for p in found],
+    missing=sorted(wanted.keys() - {path.stem for path in found}),
     notes=[f'{note}: {counts}'] if counts else [],
     on_error=on_error,
   )
@@ -422,44 +396,31 @@ def published(
   root: pathlib.Path,
   utterances: Sequence[Utterance],
   *,
-  rejected: Sequence[Rejected] = (),
+  broken: Sequence[Rejected] = (),
   missing: Sequence[str] = (),
   notes: Sequence[str] = (),
   on_error: str = 'raise',
 ) -> Manifest:
   """Sorts utterances into published order and checks them.
 
-  Utterances without a label come last.
-
-  Raises:
-    CorpusError: An utterance breaks a rule of `manifest.check`; with
-      `on_error='skip'` such utterances are moved to `rejected`.
+  Utterances without a label come last; for `broken`, `on_error` and what is
+  raised see `manifest.check`.
   """
   classes = tuple(spec.classes)
-  if on_error == 'skip':
-    reasons = [
-      manifest_lib.problem(u, classes, spec.vad_range) for u in utterances
-    ]
-    pairs = list(zip(utterances, reasons, strict=True))
-    rejected = [*rejected, *(Rejected(u.path, r) for u, r in pairs if r)]
-    utterances = [u for u, r in pairs if not r]
   rank = {label: index for index, label in enumerate(classes)}
-  return manifest_lib.check(
-    Manifest(
-      corpus=spec.name,
-      classes=classes,
-      vad_range=spec.vad_range,
-      utterances=tuple(
-        sorted(
-          utterances, key=lambda u: (rank.get(u.label, len(rank)), spec.rank(u))
-        )
-      ),
-      root=root.absolute(),
-      rejected=tuple(rejected),
-      missing=tuple(missing),
-      notes=tuple(notes),
-    )
+  ordered = sorted(
+    utterances, key=lambda u: (rank.get(u.label, len(rank)), spec.rank(u))
   )
+  manifest = Manifest(
+    corpus=spec.name,
+    classes=classes,
+    vad_range=spec.vad_range,
+    utterances=tuple(ordered),
+    root=root.absolute(),
+    missing=tuple(missing),
+    notes=tuple(notes),
+  )
+  return manifest_lib.check(manifest, on_error=on_error, broken=broken)
 
 
 def text_lines(path: pathlib.Path) -> list[str]:
