@@ -305,8 +305,7 @@ def test_names_that_are_not_utf_8_are_refused_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('corpus', 'other'),
-  [('savee', lambda n: n), ('casia', casia_by_emotion)],
+  ('corpus', 'other'), [('savee', lambda n: n), ('casia', casia_by_emotion)]
 )
 def test_corpora_with_two_layouts(tmp_path, corpus, other):
   found = []
