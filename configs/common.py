@@ -120,13 +120,11 @@ def base_config(
 
   # 'jit' over a device mesh, or 'pmap'.
   config.parallel = 'jit'
-  # 'folds': all folds and seeds as one program, the corpus on the devices;
-  # 'stream': one after the other, batch by batch; 'auto': folds where possible.
-  config.engine = 'auto'
-  # Trainings at once; 0: all that fit, on a CPU one per device.
-  config.folds_at_once = 0
+  # Runs (a seed and a fold each) that train side by side; 0: all that fit, on
+  # a CPU one per device.
+  config.runs_at_once = 0
   # Memory of each device that they may use; 0 asks the device.
-  config.folds_memory_gib = 0.0
+  config.memory_gib = 0.0
   # The original authors' file, or the work folder of an earlier run.
   config.init_from = ''
   # Take such weights even where nobody knows what they were trained on.

@@ -15,7 +15,7 @@ _SERVER.set_forkserver_preload(
   [
     'data_prep.prepare',
     'jaxser.engine.checkpoints',
-    'jaxser.engine.folds.run',
+    'jaxser.engine.loop',
     'jaxser.main',
     'jaxser.train',
     'tests.forked_main',

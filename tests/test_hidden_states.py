@@ -22,8 +22,6 @@ from jaxser import predict as predict_program
 from jaxser.core import runtime
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
-from jaxser.engine.evaluator import Evaluator
-from jaxser.engine.mesh import Placement
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
 from jaxser.models.convert import hf_wavlm
@@ -221,10 +219,8 @@ def test_predictions_are_those_on_stored_states(
   source = pipeline.Source(corpus, max_length=LONGEST)
   assert (source.lengths == LONGEST).sum() == 2
   description = models.open(workdir)
-  placement = Placement()
-  evaluator = Evaluator.create(description.system, source, placement, 8)
   tree = models.load(workdir, *description.trainings[0])
-  wanted = evaluator.answers(*placement.put_state(tree), np.arange(5))
+  wanted = trained.outputs(description.system, source, *tree)
   # As a user types it.
   monkeypatch.setenv('HOME', str(weights.parent))
   files = [folder / 'audio' / f'{name}.wav' for name in corpus.table.ids]

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from jaxser.engine.evaluator import Evaluator
-from jaxser.engine.mesh import Placement
 from jaxser.models import audio_features as audio_lib
 from jaxser.models import ensemble, predictor, timing
 from jaxser.models import saved as models
@@ -36,15 +34,15 @@ def values(recordings):
   return np.array([p.vad if p.scores is None else p.scores for p in overall])
 
 
-def test_predictions_are_those_of_evaluate(run, speech):
+def test_predictions_are_those_of_the_system_on_the_corpus(run, speech):
   """Fold by fold, and the ensemble is their mean."""
-  placement = Placement()
-  evaluator = Evaluator.create(run.system, run.source, placement, 8)
-  rows = np.arange(len(speech))
   wanted = []
   for fold in (0, 1):
-    weights = run.weights[0, fold, 'best_on_dev']
-    wanted.append(evaluator.answers(*placement.put_state(weights), rows))
+    wanted.append(
+      trained.outputs(
+        run.system, run.source, *run.weights[0, fold, 'best_on_dev']
+      )
+    )
     model = predictor.load(run.workdir, folds=(fold,))
     found = values(model.predict(speech))
     np.testing.assert_allclose(found, wanted[-1], rtol=1e-5, atol=1e-5)

@@ -2,45 +2,38 @@
 
 import os
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
 
-from jaxser.core.config import ConfigError
-
-Tree = Any
+from jaxser.systems.base import Tree
 
 GIB = 2**30
 # Kept free: fragmentation, kernels' workspaces, other programs.
-_SHARE_OF_DEVICE = 0.9
-_SHARE_OF_HOST = 0.8
-
-
-class DoesNotFitError(ConfigError):
-  """Not even one training at a time fits into the devices' memory."""
+_PART_OF_DEVICE = 0.9
+_PART_OF_HOST = 0.8
 
 
 def budget(device: jax.Device, override_gib: float = 0.0) -> int:
-  """Bytes that may be used on each device.
+  """Returns the bytes that may be used on each device.
 
   Args:
     device: one of this process' devices.
-    override_gib: config.folds_memory_gib; 0 asks the device.
+    override_gib: config.memory_gib; 0 asks the device.
   """
   if override_gib:
     return int(override_gib * GIB)
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
     free = stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-    return int(_SHARE_OF_DEVICE * free)
+    return int(_PART_OF_DEVICE * free)
   # Devices of a CPU share the memory of the machine.
   sharing = jax.local_device_count() if device.platform == 'cpu' else 1
-  return int(_SHARE_OF_HOST * available_host_bytes() / sharing)
+  return int(_PART_OF_HOST * available_host_bytes() / sharing)
 
 
 def available_host_bytes() -> int:
-  """Memory that this process can still get, a container's limit included."""
+  """Returns what this process can still get, within a container's limit."""
   meminfo = pathlib.Path('/proc/meminfo')
   if meminfo.exists():
     fields = dict(
@@ -48,7 +41,7 @@ def available_host_bytes() -> int:
     )
     free = int(fields['MemAvailable'].split()[0]) * 1024
   else:
-    # Not Linux: nobody says what is free, so half of what there is.
+    # Not Linux, where free memory is not listed: half of what there is.
     free = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2
   group = pathlib.Path('/sys/fs/cgroup')
   limit = group / 'memory.max'
@@ -58,14 +51,14 @@ def available_host_bytes() -> int:
   return max(free, 0)
 
 
-def need(compiled: jax.stages.Compiled) -> int | None:
-  """Bytes on each device while a program runs, its arguments included.
+def need(compiled: jax.stages.Compiled) -> int:
+  """Returns the bytes on each device while a program runs.
 
-  None where the compiler does not say.
+  Its arguments are included. 0 where the compiler does not say.
   """
   analysis = compiled.memory_analysis()
   if analysis is None:
-    return None
+    return 0
   return (
     analysis.argument_size_in_bytes
     + analysis.output_size_in_bytes
@@ -75,13 +68,18 @@ def need(compiled: jax.stages.Compiled) -> int | None:
 
 
 def size(tree: Tree) -> int:
-  """Bytes of all arrays of a tree, abstract ones too."""
+  """Returns the bytes of all arrays of a tree, abstract ones too."""
   return sum(
     int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize
     for x in jax.tree.leaves(tree)
   )
 
 
+def exhausted(error: Exception) -> bool:
+  """Returns whether a device ran out of memory."""
+  return 'RESOURCE_EXHAUSTED' in str(error)
+
+
 def show(count: int) -> str:
-  """'1.25 GiB'."""
+  """Returns '1.25 GiB'."""
   return f'{count / GIB:.3g} GiB'
