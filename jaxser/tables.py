@@ -94,9 +94,9 @@ def main(arguments: list[str]) -> int:
     chosen += [each] if wanted else []
   state.check_sets(chosen, sets)
   for each in states:
-    each.look_up() if each in chosen else each.show()
+    each.look_up(each in chosen)
   if FLAGS.list:
-    print('\n'.join(line for each in states for line in _listing(each)))
+    print(pages.listing(states))
     return int(any(each.kind == 'failed' for each in chosen))
 
   def write() -> dict[str, Any]:
@@ -135,19 +135,6 @@ def _check_names(only: Sequence[str], names: Sequence[str]) -> None:
         f'--only={name}: is no cell of this table.{hint} Cells: '
         f'{", ".join(names)}.'
       )
-
-
-def _listing(each: Any) -> list[str]:
-  """How far a cell is, and the command for it."""
-  from jaxser.report.tables import state
-
-  lines = [f'{each.cell.name}: {state.KINDS[each.kind]}', f'  {each.error}']
-  if each.cell.on_request:
-    lines.append(f'  on request: {each.cell.on_request}')
-  if each.budget:
-    lines.append(f"  not the paper's budget: {each.budget}")
-  lines += [f'  {command}' for command in (*each.prepare, each.command)]
-  return [line for line in lines if line.strip()]
 
 
 def _run_all(states: Sequence[Any], changed: Callable[[], Any]) -> None:

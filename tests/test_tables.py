@@ -260,10 +260,10 @@ def test_wrong_arguments_are_explained(
   [
     (("'uar': 80.0", "'uar': '71'"), "uar is '71', expected a number"),
     (("('best', 'best_on", "('best', 'best_at"), "'best_at_test' is unknown"),
-    (("'uar': 80.0", "'f1': 71.0"), "the paper has 'f1', which is none of"),
+    (("'uar': 80.0", "'f1': 71.0"), "metric 'f1' is unknown"),
     (("{'uar': 5.0, 'war'", "{'uar': 5.0, 'x'"), 'state its tolerance'),
     (("baseline='emodb-p", "baseline='emo-p"), "baseline 'emo-published' is"),
-    (("Average('best'", "Average('worst'"), "in group 'worst'"),
+    (("Average('best'", "Average('worst'"), "group 'worst' is unknown"),
     (("name=f'{corpus}-", "name=f'../"), "'../published' is to be a folder"),
     (("name=f'{corpus}-", "name=f'one-"), "two cells have the name 'one-publ"),
     (("metrics=('uar',", "metrics=('ccc_mean',"), 'are not of one task'),

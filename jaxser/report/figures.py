@@ -6,6 +6,7 @@ print. Text stays text. Every chart function takes the title first and returns
 an SVG element with that title and a description, for people who cannot see it.
 """
 
+import collections
 import functools
 import io
 import itertools
@@ -178,8 +179,8 @@ def _subsampled(size: int, most: int) -> np.ndarray:
   return np.unique(places).astype(int)
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
-  margin = 0.05 * (high - low) or 0.5
+def _padded(low: float, high: float, share=0.05) -> tuple[float, float]:
+  margin = share * (high - low) or 0.5
   return low - margin, high + margin
 
 
@@ -188,7 +189,7 @@ def learning_curves(
   axes: Any,
   curves: Sequence[Curve],
   paper: Mapping[str, float],
-  limits: tuple[float, float] | None = None,
+  limits: tuple[float, float],
 ) -> str:
   """Draws every run thinly and their median; many runs become a band.
 
@@ -228,13 +229,12 @@ def learning_curves(
     words.append(f'{label}: {value:g}')
   axes.set(xlim=ends, xlabel='epoch')
   axes.xaxis.get_major_locator().set_params(integer=True)
-  if limits:
-    axes.set_ylim(*_padded(*limits))
+  axes.set_ylim(*_padded(*limits))
   runs = max(len(curve.values) for curve in curves)
   return f'{text.count(runs, "run")}, median; {"; ".join(words)}.'
 
 
-@_drawn(340, 350, 'both')
+@_drawn(340, 348, 'both')
 def scatter(
   axes: Any,
   targets: np.ndarray,
@@ -244,18 +244,15 @@ def scatter(
 ) -> str:
   """Draws predicted against true values [n] on one scale."""
   rows = _subsampled(len(targets), DOTS)
-  _line(axes, limits, limits, 'soft', linewidth=1, dashes=(4, 4))
   _dots(axes, targets[rows], predictions[rows], 'mark', 4, 0.3, layers=6)
-  axes.set(xlabel='true', ylabel='predicted', aspect='equal')
-  axes.set(xlim=_padded(*limits), ylim=_padded(*limits))
+  _equality(axes, limits, 'true', 'predicted')
   return f'{len(targets)} predictions, {description}.'
 
 
-@_drawn(340, 350, 'both')
+@_drawn(340, 348, 'both')
 def reliability(axes: Any, bins: Sequence[tuple], description: str) -> str:
   """Draws (count, confidence, accuracy) of bins; a dot's area is its count."""
   whole = sum(count for count, _, _ in bins)
-  _line(axes, [0, 100], [0, 100], 'soft', linewidth=1, dashes=(4, 4))
   words = [description]
   for count, sure, right in bins:
     size = 4 + 28 * math.sqrt(count / whole)
@@ -263,9 +260,15 @@ def reliability(axes: Any, bins: Sequence[tuple], description: str) -> str:
     words.append(
       f'{100 * sure:.0f} % sure, {100 * right:.0f} % right ({count}).'
     )
-  axes.set(xlabel='confidence, per cent', ylabel='right, per cent')
-  axes.set(xlim=(0, 100), ylim=(0, 100), aspect='equal')
+  _equality(axes, (0, 100), 'confidence, per cent', 'right, per cent')
   return ' '.join(words)
+
+
+def _equality(axes: Any, limits: tuple, x_name: str, y_name: str) -> None:
+  """Draws the line on which both axes have the same value."""
+  _line(axes, limits, limits, 'soft', linewidth=1, dashes=(4, 4))
+  ends = _padded(*limits, 0.02)
+  axes.set(xlim=ends, ylim=ends, xlabel=x_name, ylabel=y_name, aspect='equal')
 
 
 @_drawn(430, 84, 'x')
@@ -316,7 +319,21 @@ def forest(
   return f'{"; ".join(words)}.'
 
 
-@_drawn(340, 364)
+def categories(values: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
+  """Returns a legend of names, and the colour of each of the values [n].
+
+  Of too many names the most frequent get a colour; '' is unknown.
+  """
+  counts = collections.Counter(values[values != ''].tolist())
+  most = KINDS - (len(counts) > KINDS)
+  names = sorted(name for name, _ in counts.most_common(most))
+  kinds = [names.index(v) if v in names else KINDS for v in values]
+  legend = [(name, f'k{i}') for i, name in enumerate(names)]
+  legend += [('others', f'k{KINDS}')] if KINDS in kinds else []
+  return legend, np.array(kinds)
+
+
+@_drawn(340, 352)
 def embedding_map(
   axes: Any,
   places: np.ndarray,
@@ -378,14 +395,13 @@ def borders(cut: str | float) -> list[np.ndarray]:
   ]
 
 
-@_drawn(340, 364)
+@_drawn(340, 352)
 def sphere(
   axes: Any,
   view: np.ndarray,
   points: np.ndarray,
   kinds: np.ndarray,
-  curves: Sequence[np.ndarray],
-  description: str,
+  cut: str | float,
 ) -> str:
   """Draws the unit sphere of valence, arousal and dominance from a direction.
 
@@ -393,10 +409,10 @@ def sphere(
     axes: to draw on; the projection is parallel, so it reads like a map.
     view: of `directions`.
     points: [n, 3], neutral being 0.
-    kinds: colours int [n], at most `KINDS`.
-    curves: borders of regions on the sphere.
-    description: in words.
+    kinds: regions int [n], which give the colours.
+    cut: the regions whose borders are drawn.
   """
+  curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)
   _line(axes, np.cos(around), np.sin(around), 'soft', linewidth=1)
   rows = _subsampled(len(points), DOTS // 4)
@@ -419,7 +435,11 @@ def sphere(
       axes.text(end_x, end_y, f'{name} +', ha=side, va='bottom')
   reach = min(max(1.3, float(np.linalg.norm(points, axis=-1).max())), 1.5)
   axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
-  return description
+  length = np.linalg.norm(points, axis=-1).mean()
+  return (
+    f'{len(points)} points, on average {length:.2f} from neutral, where the '
+    'sphere has radius 1.'
+  )
 
 
 @_drawn(860, 280, 'y')

@@ -1,34 +1,9 @@
-"""What a file of configs/tables holds: `TABLE`, made of these records.
-
-  TABLE = spec.Table(
-    title='TIM-Net, single corpus',
-    metrics=('uar', 'war'),
-    tolerance={'uar': 2.0, 'war': 2.0},
-    cells=(
-      spec.Cell(
-        name='emodb-published',
-        label='EMODB',
-        config='timnet',
-        arg='corpus=emodb,protocol=published',
-        figures=(
-          spec.Figure(
-            group='published folds, last epoch',
-            selection='last',
-            paper={'uar': 89.19, 'war': 90.28},
-            source="the authors' correction, 2023",
-          ),
-        ),
-      ),
-    ),
-  )
-
-`Table` checks itself and its records; a wrong one cannot be made.
-"""
+"""What a file of configs/tables holds: `TABLE`, made of these records."""
 
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jaxser.core import command_line
@@ -111,7 +86,7 @@ class Average:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table of a paper.
+  """A table of a paper; it checks itself and its records.
 
   Attributes:
     title: heading.
@@ -140,24 +115,17 @@ class Table:
 
   @property
   def task(self) -> str:
-    """'classification' or 'regression'."""
-    return next(
-      task for task, names in METRICS.items() if set(self.metrics) <= set(names)
+    """'classification' or 'regression'; '' if the metrics are of neither."""
+    tasks = (
+      t for t, names in METRICS.items() if set(self.metrics) <= set(names)
     )
+    return next(tasks, '')
 
   def _mistakes(self) -> Iterator[str]:
-    """Messages about what is wrong; nothing else is checked elsewhere."""
-    tasks = [
-      t for t, names in METRICS.items() if set(self.metrics) <= set(names)
-    ]
-    if not self.metrics or not tasks:
-      yield (
-        f'metrics {", ".join(self.metrics) or "(none)"} are not of one task: '
-        f'choose from {" or from ".join(map(", ".join, METRICS.values()))}'
-      )
+    if not self.metrics or not self.task:
+      valid = ' or from '.join(map(', '.join, METRICS.values()))
+      yield f'metrics {self.metrics} are not of one task: choose from {valid}'
     yield from _unknown('statistic', self.statistic, ('pooled', 'fold_mean'))
-    if not self.cells:
-      yield 'the table has no cells'
     cells = (*self.cells, *self.demo)
     names = [cell.name for cell in cells]
     for cell in cells:
@@ -168,41 +136,30 @@ class Table:
         )
       if names.count(cell.name) > 1:
         yield f'two cells have the name {cell.name!r}'
-      if not cell.label or not cell.figures:
-        yield f'cell {cell.name!r} needs a label and a figure'
-      if cell.baseline and cell.baseline not in names:
-        yield f'cell {cell.name!r}: baseline {cell.baseline!r} is no cell'
+      if not cell.figures:
+        yield f'cell {cell.name!r} has no figure'
+      if cell.baseline:
+        yield from _unknown('baseline', cell.baseline, names)
     figures = [figure for cell in cells for figure in cell.figures]
     for figure in figures:
       yield from _unknown('selection', figure.selection, SELECTIONS)
-    groups = {figure.group for figure in figures}
     for average in self.averages:
       yield from _unknown('over', average.over, ('mean', 'best'))
-      if average.group not in groups:
-        yield (
-          f'average {average.label!r}: no cell has a figure in group '
-          f'{average.group!r}'
-        )
+      groups = [figure.group for figure in figures]
+      yield from _unknown('group', average.group, dict.fromkeys(groups))
     for entry in (*figures, *self.averages):
-      yield from self._wrong_paper(entry)
-
-  def _wrong_paper(self, entry: Figure | Average) -> Iterator[str]:
-    where = f'group {entry.group!r}'
-    if entry.paper and not entry.source:
-      yield f'{where}: say where the paper has its figures (source)'
-    for metric, value in entry.paper.items():
-      if metric not in self.metrics:
-        yield (
-          f'{where}: the paper has {metric!r}, which is none of the metrics '
-          f'{", ".join(self.metrics)}'
-        )
-      if metric not in self.tolerance:
-        yield f'{where} has a figure for {metric!r}: state its tolerance'
-      if isinstance(value, bool) or not isinstance(value, int | float):
-        yield f'{where}: {metric} is {value!r}, expected a number'
+      where = f'group {entry.group!r}'
+      if entry.paper and not entry.source:
+        yield f'{where}: say where the paper has its figures (source)'
+      for metric, value in entry.paper.items():
+        yield from _unknown(f'{where}: metric', metric, self.metrics)
+        if metric not in self.tolerance:
+          yield f'{where} has a figure for {metric!r}: state its tolerance'
+        if not isinstance(value, int | float):
+          yield f'{where}: {metric} is {value!r}, expected a number'
 
 
-def _unknown(name: str, value: str, valid) -> Iterator[str]:
+def _unknown(name: str, value: str, valid: Iterable[str]) -> Iterator[str]:
   if value not in valid:
     yield f'{name} {value!r} is unknown; choose one of {", ".join(valid)}'
 
@@ -215,14 +172,9 @@ def load(path: os.PathLike[str] | str) -> Table:
   """
   file = command_line.find_recipe(path, 'tables')
   try:
-    module = command_line.load_module(file)
+    table = getattr(command_line.load_module(file), 'TABLE', None)
   except TableError as error:
     raise TableError(f'{file}: {error}.') from error
-  except (SyntaxError, ImportError, NameError, TypeError, KeyError) as error:
-    raise TableError(
-      f'{file}: cannot be read ({type(error).__name__}: {error}).'
-    ) from error
-  table = getattr(module, 'TABLE', None)
   if not isinstance(table, Table):
     raise TableError(
       f'{file}: has no TABLE made by jaxser.report.tables.spec.Table; see the '

@@ -55,11 +55,6 @@ class State:
   run: Run | None = None
 
   @property
-  def results(self) -> dict[str, Any] | None:
-    """Content of results.json, where 'finished'."""
-    return self.run and self.run.results
-
-  @property
   def command(self) -> str:
     """The command of jaxser.main that does this run alone."""
     plain = command_line.load_recipe(self.cell.config, self.cell.arg)
@@ -81,50 +76,42 @@ class State:
     )
 
   def read(self) -> None:
-    """Reads the results of a run that has finished.
-
-    Raises:
-      PredictionsError: a file is missing or wrong.
-    """
-    self.run = read_run(self.folder)
-    self.kind, self.error = 'finished', ''
+    """Reads a finished run; what is wrong with its files is noted."""
+    try:
+      self.run = read_run(self.folder)
+      self.kind, self.error = 'finished', ''
+    except UserError as error:
+      self.fail(error)
 
   def fail(self, error: BaseException | str) -> None:
     """Notes what went wrong."""
     self.kind, self.error = 'failed', str(error) or type(error).__name__
 
-  def look_up(self) -> None:
-    """Finds out, writing nothing, how far the cell is."""
+  def look_up(self, to_run: bool) -> None:
+    """Finds out, writing nothing, how far the cell is.
+
+    Where it is not to be run, a finished run of another config is shown, and
+    is not the paper's budget.
+    """
+    finished = (self.folder / 'results.json').exists()
+    if finished and not to_run:
+      self.read()
+      there = config_lib.flatten(self.run.config) if self.run else {}
+      before = config_lib.flatten(config_lib.to_json(self.config))
+      self.changed = _difference(before, there) if there else ()
+      return
     try:
       config_lib.check_same(self.config, self.folder)
-      if (self.folder / 'results.json').exists():
-        self.read()
-        return
-      missing = _missing(self)
+      self.prepare = () if finished else _missing(self)
     except UserError as error:
       self.fail(error)
       return
-    if (self.folder / 'config.json').exists():
-      self.kind = 'started'
-    if missing:
-      self.kind, self.prepare = 'not prepared', missing
-
-  def show(self) -> None:
-    """Reads whatever the folder holds, of a cell that is not to be run.
-
-    A finished run of another config is not the paper's budget.
-    """
-    if not (self.folder / 'results.json').exists():
-      self.look_up()
-      return
-    try:
+    if finished:
       self.read()
-    except UserError as error:
-      self.fail(error)
-      return
-    there = config_lib.flatten(self.run.config)
-    before = config_lib.flatten(config_lib.to_json(self.config))
-    self.changed = _difference(before, there) if there else ()
+    elif self.prepare:
+      self.kind = 'not prepared'
+    elif (self.folder / 'config.json').exists():
+      self.kind = 'started'
 
 
 def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
