@@ -11,6 +11,7 @@ import functools
 import io
 import itertools
 import math
+import pathlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,8 @@ DOTS = 1500
 """A chart shows at most this many dots."""
 LINES = 12
 """More runs than this are drawn as a band between their quartiles."""
-_LETTERS = 26
+_LETTERS = 24
+_STYLE = pathlib.Path(__file__).parent / 'templates' / 'chart.mplstyle'
 _VARIABLES = (
   *('ink', 'soft', 'rule', 'mark', 'train', 'dev', 'test', 'paper'),
   *(f'k{i}' for i in range(KINDS + 1)),
@@ -41,31 +43,6 @@ _DASHES = ('-', (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 def colour(name: str) -> str:
   """Returns the colour that becomes `var(--name)` in the page."""
   return f'#fe{_VARIABLES.index(name):04x}'
-
-
-_SETTINGS = {
-  'svg.fonttype': 'none',
-  'svg.hashsalt': 'jaxser',
-  'path.simplify': False,
-  'font.size': 12,
-  'text.parse_math': False,
-  'text.color': colour('ink'),
-  'axes.labelcolor': colour('soft'),
-  'axes.edgecolor': colour('soft'),
-  'axes.titlesize': 12,
-  'axes.titleweight': 'bold',
-  'axes.titlelocation': 'left',
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.spines.left': False,
-  'axes.axisbelow': True,
-  'grid.color': colour('rule'),
-  'xtick.color': colour('soft'),
-  'ytick.color': colour('soft'),
-  # Marks of length 0 are not drawn, and then nothing in the file needs an id.
-  'xtick.major.size': 0,
-  'ytick.major.size': 0,
-}
 
 
 def _drawn(width: int, height: int, grid: str = '') -> Callable:
@@ -86,7 +63,7 @@ def _drawn(width: int, height: int, grid: str = '') -> Callable:
       from matplotlib.figure import Figure
 
       title = text.printable(title)
-      with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+      with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
         # The fonts of the reader are used, whichever matplotlib lacks.
         warnings.filterwarnings('ignore', 'Glyph')
         figure = Figure(figsize=(width / 72, height / 72))
@@ -154,23 +131,11 @@ def _dots(
   axes: Any, x: Any, y: Any, name: str, size: float, alpha=1.0, layers=1
 ) -> None:
   """Draws points as few paths; dots of one layer do not add up."""
-  from matplotlib.patches import PathPatch
-  from matplotlib.path import Path
-
-  places = np.stack([x, y], -1)
-  for part in (places[i::layers] for i in range(min(layers, len(places)))):
-    codes = np.tile([Path.MOVETO, Path.LINETO], len(part))
-    axes.add_patch(
-      PathPatch(
-        Path(np.repeat(part, 2, axis=0), codes),
-        facecolor='none',
-        edgecolor=colour(name),
-        linewidth=size,
-        alpha=alpha,
-        capstyle='round',
-        clip_on=False,
-      )
-    )
+  style = {'linewidth': size, 'alpha': alpha, 'solid_capstyle': 'round'}
+  for i in range(layers):
+    # Lines of length 0 with gaps.
+    parts = [np.asarray(v)[i::layers, None] + [0, 0, np.nan] for v in (x, y)]
+    _line(axes, parts[0].ravel(), parts[1].ravel(), name, **style)
 
 
 def _subsampled(size: int, most: int) -> np.ndarray:
@@ -193,20 +158,15 @@ def learning_curves(
 ) -> str:
   """Draws every run thinly and their median; many runs become a band.
 
-  Args:
-    axes: to draw on.
-    curves: one per split.
-    paper: label -> published figure, drawn as horizontal lines.
-    limits: lowest and highest value of all charts to be compared.
+  There is one curve per split; `paper` has published figures by label, drawn as
+  horizontal lines; `limits` are those of all charts to be compared.
   """
   ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
   ends[1] = max(ends[1], ends[0] + 1)
   words = []
   for curve in curves:
-    rows, (low, middle, high) = (
-      _subsampled(len(curve.epochs), POINTS),
-      curve.quartiles(),
-    )
+    rows = _subsampled(len(curve.epochs), POINTS)
+    low, middle, high = curve.quartiles()
     x, runs = curve.epochs[rows], len(curve.values)
     if runs > LINES:
       style = {'color': colour(curve.name), 'alpha': 0.2, 'linewidth': 0}
@@ -222,10 +182,11 @@ def learning_curves(
     if runs > 1:
       told += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
     words.append(told)
-  for label, value in paper.items():
+  for i, (label, value) in enumerate(paper.items()):
     _line(axes, ends, [value] * 2, 'paper', linewidth=1.5, dashes=(2, 2))
-    place = {'ha': 'right', 'va': 'bottom', 'color': colour('paper')}
-    axes.text(ends[1], value, label, **place)
+    # At either end, as the lines may lie close together.
+    place = {'ha': ('left', 'right')[i % 2], 'va': 'bottom'}
+    axes.text(ends[i % 2], value, label, color=colour('paper'), **place)
     words.append(f'{label}: {value:g}')
   axes.set(xlim=ends, xlabel='epoch')
   axes.xaxis.get_major_locator().set_params(integer=True)
@@ -281,17 +242,12 @@ def forest(
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
-  Args:
-    axes: to draw on.
-    marks: (label, value, low, high, reference) top to bottom; all but the label
-      may be None.
-    axis: name and unit of the figures.
-    task: of the figures.
-    zero: whether to draw a line at zero, for differences.
+  Marks are (label, value, low, high, paper) top to bottom; all but the label
+  may be None. `zero` draws a line at zero, for differences.
   """
   longest = max(min(len(label), _LETTERS) for label, *_ in marks)
   axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
-  _margins(axes.figure, 16 + 6.5 * longest, 42)
+  _margins(axes.figure, 16 + 7.5 * longest, 42)
   labels, words, known = [], [], [0.0] if zero else []
   if zero:
     ends = [-0.5, len(marks) - 0.5]
@@ -403,14 +359,10 @@ def sphere(
   kinds: np.ndarray,
   cut: str | float,
 ) -> str:
-  """Draws the unit sphere of valence, arousal and dominance from a direction.
+  """Draws the unit sphere of valence, arousal and dominance.
 
-  Args:
-    axes: to draw on; the projection is parallel, so it reads like a map.
-    view: of `directions`.
-    points: [n, 3], neutral being 0.
-    kinds: regions int [n], which give the colours.
-    cut: the regions whose borders are drawn.
+  Points [n, 3] around neutral, in the colours of their regions int [n], and the
+  borders of the regions, seen from one of the `directions`, in parallel.
   """
   curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)

@@ -39,17 +39,11 @@ _KEYS = ('seed', 'fold', 'epoch', 'split')
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """Values of several runs at the same epochs; NaN where a run has none.
+  """Values of several runs at the same epochs; NaN where a run has none."""
 
-  Attributes:
-    name: of the split; also that of its colour.
-    epochs: [epochs], increasing.
-    values: [runs, epochs]; every epoch has at least one value.
-  """
-
-  name: str
-  epochs: np.ndarray
-  values: np.ndarray
+  name: str  # Of the split; also that of its colour.
+  epochs: np.ndarray  # [epochs], increasing.
+  values: np.ndarray  # [runs, epochs]; every epoch has at least one value.
 
   def quartiles(self) -> np.ndarray:
     """Returns lower quartile, median and upper quartile, [3, epochs]."""
@@ -58,23 +52,14 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run left behind.
-
-  Attributes:
-    workdir: its folder.
-    results: content of results.json.
-    predictions: of predictions.jsonl.
-    curves: {metric: curves of its splits}, empty where nothing was trained.
-    config: content of config.json, empty if there is none.
-    folds: content of folds.json, empty if there is none.
-  """
+  """What a run left behind."""
 
   workdir: pathlib.Path
-  results: dict[str, Any]
+  results: dict[str, Any]  # Content of results.json.
   predictions: list[Prediction]
-  curves: dict[str, list[Curve]]
-  config: dict[str, Any]
-  folds: dict[str, Any]
+  curves: dict[str, list[Curve]]  # By metric; {} where nothing was trained.
+  config: dict[str, Any]  # Content of config.json, {} if there is none.
+  folds: dict[str, Any]  # Likewise of folds.json.
 
   def tested(self, fold: int) -> list[str]:
     """Returns the names of the speakers that a fold tests."""
@@ -84,15 +69,9 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """One selection of a run under the name that it has on a page.
+  """One selection of a run under the name that it has on a page."""
 
-  Attributes:
-    name: unique on the page.
-    run: as read.
-    selection: whose predictions are meant.
-  """
-
-  name: str
+  name: str  # Unique on the page.
   run: Run
   selection: str
 

@@ -10,19 +10,12 @@ Content = Mapping[str, Any]
 
 
 class Cell(NamedTuple):
-  """A cell of a table: HTML shows `below` in a second line, Markdown in (...).
-
-  Attributes:
-    text: what it says.
-    below: an interval, a reason.
-    kind: class for the style sheet.
-    href: where the text links to.
-  """
+  """A cell of a table: HTML shows `below` in a second line, Markdown in (...)."""
 
   text: str
-  below: str = ''
-  kind: str = ''
-  href: str = ''
+  below: str = ''  # An interval, a reason.
+  kind: str = ''  # Class for the style sheet.
+  href: str = ''  # Where the text links to.
 
 
 def html(content: Content) -> str:

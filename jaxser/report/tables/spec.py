@@ -20,94 +20,59 @@ class TableError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-  """One line of the table: a selection of a run, and what the paper found.
+  """One line of the table: a selection of a run, and what the paper found."""
 
-  Attributes:
-    group: heading under which the line stands.
-    selection: whose weights are meant, a key of `predictions.SELECTIONS`.
-    paper: metric -> the paper's figure, in per cent or CCC; may be empty.
-    source: where that figure stands.
-    incomparable: why the two cannot be compared even so, else empty.
-  """
-
-  group: str
-  selection: str
+  group: str  # Heading under which the line stands.
+  selection: str  # Whose weights are meant, a key of `predictions.SELECTIONS`.
+  # Metric -> the paper's figure, in per cent or CCC.
   paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  source: str = ''
-  incomparable: str = ''
+  source: str = ''  # Where that figure stands.
+  incomparable: str = ''  # Why the two cannot be compared even so.
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One run of jaxser, in a folder of its own, and the lines it fills.
+  """One run of jaxser, in a folder of its own, and the lines it fills."""
 
-  Attributes:
-    name: of the folder, and for --only.
-    label: what people read for it.
-    config: recipe, as for `jaxser.main --config`.
-    arg: what comes after its colon.
-    figures: the lines, at least one.
-    overrides: fields of the config that the paper's run sets otherwise.
-    baseline: name of the cell that its lines are compared with, else empty.
-    on_request: why it is run only if named by --only, else empty.
-    required: field of the config -> what it must be given by --set, as it
-      differs from machine to machine (a folder); not run without.
-  """
-
-  name: str
-  label: str
-  config: str
-  arg: str
+  name: str  # Of the folder, and for --only.
+  label: str  # What people read for it.
+  config: str  # Recipe, as for `jaxser.main --config`.
+  arg: str  # What comes after its colon.
   figures: tuple[Figure, ...]
+  # Fields of the config that the paper's run sets otherwise.
   overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  baseline: str = ''
-  on_request: str = ''
+  baseline: str = ''  # Name of the cell that its lines are compared with.
+  on_request: str = ''  # Why it is run only if named by --only.
+  # Fields that --set must give, as they differ from machine to machine (a
+  # folder), and what to give; the cell is not run without.
   required: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Average:
-  """The mean of a group's lines over its cells, as some papers give it.
-
-  Attributes:
-    group: of the lines.
-    label: what people read for it.
-    over: 'mean' takes each cell's mean over seeds, 'best' its best seed.
-    paper: as in `Figure`.
-    source: as in `Figure`.
-  """
+  """The mean of a group's lines over its cells, as some papers give it."""
 
   group: str
-  label: str
-  over: str = 'mean'
+  label: str  # What people read for it.
+  over: str = 'mean'  # Of each cell's seeds, or the 'best' of them.
   paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
   source: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """A table of a paper; it checks itself and its records.
-
-  Attributes:
-    title: heading.
-    metrics: columns, keys of `results.NAMES` of one task.
-    cells: its runs.
-    tolerance: metric -> how far a measured figure may be from the paper's.
-    statistic: what is compared with the paper: 'pooled' over all folds, or
-      'fold_mean'.
-    averages: lines with means over cells.
-    demo: cells on the demo corpus, run by --demo only.
-    about: what a reader must know; each is a paragraph.
-  """
+  """A table of a paper; it checks itself and its records."""
 
   title: str
-  metrics: tuple[str, ...]
+  metrics: tuple[str, ...]  # Columns, of one task in `results.METRICS`.
   cells: tuple[Cell, ...]
+  # Metric -> how far a measured figure may be from the paper's.
   tolerance: Mapping[str, float] = dataclasses.field(default_factory=dict)
+  # What is compared: all folds 'pooled', or 'fold_mean'.
   statistic: str = 'pooled'
   averages: tuple[Average, ...] = ()
-  demo: tuple[Cell, ...] = ()
-  about: tuple[str, ...] = ()
+  demo: tuple[Cell, ...] = ()  # On the demo corpus, run by --demo only.
+  about: tuple[str, ...] = ()  # Paragraphs that a reader must know.
 
   def __post_init__(self):
     for mistake in self._mistakes():

@@ -32,27 +32,16 @@ _SAME_BUDGET = (*config_lib.FREE, 'engine', 'parallel', 'seed', 'seeds')
 
 @dataclasses.dataclass(eq=False)
 class State:
-  """A cell and how far it is.
-
-  Attributes:
-    cell: of the table.
-    config: resolved, with all overrides.
-    changed: (field, the table's value, the value now) of each --set.
-    folder: of the run.
-    kind: one of `KINDS`; 'failed' says why in `error`.
-    prepare: commands that prepare what is missing, where 'not prepared'.
-    error: a message for the user, where 'failed'.
-    run: what was read, where 'finished'.
-  """
+  """A cell and how far it is."""
 
   cell: Cell
-  config: ml_collections.ConfigDict
-  changed: Sequence[tuple[str, Any, Any]]
-  folder: pathlib.Path
-  kind: str = 'ready'
-  prepare: Sequence[str] = ()
-  error: str = ''
-  run: Run | None = None
+  config: ml_collections.ConfigDict  # Resolved, with all overrides.
+  changed: Sequence[tuple[str, Any, Any]]  # Field, the table's value, --set's.
+  folder: pathlib.Path  # Of the run.
+  kind: str = 'ready'  # One of `KINDS`.
+  prepare: Sequence[str] = ()  # Commands, where 'not prepared'.
+  error: str = ''  # A message for the user, where 'failed'.
+  run: Run | None = None  # What was read, where 'finished'.
 
   @property
   def command(self) -> str:
@@ -128,25 +117,6 @@ def _difference(before: Mapping, now: Mapping) -> list[tuple[str, Any, Any]]:
     for name in {**before, **now}
     if before.get(name) != now.get(name)
   ]
-
-
-def parse_sets(texts: Sequence[str]) -> dict[str, str]:
-  """Parses ['epochs=60'] into {'epochs': '60'}.
-
-  Raises:
-    TableError: a text is not FIELD=VALUE, or a field is given twice.
-  """
-  found: dict[str, str] = {}
-  for text in texts:
-    field, sign, value = text.partition('=')
-    if not field or not sign:
-      raise TableError(
-        f'--set={text}: is not FIELD=VALUE, as in --set=epochs=60.'
-      )
-    if field in found:
-      raise TableError(f'--set={text}: {field} is set twice.')
-    found[field] = value
-  return found
 
 
 def resolve(
