@@ -199,7 +199,7 @@ def read_curves(workdir: os.PathLike[str] | str) -> dict[str, list[Curve]]:
   for row in curves_lib.Curves(workdir).read():
     where = (row['seed'], row['fold']), row['epoch']
     for name, value in row.items():
-      if name not in _KEYS and isinstance(value, int | float):
+      if name not in _KEYS and math.isfinite(value):
         scale = 100 if name in ('uar', 'war', 'f1') else 1
         points[name, row['split']][where] = scale * value
   curves = collections.defaultdict(list)
