@@ -6,9 +6,10 @@ from typing import Any
 
 import ml_collections
 
-PROTOCOLS = ('speaker_independent', 'published', 'official')
+PROTOCOLS = ('speaker_independent', 'published', 'official', 'emobox', 'all')
 
-# Arguments that every recipe understands, and their valid values.
+# Arguments that every recipe understands, and the valid values of some; a corpus
+# may be one of the user's own, so `jaxser.data.opening` checks its name.
 ARGUMENTS = {
   'corpus': 'demo',
   'protocol': 'speaker_independent',
@@ -77,6 +78,9 @@ def base_config(
   config.num_folds = 10
   config.fold_seed = 0
   config.fold_subset = ()
+  # protocol=emobox: EmoBox's data folder, and whether to cut development sides.
+  config.emobox_dir = ''
+  config.emobox_dev = True
   # What each fold trains on: 'all' of the one corpus, all but a 'held_out'
   # speaker for development, or one fold for each of its 'speakers'.
   config.cross_corpus_train = 'all'
@@ -116,13 +120,11 @@ def base_config(
 
   # 'jit' over a device mesh, or 'pmap'.
   config.parallel = 'jit'
-  # 'folds': all folds and seeds as one program, the corpus on the devices;
-  # 'stream': one after the other, batch by batch; 'auto': folds where possible.
-  config.engine = 'auto'
-  # Trainings at once; 0: all that fit, on a CPU one per device.
-  config.folds_at_once = 0
+  # Runs (a seed and a fold each) that train side by side; 0: all that fit, on
+  # a CPU one per device.
+  config.runs_at_once = 0
   # Memory of each device that they may use; 0 asks the device.
-  config.folds_memory_gib = 0.0
+  config.memory_gib = 0.0
   # The original authors' file, or the work folder of an earlier run.
   config.init_from = ''
   config.checkpoint_every = 10

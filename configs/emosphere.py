@@ -145,7 +145,6 @@ def _logmel(config: ml_collections.ConfigDict) -> None:
 
 def _frames(config: ml_collections.ConfigDict) -> None:
   """The heads alone, over the hidden states of a store."""
-  config.engine = 'stream'  # It pads by bucket.
   config.features.name = 'wavlm'
   # Of a store, as --layer of data_prep; 0 takes the one store that is there.
   config.features.layer = 0
@@ -159,8 +158,6 @@ def _frames(config: ml_collections.ConfigDict) -> None:
 
 def _wavlm(config: ml_collections.ConfigDict, arg) -> None:
   """Fine-tuning, as published."""
-  # One network fills a device; only this engine pads by bucket.
-  config.engine = 'stream'
   config.features.name = 'wave16k'
   config.model.weights = arg['weights']
   # Without a folder it says what WavLM is; the authors' files are of the large.

@@ -8,21 +8,14 @@ from collections.abc import Sequence
 from absl import flags
 
 import data_prep
-from data_prep import (
-  audio,
-  corpora,
-  hidden_states,
-  prepare,
-  resample,
-  store,
-  workers,
-)
-from data_prep.manifest import CorpusError
+from data_prep import corpora
+from data_prep.errors import UserError
+from data_prep.tables import CorpusError
 
 _ABOUT = """\
 Turns the audio of a speech emotion corpus into a feature store for jaxser.
 
-  python -m data_prep --corpus=NAME --audio_dir=DIR [--features=CONVENTION] ...
+  python -m data_prep --corpus=NAME --audio_dir=DIR [--features=SPEC] ...
 
 It finds the wav files in DIR and all folders below it, compares them with what
 is published about the corpus (counts, classes, speakers; what is missing is
@@ -49,7 +42,8 @@ Examples
       what TIM-Net needs, from the folder where EMODB is unpacked
   python -m data_prep --corpus=manifest --manifest=calls.tsv --vad_range=1,7 \\
       --features=wave16k --data_dir=stores
-      your own recordings, with valence, arousal and dominance from 1 to 7
+      your own recordings, with valence, arousal and dominance from 1 to 7;
+      trained on with corpus=calls
 """
 _OUTPUT = """\
 Where it goes
@@ -60,125 +54,112 @@ Where it goes
   ~/jaxser_data, where jaxser.main looks too. Now: {data_dir}
 """
 
-# Errors that the user can mend; any other is a bug and shows where it is.
-_EXPECTED = (
-  flags.Error,
-  CorpusError,
-  audio.AudioError,
-  store.StoreError,
-  workers.WorkerError,
-  OSError,
-)
-
 
 def define_flags() -> flags.FlagValues:
-  """The flags of this program, as an object of their own."""
+  """Returns the flags of this program, as an object of their own."""
   values = flags.FlagValues()
 
-  def define(kind, name, default, text, *args, **kwargs):
-    kind(name, default, *args, text, flag_values=values, **kwargs)
+  def define(kind, name, help_text, *args, default=None, **kwargs):
+    kind(name, default, *args, help_text, flag_values=values, **kwargs)
 
-  define(flags.DEFINE_string, 'corpus', None, 'Name of the corpus, see above.')
+  text, enum = flags.DEFINE_string, flags.DEFINE_enum
+  integer, boolean = flags.DEFINE_integer, flags.DEFINE_boolean
+  define(text, 'corpus', 'Name of the corpus, see above.')
   define(
-    flags.DEFINE_string,
-    'audio_dir',
-    None,
-    'Folder that holds the corpus; not needed for demo.',
+    text, 'audio_dir', 'Folder that holds the corpus; not needed for demo.'
   )
   define(
-    flags.DEFINE_enum,
+    enum,
     'features',
-    'librosa22k',
-    'Feature convention, see above.',
-    [*prepare.RECIPES, hidden_states.NAME],
+    'Feature spec, see above.',
+    ['librosa22k', 'kaldi16k', 'wave16k', 'wavlm'],
+    default='librosa22k',
   )
-  define(flags.DEFINE_string, 'data_dir', None, 'Where stores lie, see below.')
+  define(text, 'data_dir', 'Where stores lie, see below.')
   define(
-    flags.DEFINE_integer,
+    integer,
     'signal_length',
-    None,
     'Samples at 22,050 Hz that librosa22k pads or cuts to; by default the '
     'number of the corpus above. Cross-corpus runs need one number for all '
     '(100000 in the TIM-Net paper).',
   )
   define(
-    flags.DEFINE_enum,
+    enum,
     'resampler',
-    None,
     'Only --features=librosa22k: another way to resample than the published '
     'one (kaiser_best_v03), to see what it costs.',
-    list(resample.RESAMPLERS),
+    ['kaiser_best_v03', 'kaiser_best_v04', 'soxr_hq'],
   )
   define(
-    flags.DEFINE_string,
+    text,
     'weights',
-    None,
     'Only --features=wavlm: folder of a Hugging Face WavLM (config.json and '
     'model.safetensors).',
   )
   define(
-    flags.DEFINE_integer,
+    integer,
     'layer',
-    None,
     'Only --features=wavlm: the layer whose output is kept, from 1; by default '
     'the last.',
   )
   define(
-    flags.DEFINE_enum,
+    enum,
     'on_error',
-    'raise',
     'What a file that cannot be used does: stop, or become a row of '
     'rejected.tsv.',
     ['raise', 'skip'],
+    default='raise',
   )
   define(
-    flags.DEFINE_boolean,
+    boolean,
     'allow_incomplete',
-    False,
     'Go on where the corpus differs from the published one.',
+    default=False,
   )
   define(
-    flags.DEFINE_integer,
+    integer,
     'num_workers',
-    None,
     'Processes that extract features; by default one per core.',
     lower_bound=1,
   )
   define(
-    flags.DEFINE_boolean,
+    boolean,
     'overwrite',
-    False,
     'Extract again, even if the same store is there, and remove stores of this '
     'corpus that have the same features and parameters from other files.',
+    default=False,
   )
   define(
-    flags.DEFINE_string,
+    text,
     'manifest',
-    None,
     'Only --corpus=manifest: your table; by default AUDIO_DIR/manifest.tsv.',
+  )
+  define(
+    text,
+    'name',
+    'Only --corpus=manifest: what your corpus is called, as in corpus=NAME of '
+    'jaxser.main; by default the name of the table.',
   )
   define(
     flags.DEFINE_list,
     'vad_range',
-    None,
     'Only --corpus=manifest: lowest and highest value of the VAD scale, as in '
     '1,7.',
   )
   define(
-    flags.DEFINE_enum,
+    enum,
     'rows',
-    None,
     'Only --corpus=msp_podcast: agreed (default) leaves out utterances without '
     'agreement on a class (X) and keeps those of another class (O) without a '
     'label; all keeps both; classes keeps the eight classes only.',
     ['agreed', 'all', 'classes'],
   )
-  define(flags.DEFINE_boolean, 'help', False, 'Show this text.', short_name='h')
+  define(boolean, 'help', 'Show this text.', default=False, short_name='h')
   return values
 
 
 def help_text() -> str:
-  """Everything a user needs to know."""
+  """Returns everything a user needs to know."""
   lines = [_ABOUT, 'Corpora (--corpus)']
   for spec in corpora.CORPORA.values():
     lines += _corpus_text(spec)
@@ -200,7 +181,7 @@ def help_text() -> str:
 
 
 def _corpus_text(spec: corpora.Corpus) -> list[str]:
-  """One paragraph of the help text."""
+  """Returns one paragraph of the help text."""
   facts = [f'{spec.count:,} utterances'] if spec.count else []
   facts += [f'{spec.speakers} speakers'] if spec.speakers else []
   facts += [', '.join(spec.languages)] if spec.languages else []
@@ -212,21 +193,21 @@ def _corpus_text(spec: corpora.Corpus) -> list[str]:
     name if count is None else f'{name} {count:,}'
     for name, count in spec.classes.items()
   ]
-  indent = ' ' * 14
-  about = [
+  paragraphs = [
     f'{spec.title}: {"; ".join(facts)}',
     f'classes: {", ".join(classes)}' if classes else '',
     f'files: {spec.layout}',
     f'licence: {spec.licence}',
     spec.homepage,
   ]
+  indent = ' ' * 14
   lines = []
-  for text in filter(None, about):
+  for paragraph in filter(None, paragraphs):
     lines += textwrap.wrap(
-      text,
+      paragraph,
       78,
       initial_indent=indent,
-      subsequent_indent=indent if text == about[0] else indent + '  ',
+      subsequent_indent=indent + '  ' * bool(lines),
       break_long_words=False,
       break_on_hyphens=False,
     )
@@ -244,6 +225,10 @@ def main(argv: Sequence[str]) -> int:
     Exit status: 0 done, 2 for an error that the user can mend, 130 after
     Ctrl-C.
   """
+  # File names that are not UTF-8 are shown escaped.
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, 'reconfigure'):
+      stream.reconfigure(errors='backslashreplace')
   values = define_flags()
   try:
     rest = values(list(argv))[1:]
@@ -259,7 +244,8 @@ def main(argv: Sequence[str]) -> int:
         f'--corpus is missing; choose one of {", ".join(corpora.CORPORA)}.'
       )
     _prepare(values)
-  except _EXPECTED as error:
+  # Any other error is a bug and shows where it is.
+  except (flags.Error, UserError, OSError) as error:
     print(f'error: {error}\n(python -m data_prep --help)', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
@@ -269,30 +255,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _prepare(values: flags.FlagValues) -> None:
-  options = {}
-  if values.manifest is not None:
-    options['manifest'] = os.path.expanduser(values.manifest)
+  options = {
+    name: values[name].value
+    for name in ('manifest', 'name', 'rows')
+    if values[name].value is not None
+  }
   if values.vad_range is not None:
     options['vad_range'] = _vad_range(values.vad_range)
-  if values.rows is not None:
-    options['rows'] = values.rows
-  audio_dir = values.audio_dir
-  if values.features == hidden_states.NAME:
-    function = hidden_states.prepare_corpus
-    options['weights'] = values.weights and os.path.expanduser(values.weights)
-    options['layer'] = -1 if values.layer is None else values.layer
-  else:
-    function = prepare.prepare_corpus
-    options['features'] = values.features
-    for name in ('weights', 'layer'):
-      if values[name].value is not None:
-        raise CorpusError(
-          f'--{name}={values[name].value}: goes with --features=wavlm only.'
-        )
-  function(
+  from data_prep import prepare  # Only here: help comes without NumPy.
+
+  prepare.prepare_corpus(
     values.corpus,
-    # A shell does not expand the ~ in --audio_dir=~/x.
-    None if audio_dir is None else os.path.expanduser(audio_dir),
+    values.audio_dir,
+    features=values.features,
     data_dir=values.data_dir,
     signal_length=values.signal_length,
     resampler=values.resampler,
@@ -300,6 +275,8 @@ def _prepare(values: flags.FlagValues) -> None:
     allow_incomplete=values.allow_incomplete,
     num_workers=values.num_workers,
     overwrite=values.overwrite,
+    weights=values.weights,
+    layer=values.layer,
     **options,
   )
 

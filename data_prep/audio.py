@@ -1,27 +1,44 @@
-"""Decoding audio to one mono waveform, or an error that says what is wrong.
+"""Find audio files and decode them to one mono waveform, in bounded memory.
 
-Anything that libsndfile reads is accepted: any sample rate, any number of
-channels (averaged). Decoders tend to return what is left of a damaged file
-without a word; here every way in which a file can be less than it claims is an
-`AudioError`.
+libsndfile decodes what it can (any sample rate, any number of channels, which
+are averaged) and `ffmpeg`, where it is installed, decodes the rest. Decoders
+tend to return what is left of a damaged file without a word; here every way in
+which a file can hold less than it claims is an `AudioError`.
 """
 
+import contextlib
 import io
 import os
 import pathlib
 import re
+import shutil
 import struct
-from collections.abc import Iterator
-from typing import BinaryIO
+import subprocess
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-import soundfile
 
 from data_prep.errors import UserError
 
+FFMPEG_SUFFIXES = frozenset(
+  {'.3gp', '.aac', '.amr', '.m4a', '.m4b', '.mka', '.mp4', '.webm', '.wma'}
+)
+SUFFIXES = FFMPEG_SUFFIXES | {
+  *('.wav', '.wave', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff'),
+  *('.aifc', '.au', '.snd', '.caf', '.w64', '.rf64', '.sph', '.nist'),
+}
+"""Suffixes, in lower case, of the files of a folder that are audio."""
+
+Source = os.PathLike[str] | str | bytes | BinaryIO
+Part = Callable[[int, int], tuple[int, int]]
+
 # An MP3 without an index only estimates its length, by up to about two frames.
 _MP3_SLACK = 2 * 1152
-_BLOCK = 1 << 20
+_BLOCK = 1 << 18
+# Samples of a recording that are kept without asking which are needed.
+_WHOLE = 1 << 22
 _LARGEST = 0xFFFFFFFF
 # Sizes that a writer leaves in the header when it cannot seek back, as into a
 # pipe: nothing, or about as much as a signed or an unsigned number can hold.
@@ -31,97 +48,338 @@ _UNKNOWN_SIZES = (
   range(0x7FFF0000, 0x80010000),
   range(0xFFFF0000, 0x100000000),
 )
+# How the files begin that ffmpeg decodes: ADTS and ADIF (AAC), AMR, Matroska
+# and WebM, ASF (WMA), MPEG-4 and 3GP.
+_FFMPEG_MAGIC = re.compile(
+  rb'\xff[\xf0\xf1\xf8\xf9]|ADIF|#!AMR|\x1aE\xdf\xa3|0&\xb2u|.{4}ftyp',
+  re.DOTALL,
+)
 
 
 class AudioError(UserError):
   """An audio file cannot be used; the message says which, why, what to do."""
 
 
+class Recording(NamedTuple):
+  """A recording, or the part of it that was needed.
+
+  Attributes:
+    waveform: float32 `[samples of the part]`, full scale 1.
+    rate: sample rate, Hz.
+    start: the recording's sample with which the waveform begins.
+    samples: of the whole recording; from `read_blocks`, those read so far.
+    warning: a harmless fault of the file, in one sentence; '' if there is none.
+  """
+
+  waveform: np.ndarray
+  rate: int
+  start: int = 0
+  samples: int = 0
+  warning: str = ''
+
+  @property
+  def seconds(self) -> float:
+    """Returns the duration of the whole recording."""
+    return self.samples / self.rate
+
+
+def find_recordings(
+  path: os.PathLike[str] | str, suffixes: Collection[str] = SUFFIXES
+) -> list[pathlib.Path]:
+  """Returns the audio files in a folder and all folders below it, sorted.
+
+  Links are followed, every folder is visited once. What archives made on a Mac
+  hold beside the audio (`._NAME.wav`, `__MACOSX`) and other hidden files and
+  folders are left out.
+
+  Args:
+    path: folder; a file is returned as the only one, whatever its name.
+    suffixes: in lower case, of the files that are wanted.
+  """
+  path = pathlib.Path(path)
+  if not path.is_dir():
+    return [path]
+  found, seen = [], set()
+  for parent, folders, names in os.walk(path, followlinks=True):
+    real = os.path.realpath(parent)
+    if real in seen:  # A link that leads back up, or to a folder seen before.
+      folders.clear()
+      continue
+    seen.add(real)
+    folders[:] = [f for f in folders if not f.startswith(('.', '__MACOSX'))]
+    found += [
+      pathlib.Path(parent, name)
+      for name in names
+      if not name.startswith('.')
+      and os.path.splitext(name)[1].lower() in suffixes
+    ]
+  return sorted(p for p in found if p.is_file())
+
+
 def decode(
-  source: os.PathLike[str] | str | bytes | BinaryIO,
-  *,
-  name: str | None = None,
+  source: Source, *, name: str | None = None
 ) -> tuple[np.ndarray, int]:
-  """Decodes one file to mono.
+  """Decodes one recording; returns its waveform and sample rate, see `read`."""
+  recording = read(source, name=name)
+  return recording.waveform, recording.rate
+
+
+def read(
+  source: Source, *, part: Part | None = None, name: str | None = None
+) -> Recording:
+  """Decodes one recording, or the part of it that is needed.
+
+  With `part`, memory does not depend on the length of the recording: a long one
+  is decoded in blocks, checked as a whole, and decoded a second time for the
+  part. One of up to 4,194,304 samples is returned whole all the same.
 
   Args:
     source: a path, the bytes of a file, or an open binary file (read to its
       end, so that a pipe will do).
+    part: `part(samples, rate)` returns the first sample that is needed and the
+      first that is no longer, as `features.Convention.part` does; `first(2.5)`
+      is the beginning.
     name: what errors call it; by default the path.
-
-  Returns:
-    The waveform, float32 `[samples]`, full scale = 1, channels averaged; and
-    the sample rate in Hz.
 
   Raises:
     AudioError: if the file is missing, empty, not audio, cut off, or holds no
-      samples or samples that are not finite.
+      samples or samples that are not finite; or needs ffmpeg, which is not
+      installed.
   """
-  data, name = _read(source, name)
-  if not data:
-    raise AudioError(
-      f'{name}: the file is empty (0 bytes); copy or record it again.'
-    )
-  data = _with_size(data)
-  _check_whole(data, name)
-  try:
-    with soundfile.SoundFile(_Buffer(data)) as file:
-      channels = _read_frames(file)
-      promised, rate, kind = file.frames, file.samplerate, file.format
-  except (soundfile.SoundFileError, TypeError) as error:
+  with _Decoder(source, name) as decoder:
+    blocks, samples = [], 0
+    for block in decoder.blocks():
+      samples += len(block)
+      if part and samples > _WHOLE:
+        blocks.clear()
+      else:
+        blocks.append(block)
+    start, stop = 0, samples
+    if part and samples > _WHOLE:
+      start, stop = part(samples, decoder.rate)
+      blocks = decoder.between(start, stop)
+    waveform = np.concatenate(list(blocks)) if len(blocks) > 1 else blocks[0]
+    return Recording(waveform, decoder.rate, start, samples, decoder.warning)
+
+
+def first(seconds: float) -> Part:
+  """Returns the `part` of `read` that is the beginning of a recording."""
+  return lambda samples, rate: (0, min(samples, max(1, round(seconds * rate))))
+
+
+def read_blocks(
+  source: Source, seconds: float, *, name: str | None = None
+) -> Iterator[Recording]:
+  """Yields a recording as segments of equal length, in constant memory.
+
+  They follow each other without gap or overlap, except that the last one ends
+  with the recording and so overlaps its predecessor. A recording that is not
+  longer than a segment is yielded whole.
+
+  Args:
+    source: see `read`.
+    seconds: of a segment.
+    name: what errors call it; by default the path.
+
+  Raises:
+    AudioError: see `read`; what only shows at the end (a file that is cut off)
+      is raised after the segments before it.
+  """
+  with _Decoder(source, name) as decoder:
+    size = max(1, round(seconds * decoder.rate))
+    held, origin, following, total = np.zeros(0, np.float32), 0, 0, 0
+
+    def segment(start, stop):
+      waveform = held[start - origin : stop - origin]
+      return Recording(waveform, decoder.rate, start, total, decoder.warning)
+
+    for block in decoder.blocks():
+      held, total = np.concatenate([held, block]), total + len(block)
+      while following + size < total:
+        yield segment(following, following + size)
+        following += size
+      drop = max(0, min(following, total - size) - origin)
+      held, origin = held[drop:], origin + drop
+    yield segment(max(0, total - size), total)
+
+
+class _Decoder:
+  """An opened recording; a context manager.
+
+  Attributes:
+    rate: sample rate, Hz.
+    warning: see `Recording`.
+  """
+
+  def __init__(self, source: Source, name: str | None):
+    self._stack = contextlib.ExitStack()
+    with contextlib.ExitStack() as stack:
+      self._name, path, file = _open(source, name, stack)
+      if not file.size:
+        raise AudioError(
+          f'{self._name}: the file is empty (0 bytes); copy or record it again.'
+        )
+      if _needs_ffmpeg(file, self._name):
+        file = _through_ffmpeg(path, file, self._name, stack)
+      self._file = file
+      self.warning = _check_whole(file, self._name)
+      self._sound = stack.enter_context(self._decoder())
+      self.rate = self._sound.samplerate
+      self._stack = stack.pop_all()
+
+  def __enter__(self) -> '_Decoder':
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self._stack.close()
+
+  def _decoder(self):
+    import soundfile  # Only here, so that help and messages come at once.
+
+    self._file.seek(0)
+    with self._readable():
+      return soundfile.SoundFile(self._file)
+
+  @contextlib.contextmanager
+  def _readable(self) -> Iterator[None]:
+    """Turns the decoder's errors into one that names the file."""
+    import soundfile
+
+    try:
+      yield
     # soundfile raises TypeError for headerless data, which it cannot guess.
-    raise AudioError(
-      f'{name}: not readable as audio; the file begins with {data[:12]!r} and '
-      f'the decoder says "{_reason(error)}"; replace it or convert it to WAV.'
-    ) from error
-  slack = _MP3_SLACK if kind in ('MP3', 'MPEG') else 0
-  if len(channels) + slack < promised:
-    raise AudioError(
-      f'{name}: truncated; the header promises {promised} frames, '
-      f'{len(channels)} could be decoded; copy the file again.'
-    )
-  if not len(channels):
-    raise AudioError(
-      f'{name}: zero-length audio (a valid header and 0 samples at {rate} Hz); '
-      'copy or record it again, or leave it out.'
-    )
-  finite = np.isfinite(channels).all(axis=1)
-  if not finite.all():
-    bad = int(np.argmin(finite))
-    count = int((~finite).sum())
-    raise AudioError(
-      f'{name}: {count} of {len(channels)} samples are not finite, the first '
-      f'is {_first_bad(channels[bad])} at sample {bad}; repair or replace it.'
-    )
-  if channels.shape[1] == 1:
-    return channels[:, 0], rate
-  return channels.mean(axis=1, dtype=np.float64).astype(np.float32), rate
+    except (soundfile.SoundFileError, TypeError) as error:
+      # What the decoder says, without the name of our buffer.
+      reason = str(error).rsplit('>: ', 1)[-1].rstrip('.')
+      raise AudioError(
+        f'{self._name}: not readable as audio; the file begins with '
+        f'{self._file.at(0, 12)!r} and the decoder says "{reason}"; replace it '
+        'or convert it to WAV.'
+      ) from error
+
+  def blocks(self) -> Iterator[np.ndarray]:
+    """Yields the mono waveform in blocks; at its end checks the whole."""
+    sound, count, bad, first_bad = self._sound, 0, 0, ''
+    while True:
+      with self._readable():
+        block = sound.read(_BLOCK, dtype='float32', always_2d=True)
+      if not len(block):
+        break
+      finite = np.isfinite(block).all(axis=1)
+      if not finite.all():
+        at = int(np.argmin(finite))
+        value = float(block[at][~np.isfinite(block[at])][0])
+        first_bad = first_bad or f'{value} at sample {count + at}'
+        bad += int((~finite).sum())
+      count += len(block)
+      yield _mono(block)
+    slack = _MP3_SLACK if sound.format in ('MP3', 'MPEG') else 0
+    if count + slack < sound.frames:
+      raise AudioError(
+        f'{self._name}: truncated; the header promises {sound.frames} frames, '
+        f'{count} could be decoded; copy the file again.'
+      )
+    if not count:
+      raise AudioError(
+        f'{self._name}: zero-length audio (a valid header and 0 samples at '
+        f'{self.rate} Hz); copy or record it again, or leave it out.'
+      )
+    if bad:
+      raise AudioError(
+        f'{self._name}: {bad} of {count} samples are not finite, the first is '
+        f'{first_bad}; repair or replace it.'
+      )
+
+  def between(self, start: int, stop: int) -> list[np.ndarray]:
+    """Returns the blocks from start to stop, from a second decoding.
+
+    Seeking would be faster, but not every format seeks to the very sample.
+    """
+    found, count = [], 0
+    with self._decoder() as sound:
+      while count < stop:
+        block = sound.read(_BLOCK, dtype='float32', always_2d=True)
+        if not len(block):
+          break
+        if count + len(block) > start:
+          found.append(_mono(block[max(0, start - count) : stop - count]))
+        count += len(block)
+    return found
 
 
-class _Buffer(io.BytesIO):
-  """Bytes as a file whose seeks never raise.
+def _mono(block: np.ndarray) -> np.ndarray:
+  if block.shape[1] == 1:
+    return block[:, 0]
+  return block.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+class _File:
+  """A binary file with replaced bytes, whose seeks never raise.
 
   Decoders probe a damaged file at negative offsets from inside a C callback,
   where Python can only print an exception instead of raising it.
   """
 
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self._replaced: dict[int, int] = {}
+    self.size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+
   def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-    base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell()}.get(whence)
-    if base is None:
-      base = self.getbuffer().nbytes
-    return super().seek(max(0, base + offset))
+    base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.size}
+    return self._file.seek(max(0, base[whence] + offset))
+
+  def tell(self) -> int:
+    return self._file.tell()
+
+  def read(self, size: int = -1) -> bytes:
+    start, data = self.tell(), self._file.read(size)
+    inside = {
+      at - start: value
+      for at, value in self._replaced.items()
+      if 0 <= at - start < len(data)
+    }
+    if inside:
+      data = bytearray(data)
+      for at, value in inside.items():
+        data[at] = value
+    return bytes(data)
+
+  def at(self, position: int, size: int) -> bytes:
+    """Returns the bytes from a position on, fewer at the end of the file."""
+    self.seek(position)
+    return self.read(size)
+
+  def replace(self, position: int, data: bytes) -> None:
+    """Makes readers see other bytes there."""
+    self._replaced |= {position + i: value for i, value in enumerate(data)}
+
+  def chunks(
+    self, order: str, position: int
+  ) -> Iterator[tuple[bytes, int, int]]:
+    """Yields (name, size, start) of the chunks of a RIFF or IFF file."""
+    while len(head := self.at(position, 8)) == 8:
+      kind, size = struct.unpack(f'{order}4sI', head)
+      yield kind, size, position + 8
+      position += 8 + size + size % 2
 
 
-def _read(source, name: str | None) -> tuple[bytes, str]:
-  """All bytes of the source, and what to call it."""
+def _open(
+  source: Source, name: str | None, stack: contextlib.ExitStack
+) -> tuple[str, pathlib.Path | None, _File]:
+  """Returns what to call the source, its path if it has one, and the file."""
   if isinstance(source, bytes | bytearray | memoryview):
-    return bytes(source), name or '<bytes>'
+    return name or '<bytes>', None, _File(io.BytesIO(source))
   if hasattr(source, 'read'):
-    return source.read(), name or str(getattr(source, 'name', '<stream>'))
+    copy = tempfile.SpooledTemporaryFile(1 << 25)  # noqa: SIM115
+    stack.enter_context(copy)
+    shutil.copyfileobj(source, copy)
+    return name or str(getattr(source, 'name', '<stream>')), None, _File(copy)
   path = pathlib.Path(source)
   name = name or str(path)
   try:
-    return path.read_bytes(), name
+    return name, path, _File(stack.enter_context(open(path, 'rb')))
   except FileNotFoundError as error:
     raise AudioError(
       f'{name}: no such file; check the path and its folder.'
@@ -132,126 +390,157 @@ def _read(source, name: str | None) -> tuple[bytes, str]:
     ) from error
 
 
-def _read_frames(file: soundfile.SoundFile) -> np.ndarray:
-  """All frames [frames, channels], in blocks: a header may promise terabytes."""
-  blocks = []
-  while True:
-    block = file.read(_BLOCK, dtype='float32', always_2d=True)
-    blocks.append(block)
-    if len(block) < _BLOCK:
-      return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+def _needs_ffmpeg(file: _File, name: str) -> bool:
+  head = file.at(0, 12)
+  if head[:4] in _LAYOUTS:
+    return False
+  suffix = os.path.splitext(name)[1].lower()
+  return suffix in FFMPEG_SUFFIXES or bool(_FFMPEG_MAGIC.match(head))
 
 
-def _reason(error: Exception) -> str:
-  """What the decoder says, without the name of our buffer."""
-  return str(error).rsplit('>: ', 1)[-1].rstrip('.')
+def _through_ffmpeg(
+  path: pathlib.Path | None,
+  file: _File,
+  name: str,
+  stack: contextlib.ExitStack,
+) -> _File:
+  """Has ffmpeg decode the file into a temporary WAV."""
+  program = shutil.which('ffmpeg')
+  if not program:
+    raise AudioError(
+      f'{name}: this format is decoded by ffmpeg, which is not installed; '
+      'install it (ffmpeg.org), or convert the file to WAV.'
+    )
+  if path is None:  # Many of these formats can only be decoded with seeks.
+    copy = tempfile.NamedTemporaryFile()  # noqa: SIM115
+    stack.enter_context(copy)
+    file.seek(0)
+    shutil.copyfileobj(file, copy)
+    copy.flush()
+    path = pathlib.Path(copy.name)
+  output = tempfile.TemporaryFile()  # noqa: SIM115
+  stack.enter_context(output)
+  # With file: a name is never taken for an option or a protocol.
+  options = ['-nostdin', '-v', 'error', '-xerror', '-i', f'file:{path}', '-vn']
+  options += ['-c:a', 'pcm_f32le', '-f', 'wav', 'pipe:1']
+  done = subprocess.run(
+    [program, *options],
+    stdin=subprocess.DEVNULL,
+    stdout=output,
+    stderr=subprocess.PIPE,
+    check=False,
+  )
+  decoded = _File(output)
+  if done.returncode or not decoded.size:
+    said = done.stderr.decode(errors='replace').strip().splitlines() or ['']
+    raise AudioError(
+      f'{name}: not readable as audio; ffmpeg ended with exit status '
+      f'{done.returncode} and says "{said[-1]}"; replace it or convert it to '
+      'WAV.'
+    )
+  return decoded
 
 
-def _first_bad(frame: np.ndarray) -> float:
-  return float(frame[~np.isfinite(frame)][0])
+def _check_whole(file: _File, name: str) -> str:
+  """Compares the bytes of audio that a header promises with those there.
+
+  Returns:
+    A warning, '' if all is well.
+
+  Raises:
+    AudioError: if the audio is cut off.
+  """
+  kind = file.at(0, 4)
+  if kind not in _LAYOUTS:
+    return ''
+  layout = _LAYOUTS[kind](file)
+  if layout is None:
+    raise AudioError(
+      f'{name}: truncated header; the file says that it is {kind.decode()!r} '
+      f'and ends after {file.size} bytes, before its audio; copy it again.'
+    )
+  promised, start = layout
+  present = file.size - start
+  # Some recorders count the header as audio, all of it or what RIFF counts.
+  if promised - present in (start, start - 8) and present:
+    if kind in (b'RIFF', b'RIFX'):
+      _set_wav_size(file, start, '>' if kind == b'RIFX' else '<')
+    return (
+      f'the header promises {promised} bytes of audio, as it counts itself; '
+      f'all {present} that are there were read'
+    )
+  if promised > present:
+    raise AudioError(
+      f'{name}: truncated; the header promises {promised} bytes of audio, '
+      f'the file holds {present}; copy it again.'
+    )
+  return ''
 
 
-def _check_whole(data: bytes, name: str) -> None:
-  """Raises AudioError if a header promises more bytes than there are."""
-  kind = data[:4]
-  if kind in _LAYOUTS:
-    missing = _LAYOUTS[kind](data)
-    if missing is None:
-      raise AudioError(
-        f'{name}: truncated header; the file says that it is '
-        f'{kind.decode()!r} and ends after {len(data)} bytes, before its '
-        'audio; copy it again.'
-      )
-    promised, present = missing
-    if promised > present:
-      raise AudioError(
-        f'{name}: truncated; the header promises {promised} bytes of audio, '
-        f'the file holds {present}; copy it again.'
-      )
-
-
-def _riff(data: bytes) -> tuple[int, int] | None:
-  """(promised, present) bytes of a WAV's data chunk; None if it has none."""
-  order = '>' if data[:4] == b'RIFX' else '<'
+def _riff(file: _File) -> tuple[int, int] | None:
+  """Returns the promised bytes of a WAV's audio and where it starts."""
+  kind = file.at(0, 4)
+  order = '>' if kind == b'RIFX' else '<'
   wide = None  # RF64 keeps the real size in a chunk of its own.
-  for kind, size, start in _chunks(data, order):
-    if kind == b'ds64' and len(data) >= start + 16:
-      (wide,) = struct.unpack_from('<Q', data, start + 8)
-    if kind == b'data':
-      if wide is not None and size == 0xFFFFFFFF:
-        size = wide
-      return size, len(data) - start
+  for name, size, start in file.chunks(order, 12):
+    if name == b'ds64' and len(field := file.at(start + 8, 8)) == 8:
+      (wide,) = struct.unpack('<Q', field)
+    if name != b'data':
+      continue
+    if kind == b'RF64':
+      return (wide if size == _LARGEST and wide is not None else size), start
+    present = file.size - start
+    unknown = _unknown(size) and not 0 < size < present
+    if unknown and not (size == 0 and _only_chunks(file, start, order)):
+      # Decoders believe a size of 0, and some others too.
+      _set_wav_size(file, start, order)
+      return present, start
+    return size, start
   return None
 
 
-def _with_size(data: bytes) -> bytes:
-  """A WAV whose writer could not know its size, with the size that it has.
-
-  Decoders believe a size of 0, and some others too.
-  """
-  if data[:4] not in (b'RIFF', b'RIFX'):
-    return data
-  order = '>' if data[:4] == b'RIFX' else '<'
-  audio = (c for c in _chunks(data, order) if c[0] == b'data')
-  _, size, start = next(audio, (b'', 1, 0))
-  present = len(data) - start
-  if not _unknown(size) or 0 < size < present:
-    return data
-  if size == 0 and _only_chunks(data, start, order):
-    return data
-  fixed = bytearray(data)
-  struct.pack_into(f'{order}I', fixed, start - 4, min(present, _LARGEST))
-  struct.pack_into(f'{order}I', fixed, 4, min(len(data) - 8, _LARGEST))
-  return bytes(fixed)
+def _set_wav_size(file: _File, start: int, order: str) -> None:
+  """Writes the sizes into the header that the file has."""
+  for position, size in ((start - 4, file.size - start), (4, file.size - 8)):
+    file.replace(position, struct.pack(f'{order}I', min(size, _LARGEST)))
 
 
 def _unknown(size: int) -> bool:
   return any(size in sizes for sizes in _UNKNOWN_SIZES)
 
 
-def _only_chunks(data: bytes, position: int, order: str) -> bool:
-  """Whether chunks, and no samples, make up the file from here to its end."""
-  while position + 8 <= len(data):
-    name, size = struct.unpack_from(f'{order}4sI', data, position)
+def _only_chunks(file: _File, position: int, order: str) -> bool:
+  """Returns whether chunks, and no samples, make up the rest of the file."""
+  for name, size, start in file.chunks(order, position):
     if not name.decode('latin-1').isprintable():
       return False
-    position += 8 + size + size % 2
+    position = start + size + size % 2
   # The last byte that makes a chunk even is often left out.
-  return position in (len(data), len(data) + 1)
+  return position in (file.size, file.size + 1)
 
 
-def _aiff(data: bytes) -> tuple[int, int] | None:
-  """(promised, present) bytes of an AIFF's sound chunk; None if it has none."""
-  for kind, size, start in _chunks(data, '>'):
+def _aiff(file: _File) -> tuple[int, int] | None:
+  """Returns the promised bytes of an AIFF's audio and where it starts."""
+  for kind, size, start in file.chunks('>', 12):
     if kind == b'SSND':
-      return size, len(data) - start
+      return size, start
   return None
 
 
-def _chunks(data: bytes, order: str) -> Iterator[tuple[bytes, int, int]]:
-  """(name, size, start) of the chunks of a RIFF or IFF file."""
-  position = 12
-  while position + 8 <= len(data):
-    kind, size = struct.unpack_from(f'{order}4sI', data, position)
-    yield kind, size, position + 8
-    position += 8 + size + size % 2
-
-
-def _au(data: bytes) -> tuple[int, int] | None:
-  """(promised, present) bytes of Sun audio."""
-  if len(data) < 24:
+def _au(file: _File) -> tuple[int, int] | None:
+  """Returns the promised bytes of Sun audio and where they start."""
+  if file.size < 24:
     return None
-  start, size = struct.unpack_from('>II', data, 4)
-  present = len(data) - start
-  return (present if _unknown(size) else size), present
+  start, size = struct.unpack('>II', file.at(4, 8))
+  return (file.size - start if _unknown(size) else size), start
 
 
-def _sphere(data: bytes) -> tuple[int, int] | None:
-  """(promised, present) bytes of NIST SPHERE, often named .wav too."""
-  start = re.match(rb'NIST_1A\n\s*(\d+)\n', data)
-  if not start or len(data) < int(start[1]):
+def _sphere(file: _File) -> tuple[int, int] | None:
+  """Returns the promised bytes of NIST SPHERE, often named .wav too."""
+  size = re.match(rb'NIST_1A\n\s*(\d+)\n', file.at(0, 1024))
+  if not size or file.size < int(size[1]):
     return None
-  header = data[: int(start[1])]
+  header = file.at(0, int(size[1]))
   promised = 1
   for field in (b'sample_count', b'channel_count', b'sample_n_bytes'):
     found = re.search(rb'^' + field + rb' -i (\d+)', header, re.MULTILINE)
@@ -259,20 +548,22 @@ def _sphere(data: bytes) -> tuple[int, int] | None:
       return None
     promised *= int(found[1])
   if re.search(rb'^sample_coding -s\d+ .*shorten', header, re.MULTILINE):
-    return 0, 0  # Compressed: the number of bytes cannot be foreseen.
-  return promised, len(data) - len(header)
+    promised = 0  # Compressed: the number of bytes cannot be foreseen.
+  return promised, len(header)
 
 
-def _ogg(data: bytes) -> tuple[int, int] | None:
-  """(promised, present) bytes of Ogg, whose last page is marked as such."""
-  page = data.rfind(b'OggS')
+def _ogg(file: _File) -> tuple[int, int] | None:
+  """Returns the promised bytes of Ogg, whose last page is marked as such."""
+  tail = max(0, file.size - (1 << 17))  # A page has at most 65,307 bytes.
+  data = file.at(tail, 1 << 17)
+  page = max(0, data.rfind(b'OggS'))
   if len(data) < page + 27 or len(data) < page + 27 + data[page + 26]:
     return None
   segments = data[page + 27 : page + 27 + data[page + 26]]
-  end = page + 27 + len(segments) + sum(segments)
+  end = tail + page + 27 + len(segments) + sum(segments)
   last = bool(data[page + 5] & 4)
   # Without its last page the stream lacks at least one more page header.
-  return (end if last else end + 27), len(data)
+  return (end if last else end + 27), 0
 
 
 _LAYOUTS = {

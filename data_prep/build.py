@@ -1,4 +1,4 @@
-"""Writing the content of a store: records, manifest, statistics, rejects."""
+"""Write the content of a store: records, manifest, statistics, rejects."""
 
 import csv
 import dataclasses
@@ -8,6 +8,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from data_prep import manifest as manifest_lib
 
 _SHARD_BYTES = 128 << 20
 _LINE_SECONDS = 10.0  # Between lines of progress where there is no terminal.
+_NOTHING = (0, 0.0, 0.0)
 
 
 def build(
@@ -26,7 +28,7 @@ def build(
   features: features_lib.Convention,
   directory: pathlib.Path,
   *,
-  config: str,
+  content: str,
   on_error: str,
   num_workers: int | None,
   progress: bool,
@@ -38,13 +40,14 @@ def build(
     corpus_spec: title, citation, licence and homepage of the corpus.
     features: what to extract.
     directory: does not exist.
-    config: name of the store, FEATURES-FINGERPRINT.
+    content: digest of all that the content depends on.
     on_error: 'raise' or 'skip'.
     num_workers: see `workers.Pool`.
     progress: whether to show how far it is.
 
   Returns:
-    The content of store.json.
+    The content of store.json, and 'warnings' with a sentence for every file
+    that has a harmless fault.
 
   Raises:
     audio.AudioError: under 'raise', if a file is unusable; if all are.
@@ -52,46 +55,49 @@ def build(
     OSError: if something cannot be written.
   """
   utterances = manifest.utterances
-  kept, durations, longest = [], [], 0
+  kept, durations, warnings, longest = [], [], [], 0
   rejected = [('', str(r.path), r.reason) for r in manifest.rejected]
-  moments = _Moments() if features.bins is None else None
+  moments = {}
   directory.mkdir(parents=True)
-  with workers.Pool(features, num_workers, len(utterances)) as pool:
-    # Here, since workers and readers of stores have no use for TFDS.
-    from data_prep import records
+  # Here, since workers and readers of stores have no use for TFDS.
+  from data_prep import records
 
-    spec = records.feature_spec(manifest.classes, features.bins)
-    with (
-      records.Writer(directory, manifest.corpus, spec, _SHARD_BYTES) as writer,
-      _Progress(len(utterances), manifest.corpus, progress) as shown,
-    ):
-      results = pool.map(utterance.path for utterance in utterances)
-      for utterance, result in zip(utterances, results, strict=True):
-        shown.advance()
-        if result.error:
-          if on_error == 'raise':
-            raise audio.AudioError(
-              f'{result.error}\nNothing was written. --on_error=skip leaves '
-              'such files out and lists them in rejected.tsv.'
-            )
-          rejected.append((utterance.id, str(utterance.path), result.error))
-          continue
-        writer.write(_example(utterance, result, bool(manifest.classes)))
-        if moments:
-          moments.add(result.features, utterance.split)
-        kept.append(utterance)
-        durations.append(result.seconds)
-        longest = max(longest, len(result.features))
-      if not kept:
-        raise audio.AudioError(
-          f'none of the {len(utterances)} files of {manifest.corpus} is usable; '
-          f'nothing was written. The first: {rejected[-1][2]}'
-        )
-      shards = writer.finish()
+  spec = records.feature_spec(manifest.classes, features.bins)
+  with (
+    workers.Pool(features, num_workers, len(utterances)) as pool,
+    records.Writer(directory, manifest.corpus, spec, _SHARD_BYTES) as writer,
+  ):
+    results = pool.map(utterance.path for utterance in utterances)
+    if progress:
+      results = _shown(results, len(utterances), manifest.corpus)
+    for utterance, result in zip(utterances, results, strict=True):
+      if result.error:
+        if on_error == 'raise':
+          raise audio.AudioError(
+            f'{result.error}\nNothing was written. --on_error=skip leaves '
+            'such files out and lists them in rejected.tsv.'
+          )
+        rejected.append((utterance.id, str(utterance.path), result.error))
+        continue
+      if result.warning:
+        warnings.append(f'{utterance.path}: {result.warning}')
+      writer.write(_example(utterance, result, bool(manifest.classes)))
+      if features.bins is None:
+        before = moments.get(utterance.split, _NOTHING)
+        moments[utterance.split] = _joined(before, _moments(result.features))
+      kept.append(utterance)
+      durations.append(result.seconds)
+      longest = max(longest, len(result.features))
+    if not kept:
+      raise audio.AudioError(
+        f'none of the {len(utterances)} files of {manifest.corpus} is usable; '
+        f'nothing was written. The first: {rejected[-1][2]}'
+      )
+    shards = writer.finish()
   records.write_info(
     directory,
     corpus=manifest.corpus,
-    config=config,
+    config=f'{features.name}-{content[:8]}',
     features=spec,
     shards=shards,
     description=(
@@ -108,16 +114,26 @@ def build(
     durations,
   )
   if rejected:
-    with open(directory / 'rejected.tsv', 'w', encoding='utf-8') as file:
+    # These names may be the very reason, so those not UTF-8 are escaped.
+    with open(
+      directory / 'rejected.tsv',
+      'w',
+      encoding='utf-8',
+      errors='backslashreplace',
+    ) as file:
       table = csv.writer(file, delimiter='\t', lineterminator='\n')
       table.writerow(('id', 'path', 'reason'))
       table.writerows((*r[:2], ' '.join(r[2].split())) for r in rejected)
+  total = _NOTHING
+  for part in moments.values():
+    total = _joined(total, part)
   info = {
     'corpus': manifest.corpus,
     'features': features.name,
     'feature_version': features_lib.VERSION,
     'parameters': features.parameters(),
-    'fingerprint': config.rsplit('-', 1)[-1],
+    'fingerprint': content[:8],
+    'content': content,
     'feature_bins': features.bins,
     'frames_per_second': features.frames_per_second,
     'max_length': longest,
@@ -127,12 +143,14 @@ def build(
     'count': len(kept),
     'rejected': len(rejected),
     'total_duration': math.fsum(durations),
-    'statistics': moments.summary() if moments else None,
-    'statistics_by_split': moments.by_split() if moments else None,
+    'statistics': _statistics(total) if moments else None,
+    'statistics_by_split': (
+      {name: _statistics(moments[name]) for name in sorted(moments)} or None
+    ),
     'shards': [dataclasses.asdict(shard) for shard in shards],
   }
   write_store_json(directory, info)
-  return info
+  return {**info, 'warnings': warnings}
 
 
 def write_store_json(directory: pathlib.Path, info: dict[str, Any]) -> None:
@@ -154,7 +172,7 @@ def _example(
   result: workers.Extracted,
   has_classes: bool,
 ) -> dict[str, Any]:
-  """One record. Unlabelled is -1."""
+  """Returns one record. Unlabelled is -1."""
   return {
     'features': result.features,
     'label': utterance.label if has_classes and utterance.label else -1,
@@ -171,85 +189,45 @@ def _example(
   }
 
 
-class _Moments:
-  """Mean and deviation of all samples, one utterance at a time, in float64.
+def _moments(samples: np.ndarray) -> tuple[int, float, float]:
+  """Returns count, mean and sum of squares about the mean, in float64."""
+  samples = samples.astype(np.float64)
+  mean = float(samples.mean())
+  return len(samples), mean, float(((samples - mean) ** 2).sum())
 
-  Chan, Golub and LeVeque (1979): partial sums of squares about partial means
-  are joined without cancellation.
+
+def _joined(first, second) -> tuple[int, float, float]:
+  """Joins the moments of two parts without cancellation.
+
+  Chan, Golub and LeVeque (1979).
   """
-
-  def __init__(self):
-    self._splits: dict[str, tuple[int, float, float]] = {}
-
-  def add(self, samples: np.ndarray, split: str) -> None:
-    """Counts the samples `[n]` of an utterance of this split."""
-    samples = samples.astype(np.float64)
-    mean = float(samples.mean())
-    part = len(samples), mean, float(((samples - mean) ** 2).sum())
-    self._splits[split] = self._join(
-      self._splits.get(split, (0, 0.0, 0.0)), part
-    )
-
-  def summary(self) -> dict[str, Any]:
-    """Over everything."""
-    total = (0, 0.0, 0.0)
-    for part in self._splits.values():
-      total = self._join(total, part)
-    return self._named(total)
-
-  def by_split(self) -> dict[str, dict[str, Any]]:
-    """Over each of the corpus' own splits."""
-    return {
-      name: self._named(self._splits[name]) for name in sorted(self._splits)
-    }
-
-  @staticmethod
-  def _join(first, second):
-    count = first[0] + second[0]
-    shift = second[1] - first[1]
-    mean = first[1] + shift * second[0] / count
-    squares = first[2] + second[2] + shift**2 * first[0] * second[0] / count
-    return count, mean, squares
-
-  @staticmethod
-  def _named(part):
-    count, mean, squares = part
-    return {'mean': mean, 'std': math.sqrt(squares / count), 'samples': count}
+  count = first[0] + second[0]
+  shift = second[1] - first[1]
+  mean = first[1] + shift * second[0] / count
+  squares = first[2] + second[2] + shift**2 * first[0] * second[0] / count
+  return count, mean, squares
 
 
-class _Progress:
-  """A bar on a terminal, a plain line now and then elsewhere."""
+def _statistics(part) -> Mapping[str, float]:
+  count, mean, squares = part
+  return {'mean': mean, 'std': math.sqrt(squares / count), 'samples': count}
 
-  def __init__(self, total: int, name: str, shown: bool):
-    self._total, self._name, self._done = total, name, 0
-    self._start = self._last = time.monotonic()
-    self._lines = shown and not sys.stderr.isatty()
-    self._bar = None
-    if shown and not self._lines:
-      import tqdm
 
-      self._bar = tqdm.tqdm(total=total, desc=name, unit=' files')
+def _shown(results: Iterable, total: int, name: str) -> Iterator:
+  """Shows progress: a bar on a terminal, a plain line now and then elsewhere."""
+  if sys.stderr is not None and sys.stderr.isatty():
+    import tqdm
 
-  def __enter__(self) -> '_Progress':
-    return self
-
-  def __exit__(self, *error: object) -> None:
-    if self._bar is not None:
-      self._bar.close()
-
-  def advance(self) -> None:
-    """One file more."""
-    self._done += 1
-    if self._bar is not None:
-      self._bar.update()
+    yield from tqdm.tqdm(results, total=total, desc=name, unit=' files')
+    return
+  start = last = time.monotonic()
+  for done, result in enumerate(results, start=1):
+    yield result
     now = time.monotonic()
-    if self._lines and (
-      self._done == self._total or now - self._last >= _LINE_SECONDS
-    ):
-      self._last = now
+    if done == total or now - last >= _LINE_SECONDS:
+      last = now
       print(
-        f'{self._name}: {self._done} of {self._total} files, '
-        f'{now - self._start:.0f} s',
+        f'{name}: {done} of {total} files, {now - start:.0f} s',
         file=sys.stderr,
         flush=True,
       )

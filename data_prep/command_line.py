@@ -107,6 +107,7 @@ def parse_flags(
   Raises:
     UsageError: an unknown flag, with the one that may be meant, or a value.
   """
+  values.set_gnu_getopt()  # Flags may follow positional arguments.
   for name in values:
     values[name].unparse()
   try:
@@ -136,16 +137,23 @@ def define_path(
   )
 
 
+def expand_home(path: pathlib.Path | str) -> pathlib.Path:
+  """Returns the path with `~` expanded, which shells leave alone in --x=~/y.
+
+  Raises:
+    UsageError: no home folder is known.
+  """
+  try:
+    return pathlib.Path(path).expanduser()
+  except RuntimeError as error:
+    raise UsageError(f'{path}: {error} Give the whole path.') from error
+
+
 class _PathParser(flags.ArgumentParser[pathlib.Path]):
-  """Expands `~`, which a shell leaves alone in --flag=~/x."""
+  """Turns text into a path, and '' into None."""
 
   def parse(self, argument: str | pathlib.Path) -> pathlib.Path | None:
-    if not argument:
-      return None
-    try:
-      return pathlib.Path(argument).expanduser()
-    except RuntimeError as error:
-      raise ValueError(f'{error}; give the whole path') from error
+    return expand_home(argument) if argument else None
 
   def flag_type(self) -> str:
     return 'path'

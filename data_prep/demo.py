@@ -25,13 +25,15 @@ import tempfile
 import numpy as np
 import scipy.io.wavfile
 
+from data_prep import corpora, voice
 from data_prep import manifest as manifest_lib
-from data_prep import voice
-from data_prep.manifest import CorpusError, Manifest, Utterance
+from data_prep.manifest import Manifest, Utterance
+from data_prep.tables import CorpusError, listed
 from data_prep.voice import SAMPLE_RATE, Speaker
 
-CLASSES = ('angry', 'fear', 'happy', 'neutral', 'sad')
-VAD_RANGE = (1.0, 7.0)
+_SPEC = corpora.CORPORA['demo']
+CLASSES = tuple(_SPEC.classes)
+VAD_RANGE = _SPEC.vad_range
 VERSIONS = ('1', '2')
 RECIPE = 1  # Counts up whenever a name would sound different.
 
@@ -278,7 +280,7 @@ def _require_all(directory: pathlib.Path, missing: list[str]) -> None:
     raise CorpusError(
       f'{directory}: {len(missing)} of the {len(utterance_names())} wav files of '
       'the demo corpus are missing. Delete the folder, and it is synthesised '
-      f'again:\n{manifest_lib.listed(missing)}'
+      f'again:\n{listed(missing)}'
     )
 
 

@@ -1,67 +1,135 @@
-"""The three feature conventions: what each system hears.
+"""The feature specs: what each system takes as its input.
 
-Each convention is a frozen record of parameters and a pure function from one
+A feature spec is a frozen record of parameters and a pure function from one
 mono waveform at any sample rate to float32 features. Everything that can be a
 jittable operation (cosine transform, deltas, cropping, normalisation) comes
-after the store, so that one store serves several models.
+after the dataset, so that one dataset serves several models.
 
-| name         | used by                     | result                      |
-|--------------|-----------------------------|-----------------------------|
-| `librosa22k` | TIM-Net (arXiv:2211.08233)  | log-mel, dB `[frames, 128]` |
+| name         | used by                     | result                        |
+|--------------|-----------------------------|-------------------------------|
+| `librosa22k` | TIM-Net (arXiv:2211.08233)  | log-mel, dB `[frames, 128]`   |
 | `kaldi16k`   | DSNet                       | log filterbank `[frames, 80]` |
-| `wave16k`    | EmoSphere-SER, WavLM        | waveform `[samples]`        |
+| `wave16k`    | EmoSphere-SER, WavLM        | waveform `[samples]`          |
 """
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import numpy as np
 
 from data_prep import audio, resample
 
-# Part of every store's fingerprint: raise it when a convention's numbers change.
+# Part of every fingerprint: raise it when the numbers of a spec change.
 VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-  """What the conventions share.
+  """What the feature specs share.
 
   Attributes:
-    name: of the convention.
-    sample_rate: Hz, to which every waveform is brought.
+    name: of the spec.
+    sample_rate: Hz, to which every waveform is resampled.
     bins: size of the last axis of the features, None for a waveform.
+    fixed: parameters that are no fields, by name.
   """
 
   name: ClassVar[str]
   sample_rate: ClassVar[int]
   bins: ClassVar[int | None]
+  fixed: ClassVar[dict[str, Any]] = {}
 
   def parameters(self) -> dict[str, Any]:
-    """All parameters by name, ready for JSON."""
-    return {'sample_rate': self.sample_rate, **dataclasses.asdict(self)}
+    """Returns all parameters by name, ready for JSON."""
+    fields = dataclasses.asdict(self)
+    return {'sample_rate': self.sample_rate, **fields, **self.fixed}
 
   @property
   def frames_per_second(self) -> float:
-    """Frames, or samples of a waveform, per second of audio."""
+    """Returns the frames, or samples of a waveform, per second of audio."""
     return float(self.sample_rate)
 
   def shape(
     self, samples: int, sample_rate: int | None = None
   ) -> tuple[int, ...]:
-    """Shape of the features of this many samples (by default resampled ones)."""
-    raise TypeError(f'{type(self).__name__} is not a feature convention itself')
+    """Returns the shape of the features of so many (resampled) samples."""
+    raise TypeError(f'{type(self).__name__} is not a feature spec itself')
 
-  def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Features, float32, of a mono waveform `[samples]` with full scale 1.
+  def part(
+    self, samples: int, sample_rate: int, length: int | None = None
+  ) -> tuple[int, int]:
+    """Returns the first and one past the last sample that features depend on.
+
+    As the `part` of `audio.read` it keeps memory independent of the length of
+    a recording.
+
+    Args:
+      samples: of the recording.
+      sample_rate: of the recording, Hz.
+      length: how many frames, or samples of a waveform, are kept from the
+        start; None keeps all.
+    """
+    if length is not None:
+      # A second more: what lies beyond shows in the last frame and its filter.
+      seconds = length / self.frames_per_second + 1
+      samples = min(samples, int(seconds * sample_rate))
+    return 0, samples
+
+  def __call__(
+    self,
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    start: int = 0,
+    samples: int | None = None,
+  ) -> np.ndarray:
+    """Computes the features of a recording.
+
+    Args:
+      waveform: mono `[samples]` with full scale 1; of a long recording only a
+        part, see `part`.
+      sample_rate: of the waveform, Hz.
+      start: sample of the recording with which the waveform begins.
+      samples: of the whole recording; by default the waveform is all of it.
+
+    Returns:
+      float32, as `shape` says.
 
     Raises:
       audio.AudioError: if the waveform has no samples or is too short.
     """
-    raise TypeError(f'{type(self).__name__} is not a feature convention itself')
+    return self.compute(
+      self.fitted(waveform, sample_rate, start=start, samples=samples)
+    )
+
+  def fitted(
+    self,
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    start: int = 0,
+    samples: int | None = None,
+  ) -> np.ndarray:
+    """Returns the resampled signal, float32 `[samples]`; see `__call__`."""
+    if waveform.ndim != 1 or not len(waveform):
+      raise audio.AudioError(
+        f'{self.name}: needs a mono waveform [samples] with at least one '
+        f'sample, not the shape {list(waveform.shape)}.'
+      )
+    samples = len(waveform) if samples is None else samples
+    return self._resampled(waveform, sample_rate, start, samples)
+
+  def _resampled(self, waveform, sample_rate, start, samples) -> np.ndarray:
+    del start, samples
+    return resample.resample_soxr_hq(waveform, sample_rate, self.sample_rate)
+
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Computes the features of a signal that `fitted` returned."""
+    raise TypeError(f'{type(self).__name__} is not a feature spec itself')
 
   def _length(self, samples: int, sample_rate: int | None) -> int:
-    """Samples after resampling: rounded up."""
+    """Returns the number of samples after resampling, rounded up."""
     return -(-samples * self.sample_rate // (sample_rate or self.sample_rate))
 
 
@@ -70,12 +138,12 @@ class Librosa22k(Convention):
   """Log-mel spectrogram in dB, `[frames, 128]`, as TIM-Net was trained on.
 
   The waveform is resampled to 22,050 Hz (with the Kaiser filter of resampy 0.3,
-  unless another one is to be compared),
-  fitted to `signal_length` samples about its centre, and becomes librosa's
-  default mel spectrogram (Slaney's mel scale and area normalisation) in dB, cut
-  off 80 dB below its maximum. Its first 39 cosine coefficients
-  (`jaxser.ops.dct.mfcc`) are the published MFCCs. The paper's text names other
-  frames (50 ms, Hamming); the published features are these.
+  unless another one is to be compared), fitted to `signal_length` samples about
+  its centre, and becomes librosa's default mel spectrogram (Slaney's mel scale
+  and area normalisation) in dB, cut off 80 dB below its maximum. Its first 39
+  cosine coefficients (`jaxser.ops.dct.mfcc`) are the published MFCCs. The
+  paper's text names other frames (50 ms, Hamming); the published features are
+  these.
 
   Attributes:
     signal_length: samples at 22,050 Hz; a constant of the corpus. Frames are
@@ -98,6 +166,7 @@ class Librosa22k(Convention):
   name: ClassVar[str] = 'librosa22k'
   sample_rate: ClassVar[int] = 22050
   bins: ClassVar[int] = 128
+  fixed: ClassVar[dict[str, Any]] = {'bins': 128}
 
   def __post_init__(self):
     if isinstance(self.signal_length, bool) or not (
@@ -114,56 +183,79 @@ class Librosa22k(Convention):
       )
 
   def parameters(self) -> dict[str, Any]:
-    """All parameters by name, ready for JSON."""
+    """Returns all parameters by name, ready for JSON."""
     sinc = resample.KAISER.get(self.resampler)
-    return {
-      **super().parameters(),
-      **(dataclasses.asdict(sinc) if sinc else {}),
-      'bins': self.bins,
-    }
+    return super().parameters() | (dataclasses.asdict(sinc) if sinc else {})
 
   @property
   def frames_per_second(self) -> float:
-    """Frames per second of the fitted signal."""
+    """Returns the frames per second of the fitted signal."""
     return self.sample_rate / self.hop_length
 
   def shape(
     self, samples: int, sample_rate: int | None = None
   ) -> tuple[int, ...]:
-    """`(1 + signal_length // hop_length, 128)`, whatever the input."""
+    """Returns `(1 + signal_length // hop_length, 128)`, whatever the input."""
     return 1 + self.signal_length // self.hop_length, self.bins
 
-  def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Log-mel in dB, float32 `[frames, 128]`; see the class."""
-    # They take seconds; the other conventions do without.
-    import librosa
+  def part(
+    self, samples: int, sample_rate: int, length: int | None = None
+  ) -> tuple[int, int]:
+    """Returns the samples that the centre of the resampled signal needs."""
+    outputs = self._centre(samples, sample_rate)
+    if outputs is None or self.resampler not in resample.KAISER:
+      return 0, samples
+    return resample.inputs_for(
+      outputs, sample_rate, self.sample_rate, samples, self.resampler
+    )
+
+  def _centre(self, samples: int, rate: int) -> tuple[int, int] | None:
+    """Returns which resampled samples are kept; None keeps all."""
+    left = (self._length(samples, rate) - self.signal_length) // 2
+    return (left, left + self.signal_length) if left >= 0 else None
+
+  def _resampled(self, waveform, sample_rate, start, samples) -> np.ndarray:
+    if self.resampler in resample.KAISER:
+      signal = resample.resample_kaiser(
+        waveform,
+        sample_rate,
+        self.sample_rate,
+        self.resampler,
+        start=start,
+        samples=samples,
+        outputs=self._centre(samples, sample_rate),
+      )
+    else:
+      signal = super()._resampled(waveform, sample_rate, start, samples)
+    return fit_centre(signal, self.signal_length)
+
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Computes the log-mel in dB, float32 `[frames, 128]`; see the class."""
     import threadpoolctl
 
-    _check(waveform, self.name)
-    signal = resample.resample(
-      waveform, sample_rate, self.sample_rate, self.resampler
-    )
-    signal = fit_centre(signal, self.signal_length)
+    # librosa's arithmetic, step by step, without librosa: its import alone may
+    # compile for a minute, and fails where no cache can be written.
+    padded = np.pad(signal, self.fft_length // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, self.fft_length)
+    turns = np.arange(self.fft_length) * (2 * np.pi / self.fft_length)
+    windowed = frames[:: self.hop_length] * (0.5 - 0.5 * np.cos(turns))
+    spectrum = np.fft.rfft(windowed).astype(np.complex64)
     # The order of a product's sums depends on its threads, and the last bits of
     # a feature must not depend on how many processes extract.
     with threadpoolctl.threadpool_limits(1):
-      power = librosa.feature.melspectrogram(
-        y=signal,
-        sr=self.sample_rate,
-        n_fft=self.fft_length,
-        hop_length=self.hop_length,
-        n_mels=self.bins,
+      power = np.abs(spectrum) ** 2 @ mel_filters(
+        self.sample_rate, self.fft_length, self.bins
       )
-    decibels = librosa.power_to_db(power, amin=self.floor, top_db=self.range_db)
-    return decibels.T.astype(np.float32)
+    decibels = 10 * np.log10(np.maximum(power, np.float32(self.floor)))
+    return np.maximum(decibels, decibels.max() - np.float32(self.range_db))
 
 
 @dataclasses.dataclass(frozen=True)
 class Kaldi16k(Convention):
   """Kaldi log filterbank, `[frames, 80]`, natural logarithm, for DSNet.
 
-  The waveform is brought to 16,000 Hz (SoX, high quality, where it is not) and
-  scaled by 2^15, Kaldi's convention. Edges are snipped: frames are
+  The waveform is resampled to 16,000 Hz (SoX, high quality, where it has
+  another rate) and scaled by 2^15, as Kaldi does. Edges are snipped: frames are
   `1 + (samples - 640) // 160`. Direct current is removed per frame, there is no
   dither and no normalisation.
 
@@ -183,26 +275,22 @@ class Kaldi16k(Convention):
   name: ClassVar[str] = 'kaldi16k'
   sample_rate: ClassVar[int] = 16000
   bins: ClassVar[int] = 80
-
-  def parameters(self) -> dict[str, Any]:
-    """All parameters by name, ready for JSON."""
-    return {
-      **super().parameters(),
-      'resampler': 'soxr_hq',
-      'window': 'hamming',
-      'scale': 2**15,
-      'bins': self.bins,
-    }
+  fixed: ClassVar[dict[str, Any]] = {
+    'resampler': 'soxr_hq',
+    'window': 'hamming',
+    'scale': 2**15,
+    'bins': 80,
+  }
 
   @property
   def frames_per_second(self) -> float:
-    """Frames per second of audio."""
+    """Returns the frames per second of audio."""
     return 1000 / self.frame_shift_ms
 
   def shape(
     self, samples: int, sample_rate: int | None = None
   ) -> tuple[int, ...]:
-    """`(1 + (samples - 640) // 160, 80)` at 16 kHz; no frame if shorter."""
+    """Returns `(1 + (samples - 640) // 160, 80)` at 16 kHz; 0 if shorter."""
     length, shift = (
       int(self.sample_rate * milliseconds / 1000)
       for milliseconds in (self.frame_length_ms, self.frame_shift_ms)
@@ -210,17 +298,15 @@ class Kaldi16k(Convention):
     samples = self._length(samples, sample_rate)
     return max(0, 1 + (samples - length) // shift), self.bins
 
-  def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Log filterbank, float32 `[frames, 80]`; see the class."""
-    import kaldi_native_fbank  # Only here: the other conventions do without.
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Computes the log filterbank, float32 `[frames, 80]`; see the class."""
+    import kaldi_native_fbank  # Only here: the other specs do without.
 
-    _check(waveform, self.name)
-    signal = resample.resample_soxr_hq(waveform, sample_rate, self.sample_rate)
     if not self.shape(len(signal))[0]:
       raise audio.AudioError(
         f'{self.name}: the audio lasts '
-        f'{1000 * len(waveform) / sample_rate:.1f} ms, less than one frame of '
-        f'{self.frame_length_ms:g} ms; leave it out.'
+        f'{1000 * len(signal) / self.sample_rate:.1f} ms, less than one frame '
+        f'of {self.frame_length_ms:g} ms; leave it out.'
       )
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq = self.sample_rate
@@ -252,62 +338,71 @@ class Wave16k(Convention):
 
   Resampled by SoX at high quality where needed. The mean and standard deviation
   over all samples of a corpus, with which it is normalised later, are gathered
-  while the store is written.
+  while the dataset is written.
   """
 
   name: ClassVar[str] = 'wave16k'
   sample_rate: ClassVar[int] = 16000
   bins: ClassVar[None] = None
-
-  def parameters(self) -> dict[str, Any]:
-    """All parameters by name, ready for JSON."""
-    return {**super().parameters(), 'resampler': 'soxr_hq'}
+  fixed: ClassVar[dict[str, Any]] = {'resampler': 'soxr_hq'}
 
   def shape(
     self, samples: int, sample_rate: int | None = None
   ) -> tuple[int, ...]:
-    """`(ceil(samples * 16000 / sample_rate),)`."""
+    """Returns `(ceil(samples * 16000 / sample_rate),)`."""
     return (self._length(samples, sample_rate),)
 
-  def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The waveform at 16 kHz, float32 `[samples]`."""
-    _check(waveform, self.name)
-    return resample.resample_soxr_hq(waveform, sample_rate, self.sample_rate)
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Returns the signal itself."""
+    return signal
 
 
 CONVENTIONS: dict[str, type[Convention]] = {
-  convention.name: convention for convention in (Librosa22k, Kaldi16k, Wave16k)
+  spec.name: spec for spec in (Librosa22k, Kaldi16k, Wave16k)
 }
 
 
 def by_name(name: str, **parameters: Any) -> Convention:
-  """The convention of this name, with its parameters.
-
-  Raises:
-    ValueError: if there is none of this name, or it has no such parameter, or
-      lacks one.
-  """
+  """Returns the feature spec of this name; ValueError if there is none."""
   if name not in CONVENTIONS:
     raise ValueError(
       f'unknown features {name!r}; valid are {", ".join(CONVENTIONS)}.'
     )
-  convention = CONVENTIONS[name]
-  fields = dataclasses.fields(convention)
-  known = [field.name for field in fields]
-  unknown = sorted(set(parameters) - set(known))
-  if unknown:
-    raise ValueError(
-      f'{name} has no parameter {", ".join(unknown)}; valid are '
-      f'{", ".join(known) or "none"}.'
-    )
-  missing = [
-    field.name
-    for field in fields
-    if field.default is dataclasses.MISSING and field.name not in parameters
-  ]
-  if missing:
-    raise ValueError(f'{name} needs a value for {", ".join(missing)}.')
-  return convention(**parameters)
+  return CONVENTIONS[name](**parameters)
+
+
+@functools.cache
+def mel_filters(sample_rate: int, fft_length: int, bins: int) -> np.ndarray:
+  """Returns triangles of area 1 between neighbouring mel frequencies.
+
+  Slaney's mel scale: linear up to 1 kHz, then 27 steps per factor of 6.4. The
+  filters are those of `librosa.filters.mel`.
+
+  Args:
+    sample_rate: Hz.
+    fft_length: of the spectrum, whose frequencies are `k sample_rate /
+      fft_length` for `k <= fft_length / 2`.
+    bins: number of triangles between 0 Hz and the Nyquist frequency.
+
+  Returns:
+    float32 `[fft_length // 2 + 1, bins]`, not to be written to.
+  """
+  linear, knee, step = 200.0 / 3, 1000.0, np.log(6.4) / 27
+  nyquist = sample_rate / 2
+  top = min(nyquist, knee) / linear + np.log(max(nyquist, knee) / knee) / step
+  mels = np.linspace(0, top, bins + 2)
+  corners = np.where(
+    mels < knee / linear,
+    mels * linear,
+    knee * np.exp(step * (mels - knee / linear)),
+  )
+  low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+  at = np.fft.rfftfreq(fft_length, 1 / sample_rate)[:, None]
+  rising, falling = (at - low) / (middle - low), (high - at) / (high - middle)
+  triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+  filters = (triangles * (2 / (high - low))).astype(np.float32)
+  filters.flags.writeable = False
+  return filters
 
 
 def fit_centre(signal: np.ndarray, length: int) -> np.ndarray:
@@ -320,11 +415,3 @@ def fit_centre(signal: np.ndarray, length: int) -> np.ndarray:
   if missing < 0:
     return signal[-missing // 2 : -missing // 2 + length]
   return np.pad(signal, (missing // 2, missing - missing // 2))
-
-
-def _check(waveform: np.ndarray, name: str) -> None:
-  if waveform.ndim != 1 or not len(waveform):
-    raise audio.AudioError(
-      f'{name}: needs a mono waveform [samples] with at least one sample, not '
-      f'the shape {list(waveform.shape)}.'
-    )

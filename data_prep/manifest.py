@@ -1,6 +1,6 @@
 """The manifest: one row per utterance, and the rules that every row obeys.
 
-A manifest is what a parser makes of a folder of audio, what the store keeps
+A manifest is what a parser makes of a folder of audio, what the dataset keeps
 beside the features (`manifest.tsv`), and what a user writes by hand for a
 corpus of their own. The order of its rows is the *published order*: random
 folds are cut from it, so it is part of the result.
@@ -12,48 +12,23 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 from data_prep.tables import (
   CorpusError,
   listed,
-  natural_key,
   normal_gender,
   normal_split,
   number,
   read_table,
 )
 
-__all__ = [
-  'COLUMNS',
-  'VAD',
-  'CorpusError',
-  'Manifest',
-  'Rejected',
-  'Utterance',
-  'check',
-  'duplicate',
-  'listed',
-  'natural_key',
-  'problem',
-  'read_manifest',
-  'write_manifest',
-]
-
-COLUMNS = (
-  'id',
-  'path',
-  'label',
-  'speaker',
-  'gender',
-  'text',
-  'split',
-  'duration',
-  'valence',
-  'arousal',
-  'dominance',
-)
 VAD = ('valence', 'arousal', 'dominance')
+COLUMNS = (
+  *('id', 'path', 'label', 'speaker', 'gender', 'text', 'split', 'duration'),
+  *VAD,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +79,7 @@ class Manifest:
   """A corpus in published order.
 
   Attributes:
-    corpus: Name of the corpus, as in `data_prep.corpora.CORPORA`.
+    corpus: Name of the corpus, as in `data_prep.corpora.CORPORA` or the user's.
     classes: Class names, alphabetical: their order is the label order. Empty
       for a corpus that has valence, arousal and dominance only.
     vad_range: Lowest and highest value of the VAD scale, or None without VAD.
@@ -149,7 +124,7 @@ def check(
   """
   source = source or manifest.root
   if not manifest.utterances:
-    reasons = [*manifest.notes, *(_line(r) for r in manifest.rejected)]
+    reasons = [*manifest.notes, *_lines(manifest.rejected)]
     raise CorpusError(
       f'{source}: has no utterance of {manifest.corpus!r} that can be used, so '
       'there is nothing to prepare.'
@@ -160,12 +135,10 @@ def check(
     for utterance in manifest.utterances
     if (reason := problem(utterance, manifest.classes, manifest.vad_range))
   ]
-  rows = collections.defaultdict(list)
+  paths = collections.defaultdict(list)
   for utterance in manifest.utterances:
-    rows[utterance.id].append(utterance.path)
-  for name, paths in rows.items():
-    if len(paths) > 1:
-      broken.append(duplicate(name, paths))
+    paths[utterance.id].append(utterance.path)
+  broken += [duplicate(i, same) for i, same in paths.items() if len(same) > 1]
   if broken:
     raise CorpusError(
       f'{source}: {len(broken):,} of {len(manifest.utterances):,} utterances '
@@ -180,10 +153,18 @@ def problem(
   classes: Sequence[str],
   vad_range: tuple[float, float] | None,
 ) -> str:
-  """Which rule an utterance breaks, as a sentence; '' where it breaks none."""
-  known = [value is not None for value in utterance.vad]
-  if not utterance.id:
+  """Returns which rule an utterance breaks, '' where it breaks none."""
+  if not utterance.id.strip():
     return 'the id is empty; every utterance needs one of its own'
+  for name in (utterance.id, str(utterance.path)):
+    if re.search(r'[\t\n\r]', name):
+      return f'the name {name!r} has a tab or a line break in it; rename it'
+    if re.search('[\ud800-\udfff]', name):
+      return (
+        f'the name {os.fsencode(name)} is not UTF-8, as after unpacking an '
+        'archive of another language; rename it, for example with '
+        'convmv -f gbk -t utf8 -r --notest FOLDER'
+      )
   if not utterance.speaker:
     return (
       'the speaker is missing; without it no split can be '
@@ -194,13 +175,13 @@ def problem(
       f'label {utterance.label!r} is unknown; allowed: '
       f'{", ".join(classes) or "none (this corpus has VAD only)"}'
     )
-  if not utterance.label and not any(known):
+  values = dict(zip(VAD, utterance.vad, strict=True))
+  missing = [name for name, value in values.items() if value is None]
+  if not utterance.label and len(missing) == 3:
     return 'has neither a label nor valence, arousal and dominance'
-  if any(known) and not all(known):
-    names = [name for name, here in zip(VAD, known, strict=True) if not here]
-    if not utterance.label:
-      return f'{" and ".join(names)} missing; VAD needs all three'
-  for name, value in zip(VAD, utterance.vad, strict=True):
+  if not utterance.label and missing:
+    return f'{" and ".join(missing)} missing; VAD needs all three'
+  for name, value in values.items():
     if value is None:
       continue
     if vad_range is None:
@@ -214,7 +195,7 @@ def problem(
 
 
 def duplicate(name: str, paths: Sequence[pathlib.Path]) -> str:
-  """The sentence for files that would share an id."""
+  """Returns the sentence for files that would share an id."""
   return (
     f'id {name!r} is used by {len(paths)} files, and ids must be unique '
     '(is the corpus in the folder twice? then point --audio_dir at one copy):'
@@ -222,8 +203,8 @@ def duplicate(name: str, paths: Sequence[pathlib.Path]) -> str:
   )
 
 
-def _line(rejected: Rejected) -> str:
-  return f'{rejected.path}: {rejected.reason}'
+def _lines(rejected: Iterable[Rejected]) -> list[str]:
+  return [f'{each.path}: {each.reason}' for each in rejected]
 
 
 def write_manifest(
@@ -247,11 +228,8 @@ def write_manifest(
       writer = csv.writer(file, delimiter='\t', lineterminator='\n')
       writer.writerow(COLUMNS)
       for utterance, duration in zip(manifest.utterances, seconds, strict=True):
-        row = dataclasses.asdict(utterance) | {
-          'path': _relative(utterance.path, manifest.root),
-          'duration': None if duration is None else round(float(duration), 6),
-        }
-        writer.writerow([_cell(row[name]) for name in COLUMNS])
+        row = cells(utterance, manifest.root, duration)
+        writer.writerow([row[name] for name in COLUMNS])
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -259,17 +237,18 @@ def write_manifest(
     temporary.unlink(missing_ok=True)
 
 
-def _cell(value: object) -> str:
-  if value is None:
-    return ''
-  if isinstance(value, float):
-    return repr(value)
-  # A table has one line per row, whatever a transcript contains.
-  return ' '.join(str(value).split())
-
-
-def _relative(path: pathlib.Path, root: pathlib.Path) -> str:
-  return str(path.relative_to(root) if path.is_relative_to(root) else path)
+def cells(
+  utterance: Utterance, root: pathlib.Path, duration: float | None = None
+) -> dict[str, str]:
+  """Returns the row of `manifest.tsv`, column by column."""
+  path = utterance.path
+  row = dataclasses.asdict(utterance) | {
+    'path': path.relative_to(root) if path.is_relative_to(root) else path,
+    # A table has one line per row, whatever a transcript contains.
+    'text': ' '.join(utterance.text.split()),
+    'duration': None if duration is None else round(float(duration), 6),
+  }
+  return {k: '' if v is None else str(v) for k, v in row.items()}
 
 
 def read_manifest(
@@ -303,25 +282,28 @@ def read_manifest(
   path = pathlib.Path(path).absolute()
   root = pathlib.Path(root or path.parent).absolute()
   rows = read_table(path, ('path', 'speaker'))
-  columns = rows[0]
+  columns = rows[0][1]
   if 'label' not in columns and not all(name in columns for name in VAD):
     raise CorpusError(
       f'{path}: has neither a column label nor the columns '
       f'{", ".join(VAD)}; one of the two is needed. Found: {list(columns)}.'
     )
-  has_vad = any(row.get(name) for row in rows for name in VAD)
+  has_vad = any(row.get(name) for _, row in rows for name in VAD)
   if has_vad and vad_range is None:
     raise CorpusError(
       f'{path}: has valence, arousal or dominance, but the scale is not known; '
       'give its lowest and highest value, for example --vad_range=1,7.'
     )
   if classes is None:
-    classes = sorted({row.get('label', '') for row in rows} - {''})
+    classes = sorted({row.get('label', '') for _, row in rows} - {''})
   utterances, broken, places = [], [], {}
-  for line, row in enumerate(rows, start=2):
+  for line, row in rows:
     audio = pathlib.Path(root, row['path'])
+    # Blanks around a path are a part of it only where there is such a file.
+    if not audio.is_file():
+      audio = pathlib.Path(root, row['path'].strip())
     try:
-      if not row['path']:
+      if not row['path'].strip():
         raise ValueError('the path is empty')
       utterance = Utterance(
         id=row.get('id') or str(pathlib.PurePath(row['path']).with_suffix('')),
@@ -347,7 +329,7 @@ def read_manifest(
     raise CorpusError(
       f'{path}: {len(broken):,} of {len(rows):,} rows cannot be used. Correct '
       'them, or leave them out with --on_error=skip:\n'
-      f'{listed([_line(r) for r in broken])}'
+      f'{listed(_lines(broken))}'
     )
   return check(
     Manifest(

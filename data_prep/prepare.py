@@ -1,27 +1,30 @@
-"""One corpus, from its audio to its feature store: what the program does."""
+"""Prepare one corpus, from its audio to its feature store."""
 
 import collections
 import os
 import pathlib
 import shlex
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import data_prep
-from data_prep import corpora, demo, store
+from data_prep import corpora, store
 from data_prep import features as features_lib
-from data_prep import manifest as manifest_lib
-from data_prep.corpora import base
-from data_prep.manifest import CorpusError, Manifest
+from data_prep.corpora.base import Corpus
+from data_prep.manifest import Manifest
+from data_prep.tables import CorpusError, natural_key
 
-# Which recipe hears which features.
+# Which recipe takes which features.
 RECIPES = {
   'librosa22k': 'configs/timnet.py',
   'kaldi16k': 'configs/dsnet.py',
   'wave16k': 'configs/emosphere.py',
 }
-_ENCODER = {'wave16k': ',encoder=wavlm,weights=DIR'}
+# Features that are computed by a network, which needs JAX.
+HIDDEN_STATES = 'wavlm'
 _NAMED = 30  # Speakers that are listed one by one.
 
 
@@ -37,6 +40,8 @@ def prepare_corpus(
   allow_incomplete: bool = False,
   num_workers: int | None = None,
   overwrite: bool = False,
+  weights: str | os.PathLike[str] | None = None,
+  layer: int | None = None,
   report: Callable[[str], object] = print,
   **options: Any,
 ) -> pathlib.Path:
@@ -46,7 +51,8 @@ def prepare_corpus(
     corpus: Key of `data_prep.corpora.CORPORA`.
     audio_dir: Folder of the corpus; the demo corpus is synthesised, and CREMA-D
       can be had from TFDS with 'tfds' or 'tfds:DIR'.
-    features: 'librosa22k', 'kaldi16k' or 'wave16k'.
+    features: 'librosa22k', 'kaldi16k', 'wave16k', or 'wavlm', which prepares
+      wave16k and then starts `python -m jaxser.models.hidden_states`.
     data_dir: Where stores lie; by default `data_prep.default_data_dir()`.
     signal_length: Samples at 22,050 Hz for `librosa22k`; by default the corpus'.
     resampler: For `librosa22k`, one of `resample.RESAMPLERS`; by default the
@@ -55,45 +61,59 @@ def prepare_corpus(
     allow_incomplete: Accept a corpus that differs from the published one.
     num_workers: Processes that extract; by default one per core.
     overwrite: Extract anew even where the same store is there.
+    weights: For `wavlm`, folder of a Hugging Face WavLM.
+    layer: For `wavlm`, whose output is kept, from 1; by default the last.
     report: Called with each line for the user.
     **options: Options of the corpus.
 
   Returns:
-    The version directory of the store.
+    The version directory of the store; for `wavlm` that of the waveforms.
 
   Raises:
     CorpusError: An argument is not valid, or the corpus is not as it should be.
     audio.AudioError: A file is not usable audio.
-    store.StoreError, workers.WorkerError: see `store.prepare`.
+    store.StoreError, workers.WorkerError: See `store.prepare`.
   """
+  hidden = features == HIDDEN_STATES
+  features = 'wave16k' if hidden else features
   if features not in RECIPES:
     raise CorpusError(
-      f'--features={features}: is unknown; choose one of {", ".join(RECIPES)}.'
+      f'--features={features}: is unknown; choose one of '
+      f'{", ".join([*RECIPES, HIDDEN_STATES])}.'
     )
-  if signal_length is not None and features != 'librosa22k':
-    raise CorpusError(
-      f'--signal_length={signal_length}: goes with --features=librosa22k only; '
-      f'{features} keeps the whole utterance.'
-    )
+  for name, value, owner, valid in (
+    ('signal_length', signal_length, 'librosa22k', features == 'librosa22k'),
+    ('resampler', resampler, 'librosa22k', features == 'librosa22k'),
+    ('weights', weights, HIDDEN_STATES, hidden),
+    ('layer', layer, HIDDEN_STATES, hidden),
+  ):
+    if value is not None and not valid:
+      raise CorpusError(f'--{name}={value}: goes with --features={owner} only.')
   if signal_length is not None and signal_length < 1:
     raise CorpusError(
       f'--signal_length={signal_length}: must be a number of samples at 22,050 '
       'Hz, for example 96000.'
     )
-  if resampler is not None and features != 'librosa22k':
+  if hidden and not (weights and data_prep.expanded(weights).is_dir()):
     raise CorpusError(
-      f'--resampler={resampler}: goes with --features=librosa22k only; '
-      f'{features} has one way to resample.'
+      f'--weights={weights or ""}: --features={HIDDEN_STATES} needs the folder '
+      'of a Hugging Face WavLM, with config.json and model.safetensors.'
     )
-  data_dir = pathlib.Path(data_dir or data_prep.default_data_dir())
-  data_dir = data_dir.expanduser().absolute()
+  data_dir = data_prep.expanded(data_dir or data_prep.default_data_dir())
+  data_dir = data_dir.absolute()
   spec = corpora.get(corpus, audio_dir)
   if corpus == 'demo' and not audio_dir:
+    from data_prep import demo  # Only here: it needs SciPy.
+
     audio_dir = data_dir / 'demo' / 'audio'
     report(f'Demo corpus in {audio_dir}, synthesised if not there yet')
     demo.write_corpus(audio_dir)
   if 'export_dir' in spec.options:
     options.setdefault('export_dir', data_dir / spec.name / 'audio')
+  elif audio_dir:
+    audio_dir = data_prep.expanded(audio_dir)
+  if options.get('manifest'):
+    options['manifest'] = data_prep.expanded(options['manifest'])
   spec, manifest, check = corpora.read(
     corpus,
     audio_dir,
@@ -120,19 +140,51 @@ def prepare_corpus(
     overwrite=overwrite,
     progress=report,
   )
+  if hidden:
+    _hidden_states(
+      manifest.corpus, data_dir, data_prep.expanded(weights), layer, overwrite
+    )
+    return path
   # What the recipe would not find by itself.
   chosen = {'signal_length': signal_length}
   if resampler != features_lib.Librosa22k.resampler:
     chosen['resampler'] = resampler
-  report(f'Next:  {next_command(corpus, features, data_dir, chosen)}')
+  for command in next_commands(manifest, features, data_dir, chosen):
+    report(command)
   return path
 
 
-def describe(spec: base.Corpus, manifest: Manifest) -> list[str]:
-  """Counts per class and speaker, and what was left out, line by line."""
+def _hidden_states(
+  corpus: str,
+  data_dir: pathlib.Path,
+  weights: pathlib.Path,
+  layer: int | None,
+  overwrite: bool,
+) -> None:
+  """Starts the program that runs a WavLM, for which data_prep lacks JAX."""
+  command = [sys.executable, '-m', 'jaxser.models.hidden_states']
+  command += [f'--corpus={corpus}', f'--data_dir={data_dir}']
+  command += [
+    f'--weights={weights}',
+    f'--layer={-1 if layer is None else layer}',
+  ]
+  command += ['--overwrite'] if overwrite else []
+  # The program writes on its own; what was said before must stand above.
+  sys.stdout.flush()
+  status = subprocess.run(command, check=False).returncode
+  if status:
+    raise CorpusError(
+      f'the hidden states were not prepared (see above, exit status {status}); '
+      f'the waveforms are. Again: {shlex.join(["python", *command[1:]])}'
+    )
+
+
+def describe(spec: Corpus, manifest: Manifest) -> list[str]:
+  """Returns counts per class and speaker, and what was left out."""
   rows = manifest.utterances
   labels = collections.Counter(u.label for u in rows)
   speakers = collections.Counter(u.speaker for u in rows)
+  splits = collections.Counter(u.split for u in rows if u.split)
   lines = [f'{spec.title}: {len(rows):,} utterances in {manifest.root}']
   if manifest.classes:
     counts = [f'{name} {labels[name]:,}' for name in manifest.classes]
@@ -142,8 +194,8 @@ def describe(spec: base.Corpus, manifest: Manifest) -> list[str]:
     low, high = manifest.vad_range
     known = sum(None not in u.vad for u in rows)
     lines.append(f'  VAD on {low:g} to {high:g}: {known:,} utterances')
-  names = sorted(speakers, key=manifest_lib.natural_key)
-  if len(names) <= _NAMED:
+  if len(speakers) <= _NAMED:
+    names = sorted(speakers, key=natural_key)
     counts = ', '.join(f'{name} {speakers[name]:,}' for name in names)
   else:
     each = speakers.values()
@@ -151,8 +203,7 @@ def describe(spec: base.Corpus, manifest: Manifest) -> list[str]:
       f'{min(each):,} to {max(each):,} utterances each, median '
       f'{statistics.median(each):g}'
     )
-  lines.append(f'  {len(names)} speakers: {counts}')
-  splits = collections.Counter(u.split for u in rows if u.split)
+  lines.append(f'  {len(speakers)} speakers: {counts}')
   if splits:
     counts = ', '.join(f'{name} {n:,}' for name, n in sorted(splits.items()))
     lines.append(f'  split: {counts}')
@@ -162,17 +213,36 @@ def describe(spec: base.Corpus, manifest: Manifest) -> list[str]:
   return lines
 
 
-def next_command(
-  corpus: str,
+def next_commands(
+  manifest: Manifest,
   features: str,
   data_dir: pathlib.Path,
   chosen: Mapping[str, object],
-) -> str:
-  """The command that trains on a store with these parameters."""
-  words = ['python -m jaxser.main', f'--config={RECIPES[features]}']
-  words[1] += f':corpus={corpus}{_ENCODER.get(features, "")}'
-  if data_dir != data_prep.default_data_dir().expanduser().absolute():
-    words.append(shlex.quote(f'--config.data_dir={data_dir}'))
-  words += [f'--config.features.{k}={v}' for k, v in chosen.items() if v]
-  words.append(f'--workdir=runs/{corpus}')
-  return ' '.join(words)
+) -> list[str]:
+  """Returns lines with the commands that train on a store.
+
+  Args:
+    manifest: What is in the store.
+    features: Name of the feature spec.
+    data_dir: Where stores lie.
+    chosen: Parameters of the features that the recipe must be told.
+  """
+  recipes = [RECIPES[features]]
+  # The light EmoSphere-SER learns VAD from DSNet's features.
+  if features == 'kaldi16k' and manifest.vad_range:
+    recipes = [RECIPES['wave16k'], *(recipes if manifest.classes else [])]
+  speakers = {u.speaker for u in manifest.utterances}
+  arguments = f'corpus={manifest.corpus}'
+  if len(speakers) < 3:  # Speaker-independent folds need three.
+    arguments += ',protocol=published'
+  if features == 'wave16k':
+    arguments += ',encoder=wavlm,weights=DIR'
+  settings = [f'--config.features.{k}={v}' for k, v in chosen.items() if v]
+  if data_dir != data_prep.default_data_dir().absolute():
+    settings.insert(0, f'--config.data_dir={data_dir}')
+  settings.append(f'--workdir=runs/{manifest.corpus}')
+  return [
+    f'{word} python -m jaxser.main --config={recipe}:{arguments} '
+    f'{shlex.join(settings)}'
+    for word, recipe in zip(('Next: ', 'or:   '), recipes, strict=False)
+  ]

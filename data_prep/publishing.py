@@ -1,4 +1,4 @@
-"""A new store gets its name when it is whole, and two processes make it once."""
+"""Give a new store its name when it is whole, and make it once."""
 
 import contextlib
 import fcntl
@@ -34,7 +34,7 @@ def write_once(
     report: called with each line for the user.
     overwrite: makes the store even if it is there.
     replaced: with `overwrite`, version directories of stores that go away once
-      the new one is complete; `make` may still add to them.
+      the new one is complete.
 
   Returns:
     What `make` returned, or None if the store was there.
@@ -42,21 +42,32 @@ def write_once(
   Raises:
     StoreError: if it cannot be written, or is there and damaged.
   """
-  # Before anything is written: the folder may be read-only.
-  if not overwrite and is_whole(final):
+
+  def there() -> bool:
+    if overwrite or not is_whole(final):
+      return False
     report(f'{final} is already prepared; nothing to do.')
+    return True
+
+  # Before anything is written: the folder may be read-only.
+  if there():
     return None
   try:
     final.parents[1].mkdir(parents=True, exist_ok=True)
     with _lock(final.parent, report):
       # Another process may have prepared it while this one waited.
-      if not overwrite and is_whole(final):
-        report(f'{final} is already prepared; nothing to do.')
+      if there():
         return None
-      with _temporary(final.parent) as temporary:
+      temporary = final.parent.with_name(f'.{final.parent.name}.tmp')
+      # What an earlier process left when it was killed.
+      for left in (temporary, *temporary.parent.glob('.*.old')):
+        shutil.rmtree(left, ignore_errors=True)
+      try:
         made = make(temporary / final.name)
         removed = [final, *replaced] if overwrite else []
         _publish(temporary, final.parent, [path.parent for path in removed])
+      finally:
+        shutil.rmtree(temporary, ignore_errors=True)
   except OSError as error:
     raise StoreError(
       f'cannot write {error.filename or final}: {error.strerror or error}; '
@@ -83,32 +94,15 @@ def _lock(
       report(f'waiting for another process that prepares {store.name} ...')
       fcntl.flock(file, fcntl.LOCK_EX)
     # Another process may have held, and then removed, the file we waited for.
-    try:
+    with contextlib.suppress(FileNotFoundError):
       if os.path.samestat(os.fstat(file.fileno()), path.stat()):
         break
-    except FileNotFoundError:
-      pass
     file.close()
   try:
     yield
   finally:
     path.unlink(missing_ok=True)
     file.close()
-
-
-@contextlib.contextmanager
-def _temporary(store: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A name beside the store, for its lock's holder; nothing is left there.
-
-  What an earlier process left when it was killed is removed first.
-  """
-  path = store.with_name(f'.{store.name}.tmp')
-  for left in (path, *store.parent.glob('.*.old')):
-    shutil.rmtree(left, ignore_errors=True)
-  try:
-    yield path
-  finally:
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _publish(
@@ -133,11 +127,10 @@ def _publish(
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Whether the store is there; raises StoreError if only a part of it is."""
+  """Returns whether the store is there; StoreError if only a part of it is."""
   if not path.parent.exists():
     return False
-  problem = _problem(path)
-  if problem:
+  if problem := _problem(path):
     raise StoreError(
       f'{path} is not a complete store: {problem}. Make it again with '
       '--overwrite, or delete the folder.'
@@ -146,7 +139,7 @@ def is_whole(path: pathlib.Path) -> bool:
 
 
 def _problem(path: pathlib.Path) -> str:
-  """What is wrong with a store, '' if nothing that can be seen cheaply."""
+  """Returns what is wrong with a store, as far as is seen cheaply."""
   try:
     info = json.loads((path / 'store.json').read_text('utf-8'))
     shards = {s['name']: s['file_bytes'] for s in info['shards']}

@@ -1,13 +1,13 @@
-"""The sample rate converters that the feature conventions name.
+"""Convert sample rates as the feature specs name it.
 
 `kaiser_best_v03` and `kaiser_best_v04` are the Kaiser-windowed sincs that
 resampy shipped as `kaiser_best` before version 0.4 and ships since (J. O.
-Smith, "Digital audio resampling", ccrma.stanford.edu/~jos/resample). For two
-integer rates the output instants repeat with a short period, so the filter is
-evaluated once per phase and then applied to all periods at once. The numbers
-are resampy's, without its just-in-time compiler, whose start alone takes longer
-than a small corpus and whose memory, once per process, is most of what
-preparing one needs.
+Smith, "Digital audio resampling", ccrma.stanford.edu/~jos/resample). They are
+written out here because the published features need the first to the last bit
+(another filter costs a published checkpoint several per cent), and resampy's
+just-in-time compiler alone takes longer than a small corpus and most of the
+memory. For two integer rates the output instants repeat with a short period, so
+the filter is evaluated once per phase and then applied to all periods at once.
 
 `soxr_hq` is the SoX resampler, librosa's present default.
 """
@@ -92,49 +92,64 @@ def resample_kaiser(
   rate: int,
   new_rate: int = 22050,
   name: str = 'kaiser_best_v03',
+  *,
+  start: int = 0,
+  samples: int | None = None,
+  outputs: tuple[int, int] | None = None,
 ) -> np.ndarray:
-  """Resamples with a windowed sinc of resampy.
+  """Resamples with a windowed sinc of resampy, or some output samples only.
 
   `y(t) = Σ_n x(n) h(t - n)`, h interpolated linearly from a table.
 
   Args:
-    waveform: float `[samples]`.
+    waveform: float `[samples]`, or of a long recording only a part, which
+      holds what `inputs_for` says.
     rate: its sample rate, Hz.
     new_rate: the wanted sample rate, Hz.
     name: the filter, see `KAISER`.
+    start: sample of the recording with which the waveform begins.
+    samples: of the whole recording; by default the waveform is all of it.
+    outputs: first output sample, and the first that is no longer wanted; by
+      default all `ceil(samples * new_rate / rate)`. They are the same numbers
+      whichever are asked for.
 
   Returns:
-    float32 `[ceil(samples * new_rate / rate)]`. Where that is not a whole
-    number the last sample is 0, as in librosa.
+    float32 `[outputs]`. Where `samples * new_rate / rate` is not a whole number
+    the very last sample is 0, as in librosa.
   """
+  samples = len(waveform) if samples is None else samples
+  first, last = outputs or (0, -(-samples * new_rate // rate))
   if rate == new_rate:
-    return waveform.astype(np.float32)
+    return waveform[first - start : last - start].astype(np.float32)
   divisor = int(np.gcd(rate, new_rate))
   step, phases = rate // divisor, new_rate // divisor
   # A short period is repeated, so that one pass still covers many samples.
   repeats = max(1, _PHASES // phases)
   step, phases = step * repeats, phases * repeats
 
-  count = len(waveform) * new_rate // rate
-  periods = -(-count // phases)
+  count = samples * new_rate // rate
+  period = first // phases
+  periods = max(0, -(-min(last, count) // phases) - period)
   sinc = KAISER[name]
   reach = _reach(sinc, rate, new_rate)
   padded = np.zeros(reach + (periods + 1) * step + reach)
-  stop = min(len(waveform), len(padded) - reach)
-  padded[reach : reach + stop] = waveform[:stop]
+  origin = period * step - reach  # The input sample of padded[0].
+  low = max(start, origin)
+  high = max(low, min(start + len(waveform), origin + len(padded)))
+  padded[low - origin : high - origin] = waveform[low - start : high - start]
 
   block = _PHASES if _PHASES * periods >= _OUTPUTS else _MOST_PHASES
 
   output = np.zeros((phases, periods), np.float32)
-  for first in range(0, phases, block):
-    last = min(first + block, phases)
-    start, inputs, weights = _weights(sinc, rate, new_rate, first, last)
+  for phase in range(0, phases, block):
+    end = min(phase + block, phases)
+    offset, inputs, weights = _weights(sinc, rate, new_rate, phase, end)
     frames = np.lib.stride_tricks.sliding_window_view(
       padded, int(inputs.max()) + 1
     )
     # One row per input sample, so that a tap takes whole rows.
-    frames = frames[start : start + periods * step : step].T.copy()
-    total = output[first:last]
+    frames = frames[offset : offset + periods * step : step].T.copy()
+    total = output[phase:end]
     # One tap after the other, rounded to float32 after each, from the centre
     # outwards on the left and then on the right: the order of resampy, whose
     # rounding shows in the logarithm of the quiet parts of a recording.
@@ -143,9 +158,35 @@ def resample_kaiser(
       np.take(frames, row, axis=0, out=taps, mode='clip')
       taps *= weight[:, None]
       np.add(total, taps, out=total, casting='same_kind')
-  result = np.zeros(-(-len(waveform) * new_rate // rate), np.float32)
-  result[:count] = output.T.reshape(-1)[:count]
+  result = np.zeros(last - first, np.float32)
+  made = output.T.reshape(-1)[first - period * phases :]
+  known = max(0, min(last, count) - first)
+  result[:known] = made[:known]
   return result
+
+
+def inputs_for(
+  outputs: tuple[int, int],
+  rate: int,
+  new_rate: int,
+  samples: int,
+  name: str = 'kaiser_best_v03',
+) -> tuple[int, int]:
+  """Returns which input samples `resample_kaiser` needs for output samples.
+
+  Args:
+    outputs: first output sample, and the first that is no longer wanted.
+    rate: of the input, Hz.
+    new_rate: of the output, Hz.
+    samples: of the whole input.
+    name: the filter, see `KAISER`.
+  """
+  if rate == new_rate:
+    return outputs
+  reach = _reach(KAISER[name], rate, new_rate)
+  first = outputs[0] * rate // new_rate - reach
+  last = -(-outputs[1] * rate // new_rate) + reach
+  return max(0, first), min(samples, last)
 
 
 def resample_soxr_hq(

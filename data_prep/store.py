@@ -10,28 +10,33 @@
 It is an ordinary TFDS data set: `tfds.builder_from_directory(path)` reads it,
 as does `tfds.load('CORPUS/FEATURES-FINGERPRINT', data_dir=DATA_DIR)`.
 
-The fingerprint covers every parameter and every row and file of the corpus, so
-that other parameters or other files make another store. A store is written
-under a temporary name and renamed when complete: what has its final name is
-whole.
+The fingerprint covers every parameter, every row and the audio itself, so that
+equal content is one store, wherever its files lie and whenever they were
+copied. A store is written under a temporary name and renamed when complete:
+what has its final name is whole.
 """
 
+import csv
 import dataclasses
+import filecmp
 import hashlib
 import json
 import os
 import pathlib
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from data_prep import audio, build, publishing
+from data_prep import audio, build, corpora, publishing
 from data_prep import features as features_lib
 from data_prep import manifest as manifest_lib
 from data_prep.publishing import StoreError
+from data_prep.tables import listed
 
 VERSION_FOLDER = '1.0.0'
+_Store = tuple[pathlib.Path, dict[str, Any]]
 
 
 class NotPreparedError(StoreError):
@@ -59,7 +64,7 @@ def prepare(
     manifest: the utterances, in the order in which they will be stored.
     corpus_spec: what is published about the corpus (an entry of
       `data_prep.corpora.CORPORA`): title, citation, licence, homepage.
-    features: a convention with its parameters.
+    features: a feature spec with its parameters.
     data_dir: where all stores lie.
     on_error: 'raise' stops at the first unusable file and leaves nothing;
       'skip' leaves it out and lists it in rejected.tsv.
@@ -86,27 +91,36 @@ def prepare(
       f'{manifest.corpus!r} is not a name for a corpus; use small letters, '
       'digits and _, beginning with a letter.'
     )
-  quiet_or_not = _print if progress else _ignore
-  report = progress if callable(progress) else quiet_or_not
-  final = store_path(manifest, features, data_dir)
-  twins: list[pathlib.Path] = []
+  report = progress if callable(progress) else _print if progress else _ignore
+  content = content_digest(manifest, features)
+  root = pathlib.Path(data_dir).expanduser().absolute() / manifest.corpus
+  final = root / f'{features.name}-{content[:8]}' / VERSION_FOLDER
+  twins = [
+    (path, info)
+    for path, info in _stores(data_dir, manifest.corpus, damaged='skip')
+    if path != final
+    and info['features'] == features.name
+    and info['parameters'] == features.parameters()
+  ]
+  for path, info in twins:
+    if not overwrite and _holds(path, info, manifest):
+      final = path
+  others = [path for path, _ in twins if path != final]
 
   def make(directory: pathlib.Path) -> dict[str, Any]:
-    info = build.build(
+    return build.build(
       manifest,
       corpus_spec,
       features,
       directory,
-      config=final.parent.name,
+      content=content,
       on_error=on_error,
       num_workers=num_workers,
       progress=bool(progress),
     )
-    twins.extend(_twins(final, features, data_dir))
-    return info
 
   info = publishing.write_once(
-    final, make, report=report, overwrite=overwrite, replaced=twins
+    final, make, report=report, overwrite=overwrite, replaced=others
   )
   if info is None:
     return final
@@ -119,11 +133,16 @@ def prepare(
       f'{info["rejected"]} files were left out; {final / "rejected.tsv"} lists '
       'them, with reasons.'
     )
-  if twins and not overwrite:
+  if info['warnings']:
+    report(
+      f'{len(info["warnings"])} files were read with a warning:\n'
+      f'{listed(info["warnings"])}'
+    )
+  if others and not overwrite:
     report(
       'These stores have the same features and parameters and came from other '
       'files or labels; a run will ask you to choose. --overwrite removes them:'
-      f'\n{manifest_lib.listed([str(path) for path in twins])}'
+      f'\n{listed([str(path) for path in others])}'
     )
   return final
 
@@ -134,66 +153,77 @@ def find_store(
   features: str,
   **wanted: Any,
 ) -> pathlib.Path:
-  """The prepared store of a corpus; needs no TensorFlow.
+  """Returns the prepared store of a corpus; needs no TensorFlow.
 
   Args:
     data_dir: where all stores lie.
     corpus: its name.
-    features: name of the convention.
+    features: name of the feature spec.
     **wanted: values that parameters must have, e.g. `signal_length=96000`.
 
   Raises:
     NotPreparedError: if there is none; with the command that prepares it.
-    StoreError: if there are several; the message lists them.
+    StoreError: if there are several that differ; the message says in what.
   """
   stores = list(_stores(data_dir, corpus))
-  found = [
-    path
-    for path, info in stores
-    if info['features'] == features
-    and all(
-      name in info['parameters'] and info['parameters'][name] == value
-      for name, value in wanted.items()
+  found = []
+  for each in stores:
+    given = each[1]['parameters']
+    fits = each[1]['features'] == features and all(
+      name in given and given[name] == value for name, value in wanted.items()
     )
-  ]
+    # Equal content is one store, also where an earlier version made two.
+    if fits and all(_difference(other, each) for other in found):
+      found.append(each)
   if len(found) == 1:
-    return found[0]
+    return found[0][0]
   asked = ', '.join([features, *(f'{k}={v}' for k, v in wanted.items())])
   if found:
+    lines = [_described(*found[0])]
+    for each in found[1:]:
+      lines += [
+        _described(*each),
+        f'    differs from the first in {_difference(found[0], each)}',
+      ]
     raise StoreError(
       f'{len(found)} stores of {corpus} have {asked}; delete all but one, or '
-      f'name a parameter that differs:\n{_describe(stores, found)}'
+      'name a parameter that differs:\n' + '\n'.join(lines)
     )
-  known = f'There is:\n{_describe(stores)}' if stores else 'There is none yet.'
-  flags = ''.join(f' --{name}={value}' for name, value in wanted.items())
-  audio_dir = '' if corpus == 'demo' else ' --audio_dir=DIR'
-  if features == 'wavlm':
-    flags = f' --weights=DIR{flags}'
+  root = pathlib.Path(data_dir).expanduser()
+  known = '\n'.join(['There is:', *(_described(*s) for s in stores)])
+  prepared = sorted(
+    {
+      p.parents[2].name
+      for p in root.glob(f'*/[!.]*/{VERSION_FOLDER}/store.json')
+    }
+  )
+  names = f' Prepared there: {", ".join(prepared)}.' if prepared else ''
+  words = ['python -m data_prep']
+  if corpus in corpora.CORPORA:
+    words.append(f'--corpus={corpus}')
+    words += [] if corpus == 'demo' else ['--audio_dir=DIR']
+  else:
+    words.append(f'--corpus=manifest --name={corpus} --manifest=FILE.tsv')
+    names += f' Known to data_prep: {", ".join(corpora.CORPORA)}.'
+  words.append(f'--features={features}')
+  words += ['--weights=DIR'] if features == 'wavlm' else []
+  words += [f'--{name}={value}' for name, value in wanted.items()]
+  words.append(shlex.quote(f'--data_dir={root}'))
   raise NotPreparedError(
-    f'no store of {corpus} with {asked} in {pathlib.Path(data_dir)}. {known}',
-    f'python -m data_prep --corpus={corpus}{audio_dir} '
-    f'--features={features}{flags} --data_dir={pathlib.Path(data_dir)}',
+    f'no store of {corpus} with {asked} in {root}. '
+    f'{known if stores else "There is none yet." + names}',
+    ' '.join(words),
   )
 
 
-def store_path(
-  manifest: manifest_lib.Manifest,
-  features: features_lib.Convention,
-  data_dir: os.PathLike[str] | str,
-) -> pathlib.Path:
-  """Where the store of this corpus with these features lies, or will lie."""
-  name = f'{features.name}-{fingerprint(manifest, features)}'
-  root = pathlib.Path(data_dir).expanduser().absolute()
-  return root / manifest.corpus / name / VERSION_FOLDER
-
-
-def fingerprint(
+def content_digest(
   manifest: manifest_lib.Manifest, features: features_lib.Convention
 ) -> str:
-  """Eight hexadecimal digits of what the content of a store depends on.
+  """Returns the hexadecimal digest of what the content of a store depends on.
 
-  That is: the convention, its version and parameters, and of every utterance
-  all that the manifest says, the size of its file and when it was changed.
+  That is: the feature spec, its version and parameters, and of every utterance
+  all that the manifest says, and the bytes of its file. Where the files lie and
+  when they were changed does not matter.
 
   Raises:
     audio.AudioError: if a file is missing.
@@ -208,24 +238,17 @@ def fingerprint(
   }
   digest.update(json.dumps(head, sort_keys=True).encode())
   for utterance in manifest.utterances:
-    path = utterance.path
     try:
-      status = path.stat()
+      with open(utterance.path, 'rb') as file:
+        audio_digest = hashlib.file_digest(file, 'sha256').hexdigest()
     except OSError as error:
       raise audio.AudioError(
-        f'{path}: no such file ({error.strerror}); check the path and the '
-        'audio directory.'
+        f'{utterance.path}: no such file ({error.strerror}); check the path and '
+        'the audio directory.'
       ) from error
-    if path.is_relative_to(manifest.root):
-      path = path.relative_to(manifest.root)
-    row = {
-      **dataclasses.asdict(utterance),
-      'path': path.as_posix(),
-      'size': status.st_size,
-      'changed': status.st_mtime_ns,
-    }
+    row = dataclasses.asdict(utterance) | {'path': audio_digest}
     digest.update(json.dumps(row, sort_keys=True).encode())
-  return digest.hexdigest()[:8]
+  return digest.hexdigest()
 
 
 def _print(text: str) -> None:
@@ -236,32 +259,92 @@ def _ignore(text: str) -> None:
   del text
 
 
-def _twins(
-  store: pathlib.Path,
-  features: features_lib.Convention,
-  data_dir: os.PathLike[str] | str,
-) -> list[pathlib.Path]:
-  """Other stores of the corpus with the same features and parameters."""
-  return [
-    path
-    for path, info in _stores(data_dir, store.parents[1].name, damaged='skip')
-    if path != store
-    and info['features'] == features.name
-    and info['parameters'] == features.parameters()
+def _holds(
+  path: pathlib.Path, info: dict[str, Any], manifest: manifest_lib.Manifest
+) -> bool:
+  """Returns whether a store without a digest has the content of a manifest.
+
+  Stores were made without one until identity became content; for them the rows
+  and the lengths of the files must do. All others have their digest as name.
+  """
+  if 'content' in info or info.get('classes') != list(manifest.classes):
+    return False
+  scale = list(manifest.vad_range) if manifest.vad_range else None
+  rows = _rows(path)
+  if info.get('vad_range') != scale or len(rows) != len(manifest.utterances):
+    return False
+  import soundfile
+
+  for row, utterance in zip(rows, manifest.utterances, strict=True):
+    ours = manifest_lib.cells(utterance, manifest.root)
+    if any(row[k] != ours[k] for k in ours if k not in ('path', 'duration')):
+      return False
+    try:
+      sound = soundfile.info(os.fsencode(utterance.path))
+    except soundfile.SoundFileError:
+      return False
+    if abs(float(row['duration']) - sound.frames / sound.samplerate) > 1e-5:
+      return False
+  return True
+
+
+def _rows(path: pathlib.Path) -> list[dict[str, str]]:
+  with open(path / 'manifest.tsv', encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file, delimiter='\t'))
+
+
+def _difference(first: _Store, second: _Store) -> str:
+  """Returns in what two stores of a corpus differ, '' if in nothing."""
+  found = [
+    f'{name} ({ours} / {theirs})'
+    for name in sorted({*first[1]['parameters'], *second[1]['parameters']})
+    if (ours := first[1]['parameters'].get(name))
+    != (theirs := second[1]['parameters'].get(name))
   ]
+  found += [
+    name
+    for name in ('feature_version', 'classes', 'vad_range', 'rejected')
+    if first[1].get(name) != second[1].get(name)
+  ]
+  ours, theirs = (
+    {r['id']: r for r in _rows(path)} for path, _ in (first, second)
+  )
+  if alone := sorted(ours.keys() ^ theirs.keys()):
+    found.append(f'{len(alone)} utterances, like {alone[0]}')
+  for column in manifest_lib.COLUMNS:
+    changed = [
+      name
+      for name in ours
+      if name in theirs and ours[name][column] != theirs[name][column]
+    ]
+    if changed and column != 'path':
+      name = changed[0]
+      found.append(
+        f'the {column} of {len(changed)} utterances, like {name} '
+        f'({ours[name][column]!r} / {theirs[name][column]!r})'
+      )
+  if not found and list(ours) != list(theirs):
+    found.append('the order of their utterances')
+  names = [[s['name'] for s in info['shards']] for _, info in (first, second)]
+  if not found and (
+    names[0] != names[1]
+    or filecmp.cmpfiles(first[0], second[0], names[0], False)[0] != names[0]
+  ):
+    found.append('the audio')
+  return ', '.join(found)
 
 
 def _stores(
   data_dir: os.PathLike[str] | str, corpus: str, damaged: str = 'raise'
-) -> Iterator[tuple[pathlib.Path, dict[str, Any]]]:
-  """The prepared stores of a corpus: path and store.json."""
+) -> Iterator[_Store]:
+  """Yields the prepared stores of a corpus: path and store.json."""
   root = pathlib.Path(data_dir).expanduser().absolute() / corpus
   for path in sorted(root.glob(f'[!.]*-*/{VERSION_FOLDER}/store.json')):
     try:
       info = json.loads(path.read_text('utf-8'))
-      content = {'features': info['features'], 'parameters': info['parameters']}
-      if not isinstance(content['parameters'], dict):
+      if not isinstance(info['parameters'], dict):
         raise TypeError('its parameters are no table')
+      str(info['features'])
     except (ValueError, KeyError, TypeError) as error:
       if damaged == 'skip':
         continue
@@ -269,22 +352,15 @@ def _stores(
         f'{path} is damaged ({error}); delete {path.parents[1]} and prepare '
         'the corpus again.'
       ) from error
-    yield path.parent, {**info, **content}
+    yield path.parent, info
 
 
-def _describe(
-  stores: list[tuple[pathlib.Path, dict[str, Any]]],
-  only: list[pathlib.Path] | None = None,
-) -> str:
-  """Stores one a line: the path and the parameters that a user chooses."""
-  return '\n'.join(
-    f'  {path}  ({info["features"]}'
-    + ''.join(
-      f', {name}={info["parameters"][name]}'
-      for name in ('signal_length', 'layer', 'weights')
-      if name in info['parameters']
-    )
-    + f', {info.get("count")} utterances)'
-    for path, info in stores
-    if only is None or path in only
-  )
+def _described(path: pathlib.Path, info: dict[str, Any]) -> str:
+  """Returns a line with the path and the parameters that a user chooses."""
+  chosen = [
+    f'{name}={info["parameters"][name]}'
+    for name in ('signal_length', 'layer', 'weights')
+    if name in info['parameters']
+  ]
+  facts = [info['features'], *chosen, f'{info.get("count")} utterances']
+  return f'  {path}  ({", ".join(facts)})'

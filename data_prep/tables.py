@@ -18,6 +18,8 @@ _SPLITS = {
   'test1': 'test',
 }
 _SHOWN = 10  # Problems listed in one message.
+# Names are kept to the byte; from all other cells outer blanks are taken.
+_NAMES = ('id', 'path')
 
 
 class CorpusError(UserError):
@@ -28,36 +30,34 @@ class CorpusError(UserError):
 
 
 def natural_key(text: str) -> tuple[object, ...]:
-  """Sort key under which 'a2' precedes 'a10', and case decides last."""
+  """Returns a sort key under which 'a2' precedes 'a10'; case decides last."""
   # Splitting at a group alternates text and digits, so types always match.
   parts = re.split(r'(\d+)', text.casefold())
   return tuple(int(p) if i % 2 else p for i, p in enumerate(parts)), text
 
 
 def normal_gender(text: str) -> str:
-  """'F', 'm', 'Female', ... as 'female' or 'male'; others in lower case."""
+  """Spells 'F', 'm', 'Female', ... as 'female' or 'male', others small."""
   text = text.strip().lower()
   return _GENDERS.get(text, text)
 
 
 def normal_split(text: str) -> str:
-  """'Train', 'Development', 'Test1', ... as 'train', 'dev', 'test'."""
+  """Spells 'Train', 'Development', 'Test1', ... as 'train', 'dev', 'test'."""
   text = text.strip().lower()
   return _SPLITS.get(text, text)
 
 
 def number(text: str) -> float | None:
-  """A number, or None for '' and 'NaN'; raises ValueError for other text."""
+  """Reads a number, or None for '' and 'NaN'; ValueError for other text."""
   text = text.strip()
-  if text.lower() in ('', 'nan'):
-    return None
-  return float(text)
+  return None if text.lower() in ('', 'nan') else float(text)
 
 
 def listed(
   items: Sequence[str], shown: int = _SHOWN, indent: str = '  '
 ) -> str:
-  """Items one a line, the first few of them, with a count of the rest."""
+  """Lists the first items, one a line, with a count of the rest."""
   lines = [f'{indent}{item}' for item in items[:shown]]
   if len(items) > shown:
     lines.append(f'{indent}... and {len(items) - shown:,} more')
@@ -68,22 +68,22 @@ def read_table(
   path: str | os.PathLike[str],
   required: Sequence[str],
   delimiter: str = '\t',
-) -> list[dict[str, str]]:
-  """Reads a table with a header; values are stripped, absent ones ''.
+) -> list[tuple[int, dict[str, str]]]:
+  """Reads a table with a header, one line per row.
+
+  No cell spans lines, so that no quote can swallow a row. In a table with tabs
+  a quote is an ordinary character, unless a cell is quoted as a whole.
+
+  Returns:
+    The line number and the cells of every row; absent cells are ''.
 
   Raises:
-    CorpusError: The file is missing or not text, a required column is missing
-      or there are no rows.
+    CorpusError: The file is missing or not text, a required column is missing,
+      a column is there twice, a line cannot be read, or there are no rows.
   """
   path = pathlib.Path(path)
   try:
-    with open(path, encoding='utf-8-sig', newline='') as file:
-      reader = csv.DictReader(file, delimiter=delimiter)
-      rows = [
-        {key: (row[key] or '').strip() for key in reader.fieldnames}
-        for row in reader
-      ]
-      columns = list(reader.fieldnames or ())
+    text = path.read_bytes().decode('utf-8-sig')
   except FileNotFoundError as error:
     raise CorpusError(f'{path}: there is no such file.') from error
   except IsADirectoryError as error:
@@ -93,16 +93,68 @@ def read_table(
       f'{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save '
       'the table as UTF-8.'
     ) from error
+  lines = [
+    (line, _cells(text, delimiter, f'{path}: line {line}'))
+    for line, text in enumerate(re.split(r'\r\n|\r|\n', text), start=1)
+    if line == 1 or text
+  ]
+  columns = [name.strip() for name in lines[0][1]]
   absent = [name for name in required if name not in columns]
+  twice = sorted({name for name in columns if columns.count(name) > 1})
+  kind = 'tab' if delimiter == '\t' else repr(delimiter)
   if absent:
-    kind = 'tab' if delimiter == '\t' else repr(delimiter)
     raise CorpusError(
       f'{path}: column {", ".join(map(repr, absent))} is missing; the first '
       f'line has {columns}, separated by {kind}. Required: '
       f'{", ".join(required)}.'
     )
-  if not rows:
+  if twice:
+    raise CorpusError(
+      f'{path}: has more than one column {", ".join(map(repr, twice))}; leave '
+      'one of each.'
+    )
+  if len(lines) == 1:
     raise CorpusError(
       f'{path}: has a header and no rows, so there is nothing to prepare.'
     )
+  rows = []
+  for line, cells in lines[1:]:
+    if any(cells[len(columns) :]):
+      raise CorpusError(
+        f'{path}: line {line} has {len(cells)} cells and the header '
+        f'{len(columns)}, separated by {kind}.'
+      )
+    if len(cells) < len(columns) and cells[-1].startswith('"'):
+      raise CorpusError(
+        f'{path}: line {line} ends inside of a quoted cell; close the quote, '
+        'and keep every row on one line.'
+      )
+    cells += [''] * (len(columns) - len(cells))
+    row = dict(zip(columns, cells, strict=False))
+    rows.append(
+      (line, {k: v if k in _NAMES else v.strip() for k, v in row.items()})
+    )
   return rows
+
+
+def _cells(line: str, delimiter: str, place: str) -> list[str]:
+  """Splits a line into its cells."""
+  try:
+    if delimiter == '\t':
+      cells = line.split('\t')
+      for index, cell in enumerate(cells):
+        if re.fullmatch(r'"([^"]|"")*"', cell):
+          cells[index] = cell[1:-1].replace('""', '"')
+    else:
+      cells = next(csv.reader([line], delimiter=delimiter, strict=True), [''])
+  except csv.Error as error:
+    raise CorpusError(
+      f'{place} cannot be read ({error}); a quoted cell begins and ends with a '
+      'quote, has its own quotes doubled, and stays on one line.'
+    ) from error
+  if max(map(len, cells)) > csv.field_size_limit():
+    raise CorpusError(
+      f'{place} has a cell of {max(map(len, cells)):,} characters; shorten it '
+      f'to {csv.field_size_limit():,}.'
+    )
+  return cells

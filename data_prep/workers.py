@@ -1,28 +1,23 @@
-"""Extracting features from many files at once, in order, in bounded memory.
+"""Extract features from many files at once, in order, in bounded memory.
 
-A worker is a fresh Python that imports NumPy, soundfile and the feature
-convention, and nothing else: no TensorFlow, no JAX, and not the program that
-started it, so it may be started by a program that runs threads or lacks an
-`if __name__ == '__main__'`. It reads paths from its standard input and writes
-features to its standard output until its input ends, so that it cannot outlive
-the program that feeds it, however that one ends.
+A worker is a fresh Python that imports NumPy, soundfile and the feature spec,
+and nothing else: no TensorFlow, no JAX, and not the program that started it, so
+that a program may start it that runs threads or lacks an
+`if __name__ == '__main__'`.
 """
 
 import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
+import multiprocessing
 import os
-import pathlib
-import queue
 import signal
-import struct
-import subprocess
 import sys
+import threading
 import traceback
+import types
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
 
 import numpy as np
 
@@ -34,7 +29,6 @@ from data_prep.errors import UserError
 _MOST = 16
 # With fewer files per worker, starting it takes longer than it saves.
 _FILES_PER_WORKER = 32
-_SIZE = struct.Struct('<Q')
 
 
 class WorkerError(UserError):
@@ -46,14 +40,16 @@ class Extracted:
   """What became of one file.
 
   Attributes:
-    features: float32, as the convention says; None if the file is unusable.
+    features: float32, as the feature spec says; None if the file is unusable.
     seconds: duration of the audio.
     error: why the file is unusable, naming it; '' if it is fine.
+    warning: a harmless fault of the file; see `audio.Recording`.
   """
 
   features: np.ndarray | None
   seconds: float = 0.0
   error: str = ''
+  warning: str = ''
 
 
 def extract(
@@ -61,13 +57,18 @@ def extract(
 ) -> Extracted:
   """Decodes one file and computes its features."""
   try:
-    waveform, rate = audio.decode(path)
+    recording = audio.read(path, part=convention.part)
   except audio.AudioError as error:
     return Extracted(None, error=str(error))
   try:
     # A float file may hold values whose power is beyond any number.
     with np.errstate(over='ignore', invalid='ignore'):
-      features = convention(waveform, rate)
+      features = convention(
+        recording.waveform,
+        recording.rate,
+        start=recording.start,
+        samples=recording.samples,
+      )
   except audio.AudioError as error:
     return Extracted(None, error=f'{path}: {error}')
   if not np.isfinite(features).all():
@@ -75,25 +76,22 @@ def extract(
       None,
       error=(
         f'{path}: the {convention.name} features are not finite; the largest '
-        f'sample is {np.abs(waveform).max():g} and full scale is 1; normalise '
-        'the file.'
+        f'sample is {np.abs(recording.waveform).max():g} and full scale is 1; '
+        'normalise the file.'
       ),
     )
-  return Extracted(features, len(waveform) / rate)
+  return Extracted(features, recording.seconds, warning=recording.warning)
 
 
 def default_workers() -> int:
-  """Processor cores that this process may use, at most 16."""
+  """Returns the processor cores that this process may use, at most 16."""
   if hasattr(os, 'sched_getaffinity'):
     return min(len(os.sched_getaffinity(0)), _MOST)
   return min(os.cpu_count() or 1, _MOST)
 
 
 class Pool:
-  """Extracts features with several processes; a context manager.
-
-  Entering it starts the processes and returns at once.
-  """
+  """Extracts features with several processes; a context manager."""
 
   def __init__(
     self,
@@ -101,7 +99,7 @@ class Pool:
     num_workers: int | None = None,
     num_files: int | None = None,
   ):
-    """Plans a pool.
+    """Plans a pool; processes start with the first file.
 
     Args:
       convention: what to compute.
@@ -123,157 +121,108 @@ class Pool:
       )
     self.num_workers = num_workers
     self._convention = convention
-    self._processes: list[subprocess.Popen] = []
-    self._idle: queue.SimpleQueue[subprocess.Popen] = queue.SimpleQueue()
-    self._threads: concurrent.futures.ThreadPoolExecutor | None = None
+    self._executor: concurrent.futures.ProcessPoolExecutor | None = None
 
   def __enter__(self) -> 'Pool':
-    if self.num_workers > 1:
-      try:
-        for _ in range(self.num_workers):
-          self._start()
-      except OSError as error:
-        self.__exit__()
-        raise WorkerError(
-          f'cannot start process {len(self._processes)} of {self.num_workers} '
-          f'({error}); use fewer processes (--num_workers).'
-        ) from error
-      except BaseException:
-        self.__exit__()
-        raise
-      self._threads = concurrent.futures.ThreadPoolExecutor(self.num_workers)
     return self
 
   def __exit__(self, *error: object) -> None:
-    for process in self._processes:
-      process.kill()
-    if self._threads:
-      self._threads.shutdown(cancel_futures=True)
-    for process in self._processes:
-      process.wait()
-      with contextlib.suppress(BrokenPipeError):  # A request not yet sent.
-        process.stdin.close()
-      process.stdout.close()
-    self._processes = []
+    if self._executor:
+      self._executor.shutdown(cancel_futures=True)
+    self._executor = None
 
-  def map(self, paths: Iterable[pathlib.Path]) -> Iterator[Extracted]:
-    """Results in the order of the paths; only a few are ever held.
+  def map(self, paths: Iterable[os.PathLike[str] | str]) -> Iterator[Extracted]:
+    """Yields results in the order of the paths; only a few are ever held.
 
     Raises:
-      WorkerError: if a process ends, or fails for a reason other than the
-        audio.
+      WorkerError: if a process dies, or fails for a reason other than the
+        audio; it names the file.
     """
-    if not self._threads:
+    if self.num_workers == 1:
       for path in paths:
-        try:
-          yield extract(self._convention, path)
-        except Exception as error:
-          error.add_note(f'This happened with {path}.')
-          raise
+        yield _raised(path, _work(self._convention, path))
       return
     waiting = collections.deque()
     for path in paths:
-      waiting.append(self._threads.submit(self._ask, path))
+      waiting.append((path, self._submit(path)))
       if len(waiting) > 2 * self.num_workers:
-        yield waiting.popleft().result()
+        yield self._next(waiting)
     while waiting:
-      yield waiting.popleft().result()
+      yield self._next(waiting)
 
-  def _start(self) -> None:
-    """Starts one worker and tells it what to compute."""
-    root = str(pathlib.Path(__file__).resolve().parents[1])
-    others = os.environ.get('PYTHONPATH')
-    one_thread = dict.fromkeys(
-      ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'), '1'
-    )
-    process = subprocess.Popen(
-      [sys.executable, '-P', '-m', 'data_prep.workers'],
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      env={
-        **os.environ,
-        **one_thread,
-        'PYTHONPATH': os.pathsep.join([root, *([others] if others else [])]),
-      },
-    )
-    self._processes.append(process)
-    self._idle.put(process)
-    order = {
-      'features': self._convention.name,
-      'parameters': dataclasses.asdict(self._convention),
-    }
-    _send(process.stdin, json.dumps(order).encode())
-
-  def _ask(self, path: pathlib.Path) -> Extracted:
-    """Has an idle worker extract one file; runs in a thread."""
-    process = self._idle.get()
+  def _submit(self, path, processes: int = 0) -> concurrent.futures.Future:
     try:
-      _send(process.stdin, os.fsencode(path))
-      header = json.loads(_receive(process.stdout))
-      data = _receive(process.stdout)
-    except (EOFError, BrokenPipeError) as error:
+      if not self._executor:
+        self._executor = concurrent.futures.ProcessPoolExecutor(
+          processes or self.num_workers,
+          multiprocessing.get_context('spawn'),
+          initializer=_start_worker,
+        )
+      with _without_main():
+        return self._executor.submit(_work, self._convention, path)
+    except concurrent.futures.BrokenExecutor as error:
+      # Whatever is waiting has the same error; `_next` finds its cause.
+      future = concurrent.futures.Future()
+      future.set_exception(error)
+      return future
+    except OSError as error:
       raise WorkerError(
-        f'the process that read {path} ended with exit status '
-        f'{process.wait()}; if it was killed for want of memory, use fewer '
-        'processes (--num_workers).'
+        f'cannot start {self.num_workers} processes ({error}); use fewer '
+        '(--num_workers=1 works without).'
+      ) from error
+
+  def _next(self, waiting: collections.deque) -> Extracted:
+    path, future = waiting.popleft()
+    try:
+      return _raised(path, future.result())
+    except concurrent.futures.BrokenExecutor:
+      # One process died, which ends all. Alone, each file shows if it was it.
+      self.__exit__()
+    try:
+      result = self._submit(path, processes=1).result()
+    except concurrent.futures.BrokenExecutor as error:
+      raise WorkerError(
+        f'{path}: the process that reads this file dies; if it was killed for '
+        'want of memory, use fewer processes (--num_workers).'
       ) from error
     finally:
-      self._idle.put(process)
-    if 'failure' in header:
-      raise WorkerError(f'{path}: {header["failure"]}')
-    if header['error']:
-      return Extracted(None, error=header['error'])
-    features = np.frombuffer(data, np.float32).reshape(header['shape'])
-    return Extracted(features, header['seconds'])
+      self.__exit__()
+    for index, (other, _) in enumerate(waiting):
+      waiting[index] = other, self._submit(other)
+    return _raised(path, result)
 
 
-def _send(stream: BinaryIO, data: bytes | memoryview) -> None:
-  stream.write(_SIZE.pack(len(data)))
-  stream.write(data)
-  stream.flush()
+def _raised(path, result: Extracted | str) -> Extracted:
+  if isinstance(result, str):
+    raise WorkerError(f'{path}: {result}')
+  return result
 
 
-def _receive(stream: BinaryIO) -> bytes:
-  size = stream.read(_SIZE.size)
-  if len(size) < _SIZE.size:
-    raise EOFError
-  (length,) = _SIZE.unpack(size)
-  data = stream.read(length)
-  if len(data) < length:
-    raise EOFError
-  return data
+def _work(convention: features_lib.Convention, path) -> Extracted | str:
+  """Extracts in a worker; an unforeseen failure is returned as its traceback."""
+  try:
+    return extract(convention, path)
+  except Exception:
+    return traceback.format_exc()
 
 
-def _serve() -> None:
-  """The worker: features for every path until the input ends."""
+def _start_worker() -> None:
   # Ctrl-C reaches the whole group; the parent decides what becomes of us.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  # What a library prints must not end up among the features.
-  output = os.fdopen(os.dup(1), 'wb')
-  os.dup2(2, 1)
-  requests = sys.stdin.buffer
+
+  def end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)  # However the parent ended: nobody will read the results.
+
+  threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+  """Keeps a new process from importing the program that starts it."""
+  main = sys.modules['__main__']
+  sys.modules['__main__'] = types.ModuleType('__main__')
   try:
-    order = json.loads(_receive(requests))
-    convention = features_lib.by_name(order['features'], **order['parameters'])
-    while True:
-      path = os.fsdecode(_receive(requests))
-      try:
-        result = extract(convention, path)
-      except Exception:  # Reported with the file's name, and raised there.
-        _send(output, json.dumps({'failure': traceback.format_exc()}).encode())
-        _send(output, b'')
-        continue
-      shape = [] if result.features is None else result.features.shape
-      header = {
-        'shape': shape,
-        'seconds': result.seconds,
-        'error': result.error,
-      }
-      _send(output, json.dumps(header).encode())
-      _send(output, b'' if result.error else result.features.tobytes())
-  except (EOFError, BrokenPipeError):
-    return
-
-
-if __name__ == '__main__':
-  _serve()
+    yield
+  finally:
+    sys.modules['__main__'] = main

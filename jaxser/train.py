@@ -2,6 +2,7 @@
 per-utterance predictions, and every number is computed from them.
 """
 
+import contextlib
 import os
 import pathlib
 import platform
@@ -20,20 +21,28 @@ import optax
 import jaxser
 from jaxser import report
 from jaxser.core import config as config_lib
-from jaxser.core import progress
+from jaxser.core import errors, files, progress
 from jaxser.data import opening, pipeline, protocols
-from jaxser.data.corpus import Corpus
-from jaxser.engine import context as context_lib
-from jaxser.engine import distributed, inspection, interruption, mesh, step
-from jaxser.engine import stream as fold_lib
-from jaxser.engine.evaluator import Evaluator
-from jaxser.engine.folds import choice
-from jaxser.engine.folds import run as folds_run
+from jaxser.data.corpus import Corpus, normalization
+from jaxser.engine import (
+  checkpoints,
+  distributed,
+  inspection,
+  interruption,
+  loop,
+)
+from jaxser.engine import workdir as workdir_lib
+from jaxser.engine.experiment import Experiment
+from jaxser.engine.trainer import Trainer
 from jaxser.evaluation import curves, predictions, results
 from jaxser.models import convert
 from jaxser.models import ensemble as members
 from jaxser.models import saved as models
 from jaxser.systems import registry
+
+
+class NotFiniteError(errors.UserError):
+  """Some runs ended without a result; the others have theirs."""
 
 
 def run(
@@ -61,54 +70,86 @@ def run(
     The content of results.json; empty on all processes but 0.
 
   Raises:
-    ConfigError, StoreError, ProtocolError, ConvertError, CheckpointError,
-      DistributedError: each names the file or field, the value, and what to do.
+    UserError: each names the file or field, the value, and what to do.
     Interrupted: on Ctrl-C or SIGTERM, after saving the position.
   """
-  start = time.monotonic()
-  workdir = pathlib.Path(workdir)
+  start, workdir = time.monotonic(), pathlib.Path(workdir)
+  # Everything is checked before anything is written: hours of training should
+  # not precede an error in the last fold.
   config_lib.validate(config)
-  writes = distributed.is_main()
-  if writes:
-    config_lib.claim(config, workdir)
   # The first to come makes the demo corpus.
   corpus = distributed.main_first(
     lambda: opening.open_corpus(config), 'the corpus is open'
   )
-  config_lib.check_shared(config, workdir)
   folds = make_folds(config, corpus)
-  if writes:
-    protocols.write_folds(
-      workdir / 'folds.json',
-      protocols.folds_to_json(
-        folds, corpus, protocol=config.protocol, seed=config.fold_seed
-      ),
-    )
   chosen = choose_folds(folds, config.fold_subset)
   check_schedule(config, chosen, mode)
-  context = make_context(config, corpus, chosen)
+  experiment = make_experiment(config, corpus)
   for fold in chosen:
-    # Hours of training should not precede an error in the last fold.
-    context_lib.neutral_partners(context, fold)
-  engine, probed = None, None
-  if mode == 'evaluate':
-    rows = evaluate_given(context, chosen, workdir, command)
-  else:
-    selections = ['last']
-    if any(len(fold.dev) for fold in chosen):
-      selections.append('best_on_dev')
-    if config.select_on_test:
-      selections.append('best_on_test')
-    describe_models(context, chosen, selections, workdir, command)
-    rows, engine = train_all(context, chosen, workdir)
-    if writes and config.embeddings:
-      probed = inspection.inspect(workdir, context, chosen)
-  about = describe(config, corpus, time.monotonic() - start, command)
-  about['environment']['engine'] = engine
-  about['probes'] = probed
-  summary = finish(rows, context, about, workdir) if writes else {}
-  distributed.barrier('the results are written')
+    experiment.references(fold)
+  given = given_weights(experiment, chosen)
+  if mode == 'evaluate' and given is None:
+    raise config_lib.ConfigError(
+      '--mode=evaluate needs weights: give --config.init_from=FILE. To see the '
+      'results of a finished run again, repeat its command.'
+    )
+  writes = distributed.is_main()
+  with contextlib.ExitStack() as opened:
+    if writes:
+      opened.enter_context(workdir_lib.lock(workdir))
+      claim(config, corpus, folds, workdir)
+    distributed.barrier('the work folder is claimed')
+    if not (workdir / 'config.json').exists():
+      raise config_lib.ConfigError(
+        f'process 0 wrote {(workdir / "config.json").absolute()}, and it is not '
+        'there. --workdir must be a folder that all processes share.'
+      )
+    batches, probed, failures = None, None, []
+    if mode == 'evaluate':
+      rows = evaluate(experiment, chosen, given, workdir, command)
+    else:
+      selections = ['last']
+      if any(len(fold.dev) for fold in chosen):
+        selections.append('best_on_dev')
+      if config.select_on_test:
+        selections.append('best_on_test')
+      describe_models(experiment, chosen, selections, workdir, command)
+      rows, failures, batches = train_all(experiment, chosen, given, workdir)
+      if writes and config.embeddings and not failures:
+        probed = inspection.inspect(workdir, experiment, chosen)
+    metadata = describe(config, corpus, time.monotonic() - start, command)
+    metadata['environment']['engine'] = batches
+    metadata['probes'] = probed
+    summary = finish(rows, experiment, metadata, workdir) if writes else {}
+    distributed.barrier('the results are written')
+  if failures:
+    raise NotFiniteError(
+      f'{len(failures)} of {len(failures) + _count(rows)} runs have no result: '
+      f'{"; ".join(failures)}. The others are in {workdir}/results.json. Train '
+      'with a lower --config.optimizer.learning_rate in another --workdir, and '
+      'look for NaN in the utterances of these folds.'
+    )
   return summary
+
+
+def claim(
+  config: ml_collections.ConfigDict,
+  corpus: Corpus,
+  folds: list[protocols.Fold],
+  workdir: pathlib.Path,
+) -> None:
+  """Writes config.json and folds.json, unless the folder is of another run.
+
+  Raises:
+    ConfigError: if it is, naming what differs; nothing was written then.
+  """
+  content = protocols.folds_to_json(
+    folds, corpus, protocol=config.protocol, seed=config.fold_seed
+  )
+  fingerprints = {n: info['fingerprint'] for n, info in corpus.stores.items()}
+  workdir_lib.check_identity(workdir, config, fingerprints, content)
+  config_lib.claim(config, workdir)
+  protocols.write_folds(workdir / 'folds.json', content)
 
 
 def make_folds(
@@ -127,6 +168,8 @@ def make_folds(
     test_corpus=config.test_corpus,
     cross_corpus_train=config.cross_corpus_train,
     every_class=every_class,
+    emobox_dir=config.emobox_dir,
+    emobox_dev=config.emobox_dev,
   )
 
 
@@ -161,14 +204,11 @@ def check_schedule(
     )
 
 
-def make_context(
-  config: ml_collections.ConfigDict,
-  corpus: Corpus,
-  folds: list[protocols.Fold],
-) -> context_lib.Context:
-  """What all trainings of the run share."""
+def make_experiment(
+  config: ml_collections.ConfigDict, corpus: Corpus
+) -> Experiment:
+  """Returns what all runs share."""
   system = registry.create(config, corpus)
-  placement = mesh.Placement(config.parallel)
   source = pipeline.Source(
     corpus,
     max_length=config.data.max_length,
@@ -178,138 +218,133 @@ def make_context(
     num_buckets=config.data.num_buckets,
   )
   registry.check(config, system, corpus, source.lengths)
-  largest = max(max(len(f.dev), len(f.test)) for f in folds)
-  return context_lib.Context(
+  return Experiment(
     config=config,
     system=system,
-    optimizer=step.make_optimizer(config.optimizer),
-    placement=placement,
     source=source,
     pretrained=registry.pretrained(config, system),
-    evaluator=Evaluator.create(
-      system, source, placement, min(config.eval_batch_size, largest)
-    ),
   )
 
 
-def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
-  """Mean and deviation of a waveform store's samples, None of other stores.
-
-  Of the training side where the corpus has an official split; elsewhere of the
-  whole store: two numbers, no label, the same for every fold.
-  """
-  info = next(iter(corpus.stores.values()))
-  if info.get('statistics') is None:
-    return None
-  by_split = info.get('statistics_by_split') or {}
-  official = protocol == 'official' and 'train' in by_split
-  found = by_split['train'] if official else info['statistics']
-  return found['mean'], found['std']
-
-
 def describe_models(
-  context: context_lib.Context,
+  experiment: Experiment,
   folds: list[protocols.Fold],
   selections: list[str],
   workdir: pathlib.Path,
   command: str,
 ) -> None:
   """Writes model.json, see `jaxser.models.saved.describe`."""
-  config, corpus = context.config, context.source.corpus
+  config, corpus = experiment.config, experiment.source.corpus
   models.describe(
     workdir,
     config,
-    context.system,
+    experiment.system,
     corpus,
     folds,
     selections=selections,
-    max_length=context.source.max_length,
+    max_length=experiment.source.max_length,
     normalization=normalization(corpus, config.protocol),
     command=command,
   )
 
 
 def train_all(
-  context: context_lib.Context,
+  experiment: Experiment,
   folds: list[protocols.Fold],
+  initial: dict[int, tuple[Any, Any]] | None,
   workdir: pathlib.Path,
-) -> tuple[list[predictions.Prediction], str | None]:
-  """Trains what an earlier run of the same command has not finished.
+) -> tuple[list[predictions.Prediction], list[str], str | None]:
+  """Trains what an earlier call of the same command has not finished.
 
   Returns:
-    The predictions of all trainings, none on processes but 0; and the engine
-    that trained, None if there was nothing left to train.
+    The predictions of all runs, none on processes but 0; why runs have none;
+    and how batches came, None if there was nothing left to train.
   """
-  config = context.config
-  trainings = [
+  config = experiment.config
+  every = [
     (seed, fold)
     for seed in range(config.seed, config.seed + config.seeds)
     for fold in folds
   ]
-  writes = distributed.is_main()
-  there = distributed.from_main(
-    np.array([_part(workdir, *t).exists() for t in trainings])
-  )
-  done = [t for t, is_there in zip(trainings, there, strict=True) if is_there]
-  finished = {(seed, fold.number) for seed, fold in done}
+  parts = [_part(workdir, *one) for one in every]
+  over = [part.exists() or _failed(part).exists() for part in parts]
+  over = distributed.from_main(np.array(over))
+  left = [one for one, is_over in zip(every, over, strict=True) if not is_over]
+  writes, used = distributed.is_main(), None
+  bar = progress.Progress(len(every) * config.epochs, show=writes)
+  bar.skip((len(every) - len(left)) * config.epochs)
   writer = curves.Curves(workdir, tensorboard=config.tensorboard, write=writes)
-  kept = [r for r in writer.read() if (r['seed'], r['fold']) in finished]
-  writer.keep(kept)
-  bar = progress.Progress(len(trainings) * config.epochs, show=writes)
-  bar.skip(len(done) * config.epochs)
-  initial = given_weights(context, folds)
-  left = [t for t in trainings if (t[0], t[1].number) not in finished]
-
-  def finish(seed, fold, answers, weights):
-    rows = predicted(context, seed, fold, answers)
-    if not writes:
-      return
-    for name, (epoch, *trees) in weights.items():
-      models.save(workdir, seed, fold.number, name, *trees, epoch=epoch)
-    predictions.write_predictions(_part(workdir, seed, fold), rows)
-
-  with interruption.Watch() as watch:
-    run = context_lib.Run(workdir, writer, bar, watch, finish)
-    engine = choice.choose(context, trainings, bar.note) if left else None
-    if engine is None:
-      fold_lib.train(context, left, initial, run)
-    else:
-      folds_run.train(engine, context, trainings, left, initial, run)
-  writer.close()
-  bar.close()
-  used = ('folds' if engine else 'stream') if left else None
+  with (
+    contextlib.closing(writer),
+    contextlib.closing(bar),
+    interruption.Watch() as watch,
+    checkpoints.Checkpoints(workdir / 'checkpoints' / 'folds') as store,
+  ):
+    reporting = loop.Reporting(writer, bar, watch)
+    for finished in loop.train(
+      experiment, every, left, initial, store, reporting
+    ):
+      used = finished.batches
+      if writes:
+        _keep(experiment, finished, workdir)
   if not writes:
-    return [], used
-  return [
-    row
-    for training in trainings
-    for row in predictions.read_predictions(_part(workdir, *training))
-  ], used
+    return [], [], used
+  rows, failures = [], []
+  for part in parts:
+    if part.exists():
+      rows += predictions.read_predictions(part)
+    else:
+      failures.append(_failed(part).read_text('utf-8').strip())
+  return rows, failures, used
 
 
 def _part(
   workdir: pathlib.Path, seed: int, fold: protocols.Fold
 ) -> pathlib.Path:
-  """Predictions of one finished fold; its presence says that it is done."""
+  """Predictions of one finished run; its presence says that it is done."""
   return workdir / 'folds' / f'{curves.run_name(seed, fold.number)}.jsonl'
 
 
+def _failed(part: pathlib.Path) -> pathlib.Path:
+  """Why a run ended without predictions; beside where these would be."""
+  return part.with_suffix('.failed')
+
+
+def _keep(
+  experiment: Experiment, finished: loop.Finished, workdir: pathlib.Path
+) -> None:
+  """Writes the weights and predictions of a run, or why it has none."""
+  seed, fold = finished.seed, finished.fold
+  part = _part(workdir, seed, fold)
+  if finished.failure:
+    files.write_text(_failed(part), finished.failure + '\n')
+    return
+  for name, (epoch, *trees) in finished.weights.items():
+    models.save(workdir, seed, fold.number, name, *trees, epoch=epoch)
+  rows = predicted(experiment, seed, fold, finished.predictions)
+  predictions.write_predictions(part, rows)
+
+
+def _count(rows: list[predictions.Prediction]) -> int:
+  return len({(row.seed, row.fold) for row in rows})
+
+
 def given_weights(
-  context: context_lib.Context, folds: list[protocols.Fold]
+  experiment: Experiment, folds: list[protocols.Fold]
 ) -> dict[int, tuple[Any, Any]] | None:
-  """(params, model_state) by fold from config.init_from, or None.
+  """Returns (params, model_state) by fold from config.init_from, or None.
 
   Raises:
     ConfigError: if the file holds neither one model nor one for every fold.
     ModelError: if another run's weights do not fit, or saw what is tested.
   """
-  path = context.config.init_from
+  path = experiment.config.init_from
   if not path:
     return None
-  ours = not convert.is_authors_folder(context.system, path)
+  ours = not convert.is_authors_folder(experiment.system, path)
   if pathlib.Path(path).is_dir() and ours:
-    return members.for_folds(path, context.system, context.source, folds)
-  given = convert.load(context.system, path)
+    return members.for_folds(path, experiment.system, experiment.source, folds)
+  given = convert.load(experiment.system, path)
   last = max(fold.number for fold in folds)
   if len(given) == 1:
     given = given * (last + 1)
@@ -321,54 +356,56 @@ def given_weights(
   return {fold.number: given[fold.number] for fold in folds}
 
 
-def evaluate_given(
-  context: context_lib.Context,
+def evaluate(
+  experiment: Experiment,
   folds: list[protocols.Fold],
+  weights: dict[int, tuple[Any, Any]],
   workdir: pathlib.Path,
   command: str = '',
 ) -> list[predictions.Prediction]:
-  """Tests the weights of config.init_from, fold by fold, without training.
+  """Tests given weights, fold by fold, without training.
 
   They are kept in `workdir` as those of a training are, for `jaxser.predict`.
   """
-  weights = given_weights(context, folds)
-  if weights is None:
-    raise config_lib.ConfigError(
-      '--mode=evaluate needs weights: give --config.init_from=FILE. To see the '
-      'results of a finished run again, repeat its command.'
-    )
+  seed = experiment.config.seed
   # One model for all folds is kept once.
   alone = len({id(weights[fold.number][0]) for fold in folds}) == 1
   kept = folds[:1] if alone else folds
-  describe_models(context, kept, ['init_from'], workdir, command)
+  describe_models(experiment, kept, ['init_from'], workdir, command)
   for fold in kept:
     given = weights[fold.number]
-    models.save(workdir, context.config.seed, fold.number, 'init_from', *given)
-  put, rows = context.placement.put_state, []
+    models.save(workdir, seed, fold.number, 'init_from', *given)
+  every = [(seed, fold) for fold in folds]
+  trainer, rows = Trainer(experiment, every, 1, resident=False), []
   for fold in folds:
-    answers = context.evaluator.answers(*put(weights[fold.number]), fold.test)
-    given = {'init_from': (None, answers)}
-    rows += predicted(context, context.config.seed, fold, given)
+    (values,) = trainer.predict(
+      trainer.put([weights[fold.number]]), [fold.test]
+    )
+    rows += predicted(experiment, seed, fold, {'init_from': (None, values)})
   return rows
 
 
 def predicted(
-  context: context_lib.Context,
+  experiment: Experiment,
   seed: int,
   fold: protocols.Fold,
-  answers: dict[str, tuple[int | None, np.ndarray]],
+  outputs: dict[str, tuple[int | None, np.ndarray]],
 ) -> list[predictions.Prediction]:
-  """One prediction per selection and test utterance."""
-  corpus, rows = context.source.corpus, []
-  regression = context.system.task == 'regression'
-  for selection, (epoch, values) in answers.items():
+  """Returns one prediction per selection and test utterance.
+
+  Utterances without valence, arousal and dominance are left out of a
+  regression: there is nothing to compare with.
+  """
+  corpus, rows = experiment.source.corpus, []
+  regression = experiment.system.task == 'regression'
+  for selection, (epoch, values) in outputs.items():
     for row, value in zip(fold.test, values, strict=True):
       if regression:
         if not np.isfinite(corpus.table.vad[row]).all():
-          continue  # Nobody said what is right; see the manifest.
-        said = {'target': corpus.table.vad[row], 'prediction': value}
+          continue
+        output = {'target': corpus.table.vad[row], 'prediction': value}
       else:
-        said = {
+        output = {
           'target': corpus.classes[corpus.table.labels[row]],
           'prediction': corpus.classes[int(np.argmax(value))],
           'scores': value,
@@ -381,7 +418,7 @@ def predicted(
           epoch=epoch,
           id=str(corpus.table.ids[row]),
           speaker=str(corpus.table.speakers[row]),
-          **said,
+          **output,
         )
       )
   return rows
@@ -393,7 +430,7 @@ def describe(
   seconds: float,
   command: str = '',
 ) -> dict[str, Any]:
-  """What results.json says besides the results."""
+  """Returns what results.json says besides the results."""
   return {
     'system': config.system,
     'corpus': corpus.name,
@@ -425,18 +462,18 @@ def describe(
 
 def finish(
   rows: list[predictions.Prediction],
-  context: context_lib.Context,
-  about: dict[str, Any],
+  experiment: Experiment,
+  metadata: dict[str, Any],
   workdir: pathlib.Path,
 ) -> dict[str, Any]:
   """Writes predictions.jsonl, results.json and report.html."""
-  regression = context.system.task == 'regression'
+  regression = experiment.system.task == 'regression'
   predictions.write_predictions(workdir / 'predictions.jsonl', rows)
   summary = results.summarise(
     rows,
-    classes=() if regression else context.source.corpus.classes,
-    sphere=context.system.sphere,
-    **about,
+    classes=() if regression else experiment.source.corpus.classes,
+    sphere=experiment.system.sphere,
+    **metadata,
   )
   results.write_results(workdir / 'results.json', summary)
   report.write_report(workdir)

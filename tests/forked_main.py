@@ -1,7 +1,7 @@
 """`python -m jaxser.main` in a process that need not import everything anew.
 
-A server imports the program once, without touching a device, and forks: the ten
-starts of a test are then about what the program does, not about its imports.
+A server imports the program once, without touching a device, and forks: the many
+starts of a test then take as long as the program runs, without its imports.
 """
 
 import multiprocessing
@@ -15,7 +15,7 @@ _SERVER.set_forkserver_preload(
   [
     'data_prep.prepare',
     'jaxser.engine.checkpoints',
-    'jaxser.engine.folds.run',
+    'jaxser.engine.loop',
     'jaxser.main',
     'jaxser.train',
     'tests.forked_main',
@@ -24,11 +24,7 @@ _SERVER.set_forkserver_preload(
 
 
 class Started:
-  """A running program.
-
-  Attributes:
-    process: with pid, exitcode, kill() and join().
-  """
+  """A running program; `process` has pid, exitcode, kill() and join()."""
 
   def __init__(
     self,
@@ -56,11 +52,11 @@ class Started:
 
   @property
   def printed(self) -> str:
-    """What it said until now."""
+    """What it has printed until now."""
     return self._printed.read_text('utf-8') if self._printed.exists() else ''
 
   def end(self) -> int:
-    """Waits for the end; the exit code."""
+    """Waits for the end and returns the exit code."""
     self.process.join()
     return self.process.exitcode
 

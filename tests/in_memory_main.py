@@ -22,7 +22,7 @@ def corpus(config):
 def stream(source, slots, *, process_index=0, process_count=1):
   """`pipeline.stream` for a corpus in memory."""
   for slot in slots:
-    yield source.batch(*pipeline.share(slot, process_index, process_count))
+    yield source.batch(*slot.part(process_index, process_count))
 
 
 def install(patch=setattr):

@@ -1,94 +1,80 @@
-"""Stands where a run's files, progress and signals are, and remembers."""
+"""Trains experiments without the files of a run, and remembers the results."""
 
 import io
-import json
 import pathlib
 from typing import Any
 
 import numpy as np
 
 from jaxser.core import progress
-from jaxser.engine import context
-from jaxser.engine import stream as fold
-from jaxser.engine.folds import engine as engine_lib
-from jaxser.engine.folds import run as folds_run
+from jaxser.engine import checkpoints, loop
+from jaxser.engine.experiment import Experiment
 from jaxser.evaluation import curves
 
 
 class Recorder:
-  """Takes what an engine finishes.
+  """Stands where a run's files, progress and signals are.
 
   Attributes:
-    answers: by (seed, fold), then selection: (epoch, answers).
-    weights: by (seed, fold), then selection: (epoch, params, model_state).
+    finished: by (seed, fold number).
+    stop_at: asks to stop when asked for the `stop_at`-th time; 0 never does.
   """
 
   def __init__(self, workdir: pathlib.Path, stop_at: int = 0):
-    """Asks to stop when asked for the `stop_at`-th time; 0 never does."""
-    self.answers, self.weights = {}, {}
+    """Writes checkpoints and curves into the folder."""
+    self.finished: dict[tuple[int, int], loop.Finished] = {}
     self.stop_at, self._asked = stop_at, 0
+    self._workdir = workdir
     workdir.mkdir(exist_ok=True)
-    self.run = context.Run(
-      workdir,
-      curves.Curves(workdir, tensorboard=False),
-      progress.Progress(1, io.StringIO()),
-      self,
-      self.finish,
-    )
+    self._curves = curves.Curves(workdir, tensorboard=False)
+    self._printed = io.StringIO()
 
   def asked(self) -> int | None:
-    """SIGTERM's number once it is time."""
+    """Returns SIGTERM's number once it is time."""
     self._asked += 1
     return 15 if self._asked == self.stop_at else None
 
-  def finish(self, seed: int, fold: Any, answers: dict, weights: dict) -> None:
-    """One training is over."""
-    self.answers[seed, fold.number] = answers
-    self.weights[seed, fold.number] = weights
+  def train(
+    self, experiment: Experiment, runs: list, **options: Any
+  ) -> 'Recorder':
+    """Trains the runs that are not finished; `options` are those of a plan."""
+    left = [run for run in runs if (run[0], run[1].number) not in self.finished]
+    bar = progress.Progress(1, self._printed)
+    reporting = loop.Reporting(self._curves, bar, self)
+    with checkpoints.Checkpoints(self._workdir / 'checkpoints') as store:
+      for one in loop.train(
+        experiment, runs, left, None, store, reporting, **options
+      ):
+        self.finished[one.seed, one.fold.number] = one
+    return self
 
   @property
   def rows(self) -> list[dict[str, Any]]:
     """Rows of metrics.jsonl."""
-    lines = self.run.writer.path.read_text().splitlines()
-    return [json.loads(line) for line in lines]
+    return self._curves.read()
 
-
-def stream(
-  shared: context.Context, trainings: list, workdir: pathlib.Path
-) -> Recorder:
-  """Trains one after the other."""
-  recorder = Recorder(workdir)
-  fold.train(shared, trainings, None, recorder.run)
-  return recorder
-
-
-def folds(
-  engine: engine_lib.Engine,
-  shared: context.Context,
-  trainings: list,
-  recorder: Recorder,
-) -> Recorder:
-  """Trains many at once, those excepted that the recorder has already."""
-  left = [t for t in trainings if (t[0], t[1].number) not in recorder.answers]
-  folds_run.train(engine, shared, trainings, left, None, recorder.run)
-  return recorder
+  @property
+  def printed(self) -> str:
+    """Lines for people."""
+    return self._printed.getvalue()
 
 
 def check_equal(ours: Recorder, theirs: Recorder, tolerance: float) -> None:
-  """Same epochs chosen, same curves, answers within the tolerance."""
-  assert ours.answers.keys() == theirs.answers.keys()
-  for training, selections in theirs.answers.items():
-    assert ours.answers[training].keys() == selections.keys()
-    assert ours.weights[training].keys() == selections.keys()
-    for selection, (epoch, values) in selections.items():
-      found = ours.answers[training][selection]
-      assert found[0] == epoch, (training, selection)
+  """Same epochs chosen, same curves, predictions within the tolerance."""
+  assert ours.finished.keys() == theirs.finished.keys()
+  for name, other in theirs.finished.items():
+    found = ours.finished[name]
+    assert found.failure == other.failure
+    assert found.predictions.keys() == other.predictions.keys()
+    assert found.weights.keys() == other.weights.keys()
+    for selection, (epoch, values) in other.predictions.items():
+      assert found.predictions[selection][0] == epoch, (name, selection)
       np.testing.assert_allclose(
-        found[1],
+        found.predictions[selection][1],
         values,
         rtol=10 * tolerance,
         atol=tolerance,
-        err_msg=f'{training} {selection}',
+        err_msg=f'{name} {selection}',
       )
   assert len(ours.rows) == len(theirs.rows)
   for mine, other in zip(ours.rows, theirs.rows, strict=True):

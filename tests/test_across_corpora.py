@@ -20,7 +20,6 @@ SMALL = {
   'model.max_frames': 8,
   'batch_size': 8,
   'epochs': 2,
-  'engine': 'stream',
   'tensorboard': False,
   'embeddings': False,
 }
@@ -64,7 +63,7 @@ def test_dsnet_tests_each_speakers_model_on_the_whole_other_corpus(
   config = _config(
     dsnet,
     'cross_corpus,train=emodb,test=savee,size=tiny',
-    {**SMALL, 'engine': 'folds'},
+    SMALL,
   )
   assert not config.select_on_test
   found = train.run(config, tmp_path)
@@ -93,10 +92,7 @@ def test_a_schedule_needs_the_side_that_it_follows(stored, tmp_path):
     train.run(config, tmp_path)
 
 
-@pytest.mark.parametrize('engine', ['stream', 'folds'])
-def test_utterances_without_a_class_are_left_out(
-  stored, engine, tmp_path, capsys
-):
+def test_utterances_without_a_class_are_left_out(stored, tmp_path, capsys):
   config = timnet.get_config('corpus=manifest,protocol=published')
   config.update_from_flattened_dict(
     {
@@ -105,7 +101,6 @@ def test_utterances_without_a_class_are_left_out(
       'model.num_coefficients': 4,
       'epochs': 1,
       'num_folds': 7,
-      'engine': engine,
       'tensorboard': False,
       'embeddings': False,
     }

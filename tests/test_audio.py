@@ -1,13 +1,15 @@
 """Decoding: what is accepted, and the message for everything that is not."""
 
 import io
+import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 
-from data_prep import audio
+from data_prep import audio, features
 
 
 def encoded(waveform, rate=16000, kind='WAV', subtype='PCM_16'):
@@ -264,3 +266,131 @@ def test_no_audio_before_other_chunks_is_no_audio():
 def test_a_stream_that_ended_before_its_audio(size):
   data = streamed(encoded(np.zeros(0, np.float32)), size)
   assert 'zero-length audio' in rejected(data)
+
+
+@pytest.mark.parametrize('extra', [44, 36])
+def test_a_header_that_counts_itself_is_believed_with_a_warning(extra):
+  """As Android recorders write it."""
+  waveform = noise(500)
+  data = bytearray(encoded(waveform, subtype='PCM_16'))
+  struct.pack_into('<I', data, 40, 1000 + extra)
+  struct.pack_into('<I', data, 4, 1000 + extra + 36)
+  found = audio.read(bytes(data))
+  np.testing.assert_array_equal(
+    found.waveform, audio.decode(encoded(waveform))[0]
+  )
+  assert f'the header promises {1000 + extra} bytes of audio' in found.warning
+  assert audio.read(encoded(waveform)).warning == ''
+  assert 'truncated' in rejected(bytes(data[:-2]))
+
+
+M4A = b'\0\0\0\x20ftypM4A \0\0\0\0'
+
+
+@pytest.mark.parametrize(
+  ('name', 'head'),
+  [
+    ('a.m4a', M4A),
+    ('a.aac', b'\xff\xf1\x50\x80'),
+    ('a.webm', b'\x1aE\xdf\xa3'),
+    ('a.amr', b'#!AMR\n'),
+    ('a.wma', b'0&\xb2u\x8ef\xcf\x11'),
+    ('recording', M4A),  # By its content, whatever its name.
+    ('-i.m4a', b'by its name'),
+  ],
+)
+def test_other_formats_are_decoded_by_ffmpeg(
+  written, tmp_path, monkeypatch, name, head
+):
+  path = written(head + bytes(100), name)
+  monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
+  message = rejected(path)
+  assert message.startswith(f'{path}: ')
+  assert 'decoded by ffmpeg, which is not installed; install it' in message
+  # One that writes to a pipe, and so cannot know the size.
+  wav = streamed(encoded(noise(500)), 0xFFFFFFFF)
+  (tmp_path / 'out.wav').write_bytes(wav)
+  program = tmp_path / 'bin' / 'ffmpeg'
+  program.parent.mkdir()
+  program.write_text(
+    f'#!/bin/sh\necho "$@" > {tmp_path}/called\n/bin/cat {tmp_path}/out.wav\n'
+  )
+  program.chmod(0o755)
+  np.testing.assert_array_equal(audio.decode(path)[0], audio.decode(wav)[0])
+  assert f'-i file:{path} ' in (tmp_path / 'called').read_text()
+  if head != b'by its name':
+    assert len(audio.decode(path.read_bytes())[0]) == 500
+  program.write_text('#!/bin/sh\necho first; echo no moov atom >&2; exit 1\n')
+  assert 'ffmpeg ended with exit status 1 and says "no moov' in rejected(path)
+
+
+def test_find_recordings_finds_audio_and_nothing_else(tmp_path):
+  names = ['b/x.WAV', 'a.m4a', 'a.flac', 'c d.mp3', 'not.txt']
+  names += ['._a.wav', '__MACOSX/b/x.wav', '.Trash/y.wav', 'z.wav/inside.wav']
+  for name in names:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(b'')
+  os.symlink(tmp_path, tmp_path / 'b' / 'up')
+  found = [
+    str(p.relative_to(tmp_path)) for p in audio.find_recordings(tmp_path)
+  ]
+  assert found == ['a.flac', 'a.m4a', 'b/x.WAV', 'c d.mp3', 'z.wav/inside.wav']
+  one = tmp_path / 'not.txt'
+  assert audio.find_recordings(one) == [one]
+
+
+def test_only_the_needed_part_of_a_long_recording_is_kept(written, monkeypatch):
+  waveform = noise(16000 * 60)
+  path = written(encoded(waveform, subtype='FLOAT'))
+  convention = features.Librosa22k(22050)
+  whole = audio.read(path, part=convention.part)
+  assert (whole.start, len(whole.waveform)) == (0, len(waveform))
+  monkeypatch.setattr(audio, '_WHOLE', 16000)
+  monkeypatch.setattr(audio, '_BLOCK', 5000)
+  part = audio.read(path, part=convention.part)
+  assert part.samples == len(waveform)
+  assert part.seconds == 60
+  assert len(part.waveform) < 17000
+  np.testing.assert_array_equal(
+    part.waveform, waveform[part.start : part.start + len(part.waveform)]
+  )
+  # Not a bit differs from the features of the whole.
+  np.testing.assert_array_equal(
+    convention(
+      part.waveform, part.rate, start=part.start, samples=part.samples
+    ),
+    convention(waveform, 16000),
+  )
+  beginning = audio.read(path, part=audio.first(2.5)).waveform
+  np.testing.assert_array_equal(beginning, waveform[:40000])
+  assert 'truncated' in rejected(path.read_bytes()[:-400_000])
+
+
+@pytest.mark.parametrize('samples', [1, 999, 1000, 1001, 2000, 2500, 12345])
+def test_blocks_follow_each_other_and_the_last_ends_with_the_recording(
+  monkeypatch, samples
+):
+  monkeypatch.setattr(audio, '_BLOCK', 700)
+  waveform = noise(samples)
+  data = encoded(waveform, subtype='FLOAT')
+  blocks = list(audio.read_blocks(data, 1000 / 16000))
+  starts = [*range(0, samples - 1000, 1000), max(0, samples - 1000)]
+  assert [b.start for b in blocks] == starts
+  for block in blocks:
+    expected = waveform[block.start : block.start + 1000]
+    np.testing.assert_array_equal(block.waveform, expected)
+  assert blocks[-1].samples == samples
+
+
+def test_memory_does_not_depend_on_the_length(written):
+  rate = 48000
+  path = written(encoded(np.zeros((rate * 300, 2), np.int16), rate))
+  tracemalloc.start()
+  found = audio.read(path, part=features.Librosa22k(96000).part)
+  for _ in audio.read_blocks(path, 2.0):
+    pass
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert found.seconds == 300
+  # All of it would be 115 MB.
+  assert peak < 40e6

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxser.ops.collectives import DATA
 from jaxser.ops.concordance import concordance
 
 
@@ -105,21 +106,21 @@ def test_eight_devices_see_the_global_batch(mapped):
   mask[50:] = 0  # the last device has padding only
   slope = jnp.float32(0.9)
 
-  def loss(slope, pred, target, mask, axis_name=None):
-    return jnp.sum(1 - concordance(slope * pred, target, mask, axis_name))
+  def loss(slope, pred, target, mask):
+    return jnp.sum(1 - concordance(slope * pred, target, mask))
 
   value, gradient = jax.value_and_grad(loss)(slope, pred, target, mask)
 
   def share(slope, pred, target, mask):
-    return loss(slope, pred, target, mask, 'devices') / 8
+    return loss(slope, pred, target, mask) / 8
 
   def step(pred, target, mask):
     return jax.lax.psum(
-      jax.value_and_grad(share)(slope, pred, target, mask), 'devices'
+      jax.value_and_grad(share)(slope, pred, target, mask), DATA
     )
 
   shard = [x.reshape(8, 8, *x.shape[1:]) for x in (pred, target, mask)]
-  values, gradients = mapped(step, axis_name='devices')(*shard)
+  values, gradients = mapped(step, axis_name=DATA)(*shard)
   np.testing.assert_allclose(values, np.full(8, value), rtol=1e-6)
   np.testing.assert_allclose(gradients, np.full(8, gradient), rtol=1e-5)
 

@@ -131,6 +131,15 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch):
   assert found.workdir == pathlib.Path('/somewhere/x')
   assert found.config.data_dir == '/somewhere/y'
   assert parse('--workdir=').workdir is None
+  # A container's user without an entry in /etc/passwd.
+  monkeypatch.delenv('HOME')
+  monkeypatch.setattr('os.path.expanduser', lambda path: path)
+  for arguments in (
+    ('--workdir=~/x',),
+    ('--config=timnet', '--config.folds=~/f'),
+  ):
+    with pytest.raises(UserError, match='Could not determine home directory'):
+      parse(*arguments)
 
 
 def _raiser(error):
@@ -258,9 +267,12 @@ def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
 def test_a_folder_keeps_to_one_config(tmp_path):
   config = timnet.get_config()
   config_lib.claim(config, tmp_path)
+  config.model.num_blocks = 3
+  # Nothing was trained there yet, so a mistyped command can be corrected.
   config_lib.claim(config, tmp_path)
   saved = json.loads((tmp_path / 'config.json').read_text())
-  assert saved['model']['dropout'] == 0.1
+  assert saved['model']['num_blocks'] == 3
+  (tmp_path / 'checkpoints/folds/8').mkdir(parents=True)
   config.data_dir = 'elsewhere'
   config_lib.claim(config, tmp_path)
   config.model.dropout = 0.2
@@ -268,6 +280,12 @@ def test_a_folder_keeps_to_one_config(tmp_path):
     config_lib.ConfigError,
     match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
   ):
+    config_lib.claim(config, tmp_path)
+  assert json.loads((tmp_path / 'config.json').read_text()) == (
+    config_lib.to_json(config) | {'model': saved['model']}
+  )
+  (tmp_path / 'config.json').write_text('')
+  with pytest.raises(UserError, match=r'config\.json: is empty'):
     config_lib.claim(config, tmp_path)
 
 

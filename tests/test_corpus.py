@@ -58,55 +58,44 @@ def test_load_cuts_and_pads(stored):
   assert not features[3, lengths[3] :].any()
 
 
-def shard_of(store):
-  (path,) = store.glob('*.tfrecord-*')
-  return path
+def test_damage_is_found_and_named(broken):
+  (path,) = broken.glob('*.tfrecord-*')
+  data = path.read_bytes()
+
+  def refused(message):
+    corpus = corpus_lib.open_store(broken)
+    with pytest.raises(corpus_lib.StoreError, match=message) as caught:
+      [corpus.read(row) for row in range(240)]
+    assert str(broken) in str(caught.value)
+    assert 'python -m data_prep' in str(caught.value)
+
+  flipped = bytearray(data)
+  flipped[len(data) // 2] ^= 1
+  path.write_bytes(flipped)
+  refused(r'damaged record \(row \d+\) at byte \d+')
+  flipped[: len(data) // 2] = data[: len(data) // 2]
+  flipped[3] ^= 1  # Of the length of the first record.
+  path.write_bytes(flipped)
+  refused(f'{path.name}, which is cut off')
+  for removed in (3, 5000):
+    path.write_bytes(data[:-removed])
+    refused(f'{path.name}, which is cut off')
+  path.unlink()
+  refused('0 records of 240 utterances')
 
 
-def test_a_flipped_bit_is_found_when_its_row_is_read(broken):
-  path = shard_of(broken)
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(data)
-  corpus = corpus_lib.open_store(broken)
-
-  def read_all():
-    return [corpus.read(row) for row in range(240)]
-
-  with pytest.raises(
-    corpus_lib.StoreError, match=r'damaged record \(row \d+\) at byte \d+'
-  ):
-    read_all()
-
-
-@pytest.mark.parametrize('removed', [3, 5000])
-def test_a_shard_that_was_cut_off_is_found(broken, removed):
-  path = shard_of(broken)
-  path.write_bytes(path.read_bytes()[:-removed])
-  with pytest.raises(corpus_lib.StoreError, match=f'{path.name} is cut off'):
-    corpus_lib.open_store(broken).read(0)
-
-
-def test_a_missing_shard_is_found(broken):
-  shard_of(broken).unlink()
-  with pytest.raises(corpus_lib.StoreError, match='0 records in 0 shards'):
-    corpus_lib.open_store(broken).read(0)
-
-
-def test_a_folder_that_is_no_store_says_how_to_make_one(tmp_path):
+def test_manifest_and_store_must_agree(broken, tmp_path):
   with pytest.raises(corpus_lib.StoreError, match=r'python -m data_prep'):
-    corpus_lib.open_store(tmp_path)
-
-
-def test_manifest_and_store_must_agree(broken):
+    corpus_lib.open_store(tmp_path / 'nothing')
   path = broken / 'store.json'
   info = json.loads(path.read_text())
-  path.write_text(json.dumps({**info, 'count': 241}))
-  with pytest.raises(corpus_lib.StoreError, match='has 240 utterances'):
-    corpus_lib.open_store(broken)
-  path.write_text(json.dumps({**info, 'classes': ['angry', 'fear']}))
-  with pytest.raises(corpus_lib.StoreError, match="does not list: \\['happy'"):
-    corpus_lib.open_store(broken)
+  for change, message in (
+    ({'count': 241}, r'has 240 utterances in manifest\.tsv and 241 in'),
+    ({'classes': ['angry', 'fear']}, r"does not list: \['happy'"),
+  ):
+    path.write_text(json.dumps({**info, **change}))
+    with pytest.raises(corpus_lib.StoreError, match=message):
+      corpus_lib.open_store(broken)
 
 
 def test_joined_corpora_keep_shared_classes_and_unique_names(stored):
@@ -160,3 +149,19 @@ def test_corpora_with_other_features_are_not_joined(stored):
   other.stores['demo']['parameters']['low_hz'] = 20.0
   with pytest.raises(corpus_lib.StoreError, match='different parameters'):
     corpus_lib.join(corpus, other)
+
+
+def test_waveforms_are_normalised_by_the_training_split_where_there_is_one():
+  corpus = fakes.corpus()
+  assert corpus_lib.normalization(corpus, 'official') is None
+  info = corpus.stores['fake']
+  info['statistics'] = {'mean': 1.0, 'std': 2.0}
+  assert corpus_lib.normalization(corpus, 'official') == (1, 2)
+  info['statistics_by_split'] = {'train': {'mean': 3.0, 'std': 4.0}}
+  for protocol, expected in (
+    ('official', (3, 4)),
+    ('published', (3, 4)),
+    ('speaker_independent', (1, 2)),
+    ('all', (1, 2)),
+  ):
+    assert corpus_lib.normalization(corpus, protocol) == expected

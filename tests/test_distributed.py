@@ -21,8 +21,7 @@ import pytest
 
 from configs import timnet
 from jaxser import train
-from jaxser.engine import distributed, interruption, mesh
-from jaxser.engine.folds import choice
+from jaxser.engine import distributed, interruption, trainer
 from jaxser.evaluation import curves, predictions
 from tests import in_memory_main
 
@@ -39,16 +38,21 @@ SETTINGS = {
 }
 # Four folds on eight devices: each process has two of them, and each of these
 # two devices.
-FOLDS = {'stream': (0,), 'folds': (0, 1, 2, 3)}
+FOLDS = {'streamed': (0,), 'resident': (0, 1, 2, 3)}
+CACHE = {'streamed': 0.0, 'resident': 1.0}
 
 
-def settings_for(engine):
-  return {**SETTINGS, 'engine': engine, 'fold_subset': FOLDS[engine]}
+def settings_for(batches):
+  return {
+    **SETTINGS,
+    'data.cache_gib': CACHE[batches],
+    'fold_subset': FOLDS[batches],
+  }
 
 
-def config_for(engine):
+def config_for(batches):
   config = timnet.get_config()
-  config.update_from_flattened_dict(settings_for(engine))
+  config.update_from_flattened_dict(settings_for(batches))
   return config
 
 
@@ -61,12 +65,12 @@ def in_memory():
 
 @pytest.fixture(scope='module')
 def one_process(in_memory, tmp_path_factory):
-  """engine -> work folder of one process with eight devices."""
+  """batches -> work folder of one process with eight devices."""
 
   @functools.cache
-  def trained(engine):
-    workdir = tmp_path_factory.mktemp(engine)
-    train.run(config_for(engine), workdir)
+  def trained(batches):
+    workdir = tmp_path_factory.mktemp(batches)
+    train.run(config_for(batches), workdir)
     return workdir
 
   return trained
@@ -103,7 +107,7 @@ def assert_same_results(found, expected):
 class Local:
   """A running launch/local.sh with two processes of four devices."""
 
-  def __init__(self, workdir, engine, *more):
+  def __init__(self, workdir, batches, *more):
     python = workdir / 'python'
     workdir.mkdir(parents=True, exist_ok=True)
     python.write_text(
@@ -122,7 +126,7 @@ class Local:
       '--lost_after=20',
       *(
         f'--config.{name}={value}'
-        for name, value in settings_for(engine).items()
+        for name, value in settings_for(batches).items()
       ),
       *more,
     ]
@@ -181,11 +185,11 @@ def exists(pid):
   return True
 
 
-@pytest.mark.parametrize('engine', FOLDS)
+@pytest.mark.parametrize('batches', FOLDS)
 def test_a_killed_process_ends_the_other_and_both_continue(
-  one_process, engine, tmp_path
+  one_process, batches, tmp_path
 ):
-  with Local(tmp_path, engine, '--max_restarts=1') as local:
+  with Local(tmp_path, batches, '--max_restarts=1') as local:
     first, second = local.after_first_epoch()
     os.kill(second, signal.SIGKILL)
     start = time.monotonic()
@@ -199,36 +203,32 @@ def test_a_killed_process_ends_the_other_and_both_continue(
   assert re.search(r'continues? after epoch (\d+)', local.errors)
   # Each of them speaks once: process 0.
   assert printed.count('Results: ') == 1
-  assert_same_results(tmp_path, one_process(engine))
+  assert_same_results(tmp_path, one_process(batches))
   results = json.loads((tmp_path / 'results.json').read_text())
+  assert results['environment']['engine'] == batches
   assert results['environment']['processes'] == 2
   assert results['environment']['devices'] == 8
 
 
 def on_one_device(monkeypatch):
-  one = jax.devices()[:1]
-  monkeypatch.setattr(
-    mesh, 'Placement', functools.partial(mesh.Placement, devices=one)
-  )
-  monkeypatch.setattr(
-    choice, 'Engine', functools.partial(choice.Engine, devices=one)
-  )
+  plan = functools.partial(trainer.plan, devices=jax.devices()[:1])
+  monkeypatch.setattr(trainer, 'plan', plan)
 
 
 def test_sigterm_to_one_saves_on_all_and_one_device_continues(
   one_process, tmp_path, monkeypatch
 ):
-  with Local(tmp_path, 'folds', '--max_restarts=0') as local:
+  with Local(tmp_path, 'resident', '--max_restarts=0') as local:
     _, second = local.after_first_epoch()
     os.kill(second, signal.SIGTERM)
     code, _ = local.end()
   assert code == 143, local.errors
   assert local.errors.count('stopped by SIGTERM; the position is saved') == 2
-  done = len(rows_of(tmp_path)) // (2 * len(FOLDS['folds']))
+  done = len(rows_of(tmp_path)) // (2 * len(FOLDS['resident']))
   assert 1 <= done < SETTINGS['epochs']
-  expected = one_process('folds')
+  expected = one_process('resident')
   on_one_device(monkeypatch)
-  train.run(config_for('folds'), tmp_path)
+  train.run(config_for('resident'), tmp_path)
   assert_same_results(tmp_path, expected)
 
 
@@ -244,11 +244,11 @@ def test_eight_devices_stopped_and_one_continues(
   with monkeypatch.context() as patch:
     patch.setattr(curves.Curves, 'add', stop_then)
     with pytest.raises(interruption.Interrupted):
-      train.run(config_for('stream'), tmp_path)
+      train.run(config_for('streamed'), tmp_path)
   assert len(rows_of(tmp_path)) == 2
-  expected = one_process('stream')
+  expected = one_process('streamed')
   on_one_device(monkeypatch)
-  train.run(config_for('stream'), tmp_path)
+  train.run(config_for('streamed'), tmp_path)
   assert_same_results(tmp_path, expected)
 
 
@@ -320,11 +320,3 @@ def test_one_of_several_that_fails_ends_at_once(
     distributed.run(function)
   assert said in capsys.readouterr().err
   assert distributed.run(lambda: 143) == 143
-
-
-def test_pmap_is_refused_for_several_processes(monkeypatch):
-  monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  with pytest.raises(
-    distributed.DistributedError, match=r"there are 2\. Use .*parallel='jit'"
-  ):
-    mesh.Placement('pmap')

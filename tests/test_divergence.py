@@ -126,7 +126,7 @@ def test_pmap_over_eight_devices_is_one_batch():
   want_value, want = grad(p, q, mask)
 
   def share(p, q, mask):
-    return jensen_shannon(p, q, mask, 'data') / jax.lax.axis_size('data')
+    return jensen_shannon(p, q, mask) / jax.lax.axis_size('data')
 
   split = [x.reshape(8, 2, *x.shape[1:]) for x in (p, q, mask)]
   values, got = jax.pmap(jax.value_and_grad(share), axis_name='data')(*split)

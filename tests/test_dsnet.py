@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxser.ops.collectives import DATA
 from jaxser.ops.divergence import jensen_shannon_rows
 from jaxser.ops.orthogonality import orthogonality_penalty
 from jaxser.systems.dsnet import DSNet, front_end
@@ -275,8 +276,8 @@ def test_mesh_and_pmap_of_eight_equal_one_device(variables, batch):
 
   split = {n: x.reshape(8, 2, *x.shape[1:]) for n, x in batch.items()}
   (loss, pmap_aux), pmap_grads = jax.pmap(
-    value_and_grad(SMALL, axis_name='data'),
-    axis_name='data',
+    value_and_grad(SMALL),
+    axis_name=DATA,
     in_axes=(None, None, 0, None, None),
   )(params, state, split, rng, START)
   total = functools.partial(jax.tree.map, lambda x: np.sum(x, axis=0))

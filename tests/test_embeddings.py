@@ -30,7 +30,7 @@ def made(tmp_path_factory):
     speakers=4, classes=4, repeats=2, frames=8, bins=8, vary=True
   )
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
-  context = train.make_context(config, corpus, folds)
+  context = train.make_experiment(config, corpus)
   models.describe(
     workdir,
     config,
@@ -135,7 +135,7 @@ def test_the_region_head_is_scored_on_the_test_sides(tmp_path):
   corpus = fakes.corpus(speakers=4, repeats=3, frames=12, bins=8, vary=True)
   corpus.table.vad[3] = np.nan  # Nobody knows its region.
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
-  context = train.make_context(config, corpus, folds)
+  context = train.make_experiment(config, corpus)
   system = context.system
   train.describe_models(context, folds, ['best_on_dev'], tmp_path, '')
   batch = context.source.batch(pipeline.Slot(folds[0].test, 12))

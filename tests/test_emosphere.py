@@ -13,6 +13,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxser.engine import step as step_lib
 from jaxser.nn.wavlm_config import SIZES
+from jaxser.ops.collectives import DATA
 from jaxser.ops.concordance import concordance
 from jaxser.systems.base import Progress
 from jaxser.systems.emosphere import EmoSphere
@@ -102,7 +103,7 @@ def _progress(epoch):
   return Progress(jnp.int32(10 * epoch), jnp.int32(epoch))
 
 
-def _step(system, phase='regions', axis_name=None, epoch=1):
+def _step(system, phase='regions', epoch=1):
   """((loss, aux), gradient) of weights, state and a batch."""
 
   def loss(params, state, batch):
@@ -113,7 +114,6 @@ def _step(system, phase='regions', axis_name=None, epoch=1):
       jax.random.key(7),
       _progress(epoch),
       phase=phase,
-      axis_name=axis_name,
     )
 
   return jax.value_and_grad(loss, has_aux=True)
@@ -181,8 +181,8 @@ def test_eight_devices_are_one():
   (loss, aux), grads = _whole(NOISY)
   shard = {k: v.reshape(8, 1, *v.shape[1:]) for k, v in _batch().items()}
   step = jax.pmap(
-    _step(NOISY, axis_name='devices'),
-    axis_name='devices',
+    _step(NOISY),
+    axis_name=DATA,
     in_axes=(None, None, 0),
   )
   (losses, auxes), shares = step(*_weights(NOISY), shard)

@@ -11,7 +11,8 @@ import pytest
 from configs import emosphere
 from jaxser import predict, train
 from jaxser.data import pipeline
-from jaxser.engine import mesh, step
+from jaxser.engine import stack, step
+from jaxser.engine.sharding import Sharding
 from jaxser.models import audio_features as hearing
 from jaxser.models import ensemble as members
 from jaxser.models import saved as models
@@ -55,13 +56,13 @@ def _start(config, system, batch):
   """A state with made-up parameters: initialising compiles for long."""
   params, model_state = params_like(system.init, jax.random.key(0), batch)
   model_state |= system.initial_state()
-  optimizer = step.make_optimizer(config.optimizer)
+  optimizer = step.make_optimizer(config, system)
   return optimizer, step.TrainState(
     step=np.int32(0),
     params=params,
     model_state=system.prepare(model_state, batch['vad'], batch['label']),
     opt_state=optimizer.init(params),
-    rng=jax.random.key(1),
+    rng=jax.random.key_data(jax.random.key(1)),
     lr_scale=np.float32(1),
   )
 
@@ -105,7 +106,6 @@ def test_compilations_are_bounded_by_buckets_times_phases(corpus):
   config = emosphere.get_config()
   system = Counted(width=8, vad_range=(1.0, 7.0), stride=2)
   source = pipeline.Source(corpus, num_buckets=3)
-  placement = mesh.Placement(devices=jax.devices()[:1])
   samplers = [
     pipeline.Sampler(
       rows=np.arange(rows),
@@ -121,19 +121,17 @@ def test_compilations_are_bounded_by_buckets_times_phases(corpus):
   assert len({sampler.steps_per_epoch for sampler in samplers}) == 2
   first = source.batch(samplers[0].epoch(0)[0])
   optimizer, state = _start(config, system, first)
-  steps = {
-    phase: placement.compile_train(system, optimizer, phase=phase)
-    for phase in ('regions', 'main')
-  }
+  programs = stack.Programs(
+    system, optimizer, Sharding(devices=jax.devices()[:1])
+  )
+  state = stack.stacked([state], 1)
+  steps = {phase: programs.train(phase) for phase in ('regions', 'main')}
   for sampler in samplers:
     for epoch in (0, 1, 4, 5, 6, 7):
       for slot in sampler.epoch(epoch):
-        jax.eval_shape(
-          steps[system.phase(epoch)],
-          state,
-          source.batch(slot),
-          np.int32(epoch),
-        )
+        batch = jax.tree.map(lambda x: x[None, None], source.batch(slot))
+        step_of_phase = steps[system.phase(epoch)]
+        jax.eval_shape(step_of_phase, state, {}, batch, None, np.int32(epoch))
   assert len(source.buckets) == 3
   assert len(traced) == len(set(traced)) == 2 * 3
 

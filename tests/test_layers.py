@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +5,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.nn import layers
+from jaxser.ops.collectives import DATA
 
 
 @pytest.fixture
@@ -16,8 +15,8 @@ def x():
   return (40 + rng.standard_normal((6, 5, 3))).astype(np.float32)
 
 
-def apply_norm(x, mask=None, axis_name=None, unbiased=False):
-  norm = layers.BatchNorm(momentum=0.9, unbiased=unbiased, axis_name=axis_name)
+def apply_norm(x, mask=None, unbiased=False):
+  norm = layers.BatchNorm(momentum=0.9, unbiased=unbiased)
   variables = layers.BatchNorm().init(jax.random.key(0), x, train=False)
   return norm.apply(
     variables, x, train=True, mask=mask, mutable=['batch_stats']
@@ -66,9 +65,9 @@ def test_pmap_statistics_are_those_of_the_global_batch(x):
   expected, expected_state = apply_norm(x)
   mask = np.array([1, 1, 1, 1, 1, 1, 0, 0], np.float32)
   rows = np.concatenate([x, np.zeros((2, 5, 3), np.float32)])
-  found, state = jax.pmap(
-    functools.partial(apply_norm, axis_name='data'), axis_name='data'
-  )(rows.reshape(8, 1, 5, 3), mask.reshape(8, 1))
+  found, state = jax.pmap(apply_norm, axis_name=DATA)(
+    rows.reshape(8, 1, 5, 3), mask.reshape(8, 1)
+  )
   np.testing.assert_allclose(
     np.asarray(found).reshape(8, 5, 3)[:6], expected, atol=2e-5
   )

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from data_prep import manifest
-from data_prep.manifest import CorpusError, Manifest, Utterance
+from data_prep import manifest, tables
+from data_prep.manifest import Manifest, Utterance
+from data_prep.tables import CorpusError
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_transcript_stays_on_one_line(audio, tmp_path):
 
 def test_natural_order():
   names = ['a10', 'A2', 'a2', 'b', 'a', '10', '9']
-  assert sorted(names, key=manifest.natural_key) == (
+  assert sorted(names, key=tables.natural_key) == (
     ['9', '10', 'a', 'A2', 'a2', 'a10', 'b']
   )
 
@@ -202,6 +203,16 @@ def test_paths_start_from_the_given_folder(audio, tmp_path):
     ),
     ('path|speaker|label\nz.wav|s|x\n', 'there is no such file'),
     ('path|speaker|label\na.wav||x\n', 'the speaker is missing'),
+    ('path|speaker|label|label\na.wav|s|x|y\n', "more than one column 'label'"),
+    ('path|speaker|label\na.wav|s|x|y\n', 'line 2 has 4 cells and the header'),
+    (
+      'path|speaker|text|label\na.wav|s|"two\nlines"|x\n',
+      'line 2 ends inside of a quoted cell; close the quote',
+    ),
+    (
+      f'path|speaker|label|text\na.wav|s|x|{"x" * 131_073}\n',
+      'line 2 has a cell of 131,073 characters; shorten it',
+    ),
   ],
 )
 def test_a_users_mistakes(audio, tmp_path, text, message):
@@ -236,3 +247,46 @@ def test_a_table_that_is_not_there_or_not_text(tmp_path):
   (tmp_path / 'latin.tsv').write_bytes(b'path\tspeaker\tlabel\n\xe4.wav\ts\tx')
   with pytest.raises(CorpusError, match='is not UTF-8 text'):
     manifest.read_manifest(tmp_path / 'latin.tsv')
+
+
+def test_a_quote_swallows_no_rows(audio, tmp_path):
+  path = table(
+    tmp_path,
+    'path|speaker|label|text\n'
+    'a.wav|s|x|"Hello, he said\nb.wav|s|x|a 5" disc\nc.wav|s|"x"|"so ""ho"""\n',
+  )
+  read = manifest.read_manifest(path)
+  texts = [u.text for u in read.utterances]
+  assert texts == ['"Hello, he said', 'a 5" disc', 'so "ho"']
+  assert read.classes == ('x',)
+
+
+@pytest.mark.parametrize('cell', ['"open', '"closed" early'])
+def test_a_csv_is_quoted_properly_or_refused_with_its_line(tmp_path, cell):
+  path = tmp_path / 'a.csv'
+  path.write_text(f'a,b\n1,"2, ""3"""\n1,{cell}\n4,"5"\n')
+  with pytest.raises(CorpusError, match=r'a\.csv: line 3 cannot be read'):
+    tables.read_table(path, ['a'], ',')
+  path.write_text('a,b\r\n1,"2, ""3"""\r\n\r\n4\r\n')
+  assert tables.read_table(path, ['a'], ',') == [
+    (2, {'a': '1', 'b': '2, "3"'}),
+    (4, {'a': '4', 'b': ''}),
+  ]
+
+
+def test_names_survive_to_the_byte(audio, tmp_path):
+  names = ['clip 0', 'clip  0', 'clip\u00a00', ' clip 0', 'clip 0 ', "o'n$ä#"]
+  for name in names:
+    (tmp_path / f'{name}.wav').write_bytes(b'')
+  rows = ''.join(f'{name}.wav|s|x\n' for name in names)
+  path = table(tmp_path, f'path|speaker|label\n{rows}')
+  read = manifest.read_manifest(path)
+  assert [u.id for u in read.utterances] == names
+  manifest.write_manifest(read, tmp_path / 'manifest.tsv')
+  again = manifest.read_manifest(tmp_path / 'manifest.tsv', corpus='manifest')
+  assert again.utterances == read.utterances
+  odd = tmp_path / 'a\tb.wav'
+  odd.write_bytes(b'')
+  broken = make(audio, utterances=(Utterance('a\tb', odd, 'sad', 's'),))
+  with pytest.raises(CorpusError, match=r"'a\\tb' has a tab or a line break"):
+    manifest.check(broken)

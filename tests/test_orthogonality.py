@@ -131,7 +131,7 @@ def test_pmap_over_eight_devices_is_one_batch():
   want_value, want = grad(a, b, mask)
 
   def share(a, b, mask):
-    return orthogonality_penalty(a, b, mask, 'data') / jax.lax.axis_size('data')
+    return orthogonality_penalty(a, b, mask) / jax.lax.axis_size('data')
 
   split = [x.reshape(8, 3, *x.shape[1:]) for x in (a, b, mask)]
   values, got = jax.pmap(

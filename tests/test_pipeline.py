@@ -116,11 +116,11 @@ def test_shares_of_the_processes_make_the_global_batch(corpus):
     assert_equal_batches(source.batch(slot), joined)
 
 
-def test_partners_come_with_their_rows(corpus):
-  def partners(epoch):
+def test_references_come_with_their_rows(corpus):
+  def references(epoch):
     return np.arange(5, 35) - 5 + epoch
 
-  sampler = make_sampler(corpus, partners=partners)
+  sampler = make_sampler(corpus, references=references)
   source = pipeline.Source(corpus)
   slots = sampler.epoch(2)
   for slot, batch in zip(

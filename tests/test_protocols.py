@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -14,6 +15,17 @@ def corpus():
   return fakes.corpus(speakers=5, repeats=3)
 
 
+def is_partition(folds, corpus):
+  tested = np.sort(np.concatenate([fold.test for fold in folds]))
+  return np.array_equal(tested, np.arange(len(corpus.table)))
+
+
+def with_table(corpus, **columns):
+  return dataclasses.replace(
+    corpus, table=dataclasses.replace(corpus.table, **columns)
+  )
+
+
 def test_published_folds_are_scikit_learns_and_test_everyone_once(corpus):
   folds = protocols.make_folds(corpus, 'published', num_folds=5, seed=46)
   cut = model_selection.KFold(5, shuffle=True, random_state=46)
@@ -23,7 +35,7 @@ def test_published_folds_are_scikit_learns_and_test_everyone_once(corpus):
     np.testing.assert_array_equal(fold.train, train)
     np.testing.assert_array_equal(fold.test, test)
     assert not len(fold.dev)
-  assert protocols.is_partition(folds, len(corpus.table))
+  assert is_partition(folds, corpus)
 
 
 def test_published_emodb_fold_holds_the_published_files(corpus):
@@ -38,23 +50,58 @@ def test_published_emodb_fold_holds_the_published_files(corpus):
   assert [len(fold.test) for fold in folds] == [54] * 5 + [53] * 5
 
 
+def test_a_published_regression_cuts_the_development_split():
+  corpus = fakes.corpus(speakers=10, repeats=50)
+  rows = np.arange(1500)
+  labels = np.where(rows % 100, corpus.table.labels, -1)  # Another class.
+  splits = np.where(rows % 5, 'dev', np.where(rows % 10, 'train', 'test'))
+  corpus = with_table(corpus, labels=labels, splits=splits)
+  make = functools.partial(protocols.make_folds, corpus, 'published')
+  (fold,) = make(every_class=False, seed=3)
+  np.testing.assert_array_equal(fold.train, np.flatnonzero(splits == 'train'))
+  # 400 of each class, of which 300 develop; the official test split is unused.
+  assert np.bincount(labels[fold.dev]).tolist() == [300] * 3
+  assert len(fold.test) == 1200 - 900
+  assert set(splits[fold.dev]) == set(splits[fold.test]) == {'dev'}
+  (again,), (other,) = make(every_class=False, seed=3), make(every_class=False)
+  np.testing.assert_array_equal(again.dev, fold.dev)
+  assert not np.array_equal(other.dev, fold.dev)
+  assert len(make(num_folds=5)) == 5  # Classes have random folds as ever.
+  few = with_table(corpus, splits=np.where(rows % 5 == 1, 'dev', 'train'))
+  with pytest.raises(
+    protocols.ProtocolError, match='has 300, of which 300 dev'
+  ):
+    protocols.make_folds(few, 'published', every_class=False)
+
+
+def test_all_trains_on_every_utterance_and_tests_none(corpus, tmp_path):
+  (fold,) = protocols.make_folds(corpus, 'all')
+  assert (len(fold.train), len(fold.dev), len(fold.test)) == (45, 0, 0)
+  path = tmp_path / 'folds.json'
+  protocols.write_folds(path, protocols.folds_to_json([fold], corpus))
+  (again,) = protocols.read_folds(path, corpus)
+  np.testing.assert_array_equal(again.train, fold.train)
+  # No other fold may test nobody.
+  fewer = dataclasses.replace(fold, train=fold.train[1:])
+  with pytest.raises(protocols.ProtocolError, match='fold 0 has no test'):
+    protocols.check_folds([fewer], corpus)
+
+
 @pytest.mark.parametrize('speakers', [3, 4, 5, 12, 13, 30])
-def test_no_speaker_is_on_two_sides(speakers):
+def test_no_speaker_is_in_two_splits(speakers):
   corpus = fakes.corpus(speakers=speakers)
   folds = protocols.make_folds(
     corpus, 'speaker_independent', num_folds=6, seed=3
   )
   assert len(folds) == (speakers if speakers <= 12 else 6)
-  assert protocols.is_partition(folds, len(corpus.table))
+  assert is_partition(folds, corpus)
   for fold in folds:
-    sides = [
+    splits = [
       set(corpus.table.speakers[rows])
       for rows in (fold.train, fold.dev, fold.test)
     ]
-    assert all(sides)
-    assert not sides[0] & sides[1]
-    assert not sides[0] & sides[2]
-    assert not sides[1] & sides[2]
+    assert all(splits)
+    assert len(set.union(*splits)) == sum(map(len, splits)) == speakers
     assert len(fold.train) + len(fold.dev) + len(fold.test) == len(corpus.table)
 
 
@@ -73,10 +120,7 @@ def test_official_split_needs_its_column(corpus):
   with pytest.raises(protocols.ProtocolError, match="split is 'train'"):
     protocols.make_folds(corpus, 'official')
   splits = np.array(['train', 'dev', 'test'] * 15)
-  table = dataclasses.replace(corpus.table, splits=splits)
-  (fold,) = protocols.make_folds(
-    dataclasses.replace(corpus, table=table), 'official'
-  )
+  (fold,) = protocols.make_folds(with_table(corpus, splits=splits), 'official')
   np.testing.assert_array_equal(fold.dev, np.arange(1, 45, 3))
 
 
@@ -120,33 +164,43 @@ def test_class_without_training_utterance_is_refused(corpus):
   labels = corpus.table.labels.copy()
   labels[labels == 1] = 0
   labels[0] = 1  # The only one left; its fold cannot train on it.
-  table = dataclasses.replace(corpus.table, labels=labels)
-  lonely = dataclasses.replace(corpus, table=table)
   with pytest.raises(
     protocols.ProtocolError, match=r'fold \d: no training utterance of .* fear'
   ):
-    protocols.make_folds(lonely, 'published', num_folds=5)
-
-
-def test_missing_speaker_names_the_utterance(corpus):
-  speakers = corpus.table.speakers.copy()
-  speakers[7] = ''
-  table = dataclasses.replace(corpus.table, speakers=speakers)
-  with pytest.raises(
-    protocols.ProtocolError, match=f'{corpus.table.ids[7]}.*no speaker'
-  ):
     protocols.make_folds(
-      dataclasses.replace(corpus, table=table), 'speaker_independent'
+      with_table(corpus, labels=labels), 'published', num_folds=5
     )
 
 
-def test_two_speakers_are_too_few():
-  with pytest.raises(protocols.ProtocolError, match='at least 3 speakers'):
-    protocols.make_folds(fakes.corpus(speakers=2), 'speaker_independent')
+def test_advice_on_speakers_helps():
+  corpus = fakes.corpus(speakers=2, repeats=15)
+  with pytest.raises(
+    protocols.ProtocolError,
+    match=r'at least 3 .* has 2\. Use protocol=published',
+  ):
+    protocols.make_folds(corpus, 'speaker_independent')
+  # A name with a letter missing makes a speaker of one utterance.
+  speakers = corpus.table.speakers.copy()
+  speakers[7] = 's'
+  typo = with_table(corpus, speakers=speakers)
+  with pytest.raises(
+    protocols.ProtocolError,
+    match=r"speaker 's' has 1 of 90 utterances: correct .* protocol=published",
+  ):
+    protocols.make_folds(typo, 'speaker_independent')
+  speakers[7] = ''
+  unnamed = with_table(corpus, speakers=speakers)
+  with pytest.raises(
+    protocols.ProtocolError, match=f"'{corpus.table.ids[7]}' has no speaker"
+  ):
+    protocols.make_folds(unnamed, 'speaker_independent')
 
 
 def test_folds_file_reads_back_and_names_what_is_wrong(corpus, tmp_path):
   path = tmp_path / 'folds.json'
+  ids = corpus.table.ids.astype('U20')
+  ids[:2] = 'clip  0', '\udcc9\udcfa.wav'  # Blanks, and a GBK file name.
+  corpus = with_table(corpus, ids=ids)
   folds = protocols.make_folds(corpus, 'speaker_independent')
   content = protocols.folds_to_json(folds, corpus, protocol='x', seed=0)
   protocols.write_folds(path, content)

@@ -208,6 +208,7 @@ def test_store_json_and_manifest(prepare, manifest):
     'feature_version': features.VERSION,
     'parameters': convention.parameters(),
     'fingerprint': path.parent.name.removeprefix('librosa22k-'),
+    'content': store.content_digest(manifest, convention),
     'feature_bins': 128,
     'frames_per_second': 22050 / 512,
     'max_length': 12,
@@ -272,7 +273,7 @@ def test_the_same_call_twice_does_nothing_and_says_so(prepare):
   assert {p: p.stat().st_mtime_ns for p in path.rglob('*')} == before
 
 
-def test_whatever_changes_makes_another_store(prepare, manifest):
+def test_whatever_changes_makes_another_store(prepare, manifest, tmp_path):
   paths = [prepare()]
   paths.append(prepare(convention=features.Librosa22k(6001)))
   paths.append(prepare(convention=features.Librosa22k(6000, range_db=60.0)))
@@ -283,28 +284,66 @@ def test_whatever_changes_makes_another_store(prepare, manifest):
     paths.append(prepare(dataclasses.replace(manifest, utterances=changed)))
   reordered = (*others, first)
   paths.append(prepare(dataclasses.replace(manifest, utterances=reordered)))
-  os.utime(first.path, ns=(0, 0))
-  paths.append(prepare())
-  with open(first.path, 'ab') as file:
-    file.write(b'LIST\0\0\0\0')
-  os.utime(first.path, ns=(0, 0))
+  # Another recording of the same length, written at the same moment.
+  times = first.path.stat()
+  samples, rate = soundfile.read(first.path, dtype='int16')
+  soundfile.write(first.path, -samples // 2, rate)
+  os.utime(first.path, ns=(times.st_atime_ns, times.st_mtime_ns))
   paths.append(prepare())
   assert len(set(paths)) == len(paths)
   assert all(path.is_dir() for path in paths)
+  opened = [(p, json.loads((p / 'store.json').read_text())) for p in paths]
+  found = [store._difference(opened[0], other) for other in opened]
+  assert found[:3] == [
+    '',
+    'signal_length (6000 / 6001)',
+    'range_db (80.0 / 60.0)',
+  ]
+  assert found[4:] == [
+    "the label of 1 utterances, like b10 ('angry' / 'sad')",
+    "the speaker of 1 utterances, like b10 ('s0' / 's1')",
+    "the valence of 1 utterances, like b10 ('' / '2.0')",
+    'the order of their utterances',
+    'the audio',
+  ]
+  with pytest.raises(store.StoreError, match='differs from the first in the '):
+    store.find_store(tmp_path / 'data', 'toy', 'librosa22k', range_db=80.0)
 
 
-def test_a_corpus_that_was_moved_keeps_its_store(prepare, manifest, tmp_path):
+def test_equal_content_is_one_store(prepare, manifest, tmp_path):
   path = prepare()
-  shutil.copytree(manifest.root, tmp_path / 'elsewhere')  # Keeps times.
+  os.utime(manifest.utterances[0].path, ns=(0, 0))
+  assert prepare() == path
+  # A copy elsewhere, below another folder.
+  shutil.copytree(manifest.root, tmp_path / 'else' / 'where')
   moved = dataclasses.replace(
     manifest,
-    root=tmp_path / 'elsewhere',
+    root=tmp_path / 'else',
     utterances=tuple(
-      dataclasses.replace(u, path=tmp_path / 'elsewhere' / u.path.name)
+      dataclasses.replace(u, path=tmp_path / 'else' / 'where' / u.path.name)
       for u in manifest.utterances
     ),
   )
   assert prepare(moved) == path
+  # An earlier version wrote no digest, and could make two of one content.
+  old = json.loads((path / 'store.json').read_text())
+  del old['content']
+  for name in ('librosa22k-00000001', 'librosa22k-00000002'):
+    shutil.copytree(path.parent, path.parents[1] / name)
+    (path.parents[1] / name / '1.0.0' / 'store.json').write_text(
+      json.dumps(old)
+    )
+  shutil.rmtree(path.parent)
+  found = store.find_store(tmp_path / 'data', 'toy', 'librosa22k')
+  assert found.parent.name == 'librosa22k-00000001'
+  lines = []
+  assert prepare(moved, progress=lines.append).parent.name[:-1] == (
+    'librosa22k-0000000'
+  )
+  assert 'nothing to do' in lines[0]
+  samples, rate = soundfile.read(manifest.utterances[0].path)
+  soundfile.write(manifest.utterances[0].path, samples[:-1], rate)
+  assert prepare() not in (path, found)
 
 
 def test_overwrite_makes_it_again_and_removes_its_twins(
@@ -312,15 +351,14 @@ def test_overwrite_makes_it_again_and_removes_its_twins(
 ):
   first = prepare()
   other = prepare(convention=features.Librosa22k(7000))
-  os.utime(manifest.utterances[0].path, ns=(0, 0))
+  with open(manifest.utterances[0].path, 'ab') as file:
+    file.write(b'LIST\0\0\0\0')
   lines = []
   second = prepare(progress=lines.append)
   assert second != first
   assert '--overwrite removes them' in lines[-1]
   assert str(first) in lines[-1]
   assert str(other) not in lines[-1]
-  with pytest.raises(store.StoreError, match='2 stores of toy have librosa22k'):
-    store.find_store(tmp_path / 'data', 'toy', 'librosa22k', signal_length=6000)
   inode = second.stat().st_ino
   assert prepare(overwrite=True) == second
   assert second.stat().st_ino != inode
@@ -394,8 +432,6 @@ def in_another_process(tmp_path, before, num_workers=1):
   from data_prep import features, records, store
   from tests import test_store
   manifest = test_store.make_manifest(pathlib.Path({str(tmp_path)!r}, 'audio'))
-  for utterance in manifest.utterances:
-    os.utime(utterance.path, ns=(0, 0))
   {textwrap.indent(textwrap.dedent(before), '  ').strip()}
   print(store.prepare(
     manifest,
@@ -555,11 +591,18 @@ def test_find_store(prepare, tmp_path):
   assert str(short) in str(error.value)
   assert str(long) in str(error.value)
   assert (
-    '`python -m data_prep --corpus=toy --audio_dir=DIR --features=librosa22k '
-    f'--signal_length=8000 --data_dir={data}`'
+    '`python -m data_prep --corpus=manifest --name=toy --manifest=FILE.tsv '
+    f'--features=librosa22k --signal_length=8000 --data_dir={data}`'
   ) in str(error.value)
-  with pytest.raises(store.StoreError, match='There is none yet'):
+  with pytest.raises(
+    store.NotPreparedError, match='There is none yet'
+  ) as error:
     find(data, 'ravdess', 'librosa22k')
+  assert '--corpus=ravdess --audio_dir=DIR' in error.value.command
+  with pytest.raises(
+    store.NotPreparedError, match='Prepared there: toy'
+  ) as error:
+    find(data, 'toi', 'librosa22k')
   (long / 'store.json').write_text('[]')
   with pytest.raises(store.StoreError, match=r'is damaged .*; delete'):
     find(data, 'toy', 'librosa22k', signal_length=6000)

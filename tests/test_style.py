@@ -11,6 +11,7 @@ from jaxser.nn.logmel import FeatureNorm, LogMelEncoder
 from jaxser.nn.numerics import frame_mask, masked_mean
 from jaxser.nn.pooling import AttentiveStatistics
 from jaxser.nn.style import StylePooling, mish, published_frames
+from jaxser.ops.collectives import DATA
 from tests.random_tree import params_like, quick_jit
 
 WIDTH = 16
@@ -204,11 +205,11 @@ def test_feature_norm_sees_the_global_batch():
   )
 
   def run(x, valid):
-    return FeatureNorm(axis_name='devices').apply(
+    return FeatureNorm().apply(
       state, x, valid, train=True, mutable=['batch_stats']
     )
 
-  got, sharded = jax.pmap(run, axis_name='devices')(x[:, None], valid[:, None])
+  got, sharded = jax.pmap(run, axis_name=DATA)(x[:, None], valid[:, None])
   np.testing.assert_allclose(got[:, 0], wanted, rtol=1e-5, atol=1e-5)
   for key in ('mean', 'var', 'count'):
     np.testing.assert_allclose(

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from jaxser.ops import temporal
+from jaxser.ops.collectives import DATA, psum
 from tests.random_tree import quick_jit
 
 STREAMS, BATCH, TIME, CHANNELS = 2, 3, 40, 5
@@ -150,10 +151,10 @@ def test_devices_together_find_the_global_statistics_and_gradients():
   args = norm_inputs(batch=16, real=13)
   weights = normal(*args[0].shape, seed=4)
 
-  def run(x, scale, bias, factor, mask, weights, axis_name=None):
+  def run(x, scale, bias, factor, mask, weights):
     def loss(x, scale, bias):
       return masked_sum(
-        lambda *a: temporal.normalised_relu(*a, 1e-3, axis_name),
+        lambda *a: temporal.normalised_relu(*a, 1e-3),
         weights,
         x,
         scale,
@@ -165,17 +166,15 @@ def test_devices_together_find_the_global_statistics_and_gradients():
     (_, (z, moments)), (dx, dscale, dbias) = jax.value_and_grad(
       loss, (0, 1, 2), has_aux=True
     )(x, scale, bias)
-    if axis_name is not None:
-      dscale, dbias = lax.psum((dscale, dbias), axis_name)
-    return (z, dx), (moments, dscale, dbias)
+    return (z, dx), (moments, *psum((dscale, dbias)))
 
   def split(value):
     return np.stack(np.split(value, 8, axis=1))
 
   x, scale, bias, factor, mask = args
   rows, shared = jax.pmap(
-    functools.partial(run, axis_name='data'),
-    axis_name='data',
+    run,
+    axis_name=DATA,
     in_axes=(0, None, None, 0, 0, 0),
   )(split(x), scale, bias, split(factor), mask.reshape(8, 2), split(weights))
   wanted_rows, wanted_shared = quick_jit(run)(*args, weights)

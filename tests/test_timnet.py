@@ -48,7 +48,7 @@ def weights(system, seed=0):
   return variables['params'], variables['state']
 
 
-def loss_and_gradients(system, params, state, batch, seed=3, axis_name=None):
+def loss_and_gradients(system, params, state, batch, seed=3):
   def loss(params):
     return system.loss(
       params,
@@ -56,7 +56,6 @@ def loss_and_gradients(system, params, state, batch, seed=3, axis_name=None):
       batch,
       jax.random.key(seed),
       NO_PROGRESS,
-      axis_name=axis_name,
     )
 
   (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(params)
@@ -221,7 +220,7 @@ def test_one_device_is_eight_is_pmap():
   assert collectives == {'all-reduce'}
 
   def mapped(params, state, batch):
-    value, grads, aux = run(params, state, batch, axis_name='data')
+    value, grads, aux = run(params, state, batch)
     total = jax.lax.psum((value, grads, aux['metrics']), 'data')
     return total[0], total[1], {'state': aux['state'], 'metrics': total[2]}
 

@@ -1,17 +1,19 @@
 """Every command of README, run in an empty home as a new user would.
 
-They train for an epoch of one fold, small networks, on a part of EmoDB and on
+They train small networks for an epoch of one fold, on a part of EmoDB and on
 noise under the names of other corpora; otherwise they are as they stand there.
-It takes minutes, so only CI does it: `python -m pytest -m walk -n 0`.
+It takes minutes, so only CI does it: `python -m pytest -m walk -n 0`. Install
+jaxser first, or put the checkout on PYTHONPATH.
 """
 
+import concurrent.futures
 import importlib.util
 import os
-import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -36,6 +38,15 @@ _QUICK = {
 }
 # Asks for hardware, accounts or a whole cluster: only shown, never started.
 _DRY = ('launch/gpu_node.sh', 'launch/slurm.sh', 'launch/tpu_vm.sh')
+# What README's own commands do not prepare, but others of them need.
+_PREPARED = (
+  'python -m data_prep --corpus=emodb --audio_dir=DIR --features=kaldi16k',
+  'python -m data_prep --corpus=emodb --audio_dir=DIR --resampler=kaiser_best_v04',
+  'python -m data_prep --corpus=emodb --audio_dir=DIR --signal_length=100000',
+  'python -m data_prep --corpus=ravdess --audio_dir=DIR --signal_length=100000',
+  'python -m data_prep --corpus=emotale --audio_dir=DIR --features=kaldi16k',
+  'python -m data_prep --corpus=msp_podcast --audio_dir=DIR --features=wave16k',
+)
 _NEEDS = {
   '--compare=torch': 'torch',
   '--compare=keras': 'keras',
@@ -43,27 +54,17 @@ _NEEDS = {
 }
 
 
-def _commands():
-  """Those of README in an order that works: corpora first."""
+def _stages():
+  """README's commands by stage, each needing those before: first corpora."""
   text = (ROOT / 'README.md').read_text('utf-8')
-  found = []
-  for line in _COMMAND.findall(text):
-    found += [part.strip() for part in line.split('&&')]
-  found = list(dict.fromkeys(c for c in found if not c.startswith('pip ')))
-
-  def stage(command):
+  found = [
+    part.strip() for line in _COMMAND.findall(text) for part in line.split('&&')
+  ]
+  stages = {'data_prep': list(_PREPARED), 'jaxser.main': [], 'others': []}
+  for command in dict.fromkeys(c for c in found if not c.startswith('pip ')):
     program = shlex.split(command)[2]
-    return (
-      ('data_prep', 'jaxser.main').index(program)
-      if program
-      in (
-        'data_prep',
-        'jaxser.main',
-      )
-      else 2
-    )
-
-  return sorted(found, key=stage)
+    stages[program if program in stages else 'others'].append(command)
+  return stages.values()
 
 
 def _noise(path, seconds=0.7, rate=16_000):
@@ -74,7 +75,7 @@ def _noise(path, seconds=0.7, rate=16_000):
 
 
 def _part_of_emodb(folder):
-  """Five recordings of every speaker and class, or what there is."""
+  """Three recordings of every speaker and class, or what there is."""
   kept = {}
   for path in sorted(shared.require('corpora/emodb').rglob('*.wav')):
     kept.setdefault((path.name[:2], path.name[5]), []).append(path)
@@ -123,7 +124,7 @@ def _podcast(folder):
 
 
 class Walk:
-  """A scratch folder that looks like the checkout, and an empty home."""
+  """A scratch folder with small corpora and weights, and an empty home."""
 
   def __init__(self, folder):
     self.folder = folder / 'checkout'
@@ -131,8 +132,8 @@ class Walk:
     self.corpora = folder / 'corpora'
     self.folder.mkdir()
     self.home.mkdir()
-    for name in ('configs', 'launch', 'jaxser', 'data_prep'):
-      (self.folder / name).symlink_to(ROOT / name)
+    # Programs and recipes are those that are installed.
+    (self.folder / 'launch').symlink_to(ROOT / 'launch')
     wavs = _part_of_emodb(self.corpora / 'emodb')
     _ravdess(self.corpora / 'ravdess')
     _emotale(self.corpora / 'emotale')
@@ -163,27 +164,34 @@ class Walk:
       'PYTHON': sys.executable,
     }
 
-  def run(self, words):
-    """The end of what a command printed, where it failed; else None."""
-    if words[0] == 'python':
-      words = [sys.executable, *words[1:]]
+  def run(self, command):
+    """Runs a command; returns the end of what it printed where it failed."""
+    lacking = [
+      module
+      for flag, module in _NEEDS.items()
+      if flag in command and not importlib.util.find_spec(module)
+    ]
+    if lacking:
+      print(f'not run: {command} (needs {", ".join(lacking)})', flush=True)
+      return None
+    words = self.small(command)
+    start = time.monotonic()
     done = subprocess.run(
-      words,
+      [sys.executable, *words[1:]] if words[0] == 'python' else words,
       cwd=self.folder,
       env=self.environment,
       stdin=subprocess.DEVNULL,
       capture_output=True,
       text=True,
     )
+    print(f'{time.monotonic() - start:4.0f} s: {command}', flush=True)
     if done.returncode:
-      said = (done.stdout + done.stderr).strip()
-      return (
-        f'{shlex.join(words[1:])}\n  exit {done.returncode}: {said[-1500:]}'
-      )
+      printed = (done.stdout + done.stderr).strip()
+      return f'{shlex.join(words)}\n  exit {done.returncode}: {printed[-1500:]}'
     return None
 
   def small(self, command):
-    """The command with made-up corpora, and on a diet."""
+    """Returns the words of a command, for synthetic corpora and few steps."""
     words = shlex.split(command)
     program = words[2] if words[0] == 'python' else words[0]
     if program in _DRY:
@@ -200,7 +208,7 @@ class Walk:
     words = [w.replace('weights=DIR', f'weights={wavlm}') for w in words]
     if program in ('jaxser.main', 'launch/local.sh'):
       config = next(w for w in words if w.startswith('--config='))
-      system = re.search(r'configs/(\w+)\.py', config)[1]
+      system = re.match(r'--config=(?:configs/)?(\w+)', config)[1]
       changes = ['epochs=1', 'seeds=1', 'fold_subset=(0,)']
       if '--mode=evaluate' not in words:
         changes += _QUICK[system]
@@ -227,43 +235,16 @@ class Walk:
     return words
 
 
-def _prepared():
-  """What README's own commands do not prepare, but others of them need."""
-  prep = 'python -m data_prep --corpus'
-  return [
-    f'{prep}=emodb --audio_dir=DIR --features=kaldi16k',
-    f'{prep}=emodb --audio_dir=DIR --resampler=kaiser_best_v04',
-    f'{prep}=emodb --audio_dir=DIR --signal_length=100000',
-    f'{prep}=ravdess --audio_dir=DIR --signal_length=100000',
-    f'{prep}=emotale --audio_dir=DIR --features=kaldi16k',
-    f'{prep}=msp_podcast --audio_dir=DIR --features=wave16k',
-  ]
-
-
 def test_readme_from_nothing_to_a_report(tmp_path):
   walk = Walk(tmp_path)
-  commands = _commands()
-  first = next(i for i, c in enumerate(commands) if 'data_prep' not in c)
-  commands[first:first] = _prepared()
-  failures, missing = [], []
-  for command in commands:
-    lacking = [
-      module
-      for flag, module in _NEEDS.items()
-      if flag in command and not importlib.util.find_spec(module)
-    ]
-    if lacking:
-      missing.append(f'{command} (needs {", ".join(lacking)})')
-      continue
-    print(f'$ {command}', flush=True)
-    failure = walk.run(walk.small(command))
-    if failure:
-      failures.append(failure)
-      print(failure, flush=True)
-  print('\n'.join(f'not run: {line}' for line in missing))
+  failures = []
+  for stage in _stages():
+    # Half of a program's time is its start, on one core.
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+      failures += filter(None, pool.map(walk.run, stage))
   assert not failures, '\n\n'.join(failures)
   found = {path.name for path in walk.folder.iterdir()}
   assert {'comparison.html', 'talk.html', 'model.stablehlo'} <= found
   for name in ('results.json', 'predictions.jsonl', 'report.html'):
     assert (walk.folder / 'runs' / 'emodb' / name).stat().st_size > 0
-  assert pathlib.Path(walk.home, '.cache', 'jaxser').is_dir()
+  assert (walk.home / '.cache' / 'jaxser').is_dir()

@@ -1,7 +1,12 @@
 """Extraction in several processes: order, memory, failures, the end."""
 
 import itertools
+import multiprocessing
 import os
+import pathlib
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -9,6 +14,8 @@ import pytest
 import soundfile
 
 from data_prep import features, workers
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -21,28 +28,10 @@ def paths(tmp_path):
   return names
 
 
-@pytest.mark.parametrize('num_workers', [1, 3])
-def test_results_come_in_the_order_of_the_paths(paths, num_workers):
-  with workers.Pool(features.Wave16k(), num_workers) as pool:
-    results = list(pool.map(paths))
-  assert [len(r.features) for r in results] == list(range(1000, 1020))
-  assert results[16].seconds == pytest.approx(1016 / 16000)
-  np.testing.assert_allclose(results[7].features, 0.07, atol=1e-4)
-  assert not any(r.error for r in results)
-
-
-def test_only_a_few_results_are_waiting(paths):
-  taken = []
-  source = (taken.append(i) or paths[i % 20] for i in itertools.count())
-  with workers.Pool(features.Wave16k(), 2) as pool:
-    for count, _ in enumerate(pool.map(source), start=1):
-      assert len(taken) <= count + 2 * 2
-      if count == 50:
-        break
-
-
 @pytest.mark.parametrize('num_workers', [1, 2])
-def test_an_unusable_file_is_a_result_that_names_it(paths, num_workers):
+def test_results_are_in_order_and_errors_belong_to_their_files(
+  paths, num_workers
+):
   paths[3].write_bytes(b'')
   soundfile.write(paths[5], np.full(1000, 1e30), 16000, 'FLOAT')
   soundfile.write(paths[6], np.zeros(10), 16000)
@@ -53,49 +42,106 @@ def test_an_unusable_file_is_a_result_that_names_it(paths, num_workers):
   assert f'{paths[5]}: the kaldi16k features are not fin' in results[5].error
   assert 'the largest sample is 1e+30 and full scale is 1' in results[5].error
   assert f'{paths[6]}: kaldi16k: the audio lasts 0.6 ms' in results[6].error
+  seconds = [r.seconds for r in results if not r.error]
+  assert seconds == pytest.approx(
+    [(1000 + n) / 16000 for n in range(20) if n not in (3, 5, 6)]
+  )
 
 
-def test_another_failure_names_the_file_and_shows_the_cause(paths):
+def test_only_a_few_results_are_waiting_and_leaving_early_ends_all(paths):
+  taken = []
+  source = (taken.append(i) or paths[i % 20] for i in itertools.count())
+  with workers.Pool(features.Wave16k(), 2) as pool:
+    for count, result in enumerate(pool.map(source), start=1):
+      assert len(taken) <= count + 2 * 2
+      assert len(result.features) == 1000 + (count - 1) % 20
+      if count == 50:
+        break
+    assert multiprocessing.active_children()
+  assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize('num_workers', [1, 2])
+def test_another_failure_names_the_file_and_shows_the_cause(paths, num_workers):
   broken = features.Kaldi16k(high_hz='high')
   with (
-    workers.Pool(broken, 2) as pool,
+    workers.Pool(broken, num_workers) as pool,
     pytest.raises(workers.WorkerError, match='TypeError') as error,
   ):
     list(pool.map(paths))
   assert str(paths[0]) in str(error.value)
+
+
+class Deadly(features.Wave16k):
+  """Kills its process at the file of 1003 samples, once or always."""
+
+  def __call__(self, waveform, sample_rate, **rest):
+    flag = pathlib.Path(os.environ['DEADLY'])
+    if len(waveform) == 1003 and flag.exists():
+      if flag.read_text() == 'once':
+        flag.unlink()
+      os.kill(os.getpid(), signal.SIGKILL)
+    return super().__call__(waveform, sample_rate, **rest)
+
+
+def test_a_process_that_dies_is_an_error_that_names_its_file(
+  paths, monkeypatch, tmp_path
+):
+  flag = tmp_path / 'flag'
+  monkeypatch.setenv('DEADLY', str(flag))
+  flag.write_text('always')
+  done = []
   with (
-    workers.Pool(broken, 1) as pool,
-    pytest.raises(TypeError) as error,
+    workers.Pool(Deadly(), 2) as pool,
+    pytest.raises(
+      workers.WorkerError, match=r'/3\.wav: the process that reads'
+    ),
   ):
-    list(pool.map(paths))
-  assert error.value.__notes__ == [f'This happened with {paths[0]}.']
+    done += (len(result.features) for result in pool.map(paths))
+  # As when memory was short for a moment: alone, every file succeeds.
+  flag.write_text('once')
+  with workers.Pool(Deadly(), 2) as pool:
+    sizes = [len(result.features) for result in pool.map(paths)]
+  assert sizes == list(range(1000, 1020))
 
 
-def test_a_worker_that_dies_is_an_error_that_names_the_file(paths):
-  with workers.Pool(features.Wave16k(), 2) as pool:
-    for process in pool._processes:
-      process.kill()
-    with pytest.raises(
-      workers.WorkerError, match=r'0\.wav ended with exit status -9'
-    ):
-      list(pool.map(paths))
+@pytest.mark.slow
+def test_workers_need_no_main_guard_and_end_with_a_killed_parent(
+  paths, tmp_path
+):
+  program = tmp_path / 'program.py'
+  program.write_text(
+    'import itertools, multiprocessing, os, pathlib\n'
+    'from data_prep import features, workers\n'
+    'print("started", flush=True)\n'
+    f'paths = [pathlib.Path({str(paths[0])!r})]\n'
+    'with workers.Pool(features.Wave16k(), 2) as pool:\n'
+    '  next(pool.map(itertools.cycle(paths)))\n'
+    '  print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n'
+    '  os.kill(os.getpid(), 9)\n'
+  )
+  done = subprocess.run(
+    [sys.executable, program],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    stdout=subprocess.PIPE,
+    text=True,
+    timeout=120,
+    check=False,
+  )
+  started, pids = done.stdout.splitlines()
+  assert started == 'started'
+  deadline = time.monotonic() + 20
+  while any(_runs(pid) for pid in pids.split()):
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
 
 
-def test_leaving_early_ends_the_workers(paths):
-  with workers.Pool(features.Wave16k(), 2) as pool:
-    next(pool.map(itertools.cycle(paths)))
-    processes = list(pool._processes)
-    assert all(process.poll() is None for process in processes)
-  assert all(process.poll() is not None for process in processes)
-
-
-def test_workers_end_when_their_input_ends(paths):
-  """As when the program that feeds them is killed."""
-  with workers.Pool(features.Wave16k(), 2) as pool:
-    for process in pool._processes:
-      process.stdin.close()
-    for process in pool._processes:
-      assert process.wait(timeout=60) == 0
+def _runs(pid):
+  try:
+    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return False
+  return stat.rsplit(')', 1)[1].split()[0] != 'Z'
 
 
 def test_few_files_get_few_processes():
@@ -107,14 +153,3 @@ def test_few_files_get_few_processes():
   assert workers.Pool(convention, 5, 20).num_workers == 5
   with pytest.raises(ValueError, match='num_workers is 0; it must be at least'):
     workers.Pool(convention, 0)
-
-
-def test_starting_does_not_wait(paths):
-  """A pool is entered long before its workers have imported NumPy."""
-  start = time.monotonic()
-  with workers.Pool(features.Wave16k(), 2) as pool:
-    entered = time.monotonic() - start
-    list(pool.map(paths))
-    finished = time.monotonic() - start
-  assert entered < finished / 2
-  assert os.getpid() not in [process.pid for process in pool._processes]

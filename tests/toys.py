@@ -9,17 +9,19 @@ import ml_collections
 
 from configs import common
 from jaxser.data import pipeline
-from jaxser.engine import context, mesh, step
-from jaxser.engine.evaluator import Evaluator
+from jaxser.engine.experiment import Experiment
 from jaxser.nn import layers
-from jaxser.ops.collectives import mean_share, psum
+from jaxser.ops.collectives import axis_size, mean_share, psum
 from jaxser.systems.base import System
 from tests import fakes
 
 
 @dataclasses.dataclass(frozen=True)
 class Toy(System):
-  """A linear map of time's mean: running mean, dropout, partners, phases."""
+  """A linear map of the mean over time, with what engines must handle.
+
+  A running mean, dropout, neutral references, phases.
+  """
 
   task: str = 'classification'
   needs_neutral: bool = False
@@ -41,7 +43,7 @@ class Toy(System):
     return (jnp.mean(features, 1) / 10 - centre[None]) @ params['weight']
 
   def loss(
-    self, params, state, batch, rng, progress, *, phase='main', axis_name=None
+    self, params, state, batch, rng, progress, *, phase='main'
   ) -> tuple[Any, dict[str, Any]]:
     """Cross-entropy or squared error, and a term for each feature."""
     mean = state['batch_stats']['mean']
@@ -59,14 +61,13 @@ class Toy(System):
       neutral = self._answer(params, mean, batch['neutral_features'])
       errors += 0.1 * jnp.sum((answer - neutral) ** 2, -1)
     errors *= 1 / (1 + progress.epoch) + 1 / state['split']['rows']
-    loss = mean_share(errors, batch['mask'], axis_name)
+    loss = mean_share(errors, batch['mask'])
     if phase == 'early':
-      devices = psum(1, axis_name)
-      loss += 0.1 * jnp.sum(params['weight'] ** 2) / devices
+      loss += 0.1 * jnp.sum(params['weight'] ** 2) / axis_size()
     weight = batch['mask'][:, None]
-    count = jnp.maximum(psum(jnp.sum(weight), axis_name), 1)
+    count = jnp.maximum(psum(jnp.sum(weight)), 1)
     seen = jnp.sum(jnp.mean(batch['features'], 1) / 10 * weight, 0)
-    seen = psum(seen, axis_name) / count
+    seen = psum(seen) / count
     new = {**state, 'batch_stats': {'mean': 0.9 * mean + 0.1 * seen}}
     return loss, {'state': new, 'metrics': {'loss': loss}}
 
@@ -86,10 +87,10 @@ class Toy(System):
     return 'early' if epoch < self.early_epochs else 'main'
 
 
-def make_context(
+def make_experiment(
   system: System, changes: dict[str, Any], **about: Any
-) -> context.Context:
-  """What trainings of a made-up corpus share.
+) -> Experiment:
+  """Returns what runs on a synthetic corpus share.
 
   Args:
     system: what is trained.
@@ -98,27 +99,17 @@ def make_context(
   """
   config = common.base_config('timnet', dict(common.ARGUMENTS))
   config.update_from_flattened_dict(changes)
-  return context_of(config, system, fakes.corpus(**about))
+  return experiment_of(config, system, fakes.corpus(**about))
 
 
-def context_of(
+def experiment_of(
   config: ml_collections.ConfigDict, system: System, corpus: Any
-) -> context.Context:
-  """The same from a resolved config; the other engine uses one device."""
+) -> Experiment:
+  """Returns the same from a resolved config."""
   source = pipeline.Source(
     corpus,
     max_length=config.data.max_length,
     cache_gib=config.data.cache_gib,
     buckets=config.data.buckets,
   )
-  placement = mesh.Placement('jit', jax.devices()[:1])
-  return context.Context(
-    config=config,
-    system=system,
-    optimizer=step.make_optimizer(config.optimizer),
-    placement=placement,
-    source=source,
-    evaluator=Evaluator.create(
-      system, source, placement, config.eval_batch_size
-    ),
-  )
+  return Experiment(config, system, source)

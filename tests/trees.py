@@ -21,7 +21,7 @@ def emotale_table(root, changes=None):
   with open(root / 'annotations.csv', 'w', newline='', encoding='utf-8') as f:
     writer = csv.DictWriter(f, ['file', *EMOTALE_COLUMNS, 'gt_emotion'])
     writer.writeheader()
-    for name in corpora.CORPORA['emotale'].expected():
+    for name in sorted(corpora.CORPORA['emotale'].expected):
       row = dict.fromkeys(EMOTALE_COLUMNS, '3.0') | {
         'file': f'{name}.wav',
         'gt_emotion': name[7],

@@ -7,62 +7,63 @@ from typing import Any
 
 from data_prep.corpora import (
   base,
-  casia,
   crema_d,
-  demo,
-  emodb,
   emotale,
-  emovo,
   iemocap,
   msp_improv,
   msp_podcast,
   own,
-  ravdess,
-  savee,
 )
-from data_prep.corpora.base import Corpus
+from data_prep.corpora.base import Corpus, load
 from data_prep.corpora.completeness import Check, compare
-from data_prep.manifest import CorpusError, Manifest
+from data_prep.manifest import Manifest
+from data_prep.tables import CorpusError
 
 __all__ = ['CORPORA', 'Check', 'Corpus', 'compare', 'get', 'read']
 
+
+def _demo(spec: Corpus, audio_dir: str, *, on_error: str) -> Manifest:
+  from data_prep import demo  # Only here: it needs SciPy.
+
+  del spec
+  return demo.demo_manifest(audio_dir, on_error=on_error)
+
+
 CORPORA: Mapping[str, Corpus] = {
-  corpus.name: corpus
-  for corpus in (
-    demo.CORPUS,
-    emodb.CORPUS,
-    ravdess.CORPUS,
-    savee.CORPUS,
-    emovo.CORPUS,
-    casia.CORPUS,
-    iemocap.CORPUS,
-    msp_improv.CORPUS,
-    msp_podcast.CORPUS,
-    emotale.CORPUS,
-    crema_d.CORPUS,
-    own.CORPUS,
+  spec.name: spec
+  for spec in (
+    load('demo', _demo),
+    *map(load, ('emodb', 'ravdess', 'savee', 'emovo', 'casia')),
+    load('iemocap', iemocap.parse),
+    load('msp_improv', msp_improv.parse),
+    load('msp_podcast', msp_podcast.parse, {'rows': 'agreed'}),
+    load('emotale', emotale.parse),
+    *map(load, ('crema_d', 'tess', 'nemo', 'urdu')),
+    load('manifest', own.parse, dict.fromkeys(own.OPTIONS)),
   )
 }
 
 
 def get(name: str, audio_dir: str | os.PathLike[str] | None = None) -> Corpus:
-  """The corpus of this name, in the form in which `audio_dir` holds it.
+  """Returns the corpus of this name, in the form in which `audio_dir` has it.
 
   Raises:
     CorpusError: There is none of this name; the message lists them.
   """
   if name not in CORPORA:
     raise CorpusError(
-      f'--corpus={name}: is unknown; choose one of {", ".join(CORPORA)}.'
+      f'--corpus={name}: is unknown; choose one of {", ".join(CORPORA)}. For a '
+      f'corpus of your own: --corpus=manifest --manifest=FILE.tsv --name={name}.'
     )
   if name == 'crema_d' and str(audio_dir).partition(':')[0] == 'tfds':
-    return crema_d.TFDS
+    return crema_d.variant(CORPORA[name])
   return CORPORA[name]
 
 
 def read(
   name: str,
   audio_dir: str | os.PathLike[str] | None,
+  /,
   *,
   on_error: str = 'raise',
   allow_incomplete: bool = False,
@@ -109,6 +110,11 @@ def read(
         else f'Expected in --audio_dir: {spec.layout}.'
       )
     ) from error
+  if manifest.corpus != name and manifest.corpus in CORPORA:
+    raise CorpusError(
+      f'{manifest.corpus} is a known corpus; give yours another name, as in '
+      f'--name=my_{manifest.corpus}.'
+    )
   check = compare(spec, manifest)
   if not allow_incomplete:
     check.require_complete()
@@ -116,11 +122,10 @@ def read(
 
 
 def _guess(paths: Sequence[pathlib.Path]) -> Corpus | None:
-  """The corpus whose names most of the files have, if that is over half."""
+  """Returns the corpus whose names over half of the files have."""
   hits = {
-    spec.name: sum(bool(spec.pattern.search(p.as_posix())) for p in paths)
+    spec.name: sum(spec.fields(path) is not None for path in paths)
     for spec in CORPORA.values()
-    if spec.pattern
   }
   best = max(hits, key=hits.get)
   return CORPORA[best] if 2 * hits[best] > len(paths) else None

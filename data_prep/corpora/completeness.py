@@ -3,9 +3,9 @@
 import collections
 import dataclasses
 
-from data_prep import manifest as manifest_lib
 from data_prep.corpora.base import Corpus
-from data_prep.manifest import CorpusError, Manifest
+from data_prep.manifest import Manifest
+from data_prep.tables import CorpusError, listed, natural_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +30,18 @@ class Check:
 
   @property
   def complete(self) -> bool:
-    """Whether nothing is missing and nothing is there that should not be."""
+    """Returns whether nothing is missing and nothing is there in excess."""
     return not (self.missing or self.extra or self.counts)
 
   def report(self) -> str:
-    """What differs, line by line; one line where nothing does."""
+    """Returns what differs, line by line."""
     of = '' if self.expected is None else f' of {self.expected:,}'
     lines = [f'{self.corpus}: {self.found:,}{of} utterances']
     lines += [f'  {sentence}' for sentence in self.counts]
     for names, title in ((self.missing, 'missing'), (self.extra, 'unknown')):
       if names:
         lines.append(f'  {title} ({len(names):,}):')
-        lines.append(manifest_lib.listed(names, shown=40, indent='    '))
+        lines.append(listed(names, shown=40, indent='    '))
     return '\n'.join(lines)
 
   def require_complete(self) -> None:
@@ -59,8 +59,7 @@ def compare(spec: Corpus, manifest: Manifest) -> Check:
   ids = {utterance.id for utterance in manifest.utterances}
   missing, extra = set(manifest.missing), set()
   if spec.expected:
-    grid = set(spec.expected())
-    missing, extra = missing | (grid - ids), ids - grid
+    missing, extra = missing | (spec.expected - ids), ids - spec.expected
   labels = collections.Counter(u.label for u in manifest.utterances)
   counts = [
     f'class {name}: {labels[name]:,} of {wanted:,}'
@@ -76,7 +75,7 @@ def compare(spec: Corpus, manifest: Manifest) -> Check:
     corpus=spec.name,
     found=len(manifest.utterances),
     expected=spec.count,
-    missing=tuple(sorted(missing, key=manifest_lib.natural_key)),
-    extra=tuple(sorted(extra, key=manifest_lib.natural_key)),
+    missing=tuple(sorted(missing, key=natural_key)),
+    extra=tuple(sorted(extra, key=natural_key)),
     counts=tuple(counts),
   )

@@ -1,24 +1,16 @@
 """IEMOCAP, acted and improvised dialogues: the usual four classes."""
 
-import collections
 import os
 import pathlib
 import re
 import statistics
+from collections.abc import Iterator
 
-from data_prep import manifest as manifest_lib
 from data_prep import tables
 from data_prep.corpora import base
-from data_prep.manifest import CorpusError, Manifest, Utterance
+from data_prep.manifest import VAD, Manifest
+from data_prep.tables import CorpusError
 
-# The other labels of the release (fru, sur, fea, dis, oth, xxx) are left out.
-EMOTIONS = {
-  'ang': 'angry',
-  'hap': 'happy',
-  'exc': 'happy',
-  'neu': 'neutral',
-  'sad': 'sad',
-}
 # Session1/dialog/EmoEvaluation/Ses01F_impro01.txt has, per turn, a line with
 # the majority label and the mean VAD, and a line per evaluator:
 #   [6.2901 - 8.2357]  Ses01F_impro01_F000  neu  [2.5000, 2.5000, 2.5000]
@@ -36,7 +28,10 @@ _TRANSCRIPT = re.compile(r'(Ses\S+_[FM]\w+) \[[\d.]+-[\d.]+\]: ?(.*)')
 
 
 def parse(
-  audio_dir: str | os.PathLike[str], *, on_error: str = 'raise'
+  spec: base.Corpus,
+  audio_dir: str | os.PathLike[str],
+  *,
+  on_error: str = 'raise',
 ) -> Manifest:
   """Reads the release: `Session1` to `Session5`.
 
@@ -45,6 +40,7 @@ def parse(
   own rating), leaving out ratings that are empty or off the scale 1 to 5.
 
   Args:
+    spec: The corpus.
     audio_dir: Folder that holds the sessions.
     on_error: 'skip' leaves out turns that cannot be used; see `base.published`.
 
@@ -52,91 +48,67 @@ def parse(
     CorpusError: No audio, no `EmoEvaluation`, two files of one name.
   """
   root = pathlib.Path(audio_dir).absolute()
-  wavs = base.find_wavs(root)
-  dialogues = [
-    path
-    for path in base.find_files(root, lambda name: name.endswith('.txt'))
-    if path.parent.name.lower() == 'emoevaluation'
-  ]
+  base.find_wavs(root)
+  files = base.find_files(root, ['.txt'])
+  dialogues = [p for p in files if p.parent.name.lower() == 'emoevaluation']
   if not dialogues:
     raise CorpusError(
       f'{root}: has no file like Session1/dialog/EmoEvaluation/'
       'Ses01F_impro01.txt, which holds the labels; give the folder of the whole '
       'IEMOCAP release as --audio_dir.'
     )
-  texts = _transcripts(root)
-  turns, others, first = {}, collections.Counter(), {}
-  for table in dialogues:
-    for turn in _turns(table):
-      name, label = turn.id, turn.label
-      if name in first:
-        raise CorpusError(
-          f'{table}: turn {name} is also in {first[name]}; leave one of them '
-          'below --audio_dir.'
-        )
-      first[name] = table
-      if label in EMOTIONS:
-        turns[name] = turn
-      else:
-        others[label] += 1
+  texts = {
+    match[1]: match[2].strip()
+    for path in files
+    if path.parent.name.lower() == 'transcriptions'
+    for line in base.text_lines(path)
+    if (match := _TRANSCRIPT.match(line))
+  }
+  turns = [turn for path in dialogues for turn in _turns(path, texts, spec)]
   if not turns:
     raise CorpusError(
       f'{dialogues[0].parent}: none of its {len(dialogues)} files has a turn like '
       '"[6.2901 - 8.2357] Ses01F_impro01_F000 neu [2.5000, 2.5000, 2.5000]".'
     )
-  found = base.labelled(CORPUS, root, wavs, turns)
-  notes = []
-  if others:
-    kinds = ', '.join(f'{n:,} {label}' for label, n in sorted(others.items()))
-    notes.append(f'turns of other classes left out: {kinds}')
-  return base.published(
-    CORPUS,
+  return base.from_labels(
+    spec,
     root,
-    [
-      Utterance(
-        id=name,
-        path=path,
-        label=EMOTIONS[turns[name].label],
-        speaker=turns[name].speaker,
-        gender=tables.normal_gender(turns[name].speaker[-1]),
-        text=texts.get(name, ''),
-        **dict(zip(manifest_lib.VAD, turns[name].vad, strict=True)),
-      )
-      for name, path in found.items()
-    ],
-    missing=[name for name in turns if name not in found],
-    notes=notes,
+    turns,
+    spec.emotions,
+    note='turns of other classes left out',
     on_error=on_error,
   )
 
 
-_Turn = collections.namedtuple('_Turn', 'id speaker label vad')
-
-
-def _turns(table: pathlib.Path) -> list[_Turn]:
-  """The turns of one dialogue."""
-  turns, ratings = [], []
+def _turns(
+  table: pathlib.Path, texts: dict[str, str], spec: base.Corpus
+) -> Iterator[tuple]:
+  """Yields the turns of one dialogue as rows of `base.from_labels`."""
+  turns = []
   for line in base.text_lines(table):
     if match := _TURN.match(line):
-      name, session, sex, label, *means = match.groups()
-      ratings = []
-      turns.append((name, f'Ses{session}{sex}', label, means, ratings))
+      turns.append((match, []))
     elif line.startswith('[') and 'Ses' in line:
       raise CorpusError(
         f'{table}: cannot read {line.strip()!r}; expected "[start - end] turn '
         'label [valence, activation, dominance]".'
       )
-    elif match := _EVALUATOR.match(line):
-      ratings.append(match.groups())
-  return [
-    _Turn(name, speaker, label, _mean(means, ratings))
-    for name, speaker, label, means, ratings in turns
-  ]
+    elif turns and (match := _EVALUATOR.match(line)):
+      turns[-1][1].append(match.groups())
+  for match, ratings in turns:
+    name, session, sex, label, *means = match.groups()
+    fields = {
+      'speaker': f'Ses{session}{sex}',
+      'gender': tables.normal_gender(sex),
+      'text': texts.get(name, ''),
+      **dict(zip(VAD, _mean(means, ratings, spec.vad_range), strict=True)),
+    }
+    yield str(table), name, label, fields
 
 
-def _mean(means, ratings) -> tuple[float | None, ...]:
-  """Mean per dimension over the ratings that lie on the scale."""
-  low, high = CORPUS.vad_range
+def _mean(means, ratings, scale) -> tuple[float | None, ...]:
+  """Returns per dimension the mean of the ratings that lie on the scale."""
+  low, high = scale
   if not ratings:
     return tuple(map(float, means))
   valid = [
@@ -144,41 +116,3 @@ def _mean(means, ratings) -> tuple[float | None, ...]:
     for column in zip(*ratings, strict=True)
   ]
   return tuple(statistics.fmean(v) if v else None for v in valid)
-
-
-def _transcripts(root: pathlib.Path) -> dict[str, str]:
-  texts = {}
-  for path in base.find_files(root, lambda name: name.endswith('.txt')):
-    if path.parent.name.lower() == 'transcriptions':
-      for line in base.text_lines(path):
-        if match := _TRANSCRIPT.match(line):
-          texts[match[1]] = match[2].strip()
-  return texts
-
-
-CORPUS = base.Corpus(
-  name='iemocap',
-  title='IEMOCAP (4 classes)',
-  parser=parse,
-  classes={'angry': 1103, 'happy': 1636, 'neutral': 1708, 'sad': 1084},
-  speakers=10,
-  languages=('en',),
-  signal_length=310_000,
-  licence='licensed by the University of Southern California',
-  homepage='https://sail.usc.edu/iemocap/',
-  citation="""@article{busso2008iemocap,
-  title={{IEMOCAP}: Interactive emotional dyadic motion capture database},
-  author={Busso, Carlos and Bulut, Murtaza and Lee, Chi-Chun and
-    Kazemzadeh, Abe and Mower, Emily and Kim, Samuel and
-    Chang, Jeannette N. and Lee, Sungbok and Narayanan, Shrikanth S.},
-  journal={Language Resources and Evaluation},
-  volume={42},
-  number={4},
-  pages={335--359},
-  year={2008}
-}""",
-  layout='the release: Session1/sentences/wav/..., Session1/dialog/'
-  'EmoEvaluation/*.txt, ...',
-  vad_range=(1.0, 5.0),
-  example='Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav',
-)

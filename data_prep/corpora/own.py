@@ -2,59 +2,53 @@
 
 import os
 import pathlib
+import re
 
 from data_prep import manifest as manifest_lib
 from data_prep.corpora import base
-from data_prep.manifest import CorpusError, Manifest
+from data_prep.manifest import Manifest
+from data_prep.tables import CorpusError
 
-NAME = 'manifest.tsv'
+OPTIONS = ('manifest', 'vad_range', 'name')
 
 
 def parse(
+  spec: base.Corpus,
   audio_dir: str | os.PathLike[str] | None = None,
   *,
   on_error: str = 'raise',
   manifest: str | os.PathLike[str] | None = None,
   vad_range: tuple[float, float] | None = None,
+  name: str | None = None,
 ) -> Manifest:
   """Reads a user's table; its rows keep their order.
 
   Args:
+    spec: The description of such corpora.
     audio_dir: Folder that relative paths start from; by default the table's.
     on_error: 'skip' lists rows that cannot be used in `rejected`.
     manifest: The table; by default `manifest.tsv` in `audio_dir`.
     vad_range: Scale of its VAD columns.
+    name: What the corpus is called ever after; by default the table's file
+      name, in small letters, digits and `_`.
 
   Raises:
-    CorpusError: see `manifest.read_manifest`.
+    CorpusError: The name is not valid, or see `manifest.read_manifest`.
   """
   if not (manifest or audio_dir):
     raise CorpusError(
       'manifest: give your table as --manifest=FILE.tsv (and --audio_dir=DIR if '
       'its paths are relative to another folder).'
     )
+  table = pathlib.Path(manifest or pathlib.Path(audio_dir, 'manifest.tsv'))
+  if name is None:
+    name = re.sub(r'[^a-z0-9]+', '_', table.stem.lower()).strip('_')
+    name = name if name[:1].isalpha() else f'corpus_{name}'.strip('_')
+  elif not re.fullmatch(r'[a-z][a-z0-9_]*', name):
+    raise CorpusError(
+      f'--name={name}: use small letters, digits and _, beginning with a '
+      'letter, as in --name=my_corpus.'
+    )
   return manifest_lib.read_manifest(
-    manifest or pathlib.Path(audio_dir, NAME),
-    corpus=CORPUS.name,
-    root=audio_dir,
-    vad_range=vad_range,
-    on_error=on_error,
+    table, corpus=name, root=audio_dir, vad_range=vad_range, on_error=on_error
   )
-
-
-CORPUS = base.Corpus(
-  name='manifest',
-  title='your own corpus',
-  parser=parse,
-  classes={},
-  speakers=None,
-  languages=(),
-  signal_length=100_000,
-  licence='yours',
-  homepage='',
-  citation='',
-  layout='--manifest=FILE.tsv: a table with tabs and a header; columns path, '
-  'speaker, and label or valence arousal dominance; optional id gender text '
-  'split. Paths are relative to --audio_dir or to the table',
-  options={'manifest': None, 'vad_range': None},
-)

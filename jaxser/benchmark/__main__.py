@@ -1,329 +1,273 @@
 """python -m jaxser.benchmark --config=configs/timnet.py: how fast a system is.
 
-Times the very training step and prediction that the engine runs, on made-up
-features of the real shape, so no corpus is needed and no TensorFlow. Compiling
-is timed apart. What is compared takes turns (A B A B ...), because other work
-on the machine comes and goes; each turn's speed is kept, and the processor time
-beside the time on the clock. Beside it stand the ceilings of the machine,
-measured in the same run.
+Times the training step and the prediction that the engine runs, on synthetic
+features of the real shape, so no corpus is needed and no TensorFlow. What is
+compared takes turns (A B A B ...); a turn beside work of other processes is
+repeated, and left out if that does not help. Compiling is timed apart, and the
+peaks of the machine are measured in the same run.
 
-Examples:
-  python -m jaxser.benchmark --config=configs/timnet.py
-      TIM-Net, 64 utterances of 188 frames (EmoDB): throughput, latency, shares
-      of the ceilings, memory.
-  python -m jaxser.benchmark --config=configs/timnet.py --compare=keras
-      The same network in Keras takes turns with it; the ratio is reported.
-  python -m jaxser.benchmark --config=configs/dsnet.py:size=paper --compare=torch
-      The same network in PyTorch, eager and torch.compile.
-  python -m jaxser.benchmark --compare=torch --batch_size=16 \\
-      --config=configs/emosphere.py:encoder=wavlm,weights=random,size=large
-      Fine-tuning WavLM-large: one batch of 16 x 12 s, the recipe's micro-batch.
-  python -m jaxser.benchmark --config=configs/timnet.py --data_dir=DIR
+  --config=configs/timnet.py --compare=keras
+      TIM-Net, 64 utterances of 188 frames (EmoDB): throughput, latency, shares of
+      the peaks, memory; and the same network in Keras. --only=training or
+      --only=prediction times one of the two alone.
+  --config=configs/dsnet.py:size=paper --compare=torch
+      DSNet, and the same network in PyTorch, eager and torch.compile.
+  --config=configs/timnet.py --data_dir=DIR
       Also how long a step waits for the prepared corpus of the recipe.
-  python -m jaxser.benchmark --config=configs/timnet.py --scale=devices
-      Weak scaling over 1, 2, 4, 8 devices (virtual ones of a CPU, if need be);
-      --scale=folds: over trainings in one program; with --compare=keras an
-      epoch of one fold in Keras takes turns with them, and both are extrapolated
-      to all folds and epochs of the recipe.
-  python -m jaxser.benchmark --config=configs/dsnet.py:size=paper \\
-      --topology=v5e:2x2,v5e:4x4
+  --config=configs/timnet.py --scale=devices
+      Weak scaling over 1, 2, 4, 8 devices (virtual ones of a CPU, if need be).
+      --scale=folds: over runs in one program; with --compare=keras, both are
+      extrapolated to all folds and epochs of the recipe.
+  --config=configs/dsnet.py:size=paper --topology=v5e:2x2,v5e:4x4
       Compiles the training step for TPU slices, without a TPU: memory, FLOPs,
       collectives. --trainings=10 compiles the program of all folds instead.
-
-  python -m jaxser.benchmark --checkpoint=W
+  --checkpoint=W
       Prediction with the run in folder W: files per second, latency of the
       first file and of the next ones, features on the host and on the device.
 
 Any recipe and any override (--config.FIELD=VALUE) of jaxser.main; --json=FILE
-keeps everything that was measured, --into=README.md#NAME writes a short table
-into a page (a topology's has --markdown=PAGE).
+keeps everything that was measured, --into=README.md#NAME writes the table into a
+page (a topology's has --markdown=PAGE).
 """
 
-import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from jaxser.benchmark import comparison, into, modes, programs, tables, timing
-from jaxser.core import command_line, files, runtime
-from jaxser.core import config as config_lib
+from jaxser.benchmark import measurements, peers, programs, tables
+from jaxser.benchmark.timing import BenchmarkError, Settings
+from jaxser.benchmark.workload import Workload
+from jaxser.core import command_line, errors, files, runtime
 
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'Recipe, such as configs/timnet.py; see jaxser.main.'
-)
-_BATCH = flags.DEFINE_integer(
+config_flags.DEFINE_config_file('config', None, 'Recipe; see jaxser.main.')
+flags.DEFINE_integer(
   'batch_size',
   0,
-  'Utterances per step (per chip with --topology, per device or training with '
+  'Utterances per step (per chip with --topology, per device or run with '
   '--scale); 0 is 64 for TIM-Net on the demo corpus, else what the recipe says. '
   'Micro-batches stay as large as the recipe has them.',
   lower_bound=0,
 )
-_CLASSES = flags.DEFINE_integer('classes', 7, 'Classes.', lower_bound=2)
-_ROUNDS = flags.DEFINE_integer('rounds', 10, 'Turns of each.', lower_bound=1)
-_SECONDS = flags.DEFINE_float(
-  'seconds', 1.0, 'A turn repeats its program for so long.', lower_bound=0.0
-)
-_DTYPES = flags.DEFINE_list(
+flags.DEFINE_integer('classes', 7, 'Classes.', lower_bound=2)
+flags.DEFINE_integer('rounds', 10, 'Turns of each.', lower_bound=1)
+flags.DEFINE_float('seconds', 1.0, 'Length of a turn.', lower_bound=0.0)
+flags.DEFINE_enum('only', None, measurements.WORKS, 'Times only this.')
+flags.DEFINE_list(
   'dtypes',
   [],
-  'Types of the products: float32, bfloat16 or both. Default: both where the '
+  'Types of the matmuls: float32, bfloat16 or both. Default: both where the '
   'system has both; on CPUs, which emulate bfloat16, that of the recipe.',
 )
-_COMPARE = flags.DEFINE_enum(
-  'compare',
-  'none',
-  comparison.COMPARISONS,
-  'Another implementation to time too: keras (TIM-Net), torch (DSNet, WavLM); '
-  'with --scale=folds keras.',
+flags.DEFINE_enum(
+  'compare', 'none', peers.COMPARISONS, 'Times another implementation, too.'
 )
-_DATA_DIR = flags.DEFINE_string(
-  'data_dir', '', 'Prepared corpora: measures the time waiting for data.'
+flags.DEFINE_string('data_dir', '', 'Prepared corpora: times waiting for data.')
+flags.DEFINE_enum('scale', None, ['devices', 'folds'], 'Measures scaling.')
+flags.DEFINE_list('counts', [], 'Of devices (1,2,4,8) or folds (1,2,5,10).')
+flags.DEFINE_list('topology', [], 'TPU slices, such as v5e:2x2,v5e:4x4.')
+flags.DEFINE_integer(
+  'trainings', 0, 'Runs per chip of a topology; 0: one step.', lower_bound=0
 )
-_SCALE = flags.DEFINE_enum(
-  'scale', None, ['devices', 'folds'], 'Measures scaling instead.'
+flags.DEFINE_float(
+  'effort', -1.0, "The compiler's for a topology: -1 (quick) to 1; runs have 0."
 )
-_COUNTS = flags.DEFINE_list(
-  'counts', [], 'Numbers of devices or folds; default 1,2,4,8 or 1,2,5,10.'
+flags.DEFINE_string('markdown', '', 'Page that gets a section of a topology.')
+flags.DEFINE_string('checkpoint', '', 'Work folder: times prediction of files.')
+flags.DEFINE_integer('files', 256, 'Files at a time.', lower_bound=1)
+flags.DEFINE_boolean('ceilings', True, 'Measure the peaks of the machine.')
+flags.DEFINE_boolean('latency', True, 'Time single utterances.')
+flags.DEFINE_boolean('keep_heap', True, 'Reuse freed memory on Linux CPUs.')
+flags.DEFINE_string(
+  'into', '', 'PAGE#NAME: table between <!-- NAME --> and <!-- /NAME --> there.'
 )
-_TOPOLOGY = flags.DEFINE_list(
-  'topology', [], 'Compiles for TPU slices instead, such as v5e:2x2,v5e:4x4.'
-)
-_TRAININGS = flags.DEFINE_integer(
-  'trainings',
-  0,
-  'With --topology: trainings per chip in the program of all folds; 0 compiles '
-  'the training step.',
-  lower_bound=0,
-)
-_EFFORT = flags.DEFINE_float(
-  'effort',
-  -1.0,
-  "With --topology: the compiler's, -1 is quick, 0 is what a run uses.",
-  lower_bound=-1.0,
-  upper_bound=1.0,
-)
-_MARKDOWN = flags.DEFINE_string(
-  'markdown', '', 'With --topology: page whose section of this recipe is made.'
-)
-_CHECKPOINT = flags.DEFINE_string(
-  'checkpoint', '', 'Work folder of a run: times prediction from wav files.'
-)
-_FILES = flags.DEFINE_integer(
-  'files', 256, 'With --checkpoint: files at a time.', lower_bound=1
-)
-_CEILINGS = flags.DEFINE_boolean(
-  'ceilings', True, 'Measure what the machine can do at best.'
-)
-_LATENCY = flags.DEFINE_boolean('latency', True, 'Time single utterances.')
-_KEEP_HEAP = flags.DEFINE_boolean(
-  'keep_heap',
-  True,
-  'Reuse freed memory on Linux CPUs, see jaxser.core.runtime.',
-)
-_INTO = flags.DEFINE_string(
-  'into',
-  '',
-  'PAGE#NAME: also writes a short table with this command into a Markdown page, '
-  'between its marks <!-- NAME --> and <!-- /NAME -->.',
-)
-_JSON = flags.DEFINE_string('json', '', 'File for everything measured.')
+flags.DEFINE_string('json', '', 'File for everything measured.')
+
+_TIMED = {'batch_size', 'ceilings', 'classes', 'config', 'into', 'rounds'}
+_TIMED |= {'seconds'}
+_COMPILED = {'batch_size', 'classes', 'config', 'effort', 'markdown'}
+_FLAGS = {
+  'speed': _TIMED | {'compare', 'data_dir', 'dtypes', 'latency', 'only'},
+  '--scale=devices': _TIMED | {'counts', 'scale'},
+  '--scale=folds': _TIMED | {'compare', 'counts', 'scale'},
+  '--topology': _COMPILED | {'topology', 'trainings'},
+  '--checkpoint': {'checkpoint', 'files', 'into'},
+}
+"""By measurement, its flags besides --json and --keep_heap."""
+
+Measured = tuple[dict[str, Any], list[tables.Table]]
 
 
 def main(argv: Sequence[str]) -> int:
   """Prints the table; returns the exit code."""
+  options, words = flags.FLAGS, sys.argv[1:]
   if len(argv) > 1:
     return command_line.fail(
       f'unexpected arguments {list(argv[1:])}; see --help.'
     )
-  if _CONFIG.value is None and not _CHECKPOINT.value:
+  if options.config is None and not options.checkpoint:
     print(__doc__)
     return 0
-  # JAX narrates which platforms it does not find at the level below.
+  # JAX logs which platforms it does not find at the level below.
   logging.set_verbosity(logging.WARNING)
   try:
-    mode = modes.choose(_given())
-    kept = _KEEP_HEAP.value and runtime.keep_freed_memory()
-    if _INTO.value:
-      into.check(_INTO.value)
-    if mode == modes.CHECKPOINT:
-      report, text = _prediction(_CHECKPOINT.value)
-    elif mode == modes.TOPOLOGY:
-      report, text = _topology(_CONFIG.value)
-    elif mode == modes.SPEED:
-      report, text = _speed(_CONFIG.value)
-    else:
-      report, text = _scale(_CONFIG.value)
+    measure = _MEASURE[choose_measurement(_given(options))]
+    kept = options.keep_heap and runtime.keep_freed_memory()
+    if options.into:
+      tables.check_page(options.into)
+    report, made = measure(options)
     report['keep_heap'] = bool(kept)
-    report['command'] = _command()
-    print(text)
-    if _JSON.value:
-      files.write_json(_JSON.value, report)
-    if _INTO.value:
-      into.write(_INTO.value, mode, report, sys.argv[1:])
-  except (config_lib.ConfigError, timing.BenchmarkError) as error:
+    report['command'] = shlex.join(['python', '-m', 'jaxser.benchmark', *words])
+    print('\n\n'.join(table.text() for table in made))
+    if options.json:
+      files.write_json(options.json, report)
+    if options.into:
+      tables.write_into(options.into, made[0], words)
+    if options.markdown:
+      tables.write_section(options.markdown, made, words)
+  except errors.UserError as error:
     return command_line.fail(str(error))
   return 0
 
 
-def _given() -> dict[str, str]:
-  """The flags that were typed, by name; an empty one counts as left out."""
-  found = {name: flags.FLAGS[name] for name in modes.every_flag()}
+def _given(options: flags.FlagValues) -> dict[str, str]:
+  """The flags of this command that were typed; an empty one was not."""
   return {
     # The value of a config is all its fields.
-    name: '--config' if name == 'config' else flag.serialize()
-    for name, flag in found.items()
+    flag.name: '--config' if flag.name == 'config' else flag.serialize()
+    for flag in options.get_flags_for_module(sys.argv[0])
     if flag.present and flag.value not in ('', [])
   }
 
 
-def _batch_size() -> int:
-  """Of --batch_size, else of an override of the recipe's; 0 is the usual one."""
-  holder = flags.FLAGS['config']
-  if 'batch_size' in config_flags.get_override_values(holder):
-    return _BATCH.value or _CONFIG.value.batch_size
-  return _BATCH.value
+def choose_measurement(given: Mapping[str, str]) -> str:
+  """Returns the measurement that the flags ask for, a key of `_FLAGS`.
+
+  Args:
+    given: flags by name, as they were typed: {'scale': '--scale=folds'}.
+
+  Raises:
+    BenchmarkError: if one of them would have no effect on it.
+  """
+  mode = given.get('scale', 'speed')
+  for name in ('topology', 'checkpoint'):
+    mode = f'--{name}' if name in given else mode
+  for name in sorted(given.keys() - _FLAGS[mode] - {'json', 'keep_heap'}):
+    if mode != 'speed':
+      raise BenchmarkError(
+        f'{given[name]} has no effect with {mode}; leave out one of the two.'
+      )
+    needed = ' or '.join(place for place, has in _FLAGS.items() if name in has)
+    raise BenchmarkError(
+      f'{given[name]} has no effect without {needed}; leave it out, or add '
+      f'{needed}.'
+    )
+  return mode
 
 
-def _speed(config: Any) -> tuple[dict[str, Any], str]:
-  from jaxser.benchmark import speed
+def _workload(options: flags.FlagValues) -> Workload:
+  size = options.batch_size
+  # A batch that was typed as an override is the one that is timed.
+  if 'batch_size' in config_flags.get_override_values(options['config']):
+    size = size or options.config.batch_size
+  return Workload.create(options.config, size, options.classes)
 
-  if _COMPARE.value == 'torch':
+
+def _settings(options: flags.FlagValues) -> Settings:
+  return Settings(options.rounds, options.seconds, options.ceilings)
+
+
+def _counts(options: flags.FlagValues, default: list[int]) -> list[int]:
+  if not all(value.isdigit() and int(value) for value in options.counts):
+    raise BenchmarkError(
+      f'--counts={",".join(options.counts)} must be positive numbers, as in '
+      '--counts=1,2,4.'
+    )
+  return [int(value) for value in options.counts] or default
+
+
+def _speed(options: flags.FlagValues) -> Measured:
+  if options.compare == 'torch':
     # Two libraries share a GPU; neither may take all of it at its start.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  unknown = [d for d in _DTYPES.value if d not in programs.DTYPES]
-  if unknown:
-    raise timing.BenchmarkError(
-      f'--dtypes={",".join(unknown)}: choose from {", ".join(programs.DTYPES)}.'
+  if not set(options.dtypes) <= {*programs.DTYPES}:
+    raise BenchmarkError(
+      f'--dtypes={",".join(options.dtypes)}: choose from '
+      f'{", ".join(programs.DTYPES)}.'
     )
-  report = speed.run(
-    config,
-    batch_size=_batch_size(),
-    classes=_CLASSES.value,
-    rounds=_ROUNDS.value,
-    seconds=_SECONDS.value,
-    compare=_COMPARE.value,
-    dtypes=_DTYPES.value,
-    with_ceilings=_CEILINGS.value,
-    with_latency=_LATENCY.value,
+  report = measurements.speed(
+    _workload(options),
+    _settings(options),
+    compare=options.compare,
+    dtypes=options.dtypes,
+    works=[options.only] if options.only else measurements.WORKS,
+    with_latency=options.latency,
   )
-  if _DATA_DIR.value:
-    from jaxser.benchmark import waiting
-
-    with _explained():
-      report['waiting'] = waiting.run(config, _DATA_DIR.value)
-  return report, tables.speed(report)
+  if options.data_dir:
+    report['waiting'] = programs.waiting(options.config, options.data_dir)
+  return report, [tables.speed(report)]
 
 
-def _prediction(workdir: str) -> tuple[dict[str, Any], str]:
-  from jaxser.benchmark import speed
-  from jaxser.models import audio_features as hearing
-  from jaxser.models import ensemble as members
-  from jaxser.models import saved as models
-  from jaxser.models import timing as predict_timing
-
-  with _explained():
-    description = models.open(workdir)
-    chosen = members.load(description, members.choose(description))
-  report, lines = {'environment': speed.environment(), 'notes': []}, []
-  for place in ('host', 'device'):
-    try:
-      report[place] = predict_timing.measure(
-        description, chosen, features_on=place, files=_FILES.value
-      )
-      lines += predict_timing.lines(report[place])
-    except hearing.InputError as error:
-      report['notes'].append(f'Not measured on the {place}: {error}')
-  if not lines:
-    raise timing.BenchmarkError(' '.join(report['notes']))
-  lines += report['notes']
-  return report, '\n'.join([tables.machine(report['environment']), *lines])
+def _devices(options: flags.FlagValues) -> Measured:
+  counts = _counts(options, [1, 2, 4, 8])
+  # A CPU alone is cut into so many devices, unless the user has done so.
+  done = 'xla_force_host_platform_device_count'
+  if done not in os.environ.get('XLA_FLAGS', ''):
+    jax.config.update('jax_num_cpu_devices', max(counts))
+  report = measurements.devices(_workload(options), counts, _settings(options))
+  return report, [tables.scaling(report)]
 
 
-@contextlib.contextmanager
-def _explained() -> Iterator[None]:
-  """Errors of what is read from files end the program with their message."""
-  # Knows of corpora and features, which no other measurement needs.
-  from jaxser.core import errors
-
-  try:
-    yield
-  except errors.UserError as error:
-    raise timing.BenchmarkError(str(error)) from error
+def _folds(options: flags.FlagValues) -> Measured:
+  counts = _counts(options, [1, 2, 5, 10])
+  report = measurements.folds(
+    _workload(options), counts, _settings(options), compare=options.compare
+  )
+  return report, [tables.scaling(report)]
 
 
-def _scale(config: Any) -> tuple[dict[str, Any], str]:
-  from jaxser.benchmark import scaling
-
-  counts = _integers('counts', _COUNTS.value)
-  settings = {
-    'batch_size': _batch_size(),
-    'classes': _CLASSES.value,
-    'rounds': _ROUNDS.value,
-    'seconds': _SECONDS.value,
-    'with_ceilings': _CEILINGS.value,
-  }
-  if _SCALE.value == 'devices':
-    counts = counts or [1, 2, 4, 8]
-    _virtual_devices(max(counts))
-    report = scaling.devices(config, counts, **settings)
-  else:
-    report = scaling.folds(
-      config,
-      counts or [1, 2, 5, 10],
-      compare=_COMPARE.value,
-      **settings,
-    )
-  return report, tables.scaling(report)
-
-
-def _virtual_devices(count: int) -> None:
-  """Where there is only a CPU it is cut into so many devices.
-
-  Works only before JAX has looked for devices, and not against XLA_FLAGS.
-  """
-  if 'xla_force_host_platform_device_count' not in os.environ.get(
-    'XLA_FLAGS', ''
-  ):
-    jax.config.update('jax_num_cpu_devices', count)
-
-
-def _topology(config: Any) -> tuple[dict[str, Any], str]:
-  from jaxser.benchmark import pages, topology
+def _topology(options: flags.FlagValues) -> Measured:
+  from jaxser.benchmark import topology
 
   # Shapes alone are traced here; a TPU or GPU would only be in the way.
   jax.config.update('jax_platforms', 'cpu')
-  report = topology.run(
-    config,
-    _TOPOLOGY.value,
-    per_device=_batch_size(),
-    classes=_CLASSES.value,
-    trainings=_TRAININGS.value,
-    effort=_EFFORT.value,
-  )
-  if _MARKDOWN.value:
-    pages.update(_MARKDOWN.value, report, into.typed(sys.argv[1:]))
+  jax.config.update('jax_exec_time_optimization_effort', options.effort)
+  report = topology.run(_workload(options), options.topology, options.trainings)
+  report['effort'] = options.effort
   return report, tables.topology(report)
 
 
-def _command() -> str:
-  """What to type for this run."""
-  return shlex.join(['python', '-m', 'jaxser.benchmark', *sys.argv[1:]])
+def _checkpoint(options: flags.FlagValues) -> Measured:
+  from jaxser.benchmark import machine
+  from jaxser.models import audio_features, ensemble, saved, timing
+
+  description = saved.open(options.checkpoint)
+  models = ensemble.load(description, ensemble.choose(description))
+  report = {'environment': machine.environment(), 'notes': []}
+  for place in ('host', 'device'):
+    try:
+      report[place] = timing.measure(
+        description, models, features_on=place, files=options.files
+      )
+    except audio_features.InputError as error:
+      report['notes'].append(f'Not measured on the {place}: {error}')
+  if len(report['notes']) == 2:
+    raise BenchmarkError(' '.join(report['notes']))
+  return report, [tables.prediction(report)]
 
 
-def _integers(flag: str, values: Sequence[str]) -> list[int]:
-  if not all(value.isdigit() and int(value) for value in values):
-    raise timing.BenchmarkError(
-      f'--{flag}={",".join(values)} must be positive numbers, as in '
-      f'--{flag}=1,2,4.'
-    )
-  return [int(value) for value in values]
+_MEASURE = {
+  'speed': _speed,
+  '--scale=devices': _devices,
+  '--scale=folds': _folds,
+  '--topology': _topology,
+  '--checkpoint': _checkpoint,
+}
 
 
 if __name__ == '__main__':

@@ -1,330 +1,335 @@
-"""What was measured, as tables for people."""
+"""Reports as tables: on a terminal, and in a page of Markdown with the command."""
 
+import os
+import pathlib
+import shlex
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxser.benchmark import collectives, workload
+from jaxser.benchmark import collectives, timing
+from jaxser.core import files
+from jaxser.core.errors import UserError
 
 GIB, MIB = 2**30, 2**20
-
-
-def number(value: float | None, scale: float = 1.0, digits: int = 1) -> str:
-  """A figure in units of `scale`, or a dash where there is none."""
-  return '-' if value is None else f'{value / scale:.{digits}f}'
-
-
-def percent(value: float | None) -> str:
-  """A share, or a dash."""
-  return '-' if value is None else f'{100 * value:.1f} %'
-
-
-def plain(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-  """Columns, the first flush left, the others flush right."""
-  widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-  return [
-    '  '.join(
-      cell.rjust(width) if i else cell.ljust(width)
-      for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ).rstrip()
-    for row in (header, *rows)
-  ]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-  """The same in Markdown."""
-  rule = ['---', *['---:'] * (len(header) - 1)]
-  return ['| ' + ' | '.join(row) + ' |' for row in (header, rule, *rows)]
-
-
-def machine(about: dict[str, Any]) -> str:
-  """'1 cpu device(s) (cpu, 2 cores, load 0.3)'."""
-  return (
-    f'{about["devices"]} {about["platform"]} device(s) ({about["device"]}, '
-    f'{about["cpu_cores"]} cores, load {about["load_average"]:.1f})'
-  )
-
-
-def speed(report: dict[str, Any]) -> str:
-  """Of `speed.run`."""
-  lines = [
-    f'{report["system"]}, {report["about"]}, on '
-    f'{machine(report["environment"])}',
-    '',
-    *plain(
-      (
-        '',
-        'utterances/s',
-        'best',
-        'ms/call',
-        'core-ms',
-        'GFLOP/s',
-        'of peak',
-        'GB/s',
-        'of peak',
-        'compile s',
-        'memory MiB',
-      ),
-      [
-        (
-          name,
-          number(row['utterances_per_second']),
-          number(row['best_utterances_per_second']),
-          number(row['milliseconds_per_call']),
-          number(row['processor_milliseconds_per_call']),
-          number(row['flop_per_second'], 1e9),
-          percent(row['share_of_matrix_peak']),
-          number(row['bytes_per_second'], 1e9),
-          percent(row['share_of_bandwidth']),
-          number(row['compile_seconds']),
-          number(row['memory_bytes'].get('peak'), MIB),
-        )
-        for name, row in report['programs'].items()
-      ],
-    ),
-  ]
-  for name, row in report['latency'].items():
-    lines.append(
-      f'{name}, one utterance: {row["median_milliseconds"]:.1f} ms (best '
-      f'{row["best_milliseconds"]:.1f}, 90 % within '
-      f'{row["p90_milliseconds"]:.1f}); the first, compiled on the way, '
-      f'{row["first_milliseconds"]:.0f} ms'
-    )
-  for row in report['ratios']:
-    lines.append(
-      f'{row["work"]} {row["dtype"]}: {row["median"]:.2f} times as fast as '
-      f'{row["maker"]} (median of the rounds; best against best '
-      f'{row["best"]:.2f}, processor time {row["processor"]:.2f})'
-    )
-  lines += _ceilings(report['ceilings'])
-  if report['peak_device_bytes']:
-    lines.append(
-      f'Peak device memory: {report["peak_device_bytes"] / GIB:.2f} GiB'
-    )
-  lines.append(waiting(report.get('waiting')))
-  return '\n'.join([*lines, *report['notes']])
-
-
-def _ceilings(found: dict[str, Any] | None) -> list[str]:
-  """What the machine can do at best, if it was measured."""
-  if not found:
-    return []
-  peaks = ', '.join(
-    f'{number(value, 1e9)} GFLOP/s {name}'
-    for name, value in found['flops_per_second'].items()
-  )
-  return [
-    f'Ceilings measured beside it: {peaks}; '
-    f'{number(found["bytes_per_second"], 1e9)} GB/s'
-  ]
-
-
-def waiting(found: dict[str, Any] | None) -> str:
-  """Of `waiting.run`."""
-  if found is None:
-    return 'Time waiting for data: not measured; give --data_dir.'
-  return (
-    f'Time waiting for data ({found["corpus"]}, {found["steps"]} steps): '
-    f'{percent(found["share_waiting"])} of the time of a step; '
-    f'{found["step_milliseconds"]:.1f} ms per step on data that is there, '
-    f'{found["together_milliseconds"]:.1f} ms with the pipeline, which alone '
-    f'takes {found["pipeline_milliseconds"]:.1f} ms per batch'
-  )
-
-
-def scaling(report: dict[str, Any]) -> str:
-  """Of `scaling.devices` and `scaling.folds`."""
-  what = report['axis']
-  lines = [
-    f'{report["system"]}, {report["about"]}, on '
-    f'{machine(report["environment"])}',
-    '',
-    *plain(
-      (
-        what,
-        'utterances/s',
-        'ms/call',
-        'core-ms/utterance',
-        'efficiency',
-        'GFLOP/call',
-        'of peak',
-        'GB/call',
-        'of peak',
-      ),
-      [
-        (
-          str(row[what]),
-          number(row['utterances_per_second']),
-          number(row['milliseconds_per_call']),
-          number(row['processor_milliseconds_per_utterance'], digits=3),
-          percent(row['efficiency']),
-          number(row['flop_per_call'], 1e9),
-          percent(row['share_of_matrix_peak']),
-          number(row['bytes_per_call'], 1e9),
-          percent(row['share_of_bandwidth']),
-        )
-        for row in report['rows']
-      ]
-      + [
-        (
-          f'{row["maker"]}, {row[what]}',
-          number(row['utterances_per_second']),
-          number(row['milliseconds_per_call']),
-          number(row['processor_milliseconds_per_utterance'], digits=3),
-          *['-'] * 5,
-        )
-        for row in report.get('others', [])
-      ],
-    ),
-    report['efficiency_means'],
-    *_ceilings(report['ceilings']),
-  ]
-  if what == 'folds':
-    lines += _extrapolation(report)
-  return '\n'.join(lines)
-
-
-def _extrapolation(report: dict[str, Any]) -> list[str]:
-  """How long the whole of what is published would take, and in Keras."""
-  found = report['extrapolation']
-  what = f'{found["trainings"]} trainings of {found["epochs"]} epochs'
-  compiling = {
-    row['maker']: row['compile_seconds']
-    for row in [*report['rows'], *report['others']]
-  }
-  lines = [
-    f'At this speed {what} take {seconds:.0f} s in {maker}, and compiling '
-    f'{compiling[maker]:.0f} s.'
-    for maker, seconds in found['seconds'].items()
-  ]
-  for row in report['ratios']:
-    lines.append(
-      f'{row["folds"]} at once: {row["median"]:.2f} times as fast as one after '
-      f'the other in {row["maker"]} (median of the rounds; best against best '
-      f'{row["best"]:.2f}, processor time {row["processor"]:.2f})'
-    )
-  return lines
-
-
-_TOPOLOGY_HEADER = (
-  'topology',
-  'chips',
-  'hosts',
-  'memory GiB',
-  'of it temporary',
-  'fits',
-  'TFLOP',
-  'GB accessed',
-  'compiler s',
-  'estimate s',
-  'collectives',
+# Column, key of a row, unit, digits: what a cell shows.
+Columns = Sequence[tuple[str, str, float, int]]
+_SPEED: Columns = (
+  ('utterances/s', 'utterances_per_second', 1, 1),
+  ('ms per call', 'milliseconds_per_call', 1, 1),
+  ('core-ms', 'processor_milliseconds_per_call', 1, 1),
+  ('GFLOP/s', 'flop_per_second', 1e9, 1),
+  ('% of the measured peak', 'share_of_matrix_peak', 0.01, 1),
+  ('GB/s', 'bytes_per_second', 1e9, 1),
+  ('% of the measured bandwidth', 'share_of_bandwidth', 0.01, 1),
+  ('compiling, s', 'compile_seconds', 1, 1),
+  ('memory, MiB', 'peak', MIB, 1),
+)
+_SCALING: Columns = (
+  ('utterances/s', 'utterances_per_second', 1, 1),
+  ('ms per call', 'milliseconds_per_call', 1, 1),
+  ('core-ms per utterance', 'processor_milliseconds_per_utterance', 1, 3),
+  ('efficiency, %', 'efficiency', 0.01, 1),
+  ('% of the measured peak', 'share_of_matrix_peak', 0.01, 1),
+  ('compiling, s', 'compile_seconds', 1, 1),
+)
+_PREDICTION: Columns = (
+  ('first file, ms', 'first_latency_s', 1e-3, 0),
+  ('next files, ms', 'warm_latency_s', 1e-3, 1),
+  ('files/s', 'files_per_s', 1, 1),
+  ('times real time', 'times_real_time', 1, 0),
+)
+_TOPOLOGY: Columns = (
+  ('chips', 'chips', 1, 0),
+  ('hosts', 'hosts', 1, 0),
+  ('memory GiB', 'peak', GIB, 2),
+  ('of it temporary', 'temporary', GIB, 2),
+  ('fits', 'fits', 1, 0),
+  ('TFLOP', 'flop', 1e12, 3),
+  ('GB accessed', 'bytes', 1e9, 1),
+  ('compiler s', 'compiler_seconds', 1, 4),
+  ('estimate s', 'estimated_seconds', 1, 4),
+)
+_COLLECTIVES: Columns = (
+  ('instructions', 'instructions', 1, 0),
+  ('runs of each', 'times', 1, 0),
+  ('arrays', 'arrays', 1, 0),
+  ('MiB per step', 'bytes_per_step', MIB, 4),
 )
 
 
-def topology_rows(report: dict[str, Any]) -> list[tuple[str, ...]]:
-  """Of `topology.run`, per chip."""
-  rows = []
+class Table(NamedTuple):
+  """Cells, and sentences about them."""
+
+  about: str
+  header: Sequence[str]
+  rows: Sequence[Sequence[str]]
+  notes: Sequence[str] = ()
+
+  def text(self) -> str:
+    """For a terminal: the first column flush left, the others flush right."""
+    cells = [self.header, *self.rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+      '  '.join(
+        cell.rjust(width) if i else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+      ).rstrip()
+      for row in cells
+    ]
+    return '\n'.join([self.about, '', *lines, *self.notes])
+
+  def markdown(self) -> str:
+    """The cells for a page."""
+    rule = ['---', *['---:'] * (len(self.header) - 1)]
+    rows = [['—' if cell == '-' else cell for cell in row] for row in self.rows]
+    cells = self.header, rule, *rows
+    return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
+
+
+def number(value: float | bool | None, unit: float = 1, digits: int = 1) -> str:
+  """A figure in a unit, yes or no, or a dash where there is none."""
+  if value is None or isinstance(value, bool):
+    return {None: '-', True: 'yes', False: 'no'}[value]
+  return f'{value / unit:.{digits}f}'
+
+
+def _header(first: str, columns: Columns, *last: str) -> list[str]:
+  return [first, *(name for name, _, _, _ in columns), *last]
+
+
+def _cells(row: dict[str, Any], columns: Columns) -> list[str]:
+  values = {**row, **row.get('memory_bytes', {})}
+  return [
+    number(values.get(key), unit, digits) for _, key, unit, digits in columns
+  ]
+
+
+def speed(report: dict[str, Any]) -> Table:
+  """Makes the table of `measurements.speed`."""
+  ratios = {
+    f'{row["maker"]} {row["work"]} {row["dtype"]}': _ratio(row)
+    for row in report['ratios']
+  }
+  header = _header('program', _SPEED, *['jaxser is'] * bool(ratios))
+  rows = [
+    [name, *_cells(row, _SPEED), *[ratios.get(name, '-')] * bool(ratios)]
+    for name, row in report['programs'].items()
+  ]
+  notes = [
+    f'One utterance, {name}: {row["median_milliseconds"]:.1f} ms (90 % within '
+    f'{row["p90_milliseconds"]:.1f} ms; the first, compiled on the way, '
+    f'{row["first_milliseconds"]:.0f} ms).'
+    for name, row in report['latency'].items()
+  ]
+  if report['peak_device_bytes']:
+    peak = number(report['peak_device_bytes'], GIB, 2)
+    notes.append(f'Peak device memory: {peak} GiB.')
+  if found := report.get('waiting'):
+    notes.append(
+      f'Time waiting for data ({found["corpus"]}, {found["steps"]} steps): '
+      f'{100 * found["share_waiting"]:.1f} % of the time of a step; '
+      f'{found["step_milliseconds"]:.1f} ms per step on data that is there, '
+      f'{found["together_milliseconds"]:.1f} ms with the pipeline, which alone '
+      f'takes {found["pipeline_milliseconds"]:.1f} ms per batch.'
+    )
+  notes += report['notes'] + _measured(report, report['programs'].values())
+  return Table(f'{report["system"]}, {report["about"]}', header, rows, notes)
+
+
+def scaling(report: dict[str, Any]) -> Table:
+  """Makes the table of `measurements.devices` and `measurements.folds`."""
+  axis, others = report['axis'], report.get('others', [])
+  ratios = {row['folds']: _ratio(row) for row in report.get('ratios', ())}
+  every = [*report['rows'], *others]
+  header = _header(
+    axis, _SCALING, *(f'against {row["maker"]}' for row in others)
+  )
+  rows = [
+    [
+      f'{row["maker"]}, {row[axis]}' if others else str(row[axis]),
+      *_cells(row, _SCALING),
+      # Only of ours: its epochs against as many of the other library.
+      *('-' if row in others else ratios[row[axis]] for _ in others),
+    ]
+    for row in every
+  ]
+  notes = [report['efficiency_means']]
+  if found := report.get('extrapolation'):
+    takes = ', '.join(
+      f'{seconds / 3600:.2f} h in {implementation}'
+      for implementation, seconds in found['seconds'].items()
+    )
+    notes.append(
+      f'At this speed {found["trainings"]} runs of {found["epochs"]} epochs take '
+      f'{takes}, compiling apart.'
+    )
+  notes += _measured(report, every)
+  return Table(f'{report["system"]}, {report["about"]}', header, rows, notes)
+
+
+def prediction(report: dict[str, Any]) -> Table:
+  """Makes the table of prediction from files."""
+  found = [report[place] for place in ('host', 'device') if place in report]
+  rows = [[row['features_on'], *_cells(row, _PREDICTION)] for row in found]
+  about = (
+    f'{found[0]["system"]}, {found[0]["members"]} models, from wav files of '
+    f'{found[0]["seconds"]:g} s, {found[0]["files"]} at a time; the first with '
+    'compiling'
+  )
+  notes = report['notes'] + _measured(report)
+  return Table(about, _header('features on the', _PREDICTION), rows, notes)
+
+
+def topology(report: dict[str, Any]) -> list[Table]:
+  """Makes the table of `topology.run`, per chip, and those of collectives."""
+  rows, notes, sent = [], [], {}
   for row in report['rows']:
-    memory = row['memory_bytes']
-    sent = ', '.join(
-      f'{found["runs"]} {kind} of {found["bytes"] / MIB:.2f} MiB'
+    name = row['topology']
+    every = ', '.join(
+      f'{found["runs"]} {kind} of {number(found["bytes"], MIB, 2)} MiB'
       for kind, found in row.get('collectives', {}).items()
     )
-    rows.append(
-      (
-        row['topology'],
-        str(row['chips']),
-        str(row['hosts']),
-        number(memory['peak'], GIB, 2),
-        number(memory.get('temporary'), GIB, 2),
-        'yes' if row['fits'] else 'no',
-        number(row['flop'], 1e12, 3),
-        number(row.get('bytes'), 1e9, 1),
-        number(row.get('compiler_seconds'), 1, 4),
-        number(row.get('estimated_seconds'), 1, 4),
-        sent or ('none' if 'collectives' in row else '-'),
-      )
+    every = every or ('none' if 'collectives' in row else '-')
+    rows.append([name, *_cells(row, _TOPOLOGY), every])
+    phases = ', '.join(
+      f'{phase} {number(peak, GIB, 2)} GiB'
+      for phase, peak in row['phase_peak_bytes'].items()
     )
-  return rows
-
-
-def topology_about(report: dict[str, Any]) -> str:
-  """One line on what was compiled."""
-  batch = report['batch_per_chip'], report['feature_shape']
-  if report['program'] == 'folds':
-    return (
-      f'{report["system"]}: the program of all folds and seeds, '
-      f'{report["trainings_per_chip"]} trainings per chip in batches of '
-      f'{batch[0]} utterances of {workload.shaped(batch[1])}, '
-      f'{report["dtype"]}'
-    )
-  about = workload.described(*batch, report['accumulate'], 'per chip')
-  return f'{report["system"]}: one training step of {about}, {report["dtype"]}'
-
-
-def topology(report: dict[str, Any]) -> str:
-  """Of `topology.run`."""
-  table = plain(_TOPOLOGY_HEADER, topology_rows(report))
-  lines = [topology_about(report), '', *table, *_phases(report)]
-  for places, groups in _sent(report):
-    lines += ['', _SENT + places, '', *plain(_SENT_HEADER, groups)]
-  return '\n'.join(lines)
-
-
-def topology_markdown(report: dict[str, Any], command: str) -> str:
-  """Of a section of a page below its title: the command and the table."""
-  table = markdown(_TOPOLOGY_HEADER, topology_rows(report))
-  lines = [f'    {command}', '', *table]
-  if phases := _phases(report):
-    lines += ['', *phases]
-  for places, groups in _sent(report):
-    lines += ['', _SENT + places, '', *markdown(_SENT_HEADER, groups)]
-  return '\n'.join([*lines, ''])
-
-
-_SENT = 'Collectives of '
-_SENT_HEADER = (
-  'from',
-  'kind',
-  'instructions',
-  'runs of each',
-  'arrays',
-  'MiB per step',
-)
-
-
-def _phases(report: dict[str, Any]) -> list[str]:
-  """Which phase of the loss the rows are of, if there are several."""
-  lines = []
-  for row in report['rows']:
-    peaks = row.get('phase_peak_bytes', {})
-    if len(peaks) > 1:
-      every = ', '.join(
-        f'{phase} {number(peak, GIB, 2)} GiB' for phase, peak in peaks.items()
+    if len(row['phase_peak_bytes']) > 1:
+      notes.append(
+        f'{name} is of phase {row["phase"]}, which needs the most memory: '
+        f'{phases}.'
       )
-      lines.append(
-        f'{row["topology"]} is of phase {row["phase"]}, which needs the most '
-        f'memory: {every}.'
-      )
-  return lines
-
-
-def _sent(
-  report: dict[str, Any],
-) -> list[tuple[str, list[tuple[str, ...]]]]:
-  """What is sent on which topologies; those that send the same are together."""
-  found: dict[tuple[tuple[str, ...], ...], list[str]] = {}
-  for row in report['rows']:
-    rows = tuple(
-      (
-        group['origin'],
-        group['kind'],
-        str(group['instructions']),
-        str(group['times']),
-        str(group['arrays']),
-        number(group['bytes_per_step'], MIB, 4),
-      )
+    groups = tuple(
+      (group['origin'], group['kind'], *_cells(group, _COLLECTIVES))
       for group in collectives.grouped(row.get('collective_list', []))
     )
-    if rows:
-      found.setdefault(rows, []).append(row['topology'])
-  return [(', '.join(names), list(rows)) for rows, names in found.items()]
+    if groups:
+      # Topologies that send the same share a table.
+      sent.setdefault(groups, []).append(name)
+  header = _header('topology', _TOPOLOGY, 'collectives')
+  groups_header = ['from', *_header('kind', _COLLECTIVES)]
+  return [
+    Table(report['about'], header, rows, notes),
+    *(
+      Table(f'Collectives of {", ".join(names)}', groups_header, groups)
+      for groups, names in sent.items()
+    ),
+  ]
+
+
+def _ratio(found: dict[str, float | None]) -> str:
+  if found['median'] is None:
+    return f'not known, {found["quiet_rounds"]} quiet rounds'
+  return f'{found["median"]:.2f} times as fast'
+
+
+def _measured(
+  report: dict[str, Any], rows: Sequence[dict[str, Any]] = ()
+) -> list[str]:
+  """Beside which peaks, what was left out, and on what machine."""
+  about, peaks, notes = report['environment'], report.get('ceilings'), []
+  if peaks:
+    speeds = ', '.join(
+      f'{number(value, 1e9)} GFLOP/s {name}'
+      for name, value in peaks['flops_per_second'].items()
+    )
+    width = number(peaks['bytes_per_second'], 1e9)
+    notes.append(f'Peaks measured beside it: {speeds}; {width} GB/s.')
+  foreign = [cores for row in rows for cores in row['foreign_cores']]
+  loud = len(foreign) - sum(row['quiet_turns'] for row in rows)
+  if loud:
+    notes.append(
+      f'{loud} of {len(foreign)} turns ran beside more than '
+      f'{timing.QUIET_CORES} cores of other work, repeated as they were, and are '
+      'left out.'
+    )
+  if None in foreign:
+    notes.append(
+      f'Of {foreign.count(None)} turns it is not known what ran beside them; give '
+      'longer ones by --seconds.'
+    )
+  if not all(row['quiet'] for row in rows):
+    notes.append(
+      'Too few quiet turns to compare: repeat it on an idle machine.'
+    )
+  where = f'{about["devices"]} x {about["device"]}'
+  if about['platform'] == 'cpu':
+    where = f'{about["cpu_cores"]} cores of {about["cpu"]}'
+  often = f', medians of {report["rounds"]} turns' if 'rounds' in report else ''
+  return [*notes, f'{where}, JAX {about["jax"]}{often}.']
+
+
+def check_page(into: str) -> tuple[str, str]:
+  """Splits PAGE#NAME, before any time is spent on measuring.
+
+  Raises:
+    BenchmarkError: if it is not of this form, or the page lacks the marks.
+  """
+  from jaxser.report import insert
+
+  page, _, name = into.partition('#')
+  if not page or not name:
+    raise timing.BenchmarkError(
+      f'--into={into}: give the marks too, as in --into=README.md#NAME.'
+    )
+  try:
+    insert.around(page, name)
+  except UserError as error:
+    raise timing.BenchmarkError(f'--into={into}: {error}.') from error
+  return page, name
+
+
+def write_into(into: str, table: Table, words: Sequence[str]) -> None:
+  """Puts a table, what it is of, and the command between the marks of PAGE#NAME."""
+  from jaxser.report import insert
+
+  notes = ' '.join([f'{table.about}.', *table.notes])
+  made = [table.markdown(), notes, f'    {public_command(words)}']
+  insert.replace(*check_page(into), '\n\n'.join(made))
+
+
+def write_section(
+  path: os.PathLike[str] | str, tables: Sequence[Table], words: Sequence[str]
+) -> None:
+  """Writes tables as a section of a page, in the place of an older one.
+
+  Args:
+    path: page, made if it is not there; its other sections stay as they are.
+    tables: the first names the section.
+    words: of the command line, without the program.
+  """
+  path = pathlib.Path(path)
+  page = path.read_text('utf-8') if path.exists() else '# What TPU slices need'
+  first, *others = tables
+  blocks = [f'    {public_command(words)}', first.markdown()]
+  blocks += ['\n'.join(first.notes)] if first.notes else []
+  for table in others:
+    blocks += [table.about, table.markdown()]
+  top, *sections = page.split('\n## ')
+  bodies = {
+    title: body for title, _, body in (s.partition('\n') for s in sections)
+  }
+  bodies[first.about] = '\n\n'.join(blocks)
+  parts = [f'## {title}\n\n{body.strip()}' for title, body in bodies.items()]
+  files.write_text(path, '\n\n'.join([top.strip(), *parts]) + '\n')
+
+
+def public_command(words: Sequence[str]) -> str:
+  """Returns the command as others can type it: without somebody's folders."""
+  from jaxser.report import insert
+
+  line = insert.without_places(words)
+  kept = []
+  while line:
+    name, equals, value = line.pop(0).partition('=')
+    flag = name.lstrip('-')
+    if flag in ('into', 'json', 'data_dir') and not equals:
+      line.pop(0)
+    if flag == 'data_dir':
+      kept.append('--data_dir=DIR')
+    elif flag == 'checkpoint' and value.startswith(('/', '~', '..')):
+      kept.append(f'{name}=runs/{pathlib.PurePath(value).name}')
+    elif flag not in ('into', 'json'):
+      kept.append(f'{name}{equals}{value}')
+  return shlex.join(['python', '-m', 'jaxser.benchmark', *kept])

@@ -1,7 +1,9 @@
-"""Programs that take turns, and what is said of their times."""
+"""Programs that take turns, their times, and the work of others beside them."""
 
 import dataclasses
 import math
+import os
+import pathlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +14,10 @@ import numpy as np
 from jaxser.core.errors import UserError
 
 OURS = 'jaxser'
+QUIET_CORES = 0.1
+"""In a quiet turn other processes keep no more of the cores busy than this."""
+_REPEATS = 2  # Of a turn that was not quiet.
+_COUNTER_ERROR = 0.02  # Seconds; the kernel counts in hundredths.
 
 
 class BenchmarkError(UserError):
@@ -23,19 +29,19 @@ class Program:
   """One thing to be timed.
 
   Attributes:
-    maker: whose program: 'jaxser', 'Keras', 'PyTorch', ...
+    implementation: 'jaxser', 'Keras', 'PyTorch eager', ...
     work: 'training' or 'prediction'; ratios are within one work and dtype.
-    dtype: of the products: 'float32' or 'bfloat16'.
     utterances: per call.
     compile_seconds: time of the first call or of the compiler.
     run: runs so many calls, one after the other, and waits for the last.
-    flops: operations of the products of one call, None where unknown.
+    dtype: of the matmuls: 'float32' or 'bfloat16'.
+    flops: operations of the matmuls of one call, None where unknown.
     bytes_accessed: memory traffic of one call by the compiler's count, or None.
-    memory: bytes by kind, see `programs.memory_of`; empty where unknown.
+    memory: bytes by kind, see `costs.memory_of`; empty where unknown.
     variant: what else names it, such as '8 devices'.
   """
 
-  maker: str
+  implementation: str
   work: str
   utterances: int
   compile_seconds: float
@@ -49,24 +55,79 @@ class Program:
   @property
   def name(self) -> str:
     """Such as 'jaxser training bfloat16'."""
-    return ' '.join(
-      filter(None, (self.maker, self.work, self.dtype, self.variant))
-    )
+    parts = self.implementation, self.work, self.dtype, self.variant
+    return ' '.join(filter(None, parts))
+
+
+class Settings(NamedTuple):
+  """How to measure: turns of each, seconds of a turn, and the machine's peaks."""
+
+  rounds: int = 10
+  seconds: float = 1.0
+  peaks: bool = True
+
+
+class Counters(NamedTuple):
+  """Seconds so far: on the clock, of this process' and of all processors.
+
+  `machine` counts what other virtual machines took, too; it is None where the
+  kernel does not tell.
+  """
+
+  clock: float
+  own: float
+  machine: float | None
+
+
+def read_counters() -> Counters:
+  """Reads the clock, this process' times and /proc/stat."""
+  stat, machine = pathlib.Path('/proc/stat'), None
+  if stat.exists():
+    # user, nice, system, idle, iowait, irq, softirq, steal
+    ticks = [int(word) for word in stat.read_text('ascii').split()[1:9]]
+    machine = (sum(ticks) - sum(ticks[3:5])) / os.sysconf('SC_CLK_TCK')
+  return Counters(time.perf_counter(), time.process_time(), machine)
 
 
 class Turn(NamedTuple):
-  """One turn of a program: seconds per call, by the clock and of all cores."""
+  """One turn of a program.
+
+  Attributes:
+    clock: seconds per call.
+    processor: seconds per call of this process, all cores.
+    foreign: cores that other processes kept busy; None where unknown.
+  """
 
   clock: float
   processor: float
+  foreign: float | None = 0.0
+
+  @property
+  def quiet(self) -> bool:
+    """Whether other processes left the machine to this one, as far as known."""
+    return self.foreign is None or self.foreign <= QUIET_CORES
+
+
+def turn_between(start: Counters, end: Counters, calls: int) -> Turn:
+  """Returns the turn of so many calls between two readings."""
+  clock, own = end.clock - start.clock, end.own - start.own
+  foreign = None
+  # In shorter turns the error of the counters would hide what matters.
+  if end.machine is not None and clock * QUIET_CORES >= _COUNTER_ERROR:
+    others = end.machine - start.machine - own - _COUNTER_ERROR
+    foreign = max(0.0, others / clock)
+  return Turn(clock / calls, own / calls, foreign)
 
 
 def measure(
-  programs: Sequence[Program], rounds: int, seconds: float
+  programs: Sequence[Program], settings: Settings
 ) -> dict[str, list[Turn]]:
-  """Times of every program, one per round.
+  """Times every program, one turn per round.
 
-  In every round each program runs once, for about `seconds`.
+  A turn that was not quiet is repeated at once, at most twice; the last counts.
+
+  Returns:
+    The turns by `Program.name`.
   """
   calls = {}
   for program in programs:
@@ -74,122 +135,134 @@ def measure(
     start = time.perf_counter()
     program.run(1)
     once = time.perf_counter() - start
-    calls[program.name] = max(1, math.ceil(seconds / once))
-  times: dict[str, list[Turn]] = {program.name: [] for program in programs}
-  for _ in range(rounds):
+    calls[program.name] = max(1, math.ceil(settings.seconds / once))
+  turns: dict[str, list[Turn]] = {program.name: [] for program in programs}
+  for _ in range(settings.rounds):
     for program in programs:
       count = calls[program.name]
-      start = time.perf_counter(), time.process_time()
-      program.run(count)
-      end = time.perf_counter(), time.process_time()
-      times[program.name].append(
-        Turn((end[0] - start[0]) / count, (end[1] - start[1]) / count)
-      )
-  return times
+      for _ in range(1 + _REPEATS):
+        start = read_counters()
+        program.run(count)
+        turn = turn_between(start, read_counters(), count)
+        if turn.quiet:
+          break
+      turns[program.name].append(turn)
+  return turns
 
 
 def speed(
-  program: Program,
-  turns: Sequence[Turn],
-  flops_ceilings: dict[str, float] | None = None,
-  bytes_ceiling: float | None = None,
+  program: Program, turns: Sequence[Turn], peaks: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-  """What the turns of a program say; shares of ceilings where both are known.
+  """Summarises the turns of a program for JSON.
+
+  Figures are medians of the quiet turns; of all where none was quiet. 'quiet' is
+  whether at least half of them were.
 
   Args:
     program: that was timed.
     turns: from `measure`.
-    flops_ceilings: operations per second by dtype.
-    bytes_ceiling: bytes per second.
+    peaks: from `machine.measure_peaks`, for the shares of them.
   """
-  clock, processor = zip(*turns, strict=True)
-  middle = statistics.median(clock)
+  quiet = [turn for turn in turns if turn.quiet]
+  clock, processor, _ = zip(*(quiet or turns), strict=True)
+  median, core = statistics.median(clock), statistics.median(processor)
+  peaks = peaks or {'flops_per_second': {}, 'bytes_per_second': None}
 
   def rate(amount):
-    return None if amount is None else amount / middle
+    return None if amount is None else amount / median
 
-  def share(amount, ceiling):
-    return rate(amount) / ceiling if amount and ceiling else None
+  def share(amount, peak):
+    return rate(amount) / peak if amount and peak else None
 
+  flops, traffic = program.flops, program.bytes_accessed
+  flops_peak = peaks['flops_per_second'].get(program.dtype)
   return {
-    'maker': program.maker,
+    'maker': program.implementation,
     'work': program.work,
     'dtype': program.dtype,
-    'utterances_per_second': program.utterances / middle,
+    'utterances_per_second': program.utterances / median,
     'best_utterances_per_second': program.utterances / min(clock),
-    'milliseconds_per_call': 1e3 * middle,
-    'processor_milliseconds_per_call': 1e3 * statistics.median(processor),
-    'processor_milliseconds_per_utterance': 1e3
-    * statistics.median(processor)
-    / program.utterances,
+    'milliseconds_per_call': 1e3 * median,
+    'processor_milliseconds_per_call': 1e3 * core,
+    'processor_milliseconds_per_utterance': 1e3 * core / program.utterances,
     'compile_seconds': program.compile_seconds,
-    'flop_per_call': program.flops,
-    'flop_per_second': rate(program.flops),
-    'share_of_matrix_peak': share(
-      program.flops, (flops_ceilings or {}).get(program.dtype)
-    ),
-    'bytes_per_call': program.bytes_accessed,
-    'bytes_per_second': rate(program.bytes_accessed),
-    'share_of_bandwidth': share(program.bytes_accessed, bytes_ceiling),
+    'flop_per_call': flops,
+    'flop_per_second': rate(flops),
+    'share_of_matrix_peak': share(flops, flops_peak),
+    'bytes_per_call': traffic,
+    'bytes_per_second': rate(traffic),
+    'share_of_bandwidth': share(traffic, peaks['bytes_per_second']),
     'memory_bytes': program.memory,
-    'seconds_per_call': list(clock),
-    'processor_seconds_per_call': list(processor),
+    'seconds_per_call': [turn.clock for turn in turns],
+    'processor_seconds_per_call': [turn.processor for turn in turns],
+    'foreign_cores': [turn.foreign for turn in turns],
+    'quiet_turns': len(quiet),
+    'quiet': 2 * len(quiet) >= len(turns),
   }
 
 
 def ratios(
-  programs: Sequence[Program], times: dict[str, list[Turn]]
+  programs: Sequence[Program], turns: dict[str, list[Turn]]
 ) -> list[dict[str, Any]]:
-  """How many times as fast ours is as each other maker's, turn by turn."""
-  found = []
-  for other in programs:
-    for ours in programs:
-      same = (ours.work, ours.dtype) == (other.work, other.dtype)
-      if ours.maker != OURS or other.maker == OURS or not same:
-        continue
-      found.append(
-        {
-          'maker': other.maker,
-          'work': other.work,
-          'dtype': other.dtype,
-          **ratio(times[ours.name], times[other.name]),
-        }
-      )
-  return found
+  """Compares ours with every other implementation of the same work and dtype."""
+  return [
+    {
+      'maker': other.implementation,
+      'work': other.work,
+      'dtype': other.dtype,
+      **ratio(turns[ours.name], turns[other.name]),
+    }
+    for other in programs
+    for ours in programs
+    if ours.implementation == OURS != other.implementation
+    and (ours.work, ours.dtype) == (other.work, other.dtype)
+  ]
 
 
 def ratio(
   ours: Sequence[Turn], others: Sequence[Turn], calls: int = 1
-) -> dict[str, float]:
-  """How many times as fast a call of ours is as so many calls of another.
+) -> dict[str, float | None]:
+  """Computes how many times as fast a call of ours is as `calls` of another.
+
+  Only rounds in which both turns were quiet count. If they are fewer than half,
+  the figures would depend on the work of others and are None.
 
   Returns:
-    'median' of the rounds, 'best' against best, and 'processor': the median of
-    the processor times.
+    'median' of the rounds, 'best' against best, 'processor' (the median ratio of
+    processor times), and 'quiet_rounds', how many count.
   """
-  pairs = list(zip(ours, others, strict=True))
+  pairs = [
+    (a, b) for a, b in zip(ours, others, strict=True) if a.quiet and b.quiet
+  ]
+  count = len(pairs)
+  if 2 * count < len(ours):
+    nothing = dict.fromkeys(('median', 'best', 'processor'))
+    return {**nothing, 'quiet_rounds': count}
+  best = min(b.clock for _, b in pairs) / min(a.clock for a, _ in pairs)
+  core = statistics.median(b.processor / a.processor for a, b in pairs)
   return {
     'median': calls * statistics.median(b.clock / a.clock for a, b in pairs),
-    'best': calls
-    * min(b.clock for _, b in pairs)
-    / min(a.clock for a, _ in pairs),
-    'processor': calls
-    * statistics.median(b.processor / a.processor for a, b in pairs),
+    'best': calls * best,
+    'processor': calls * core,
+    'quiet_rounds': count,
   }
 
 
-def latency(call: Callable[[], Any], seconds: float) -> dict[str, float]:
-  """Milliseconds of single calls, each waited for; `call` returns when done.
-
-  Runs for about `seconds`, at least five times after one that does not count.
-  """
+def repeat(call: Callable[[], Any], seconds: float, least: int) -> list[float]:
+  """Times single calls for about `seconds`, at least so many after a first."""
   call()
   times = []
   end = time.perf_counter() + seconds
-  while len(times) < 5 or time.perf_counter() < end:
+  while len(times) < least or time.perf_counter() < end:
     start = time.perf_counter()
     call()
-    times.append(1e3 * (time.perf_counter() - start))
+    times.append(time.perf_counter() - start)
+  return times
+
+
+def latency(call: Callable[[], Any], seconds: float) -> dict[str, float]:
+  """Summarises single calls in milliseconds; `call` returns when it is done."""
+  times = 1e3 * np.array(repeat(call, seconds, 5))
   return {
     'calls': len(times),
     'median_milliseconds': float(np.median(times)),

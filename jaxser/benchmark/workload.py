@@ -1,128 +1,176 @@
-"""Made-up batches of real shape: for timing a system without a corpus."""
+"""Synthetic batches of real shape, for timing a system without a corpus."""
 
+import dataclasses
 from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxser.benchmark.timing import BenchmarkError
+from jaxser.core import config as config_lib
 from jaxser.data.corpus import Corpus, Table
+from jaxser.systems import registry
 from jaxser.systems.base import System
 
-# Features by convention: [length, bins] or [samples] of one utterance, where
-# the recipe does not say. 188 frames are EmoDB's 96,000 samples at 22,050 Hz.
-_LENGTHS = {
-  'librosa22k': 188,
-  'kaldi16k': 600,
-  'wave16k': 192_000,
-  'wavlm': 600,
-}
-_BINS = {
-  'librosa22k': (128,),
-  'kaldi16k': (80,),
-  'wave16k': (),
-  'wavlm': (1024,),
+# Features of one utterance where the recipe does not say how long it is. 188
+# frames are EmoDB's 96,000 samples at 22,050 Hz.
+_SHAPES = {
+  'librosa22k': (188, 128),
+  'kaldi16k': (600, 80),
+  'wave16k': (192_000,),
+  'wavlm': (600, 1024),
 }
 _HOP = 512
-_RATE = 16_000  # Of waveforms.
+_SAMPLE_RATE = 16_000  # Of waveforms.
 # TIM-Net trains in smaller batches on the demo corpus than what is published.
 _DEMO_BATCH, _TIMNET_BATCH = 16, 64
 EMODB_UTTERANCES = 535
-_FOLDS = 10
+FOLDS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+  """A system, and the utterances that it is timed on.
+
+  Attributes:
+    config: a recipe.
+    system: made from it.
+    corpus: synthetic.
+    shape: of one utterance's features.
+    size: utterances of a step.
+  """
+
+  config: Any
+  system: System
+  corpus: Corpus
+  shape: tuple[int, ...]
+  size: int
+
+  @classmethod
+  def create(
+    cls, config: Any, batch_size: int = 0, classes: int = 7
+  ) -> 'Workload':
+    """Makes up a corpus for a recipe.
+
+    Args:
+      config: the recipe.
+      batch_size: utterances of a step; 0 is `usual_batch_size`.
+      classes: of the corpus.
+
+    Raises:
+      ConfigError: for a config that no system takes.
+      BenchmarkError: for features of unknown shape.
+    """
+    config_lib.validate(config)
+    shape = feature_shape(config)
+    corpus = synthetic_corpus(shape, classes)
+    system = registry.create(config, corpus)
+    size = batch_size or usual_batch_size(config)
+    return cls(config, system, corpus, shape, size)
+
+  def micro_batches(self, size: int = 0) -> int:
+    """Returns how many micro-batches a step of `size` utterances has.
+
+    Recipes accumulate gradients because more do not fit at once, so a micro-batch
+    stays as large as the recipe's: a batch of 64 in 4 makes 16 one, 128 eight.
+    """
+    accumulate = self.config.accumulate
+    largest = -(-usual_batch_size(self.config) // accumulate)
+    return 1 if accumulate == 1 else -(-(size or self.size) // largest)
+
+  def phases(self) -> list[Hashable]:
+    """Returns every phase of the loss, each once, in the order of its epochs."""
+    epochs = range(self.config.epochs)
+    return list(dict.fromkeys(map(self.system.phase, epochs)))
+
+  def in_phase(self) -> str:
+    """Returns ', in phase main' where the last epoch's step is not every epoch's."""
+    phases = self.phases()
+    last = self.system.phase(self.config.epochs - 1)
+    return f', in phase {last}' if len(phases) > 1 else ''
+
+  def describe(self, place: str) -> str:
+    """Describes a step; `place` is such as 'per device'."""
+    return describe(self.size, self.shape, self.micro_batches(), place)
+
+  def batch(self, size: int, padded: int) -> dict[str, np.ndarray]:
+    """Makes up a batch as in `jaxser.systems.base`: `size` rows of `padded`."""
+    rng = np.random.default_rng(0)
+    table = self.corpus.table
+    rows = np.arange(padded) % len(table)
+
+    def features():
+      value = rng.standard_normal((padded, *self.shape), np.float32)
+      # Log-mel in dB lies between -80 and 0; the other features around 0.
+      log_mel = self.shape[-1] == 128
+      return np.clip(20 * value - 40, -80, 0) if log_mel else value
+
+    batch = {
+      'features': features(),
+      'length': np.full(padded, self.shape[0], np.int32),
+      'label': table.labels[rows],
+      'vad': table.vad[rows],
+      'mask': (np.arange(padded) < size).astype(np.float32),
+      'speaker': (rows // len(self.corpus.classes)).astype(np.int32),
+      'row': np.arange(padded, dtype=np.int32),
+    }
+    if self.system.needs_neutral:
+      batch['neutral_features'] = features()
+      batch['neutral_length'] = batch['length']
+    return batch
 
 
 def feature_shape(config: Any) -> tuple[int, ...]:
-  """Shape of one utterance's features under a config."""
+  """Returns the shape of one utterance's features under a config."""
   name = config.features.name
-  if name not in _LENGTHS:
+  if name not in _SHAPES:
     raise BenchmarkError(
       f'--config.features.name={name!r} has no known shape; known are '
-      f'{", ".join(_LENGTHS)}.'
+      f'{", ".join(_SHAPES)}.'
     )
-  length = _LENGTHS[name]
+  length, *bins = _SHAPES[name]
   signal = config.features.get('signal_length', 0)
   if name == 'librosa22k' and signal:
     length = 1 + signal // _HOP
-  return (config.data.max_length or length, *_BINS[name])
+  return (config.data.max_length or length, *bins)
 
 
-def usual_batch(config: Any) -> int:
-  """Utterances per step: of the recipe, but 64 where it is TIM-Net's demo."""
+def usual_batch_size(config: Any) -> int:
+  """Returns the recipe's batch, but 64 where it is TIM-Net's for the demo."""
   demo = config.system == 'timnet' and config.corpus == 'demo'
   if demo and config.batch_size == _DEMO_BATCH:
     return _TIMNET_BATCH
   return config.batch_size
 
 
-def micro_batches(config: Any, size: int) -> int:
-  """Micro-batches of a step of so many utterances.
-
-  Recipes accumulate gradients because more do not fit at once, so a
-  micro-batch stays as large as the recipe's: a batch of 64 in 4 makes 16 one
-  batch, and 128 eight.
-  """
-  if config.accumulate == 1:
-    return 1
-  largest = -(-usual_batch(config) // config.accumulate)
-  return -(-size // largest)
-
-
-def phases(config: Any, system: System) -> list[Hashable]:
-  """Every phase of the loss in the epochs of a recipe, each once, in order."""
-  return list(dict.fromkeys(map(system.phase, range(config.epochs))))
-
-
-def in_phase(config: Any, system: System) -> str:
-  """', in phase main' where a timed step is not that of every epoch."""
-  last = system.phase(config.epochs - 1)
-  return f', in phase {last}' if len(phases(config, system)) > 1 else ''
-
-
-def described(
-  size: int, shape: Sequence[int], parts: int, place: str = ''
-) -> str:
-  """'64 utterances of 12 s (192000 samples) in 4 micro-batches of 16'.
-
-  Args:
-    size: utterances of a step.
-    shape: of one utterance's features.
-    parts: micro-batches of the step.
-    place: follows the utterances, such as 'per device'.
-  """
-  text = f'{size} utterances of {shaped(shape)}'
+def describe(size: int, shape: Sequence[int], parts: int, place: str) -> str:
+  """'64 utterances of 188 x 128 per call in 4 micro-batches of 16'."""
   cut = f'{parts} micro-batches of {-(-size // parts)}'
-  return ' '.join(
-    filter(None, (text, place, 'in', cut if parts > 1 else 'one batch'))
-  )
+  cut = cut if parts > 1 else 'one batch'
+  return f'{size} utterances of {describe_shape(shape)} {place} in {cut}'
 
 
-def shaped(shape: Sequence[int]) -> str:
+def describe_shape(shape: Sequence[int]) -> str:
   """'188 x 128' of features, '12 s (192000 samples)' of a waveform."""
   if len(shape) == 1:
-    return f'{shape[0] / _RATE:g} s ({shape[0]} samples)'
+    return f'{shape[0] / _SAMPLE_RATE:g} s ({shape[0]} samples)'
   return ' x '.join(map(str, shape))
 
 
-def fold_sizes(utterances: int) -> tuple[int, int]:
-  """Utterances (trained on, tested) of the smallest of ten random folds."""
-  tested = utterances // _FOLDS
-  return utterances - tested, tested
-
-
-def made_up_corpus(shape: Sequence[int], classes: int) -> Corpus:
-  """A corpus of ten speakers with every class, for the systems' settings."""
-  speakers = np.repeat([f'speaker{i}' for i in range(10)], classes)
-  count = len(speakers)
-  text = np.full(count, '')
+def synthetic_corpus(shape: Sequence[int], classes: int) -> Corpus:
+  """Makes up a corpus of ten speakers with every class."""
+  count = 10 * classes
+  unknown = np.full(count, '')
+  rng = np.random.default_rng(1)
   table = Table(
     ids=np.array([f'u{i}' for i in range(count)]),
     labels=(np.arange(count) % classes).astype(np.int32),
-    speakers=speakers,
-    genders=text,
-    texts=text,
-    splits=text,
+    speakers=np.repeat([f'speaker{i}' for i in range(10)], classes),
+    genders=unknown,
+    texts=unknown,
+    splits=unknown,
     durations=np.ones(count, np.float32),
-    vad=np.random.default_rng(1).uniform(1, 7, (count, 3)).astype(np.float32),
+    vad=rng.uniform(1, 7, (count, 3)).astype(np.float32),
   )
   return Corpus(
     name='benchmark',
@@ -133,30 +181,3 @@ def made_up_corpus(shape: Sequence[int], classes: int) -> Corpus:
     read=lambda row: np.zeros(shape, np.float32),
     parts=np.full(count, 'benchmark'),
   )
-
-
-def made_up_batch(
-  system: System, corpus: Corpus, shape: Sequence[int], size: int, padded: int
-) -> dict[str, np.ndarray]:
-  """A batch as in `jaxser.systems.base`, of `size` utterances."""
-  rng = np.random.default_rng(0)
-  rows = np.arange(padded) % len(corpus.table)
-
-  def features():
-    value = rng.standard_normal((padded, *shape), np.float32)
-    # Log-mel in dB lies between -80 and 0; the other conventions around 0.
-    return np.clip(20 * value - 40, -80, 0) if shape[-1] == 128 else value
-
-  batch = {
-    'features': features(),
-    'length': np.full(padded, shape[0], np.int32),
-    'label': corpus.table.labels[rows],
-    'vad': corpus.table.vad[rows],
-    'mask': (np.arange(padded) < size).astype(np.float32),
-    'speaker': (rows // len(corpus.classes)).astype(np.int32),
-    'row': np.arange(padded, dtype=np.int32),
-  }
-  if system.needs_neutral:
-    batch['neutral_features'] = features()
-    batch['neutral_length'] = batch['length']
-  return batch

@@ -77,7 +77,7 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   for field, value in flatten(values.config).items():
     if isinstance(value, str) and value.startswith('~'):
       values.config.update_from_flattened_dict(
-        {field: os.path.expanduser(value)}
+        {field: str(command_line.expand_home(value))}
       )
   return arguments
 

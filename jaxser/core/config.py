@@ -11,7 +11,14 @@ import ml_collections
 from jaxser.core import files
 from jaxser.core.errors import UserError
 
-PROTOCOLS = ('published', 'speaker_independent', 'official', 'cross_corpus')
+PROTOCOLS = (
+  'published',
+  'speaker_independent',
+  'official',
+  'cross_corpus',
+  'emobox',
+  'all',
+)
 CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
 PARALLEL = ('jit', 'pmap')
 # Fields that change neither the model nor its predictions.
@@ -21,15 +28,17 @@ FREE = (
   'embeddings',
   'checkpoint_every',
   'data.cache_gib',
+  'runs_at_once',
+  'memory_gib',
+  # Of earlier versions, whose work folders can still be shown again.
+  'engine',
   'folds_at_once',
   'folds_memory_gib',
 )
-ENGINES = ('auto', 'folds', 'stream')
 _CHOICES = {
   'protocol': PROTOCOLS,
   'cross_corpus_train': CROSS_CORPUS_TRAIN,
   'parallel': PARALLEL,
-  'engine': ENGINES,
   'optimizer.name': ('adam', 'adamw'),
   'schedule.name': ('constant', 'plateau'),
   'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),
@@ -73,17 +82,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
   for name in _AT_LEAST_ONE:
     if flat[name] < 1:
       raise ConfigError(f'--config.{name}={flat[name]} must be at least 1.')
-  for name in ('folds_at_once', 'folds_memory_gib'):
+  for name in ('runs_at_once', 'memory_gib'):
     if flat[name] < 0:
       raise ConfigError(
         f'--config.{name}={flat[name]} must be 0, which lets the program '
         'choose, or more.'
       )
-  if flat['engine'] == 'folds' and flat['parallel'] != 'jit':
-    raise ConfigError(
-      f'--config.engine=folds runs with --config.parallel=jit, not '
-      f'{flat["parallel"]!r}; use --config.engine=stream for that.'
-    )
   if flat['batch_size'] % flat['accumulate']:
     raise ConfigError(
       f'--config.batch_size={flat["batch_size"]} must be a multiple of '
@@ -110,27 +114,27 @@ def claim(
     check_same(config, workdir)
     files.write_json(path, to_json(config))
   except OSError as error:
-    raise ConfigError(
-      f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
-      'a folder that can be made, or one of your own.'
-    ) from error
+    raise unwritable(workdir, error) from error
 
 
-def check_shared(
-  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
-) -> None:
-  """Checks that the folder claimed by process 0 is the one seen here.
+def unwritable(workdir: os.PathLike[str] | str, error: OSError) -> ConfigError:
+  """Returns the error to raise where a work folder cannot be written."""
+  return ConfigError(
+    f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
+    'a folder that can be made, or one of your own.'
+  )
 
-  Raises:
-    ConfigError: if it is not, or was claimed for another config.
-  """
-  path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
-    raise ConfigError(
-      f'process 0 wrote {path.absolute()}, and it is not there. --workdir must '
-      'be a folder that all processes share.'
-    )
-  check_same(config, workdir)
+
+def is_free(workdir: os.PathLike[str] | str) -> bool:
+  """Returns whether a folder holds no result, weight or checkpoint of a run."""
+  kept = (
+    'results.json',
+    'predictions.jsonl',
+    'folds/*.json*',
+    'models/*.safetensors',
+    'checkpoints/*/*',
+  )
+  return not any(any(pathlib.Path(workdir).glob(name)) for name in kept)
 
 
 def check_same(
@@ -139,15 +143,13 @@ def check_same(
   """Checks, writing nothing, that `claim` would accept the folder.
 
   Raises:
-    ConfigError: as `claim` does.
+    UserError: as `claim` does, or if its config.json is damaged.
   """
   path = pathlib.Path(workdir) / 'config.json'
-  if not path.exists():
+  if is_free(workdir) or not path.exists():
     return
-  before, now = (
-    flatten(json.loads(path.read_text())),
-    flatten(to_json(config)),
-  )
+  before = flatten(files.read_json(path))
+  now = flatten(to_json(config))
   differing = [
     f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'
     for name in sorted(before.keys() | now.keys())

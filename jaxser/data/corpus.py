@@ -36,6 +36,7 @@ class Table:
     speakers, genders, texts, splits: [n] of str.
     durations: float32 [n], seconds.
     vad: float32 [n, 3], valence, arousal, dominance; NaN where unknown.
+    paths: [n] of str, of the audio below the corpus' folder; default the ids.
   """
 
   ids: np.ndarray
@@ -46,18 +47,18 @@ class Table:
   splits: np.ndarray
   durations: np.ndarray
   vad: np.ndarray
+  paths: np.ndarray | None = None
+
+  def __post_init__(self):
+    if self.paths is None:
+      object.__setattr__(self, 'paths', self.ids)
 
   def __len__(self) -> int:
     return len(self.ids)
 
   def take(self, rows: np.ndarray) -> 'Table':
-    """The table of these rows, in their order."""
-    return Table(
-      **{
-        field.name: getattr(self, field.name)[rows]
-        for field in dataclasses.fields(self)
-      }
-    )
+    """Returns the table of these rows, in their order."""
+    return Table(**{name: value[rows] for name, value in vars(self).items()})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Corpus:
     return infos[0].get('annotators', {}) if len(infos) == 1 else {}
 
   def load(self, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every row, cut or zero padded: features [n, max_length, ...], lengths."""
+    """Reads every row, cut or zero padded: [n, max_length, ...], lengths [n]."""
     shape = (len(self.table), max_length, *self.feature_shape[1:])
     features = np.zeros(shape, np.float32)
     lengths = np.zeros(len(self.table), np.int32)
@@ -119,31 +120,78 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
       with the others.
   """
   path = pathlib.Path(path)
-  info = _read_json(path / 'store.json')
-  classes = tuple(info['classes'])
-  table = _read_table(path / 'manifest.tsv', classes)
+  info = read_info(path)
+  name, classes = info['corpus'], tuple(info['classes'])
+  table = _read_table(path, classes)
   if len(table) != info['count']:
-    raise StoreError(
-      f'{path / "manifest.tsv"} has {len(table)} utterances, store.json says '
-      f'{info["count"]}; prepare the corpus again with '
-      f'`python -m data_prep --corpus={info["corpus"]} --overwrite`.'
+    raise _damaged(
+      path,
+      f'has {len(table)} utterances in manifest.tsv and {info["count"]} in '
+      'store.json',
     )
   vad_range = info.get('vad_range')
   return Corpus(
-    name=info['corpus'],
+    name=name,
     classes=classes,
     vad_range=tuple(vad_range) if vad_range else None,
     table=table,
-    stores={info['corpus']: info},
+    stores={name: info},
     read=_Records(path, len(table)),
-    parts=np.full(len(table), info['corpus']),
+    parts=np.full(len(table), name),
   )
 
 
+def read_info(path: pathlib.Path) -> dict[str, Any]:
+  """Reads store.json of a store's version directory.
+
+  Raises:
+    StoreError: if it is missing or damaged.
+  """
+  try:
+    info = json.loads((path / 'store.json').read_text('utf-8'))
+  except FileNotFoundError as error:
+    raise StoreError(
+      f'{path / "store.json"} is missing, so this is not a feature store; '
+      'prepare one with `python -m data_prep`.'
+    ) from error
+  except ValueError as error:
+    raise _damaged(
+      path, f'has a store.json that is no JSON ({error})'
+    ) from error
+  needed = {'corpus', 'classes', 'count', 'features', 'parameters'}
+  if not isinstance(info, dict) or not needed <= info.keys():
+    raise _damaged(
+      path, f'has a store.json without {", ".join(sorted(needed))}'
+    )
+  return info
+
+
+def _damaged(path: pathlib.Path, problem: str) -> StoreError:
+  return StoreError(
+    f'{path} {problem}: it is damaged; delete that folder and prepare the corpus '
+    'again with `python -m data_prep`.'
+  )
+
+
+def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
+  """Returns mean and standard deviation of a waveform store's samples.
+
+  Of the training split where the protocol uses an official one; elsewhere of
+  the whole store: two numbers, no label, the same for every fold. None of
+  stores of other features.
+  """
+  info = next(iter(corpus.stores.values()))
+  if info.get('statistics') is None:
+    return None
+  by_split = info.get('statistics_by_split') or {}
+  split = protocol in ('official', 'published') and 'train' in by_split
+  statistics = by_split['train'] if split else info['statistics']
+  return statistics['mean'], statistics['std']
+
+
 def select(corpus: Corpus, rows: np.ndarray, name: str) -> Corpus:
-  """A corpus of some rows only; labels keep their meaning."""
-  read = corpus.read
-  rows = np.asarray(rows)
+  """Returns a corpus of some rows only; labels keep their meaning."""
+  read, rows = corpus.read, np.asarray(rows)
   return dataclasses.replace(
     corpus,
     name=name,
@@ -154,7 +202,7 @@ def select(corpus: Corpus, rows: np.ndarray, name: str) -> Corpus:
 
 
 def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
-  """Two corpora as one.
+  """Returns two corpora as one.
 
   Ids and speakers get the corpus' name in front, so that they stay unique.
 
@@ -168,12 +216,13 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
     StoreError: if features differ in kind or parameters, fewer than two classes
       are shared, or the scales differ.
   """
-  ours, theirs = (next(iter(c.stores.values())) for c in (first, second))
+  corpora = first, second
+  infos = [next(iter(corpus.stores.values())) for corpus in corpora]
   for key in ('features', 'parameters'):
-    if ours[key] != theirs[key]:
+    if infos[0][key] != infos[1][key]:
       raise StoreError(
-        f'{first.name} and {second.name} were prepared with different '
-        f'{key}: {ours[key]} and {theirs[key]}; prepare both with the same '
+        f'{first.name} and {second.name} were prepared with different {key}: '
+        f'{infos[0][key]} and {infos[1][key]}; prepare both with the same '
         '(cross-corpus runs of TIM-Net use --signal_length=100000).'
       )
   regression = task == 'regression'
@@ -191,36 +240,30 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
       f'({", ".join(classes) or "none"}); at least two are needed.'
     )
   tables, readers, parts = [], [], []
-  for corpus in (first, second):
-    # The last one is what -1, no class at all, points to.
-    rename = np.array([*(_index(classes, name) for name in corpus.classes), -1])
-    labels = rename[corpus.table.labels]
+  for corpus in corpora:
+    labels = _labels(classes, corpus.classes)[corpus.table.labels]
     kept = np.flatnonzero((labels >= 0) | regression)
     chosen = select(corpus, kept, corpus.name)
-    tables.append(
-      dataclasses.replace(
-        chosen.table,
-        labels=labels[kept].astype(np.int32),
-        ids=np.array([f'{corpus.name}/{i}' for i in chosen.table.ids]),
-        speakers=np.array(
-          [f'{corpus.name}/{s}' for s in chosen.table.speakers]
-        ),
+    named = {
+      name: np.array(
+        [f'{corpus.name}/{x}' for x in getattr(chosen.table, name)]
       )
+      for name in ('ids', 'speakers')
+    }
+    tables.append(
+      dataclasses.replace(chosen.table, labels=labels[kept], **named)
     )
     readers.append(chosen.read)
     parts.append(chosen.parts)
   split = len(tables[0])
-  table = Table(
-    **{
-      field.name: np.concatenate([getattr(t, field.name) for t in tables])
-      for field in dataclasses.fields(Table)
-    }
-  )
+  columns = (field.name for field in dataclasses.fields(Table))
   return Corpus(
     name=f'{first.name}+{second.name}',
     classes=classes,
     vad_range=first.vad_range if regression else None,
-    table=table,
+    table=Table(
+      **{c: np.concatenate([getattr(t, c) for t in tables]) for c in columns}
+    ),
     stores={**first.stores, **second.stores},
     read=lambda row: (
       readers[0](row) if row < split else readers[1](row - split)
@@ -229,32 +272,23 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
   )
 
 
-def _index(names: Sequence[str], name: str) -> int:
-  return names.index(name) if name in names else -1
+def _labels(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
+  """Returns each name's class, int32 [names + 1]; -1 for others and the last.
+
+  The last one is what -1, an utterance without a class, points to.
+  """
+  found = [classes.index(n) if n in classes else -1 for n in names]
+  return np.array([*found, -1], np.int32)
 
 
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
+def _read_table(store: pathlib.Path, classes: Sequence[str]) -> Table:
+  """Reads manifest.tsv; names that are not UTF-8 keep their bytes."""
+  options = {'newline': '', 'encoding': 'utf-8', 'errors': 'surrogateescape'}
   try:
-    return json.loads(path.read_text('utf-8'))
-  except FileNotFoundError as error:
-    raise StoreError(
-      f'{path} is missing, so {path.parent} is not a feature store; prepare '
-      'one with `python -m data_prep`.'
-    ) from error
-  except ValueError as error:
-    raise StoreError(f'{path} is not valid JSON ({error}).') from error
-
-
-def _read_table(path: pathlib.Path, classes: Sequence[str]) -> Table:
-  """Reads manifest.tsv."""
-  try:
-    with open(path, newline='', encoding='utf-8') as file:
+    with open(store / 'manifest.tsv', **options) as file:
       rows = list(csv.DictReader(file, delimiter='\t'))
   except FileNotFoundError as error:
-    raise StoreError(
-      f'{path} is missing; prepare the corpus again with '
-      '`python -m data_prep --overwrite`.'
-    ) from error
+    raise _damaged(store, 'has no manifest.tsv') from error
 
   def text(name):
     return np.array([row[name] or '' for row in rows], dtype=str)
@@ -262,25 +296,30 @@ def _read_table(path: pathlib.Path, classes: Sequence[str]) -> Table:
   def number(name):
     return np.array([float(row[name] or 'nan') for row in rows], np.float32)
 
-  unknown = sorted({row['label'] for row in rows} - {*classes, ''})
+  names = text('label').tolist()
+  unknown = sorted({*names} - {*classes, ''})
   if unknown:
-    raise StoreError(
-      f'{path} has labels that store.json does not list: {unknown}.'
+    raise _damaged(
+      store, f'has labels that store.json does not list: {unknown}'
     )
   return Table(
     ids=text('id'),
-    labels=np.array([_index(classes, row['label']) for row in rows], np.int32),
+    labels=_labels(classes, names)[:-1],
     speakers=text('speaker'),
     genders=text('gender'),
     texts=text('text'),
     splits=text('split'),
     durations=number('duration'),
     vad=np.stack([number(n) for n in ('valence', 'arousal', 'dominance')], -1),
+    paths=text('path'),
   )
 
 
 class _Records:
-  """Random access to the features in the TFRecord shards of one store."""
+  """Random access to the features in the TFRecord shards of one store.
+
+  By hand: TensorFlow reads TFRecord files from the beginning only.
+  """
 
   def __init__(self, path: pathlib.Path, count: int):
     self._path = path
@@ -289,29 +328,20 @@ class _Records:
   @functools.cached_property
   def _index(self) -> list[tuple[pathlib.Path, int, int]]:
     """(shard, offset of the data, length) per row, from the record headers."""
-    shards = sorted(self._path.glob('*.tfrecord-*'))
     index = []
-    for shard in shards:
-      size = shard.stat().st_size
+    for shard in sorted(self._path.glob('*.tfrecord-*')):
+      size, offset = shard.stat().st_size, 0
       with open(shard, 'rb') as file:
-        offset = 0
-        while offset < size:
-          header = file.read(_HEADER.size)
-          if len(header) < _HEADER.size:
-            raise self._damaged(shard, offset, 'is cut off')
-          length, crc = _HEADER.unpack(header)
-          if _masked_crc(header[:8]) != crc:
-            raise self._damaged(shard, offset, 'has a damaged header')
+        while offset + _HEADER.size <= size:
+          length, _ = _HEADER.unpack(file.read(_HEADER.size))
           index.append((shard, offset + _HEADER.size, length))
           offset += _HEADER.size + length + _FOOTER.size
-          if offset > size:
-            raise self._damaged(shard, offset, 'is cut off')
-          file.seek(offset)
+          file.seek(min(offset, size))
+      if offset != size:
+        raise _damaged(self._path, f'has {shard.name}, which is cut off')
     if len(index) != self._count:
-      raise StoreError(
-        f'{self._path} has {len(index)} records in {len(shards)} shards, its '
-        f'manifest has {self._count} utterances; prepare the corpus again with '
-        '`python -m data_prep --overwrite`.'
+      raise _damaged(
+        self._path, f'has {len(index)} records of {self._count} utterances'
       )
     return index
 
@@ -328,23 +358,16 @@ class _Records:
     shard, offset, length = self._index[row]
     with open(shard, 'rb') as file:
       file.seek(offset)
-      data = file.read(length)
-      footer = file.read(_FOOTER.size)
-    if (
-      len(footer) < _FOOTER.size
-      or _masked_crc(data) != (_FOOTER.unpack(footer)[0])
-    ):
-      raise self._damaged(shard, offset, f'has a damaged record (row {row})')
+      data, footer = file.read(length), file.read(_FOOTER.size)
+    if footer != _FOOTER.pack(_masked_crc(data)):
+      raise _damaged(
+        self._path,
+        f'has {shard.name} with a damaged record (row {row}) at byte {offset}',
+      )
     return np.asarray(self._parse(data), np.float32)
-
-  def _damaged(self, shard: pathlib.Path, offset: int, what: str) -> StoreError:
-    return StoreError(
-      f'{shard} {what} at byte {offset}; delete {self._path} and prepare the '
-      'corpus again with `python -m data_prep`.'
-    )
 
 
 def _masked_crc(data: bytes) -> int:
-  """The rotated crc32c of the TFRecord format."""
+  """Returns the rotated crc32c of the TFRecord format."""
   crc = google_crc32c.value(data)
   return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,7 +1,7 @@
 """From rows of a corpus to batches on their way to the devices.
 
-The order of every epoch is a pure function of (seed, fold, epoch), and a
-position in it is two numbers, (epoch, step), so a checkpoint that holds them
+The batches of every epoch are a pure function of (seed, fold, epoch), and a
+position in them is two numbers, (epoch, step), so a checkpoint that holds them
 continues with the very next batch. tf.data reads and assembles batches in
 parallel and ahead of time; `Source.batch` is the same assembly without it.
 """
@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxser.data import buckets as buckets_lib
@@ -23,25 +22,34 @@ PADDING_ROW = -1
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-  """One batch to be assembled.
+  """Indices of one batch that is to be assembled.
 
   Attributes:
     rows: int64 [batch], rows of the corpus, PADDING_ROW where there is none.
     length: frames or samples that every row is cut or padded to.
-    partners: int64 [batch], the neutral utterance of each row, or None.
+    references: int64 [batch], the neutral reference of each row, or None.
   """
 
   rows: np.ndarray
   length: int
-  partners: np.ndarray | None = None
+  references: np.ndarray | None = None
+
+  def part(self, index: int, count: int) -> tuple['Slot', int]:
+    """Returns what one of `count` processes assembles, and its first row."""
+    size = len(self.rows) // count
+    part = slice(index * size, (index + 1) * size)
+    references = self.references
+    if references is not None:
+      references = references[part]
+    return Slot(self.rows[part], self.length, references), part.start
 
 
 def normalized(value: Any, normalization: tuple[float, float] | None) -> Any:
-  """(value - mean) / (deviation + 1e-6) of an array; itself for None."""
+  """Returns (value - mean) / (std + 1e-6) of an array; itself for None."""
   if normalization is None:
     return value
-  mean, deviation = normalization
-  return (value - mean) / (deviation + 1e-6)
+  mean, std = normalization
+  return (value - mean) / (std + 1e-6)
 
 
 class Source:
@@ -63,7 +71,7 @@ class Source:
     buckets: Sequence[int] = (),
     num_buckets: int = 0,
   ):
-    """Prepares to read `corpus`.
+    """Reads nothing yet.
 
     Args:
       corpus: the corpus.
@@ -72,7 +80,7 @@ class Source:
       normalization: mean and standard deviation; features become (x - mean) /
         (std + 1e-6) before they are padded with zeros.
       buckets: lengths that batches are padded to, besides the longest.
-      num_buckets: without `buckets`, so many that pad the corpus least.
+      num_buckets: without `buckets`, this many, that pad the corpus least.
     """
     self.corpus = corpus
     longest, *self._bins = corpus.feature_shape
@@ -124,10 +132,10 @@ class Source:
     return features, lengths
 
   def batch(self, slot: Slot, first_row: int = 0) -> dict[str, np.ndarray]:
-    """One batch as systems expect it (jaxser/systems/base.py).
+    """Returns a batch as `jaxser.systems.base` describes it.
 
     Args:
-      slot: what to assemble.
+      slot: its indices.
       first_row: position of the slot's first row in the global batch.
     """
     table, rows = self.corpus.table, slot.rows
@@ -142,8 +150,8 @@ class Source:
       'speaker': np.where(real, self._speakers[rows], -1).astype(np.int32),
       'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
     }
-    if slot.partners is not None:
-      neutral, neutral_lengths = self._features(slot.partners, slot.length)
+    if slot.references is not None:
+      neutral, neutral_lengths = self._features(slot.references, slot.length)
       batch |= {'neutral_features': neutral, 'neutral_length': neutral_lengths}
     return batch
 
@@ -156,7 +164,7 @@ def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-  """The shuffled batches of one fold's training side.
+  """The shuffled batches of a training split.
 
   Attributes:
     rows: int64 [n], rows to train on.
@@ -166,7 +174,7 @@ class Sampler:
     buckets: ascending lengths; a batch is cut and padded to the smallest bucket
       that holds all of its rows. The last one holds (and cuts) everything.
     seed: numbers that name the order, such as (seed, fold).
-    partners: epoch -> int64 [n], the neutral partner of each of `rows`, or None.
+    references: epoch -> int64 [n], neutral references of `rows`, or None.
   """
 
   rows: np.ndarray
@@ -175,11 +183,7 @@ class Sampler:
   padded_size: int
   buckets: Sequence[int]
   seed: tuple[int, ...]
-  partners: Callable[[int], np.ndarray] | None = None
-
-  @functools.cached_property
-  def _bucket_of(self) -> np.ndarray:
-    return buckets_lib.bucket_of(self.lengths, self.buckets)
+  references: Callable[[int], np.ndarray] | None = None
 
   @property
   def steps_per_epoch(self) -> int:
@@ -187,29 +191,28 @@ class Sampler:
     return -(-len(self.rows) // self.batch_size)
 
   def epoch(self, epoch: int) -> list[Slot]:
-    """All batches of one epoch, in order."""
+    """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
     order = generator.permutation(len(self.rows))
-    partners = None if self.partners is None else self.partners(epoch)
+    references = None if self.references is None else self.references(epoch)
     slots = []
     for chosen, length in buckets_lib.batches(
-      order, self._bucket_of, self.batch_size, self.buckets
+      order,
+      buckets_lib.bucket_of(self.lengths, self.buckets),
+      self.batch_size,
+      self.buckets,
     ):
-      slots.append(
-        Slot(
-          pad_rows(self.rows[chosen], self.padded_size),
-          length,
-          None
-          if partners is None
-          else pad_rows(partners[chosen], self.padded_size),
-        )
-      )
+      of_batch = None
+      if references is not None:
+        of_batch = pad_rows(references[chosen], self.padded_size)
+      rows = pad_rows(self.rows[chosen], self.padded_size)
+      slots.append(Slot(rows, length, of_batch))
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
 
   def from_position(self, epoch: int, step: int, epochs: int) -> Iterator[Slot]:
-    """Every batch from (epoch, step) up to the end of `epochs`."""
+    """Yields every batch from (epoch, step) up to the end of `epochs`."""
     for current in range(epoch, epochs):
       skipped = step if current == epoch else 0
       yield from itertools.islice(self.epoch(current), skipped, None)
@@ -218,7 +221,7 @@ class Sampler:
 def for_evaluation(
   source: Source, rows: np.ndarray, size: int
 ) -> tuple[list[Slot], np.ndarray]:
-  """Batches that hold every row once, the last one padded.
+  """Returns batches that hold every row once, the last one padded.
 
   Rows of a bucket keep their order; with one bucket all of them do.
 
@@ -236,7 +239,7 @@ def for_evaluation(
 
 
 def padding_share(source: Source, slots: Iterable[Slot]) -> float:
-  """Share of the frames (or samples) of these batches that are padding."""
+  """Returns which part of these batches' frames (or samples) is padding."""
   valid = whole = 0
   for slot in slots:
     real = slot.rows[slot.rows != PADDING_ROW]
@@ -245,45 +248,19 @@ def padding_share(source: Source, slots: Iterable[Slot]) -> float:
   return 1 - valid / whole
 
 
-def assemble(
-  source: Source, slots: Iterable[Slot]
-) -> Iterator[dict[str, np.ndarray]]:
-  """This process' share of every batch, one after the other.
-
-  From memory this is faster than any pipeline; a corpus on disk is streamed.
-  """
-  index, count = jax.process_index(), jax.process_count()
-  if not source.in_memory:
-    yield from stream(
-      source, iter(slots), process_index=index, process_count=count
-    )
-    return
-  for slot in slots:
-    yield source.batch(*share(slot, index, count))
-
-
-def share(slot: Slot, index: int, count: int) -> tuple[Slot, int]:
-  """The contiguous part of a slot that one of `count` processes assembles."""
-  size = len(slot.rows) // count
-  part = slice(index * size, (index + 1) * size)
-  partners = None if slot.partners is None else slot.partners[part]
-  return Slot(slot.rows[part], slot.length, partners), part.start
-
-
 def stream(
   source: Source,
-  slots: Iterator[Slot],
+  slots: Iterable[Slot],
   *,
   process_index: int = 0,
   process_count: int = 1,
   prefetch: int = 4,
 ) -> Iterator[dict[str, np.ndarray]]:
-  """Batches of this process' share of the rows, read ahead by tf.data.
+  """Yields this process' rows of every batch, read ahead by tf.data.
 
   Args:
     source: where rows come from.
-    slots: what to assemble; the rows of a slot are the global batch, of which
-      each process assembles one contiguous part.
+    slots: the global batches; each process assembles a contiguous part.
     process_index: this process.
     process_count: number of processes; must divide the rows of a slot.
     prefetch: batches kept ready.
@@ -291,34 +268,27 @@ def stream(
   import tensorflow as tf
 
   tf.config.set_visible_devices([], 'GPU')
-
-  def read(rows, partners, length, first_row):
-    slot = Slot(rows, int(length), partners if len(partners) else None)
-    batch = source.batch(slot, int(first_row))
-    return [batch[name] for name in names]
-
-  def positions():
-    for slot in slots:
-      part, first_row = share(slot, process_index, process_count)
-      partners = part.partners
-      if partners is None:
-        partners = np.zeros(0, np.int64)
-      yield part.rows, partners, part.length, first_row
-
   slots = iter(slots)
   first = next(slots, None)
   if first is None:
     return
-  slots = itertools.chain([first], slots)
-  example = source.batch(share(first, 0, len(first.rows))[0])
-  names = list(example)
-  types = [tf.as_dtype(example[name].dtype) for name in names]
-  signature = (
-    tf.TensorSpec([None], tf.int64),
-    tf.TensorSpec([None], tf.int64),
-    tf.TensorSpec([], tf.int64),
-    tf.TensorSpec([], tf.int64),
-  )
+  example = source.batch(first.part(0, len(first.rows))[0])
+
+  def positions():
+    for slot in itertools.chain([first], slots):
+      part, first_row = slot.part(process_index, process_count)
+      references = part.references
+      if references is None:
+        references = np.zeros(0, np.int64)
+      yield part.rows, references, part.length, first_row
+
+  def read(rows, references, length, first_row):
+    slot = Slot(rows, int(length), references if len(references) else None)
+    return list(source.batch(slot, int(first_row)).values())
+
+  shapes = ([None], [None], [], [])
+  signature = tuple(tf.TensorSpec(shape, tf.int64) for shape in shapes)
+  types = [tf.as_dtype(value.dtype) for value in example.values()]
   dataset = tf.data.Dataset.from_generator(
     positions, output_signature=signature
   )
@@ -328,4 +298,4 @@ def stream(
     deterministic=True,
   ).prefetch(prefetch)
   for values in dataset.as_numpy_iterator():
-    yield dict(zip(names, values, strict=True))
+    yield dict(zip(example, values, strict=True))

@@ -5,10 +5,13 @@ beside the results by utterance id, and can be read back, so that others rerun
 exactly the same split.
 """
 
+import collections
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +20,14 @@ import numpy as np
 from jaxser.core import files
 from jaxser.core.config import PROTOCOLS
 from jaxser.core.errors import UserError
+from jaxser.data import emobox
 from jaxser.data.corpus import Corpus, Table
 
 # Up to this many speakers each is a fold of its own; beyond, they are grouped.
 MAX_SPEAKER_FOLDS = 12
+# Utterances of each class that `published` develops on, of an official split.
+PUBLISHED_DEV = 300
+_NONE = np.zeros(0, np.int64)
 
 
 class ProtocolError(UserError):
@@ -46,11 +53,16 @@ def make_folds(
   test_corpus: str = '',
   cross_corpus_train: str = 'all',
   every_class: bool = True,
+  emobox_dir: str = '',
+  emobox_dev: bool = True,
 ) -> list[Fold]:
   """Cuts the corpus into folds.
 
   - `published`: scikit-learn `KFold(num_folds, shuffle=True, seed)` over the
-    utterances in published order; speakers are on both sides (TIM-Net).
+    utterances in published order; speakers are on both sides (TIM-Net). A
+    regression over a corpus with an official split: its training split trains;
+    of its development split `PUBLISHED_DEV` utterances of each class, drawn by
+    `seed`, develop and the others test (EmoSphere-SER, section 3.1).
   - `speaker_independent`: every speaker (or group, beyond 12 speakers) is
     tested once; its neighbour in sorted order is the development speaker: k + 1
     for even k, k - 1 for odd k (DSNet), so dev labels may guide training.
@@ -60,16 +72,22 @@ def make_folds(
     Net); 'held_out': one fold, the last speaker (or group) is the development
     side; 'speakers': the folds of `speaker_independent`, whose own test
     speakers are left out (DSNet).
+  - `emobox`: the folds of EmoBox (arXiv 2406.07162) in `emobox_dir`, the folder
+    of the corpus or the one above. With `emobox_dev` a tenth of each training
+    side develops: whole speakers (at least one) where none is on both sides,
+    else utterances of every class; drawn by `seed` and fold.
+  - `all`: one fold that trains on every utterance and tests none.
 
-  With `every_class`, each training side must have all classes.
+  `every_class` is for classification: each training side must have all classes.
 
   Raises:
-    ProtocolError: where speakers or splits are missing or too few, or a class
-      has no utterance in a training fold.
+    ProtocolError: where speakers or splits are missing or too few, a class has
+      no utterance in a training fold, or EmoBox's folds are of other utterances.
   """
   table = corpus.table
   if protocol == 'published':
-    folds = _random_folds(table, num_folds, seed)
+    cut = not every_class and {'train', 'dev'} <= set(table.splits.tolist())
+    folds = (_cut_dev_split if cut else _random_folds)(table, num_folds, seed)
   elif protocol == 'speaker_independent':
     folds = _speaker_folds(table, num_folds, seed)
   elif protocol == 'official':
@@ -78,12 +96,34 @@ def make_folds(
     folds = _cross_corpus_folds(
       corpus, test_corpus, cross_corpus_train, num_folds, seed
     )
+  elif protocol == 'emobox':
+    folds = _emobox_folds(corpus, emobox_dir, seed if emobox_dev else None)
+  elif protocol == 'all':
+    folds = [Fold(0, np.arange(len(table)), _NONE, _NONE)]
   else:
     raise ProtocolError(
       f'protocol {protocol!r} is unknown; choose one of {", ".join(PROTOCOLS)}.'
     )
   check_folds(folds, corpus, every_class)
   return folds
+
+
+def _cut_dev_split(table: Table, num_folds: int, seed: int) -> list[Fold]:
+  del num_folds
+  generator, dev = np.random.default_rng(seed), []
+  whole = np.flatnonzero(table.splits == 'dev')
+  for label in np.unique(table.labels[table.labels >= 0]):
+    own = whole[table.labels[whole] == label]
+    dev.extend(generator.permutation(own)[:PUBLISHED_DEV])
+  test = np.setdiff1d(whole, dev)
+  if not len(test) or not dev:
+    raise ProtocolError(
+      f'protocol=published develops on {PUBLISHED_DEV} utterances of each class '
+      f'of the development split and tests the others; it has {len(whole)}, of '
+      f'which {len(dev)} develop. Use protocol=official.'
+    )
+  train = np.flatnonzero(table.splits == 'train')
+  return [Fold(0, train, np.sort(np.array(dev)), test)]
 
 
 def _random_folds(table: Table, num_folds: int, seed: int) -> list[Fold]:
@@ -96,9 +136,8 @@ def _random_folds(table: Table, num_folds: int, seed: int) -> list[Fold]:
   from sklearn import model_selection
 
   cut = model_selection.KFold(num_folds, shuffle=True, random_state=seed)
-  none = np.zeros(0, np.int64)
   return [
-    Fold(number, train, none, test)
+    Fold(number, train, _NONE, test)
     for number, (train, test) in enumerate(cut.split(table.ids))
   ]
 
@@ -111,7 +150,7 @@ def _speaker_groups(
   if '' in speakers:
     row = int(np.flatnonzero(table.speakers == '')[0])
     raise ProtocolError(
-      f'utterance {table.ids[row]!r} has no speaker, so speaker-independent '
+      f'utterance {str(table.ids[row])!r} has no speaker, so speaker-independent '
       'folds cannot be made; fill the speaker column of the manifest.'
     )
   if len(speakers) <= MAX_SPEAKER_FOLDS:
@@ -127,8 +166,10 @@ def _speaker_folds(table: Table, num_groups: int, seed: int) -> list[Fold]:
   groups = _speaker_groups(table, num_groups, seed)
   if len(groups) < 3:
     raise ProtocolError(
-      f'speaker-independent folds need at least 3 speakers, one each to train, '
-      f'to develop and to test; the corpus has {len(groups)}.'
+      'speaker-independent folds need at least 3 speakers, one each to train, '
+      f'to develop and to test; the corpus has {len(groups)}. Use '
+      'protocol=published, whose random folds mix speakers, or '
+      'protocol=official.'
     )
   rows = [
     np.flatnonzero(np.isin(table.speakers, np.array(group))) for group in groups
@@ -145,16 +186,15 @@ def _speaker_folds(table: Table, num_groups: int, seed: int) -> list[Fold]:
 
 
 def _official_fold(table: Table) -> list[Fold]:
-  sides = {}
-  for side in ('train', 'dev', 'test'):
-    sides[side] = np.flatnonzero(table.splits == side)
-    if side != 'dev' and not len(sides[side]):
-      found = sorted(set(table.splits.tolist()))
-      raise ProtocolError(
-        f'protocol=official needs utterances whose split is {side!r}; the '
-        f'manifest has {found}. Use protocol=speaker_independent instead.'
-      )
-  return [Fold(0, sides['train'], sides['dev'], sides['test'])]
+  names = 'train', 'dev', 'test'
+  train, dev, test = (np.flatnonzero(table.splits == name) for name in names)
+  if not len(train) or not len(test):
+    raise ProtocolError(
+      "protocol=official needs utterances whose split is 'train' and 'test'; the "
+      f'manifest has {sorted(set(table.splits.tolist()))}. Use '
+      'protocol=speaker_independent instead.'
+    )
+  return [Fold(0, train, dev, test)]
 
 
 def _cross_corpus_folds(
@@ -173,7 +213,7 @@ def _cross_corpus_folds(
       Fold(fold.number, train[fold.train], train[fold.dev], test)
       for fold in _speaker_folds(known, num_groups, seed)
     ]
-  dev = np.zeros(0, np.int64)
+  dev = _NONE
   if how == 'held_out':
     groups = _speaker_groups(known, num_groups, seed)
     held = np.isin(known.speakers, np.array(groups[-1]))
@@ -181,46 +221,103 @@ def _cross_corpus_folds(
   return [Fold(0, train, dev, test)]
 
 
+def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
+  """Reads EmoBox's folds; cuts development splits where a seed is given."""
+  table, folds = corpus.table, []
+  for number, train, test in emobox.read_folds(corpus, folder):
+    fold = Fold(number, train, _NONE, test)
+    folds.append(fold if seed is None else _hold_out(fold, table, seed))
+  shared = shared_speakers(folds, table)
+  print(
+    f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are on both '
+    'sides of a fold.',
+    file=sys.stderr,
+  )
+  return folds
+
+
+def shared_speakers(folds: Sequence[Fold], table: Table) -> list[str]:
+  """Returns the speakers that a fold both trains on and tests, sorted."""
+  shared = set()
+  for fold in folds:
+    trained = {*table.speakers[fold.train], *table.speakers[fold.dev]}
+    shared |= trained & {*table.speakers[fold.test]}
+  return sorted(map(str, shared))
+
+
+def _hold_out(fold: Fold, table: Table, seed: int) -> Fold:
+  """Moves a tenth of the training split to the development split."""
+  groups = table.speakers[fold.train]
+  whole = not shared_speakers([fold], table) and len(np.unique(groups)) > 1
+  if not whole:
+    groups = table.labels[fold.train]
+  generator = np.random.default_rng([seed, fold.number])
+  if whole:
+    names = np.unique(groups)
+    chosen = generator.permutation(names)[: -(-len(names) // 10)]
+    held = np.isin(groups, chosen)
+  else:
+    held = np.zeros(len(groups), bool)
+    for label in np.unique(groups):
+      own = np.flatnonzero(groups == label)
+      held[generator.permutation(own)[: -(-len(own) // 10)]] = len(own) > 1
+  return Fold(fold.number, fold.train[~held], fold.train[held], fold.test)
+
+
 def check_folds(
   folds: Sequence[Fold], corpus: Corpus, every_class: bool = True
 ) -> None:
-  """Raises ProtocolError for empty or overlapping sides, or an unseen class."""
+  """Raises ProtocolError for empty or overlapping sides, or an unseen class.
+
+  A fold may test nobody if it trains on everybody.
+  """
+  table = corpus.table
   for fold in folds:
-    sides = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
-    for side in ('train', 'test'):
-      if not len(sides[side]):
-        raise ProtocolError(f'fold {fold.number} has no {side} utterance.')
-    for a, b in (('train', 'test'), ('train', 'dev'), ('dev', 'test')):
-      both = np.intersect1d(sides[a], sides[b])
+    where = f'fold {fold.number}'
+    splits = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
+    tests_nobody = not len(fold.test) and len(fold.train) == len(table)
+    for name in ('train', 'test'):
+      if not len(splits[name]) and not tests_nobody:
+        raise ProtocolError(f'{where} has no {name} utterance.')
+    for (a, rows), (b, others) in itertools.combinations(splits.items(), 2):
+      both = np.intersect1d(rows, others)
       if len(both):
         raise ProtocolError(
-          f'fold {fold.number}: utterance {corpus.table.ids[both[0]]!r} is in '
-          f'{a} and in {b}.'
+          f'{where}: utterance {str(table.ids[both[0]])!r} is in {a} and in {b}.'
         )
-    present = set(corpus.table.labels[fold.train].tolist())
+    present = set(table.labels[fold.train].tolist())
     missing = [c for i, c in enumerate(corpus.classes) if i not in present]
     if missing and every_class:
       raise ProtocolError(
-        f'fold {fold.number}: no training utterance of class '
-        f'{", ".join(missing)}, so it can never be predicted; use fewer folds, '
-        'another fold_seed, or leave the class out of the manifest.'
+        f'{where}: no training utterance of class {", ".join(missing)}, so it '
+        f'can never be predicted; {_advice(table)}, or leave the class out of '
+        'the manifest.'
       )
 
 
-def is_partition(folds: Sequence[Fold], size: int) -> bool:
-  """Whether every one of `size` utterances is tested exactly once."""
-  tested = np.concatenate([fold.test for fold in folds])
-  return np.array_equal(np.sort(tested), np.arange(size))
+def _advice(table: Table) -> str:
+  """Returns what helps where folds of speakers lack classes."""
+  counts = collections.Counter(table.speakers.tolist())
+  speaker, fewest = counts.most_common()[-1]
+  if 10 * fewest < np.median([*counts.values()]):
+    return (
+      f'speaker {speaker!r} has {fewest} of {len(table)} utterances: correct the '
+      'name if it is that of another speaker, leave the speaker out, or use '
+      'protocol=published, whose random folds mix speakers'
+    )
+  return 'use fewer folds, another fold_seed, protocol=published'
 
 
 def folds_to_json(
   folds: Sequence[Fold], corpus: Corpus, **about: Any
 ) -> dict[str, Any]:
-  """Folds by utterance id, with what made them."""
+  """Returns folds by utterance id, with what made them."""
   ids, speakers = corpus.table.ids, corpus.table.speakers
+  content = {'corpus': corpus.name, **about}
+  if about.get('protocol') == 'emobox':
+    content['shared_speakers'] = shared_speakers(folds, corpus.table)
   return {
-    'corpus': corpus.name,
-    **about,
+    **content,
     'folds': [
       {
         'fold': fold.number,

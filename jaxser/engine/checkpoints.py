@@ -1,14 +1,12 @@
 """Checkpoints: the only file that imports Orbax.
 
-A checkpoint is complete: arrays (parameters, statistics, optimiser, RNG, best
-epochs) and a JSON part (position in the data, curves so far). Orbax writes it
-under a temporary name and renames it, so the last good one survives whatever
-happens meanwhile.
+A checkpoint is complete: arrays (parameters, statistics, optimizer, PRNG words,
+best epochs) and a position (epoch, step, scores and curves so far). Orbax
+writes it under a temporary name and renames it, so the last good one survives
+whatever happens meanwhile.
 
 With several processes every one of them calls the same methods, and the folder
-must be shared. All write: the parts of an array that lives on all their devices
-are written by the processes that hold them. Arrays come back to where those of
-the template live, on whatever number of devices that is.
+must be shared. Arrays come back as host arrays, whatever devices they were on.
 """
 
 import os
@@ -18,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from orbax import checkpoint as ocp
 
 from jaxser.core.errors import UserError
@@ -31,7 +30,7 @@ class CheckpointError(UserError):
 
 
 class Checkpoints:
-  """The checkpoints of one training, of which the newest is kept."""
+  """The checkpoints of a folder, of which the newest is kept."""
 
   def __init__(self, directory: os.PathLike[str] | str):
     """Opens (and creates) a folder; removes what a killed process left.
@@ -49,11 +48,11 @@ class Checkpoints:
         enable_async_checkpointing=False,
       ),
     )
-    mine = -1 if self.latest is None else self.latest
-    first = int(distributed.from_main(np.int64(mine)))
-    if mine != first:
+    number = -1 if self.latest is None else self.latest
+    first = int(distributed.from_main(np.int64(number)))
+    if number != first:
       raise CheckpointError(
-        f'process {jax.process_index()} sees checkpoint {mine} in '
+        f'process {jax.process_index()} sees checkpoint {number} in '
         f'{self._directory}, process 0 sees {first} (-1: none). --workdir must '
         'be a folder that all processes share.'
       )
@@ -69,14 +68,16 @@ class Checkpoints:
     """Number of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(self, number: int, arrays: Tree, about: Mapping[str, Any]) -> None:
-    """Writes a checkpoint; PRNG keys are written as their raw words.
+  def save(
+    self, number: int, arrays: Tree, position: Mapping[str, Any]
+  ) -> None:
+    """Writes a checkpoint.
 
     Args:
-      number: position; greater than that of the one before. Saving the newest
-        number again does nothing: the same position has the same content.
-      arrays: tree of arrays.
-      about: anything that JSON holds.
+      number: greater than that of the one before. Saving the newest number
+        again does nothing: the same position has the same content.
+      arrays: tree of host arrays.
+      position: anything that JSON holds.
 
     Raises:
       CheckpointError: if it cannot be written (a full disk, say). The one
@@ -84,14 +85,18 @@ class Checkpoints:
     """
     if number == self.latest:
       return
-    packed = _pack(arrays)
+    named = _named(arrays)
+    shapes = {name: list(value.shape) for name, value in named.items()}
+    verbosity = logging.get_verbosity()
+    # Orbax logs a traceback of every error that it then raises.
+    logging.set_verbosity(logging.FATAL)
     try:
       self._manager.save(
         number,
         args=ocp.args.Composite(
-          arrays=ocp.args.StandardSave(packed),
-          about=ocp.args.JsonSave(
-            {'about': dict(about), 'shapes': _shapes(packed)}
+          arrays=ocp.args.StandardSave(named),
+          position=ocp.args.JsonSave(
+            {'position': dict(position), 'shapes': shapes}
           ),
         ),
       )
@@ -108,31 +113,32 @@ class Checkpoints:
         )
         + 'free disk space and run the same command again to continue.'
       ) from error
+    finally:
+      logging.set_verbosity(verbosity)
 
-  def restore_about(self) -> dict[str, Any]:
-    """The JSON part of the newest checkpoint."""
-    return self._restore(about=ocp.args.JsonRestore())['about']['about']
+  def restore_position(self) -> dict[str, Any]:
+    """Returns the position of the newest checkpoint."""
+    return self._restore('position', ocp.args.JsonRestore())['position']
 
   def restore(self, template: Tree) -> Tree:
-    """The arrays of the newest checkpoint.
-
-    They are on the host, those excepted which in the template are spread over
-    several processes: they come back in the template's way.
+    """Returns the arrays of the newest checkpoint, on the host.
 
     Args:
-      template: a tree of the same structure and shapes.
+      template: a tree of the same structure; its leaves have shape and dtype.
 
     Raises:
       CheckpointError: if there is none, or it does not fit the template.
     """
-    packed = jax.tree.map(_blank, _pack(template))
-    here = _shapes(packed)
-    there = self._restore(about=ocp.args.JsonRestore())['about']['shapes']
+    blank = {
+      name: np.zeros(x.shape, x.dtype) for name, x in _named(template).items()
+    }
+    wanted = {name: list(value.shape) for name, value in blank.items()}
+    saved = self._restore('position', ocp.args.JsonRestore())['shapes']
     wrong = [
-      f'{name}: here {here.get(name, "absent")}, checkpoint '
-      f'{there.get(name, "absent")}'
-      for name in sorted(here.keys() | there.keys())
-      if here.get(name) != there.get(name)
+      f'{name}: here {wanted.get(name, "absent")}, checkpoint '
+      f'{saved.get(name, "absent")}'
+      for name in sorted(wanted.keys() | saved.keys())
+      if wanted.get(name) != saved.get(name)
     ]
     if wrong:
       more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
@@ -141,11 +147,12 @@ class Checkpoints:
         f'configuration: {"; ".join(wrong[:5])}{more}. Use the configuration '
         'that wrote it, or another --workdir.'
       )
-    restored = self._restore(arrays=ocp.args.StandardRestore(packed))
-    return _unpack(restored['arrays'], template)
+    named = self._restore('arrays', ocp.args.StandardRestore(blank))
+    leaves = [np.asarray(named[name]) for name in blank]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
-  def _restore(self, **items: Any) -> Any:
-    """Items of the newest checkpoint."""
+  def _restore(self, item: str, args: Any) -> Any:
+    """Returns one item of the newest checkpoint."""
     if self.latest is None:
       raise CheckpointError(
         f'{self._directory} holds no complete checkpoint; train first, or '
@@ -153,8 +160,8 @@ class Checkpoints:
       )
     try:
       return self._manager.restore(
-        self.latest, args=ocp.args.Composite(**items)
-      )
+        self.latest, args=ocp.args.Composite(**{item: args})
+      )[item]
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise CheckpointError(
         f'checkpoint {self.latest} in {self._directory} is damaged '
@@ -163,43 +170,9 @@ class Checkpoints:
       ) from error
 
 
-def _shapes(tree: Tree) -> dict[str, list[int]]:
-  """Name of every array, as a path, with its shape."""
+def _named(tree: Tree) -> dict[str, Any]:
+  """Returns the leaves of a tree by their paths, in the order of the tree."""
   return {
-    jax.tree_util.keystr(path): list(leaf.shape)
+    jax.tree_util.keystr(path): leaf
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
   }
-
-
-def _is_key(x: Any) -> bool:
-  return jax.dtypes.issubdtype(
-    getattr(x, 'dtype', np.float32), jax.dtypes.prng_key
-  )
-
-
-def _local(x: Any) -> Any:
-  """On the host, unless other processes hold parts of it."""
-  shared = isinstance(x, jax.Array) and not x.is_fully_addressable
-  return x if shared else np.asarray(x)
-
-
-def _pack(tree: Tree) -> Tree:
-  """What Orbax can write; keys as words."""
-  return jax.tree.map(
-    lambda x: _local(jax.random.key_data(x) if _is_key(x) else x), tree
-  )
-
-
-def _blank(x: Any) -> Any:
-  """An array's shape and type, and its place if it is not the host."""
-  if isinstance(x, jax.Array):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-  return np.zeros_like(x)
-
-
-def _unpack(tree: Tree, template: Tree) -> Tree:
-  return jax.tree.map(
-    lambda t, x: jax.random.wrap_key_data(x) if _is_key(t) else _local(x),
-    template,
-    tree,
-  )

@@ -1,4 +1,4 @@
-"""The pure training step, however it is run: jit, pmap, vmap over folds."""
+"""The pure training step of one run."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -17,11 +17,11 @@ class TrainState(struct.PyTreeNode):
   """All that changes while a model is trained; passed in and out of the step.
 
   Attributes:
-    step: int32 [], optimiser steps taken.
+    step: int32 [], optimizer steps taken.
     params: parameters.
     model_state: statistics such as BatchNorm's.
-    opt_state: optimiser state.
-    rng: PRNG key of this training; the step folds its number into it.
+    opt_state: optimizer state.
+    rng: uint32 [2], words of the run's PRNG key; the step folds its number in.
     lr_scale: float32 [], factor on the learning rate, set by the schedule.
   """
 
@@ -34,16 +34,33 @@ class TrainState(struct.PyTreeNode):
 
 
 def make_optimizer(
-  config: ml_collections.ConfigDict,
+  config: ml_collections.ConfigDict, system: System
 ) -> optax.GradientTransformation:
-  """Adam or AdamW from `config.optimizer`; the schedule scales it per step."""
-  adam = optax.scale_by_adam(config.b1, config.b2, config.eps)
-  parts = {
-    'adam': [adam],
-    'adamw': [adam, optax.add_decayed_weights(config.weight_decay)],
-  }
-  return optax.chain(
-    *parts[config.name], optax.scale(-float(config.learning_rate))
+  """Returns the optimizer of `config.optimizer`.
+
+  Parameters that the system freezes in every phase of the run carry no moments.
+
+  Args:
+    config: of the run.
+    system: what is trained.
+  """
+  options = config.optimizer
+  parts = [optax.scale_by_adam(options.b1, options.b2, options.eps)]
+  if options.name == 'adamw':
+    parts.append(optax.add_decayed_weights(options.weight_decay))
+  parts.append(optax.scale(-float(options.learning_rate)))
+  phases = dict.fromkeys(map(system.phase, range(config.epochs)))
+
+  def labels(params):
+    frozen = [system.frozen(params, phase) for phase in phases]
+    if any(tree is None for tree in frozen):
+      return jax.tree.map(lambda _: 'trained', params)
+    return jax.tree.map(
+      lambda *always: 'frozen' if all(always) else 'trained', *frozen
+    )
+
+  return optax.multi_transform(
+    {'trained': optax.chain(*parts), 'frozen': optax.set_to_zero()}, labels
   )
 
 
@@ -53,7 +70,7 @@ def create_state(
   rng: Array,
   batch: Batch,
 ) -> TrainState:
-  """A fresh training state for batches shaped like `batch`."""
+  """Returns a fresh training state for batches shaped like `batch`."""
   init_rng, train_rng = jax.random.split(rng)
   params, model_state = system.init(init_rng, batch)
   return TrainState(
@@ -61,27 +78,9 @@ def create_state(
     params=params,
     model_state=model_state,
     opt_state=optimizer.init(params),
-    rng=train_rng,
+    rng=jax.random.key_data(train_rng),
     lr_scale=jnp.float32(1),
   )
-
-
-def _gradients(
-  system, state, batch, rng, progress, phase, axis_name
-) -> tuple[Tree, Tree, dict[str, Array]]:
-  """Global gradients, new model state and global metrics of one batch."""
-  loss_fn = jax.value_and_grad(system.loss, has_aux=True)
-  (loss, aux), grads = loss_fn(
-    state.params,
-    state.model_state,
-    batch,
-    rng,
-    progress,
-    phase=phase,
-    axis_name=axis_name,
-  )
-  metrics = psum({**aux['metrics'], 'loss': loss}, axis_name)
-  return psum(grads, axis_name), aux['state'], metrics
 
 
 def train_step(
@@ -93,43 +92,59 @@ def train_step(
   *,
   accumulate: int = 1,
   phase: Hashable = 'main',
-  axis_name: str | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
-  """One optimiser step.
+  """Takes one optimizer step.
+
+  Where the axis of `jaxser.ops.collectives` is bound, `batch` is this device's
+  part of the global batch and the result is the same on every device.
 
   Args:
     system: what is trained.
     optimizer: from `make_optimizer`.
     state: before the step.
     batch: see `jaxser.systems.base.System`.
-    epoch: int32 [], epochs completed; traced, so that folds with other numbers
+    epoch: int32 [], epochs completed; traced, so that runs with other numbers
       of steps share one compiled step.
     accumulate: the batch is cut into so many micro-batches (row i belongs to
       micro-batch i % accumulate) whose gradients are averaged.
     phase: static part of the loss.
-    axis_name: mapped axis under pmap.
 
   Returns:
     The state after the step, and {'loss', 'rows', ...} of the global batch.
   """
-  rng = jax.random.fold_in(state.rng, state.step)
+  rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
-  if accumulate == 1:
-    grads, model_state, metrics = _gradients(
-      system, state, batch, rng, progress, phase, axis_name
+
+  def gradients(model_state, batch, rng):
+    """Per-device partial sums of gradients and metrics; new statistics."""
+    loss_fn = jax.value_and_grad(system.loss, has_aux=True)
+    (loss, aux), grads = loss_fn(
+      state.params, model_state, batch, rng, progress, phase=phase
     )
+    return grads, aux['state'], {**aux['metrics'], 'loss': loss}
+
+  if accumulate == 1:
+    grads, model_state, metrics = gradients(state.model_state, batch, rng)
   else:
     grads, model_state, metrics = _accumulate(
-      system, state, batch, rng, progress, phase, axis_name, accumulate
+      gradients, state, batch, rng, accumulate
     )
+  # Gradients that nobody uses need not be sent to other devices.
+  frozen = system.frozen(state.params, phase)
+  if frozen is None:
+    grads = psum(grads)
+  else:
+    grads = jax.tree.map(
+      lambda g, still: jnp.zeros_like(g) if still else psum(g), grads, frozen
+    )
+  metrics = psum({**metrics, 'rows': jnp.sum(batch['mask'])})
   updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
-  frozen = system.frozen(state.params, phase)
   if frozen is not None:
+    # Momentum and weight decay would move them without a gradient.
     updates = jax.tree.map(
       lambda u, still: jnp.zeros_like(u) if still else u, updates, frozen
     )
-  metrics['rows'] = psum(jnp.sum(batch['mask']), axis_name)
   new_state = state.replace(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
@@ -140,9 +155,12 @@ def train_step(
 
 
 def _accumulate(
-  system, state, batch, rng, progress, phase, axis_name, count
+  gradients, state: TrainState, batch: Batch, rng: Array, count: int
 ) -> tuple[Tree, Tree, dict[str, Array]]:
-  """Mean gradients over the micro-batches that have at least one real row."""
+  """Means over the micro-batches that have at least one real row.
+
+  Each device sums its own gradients, so devices communicate once per step.
+  """
   # Strided, not contiguous: each device then keeps its own rows.
   micro = jax.tree.map(
     lambda x: jnp.moveaxis(
@@ -154,16 +172,10 @@ def _accumulate(
   def one(carry: tuple[Tree, Tree, Array], item: tuple[Array, Any]):
     grads, model_state, used = carry
     index, part = item
-    new, new_state, metrics = _gradients(
-      system,
-      state.replace(model_state=model_state),
-      part,
-      jax.random.fold_in(rng, index),
-      progress,
-      phase,
-      axis_name,
+    new, new_state, metrics = gradients(
+      model_state, part, jax.random.fold_in(rng, index)
     )
-    real = psum(jnp.sum(part['mask']), axis_name) > 0
+    real = psum(jnp.sum(part['mask'])) > 0
     grads = jax.tree.map(lambda a, b: a + jnp.where(real, b, 0), grads, new)
     model_state = jax.tree.map(
       lambda a, b: jnp.where(real, b, a), model_state, new_state

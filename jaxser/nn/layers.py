@@ -16,16 +16,13 @@ from jaxser.ops.collectives import psum
 Array = jax.Array
 
 
-def masked_moments(
-  x: Array, mask: Array | None, axis_name: str | None = None
-) -> tuple[Array, Array, Array]:
+def masked_moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
   """Mean, biased variance and count over all axes but the last.
 
   Args:
     x: [batch, ..., channels].
     mask: None, or 1 and 0 in [batch], [batch, time], ...: a leading part of the
       shape of x. Entries with 0 are left out.
-    axis_name: mapped axis whose devices hold the other rows of the batch.
 
   Returns:
     mean [channels], variance [channels], count []. An empty mask gives zeros.
@@ -40,7 +37,7 @@ def masked_moments(
     weight = jnp.broadcast_to(weight, (*x.shape[:-1], 1))
 
   def total(value):
-    return psum(jnp.sum(value, axes), axis_name)
+    return psum(jnp.sum(value, axes))
 
   count = total(weight)[0]
   safe = jnp.maximum(count, 1)
@@ -59,13 +56,11 @@ class BatchNorm(nn.Module):
     epsilon: added to the variance.
     momentum: share of the old running value that is kept (Keras' sense).
     unbiased: whether the running variance uses count - 1 (PyTorch does).
-    axis_name: mapped axis under pmap, else None.
   """
 
   epsilon: float = 1e-3
   momentum: float = 0.99
   unbiased: bool = False
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -92,7 +87,7 @@ class BatchNorm(nn.Module):
     mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
     variance = self.variable('batch_stats', 'var', jnp.ones, width)
     if train:
-      mu, sigma2, count = masked_moments(x, mask, self.axis_name)
+      mu, sigma2, count = masked_moments(x, mask)
       if not self.is_initializing():
         seen = sigma2
         if self.unbiased:

@@ -24,11 +24,9 @@ class FeatureNorm(nn.Module):
 
   Attributes:
     epsilon: added to the variance.
-    axis_name: mapped axis under pmap, else None.
   """
 
   epsilon: float = 1e-5
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
@@ -39,7 +37,7 @@ class FeatureNorm(nn.Module):
     variance = self.variable('batch_stats', 'var', jnp.ones, width)
     seen, mu, sigma2 = count.value, mean.value, variance.value
     if train and not self.is_initializing():
-      new_mean, new_variance, new = masked_moments(x, valid, self.axis_name)
+      new_mean, new_variance, new = masked_moments(x, valid)
       total = jnp.maximum(seen + new, 1)
       gap = new_mean - mu
       share = new / total
@@ -67,7 +65,6 @@ class LogMelEncoder(nn.Module):
       `librosa22k`: about 20 ms after it.
     layers: number of convolutions.
     dropout: probability.
-    axis_name: mapped axis under pmap, else None.
     dtype: type of the computation; parameters are float32.
   """
 
@@ -75,7 +72,6 @@ class LogMelEncoder(nn.Module):
   stride: int = 1
   layers: int = 3
   dropout: float = 0.1
-  axis_name: str | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -104,7 +100,7 @@ class LogMelEncoder(nn.Module):
       )
     valid = frame_mask(length, features.shape[1])
     features = jnp.where(valid[:, :, None], features, 0)
-    norm = FeatureNorm(axis_name=self.axis_name, name='norm')
+    norm = FeatureNorm(name='norm')
     x = norm(features, valid, train=train).astype(self.dtype)
     for layer in range(self.layers):
       stride = self.stride if layer == 0 else 1

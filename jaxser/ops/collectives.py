@@ -1,7 +1,9 @@
-"""Sums over the devices of a mapped axis, and means over a global batch.
+"""Sums over the devices that share a batch, and means over a global batch.
 
 Under `jax.jit` over a mesh an array is the global one and sums need nothing;
-under a mapped axis (`pmap`, `shard_map`) each device holds its rows only.
+under `pmap` and `shard_map` each device holds its own rows. This module alone
+knows the name of that axis: models and losses call `psum`, which is the
+identity where the axis is not bound.
 """
 
 from typing import Any
@@ -12,24 +14,37 @@ import jax.numpy as jnp
 Array = jax.Array
 Tree = Any
 
-
-def psum(tree: Tree, axis_name: str | None) -> Tree:
-  """Sums a tree over the devices of an axis; without one, the tree itself."""
-  return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+DATA = 'data'
+"""The mapped axis whose devices hold the rows of one batch."""
 
 
-def mean_share(
-  values: Array, mask: Array, axis_name: str | None = None
-) -> Array:
-  """This device's share of the mean over the rows of the global batch.
+def axis_size() -> int:
+  """Returns how many devices share a batch here; 1 outside of a mapped axis."""
+  try:
+    return jax.lax.axis_size(DATA)
+  except NameError:
+    return 1
+
+
+def axis_index() -> Array | int:
+  """Returns this device's place among them, int32 []; 0 where it is alone."""
+  return 0 if axis_size() == 1 else jax.lax.axis_index(DATA)
+
+
+def psum(tree: Tree) -> Tree:
+  """Sums a tree over the devices that share a batch."""
+  return tree if axis_size() == 1 else jax.lax.psum(tree, DATA)
+
+
+def mean_share(values: Array, mask: Array) -> Array:
+  """Returns this device's part of the mean over the rows of the global batch.
 
   Args:
     values: [rows], finite in every row.
     mask: float [rows], 1 for a row that counts, 0 for padding.
-    axis_name: mapped axis whose devices hold the other rows.
 
   Returns:
     []; the sum over the devices is the mean. No row gives 0.
   """
-  count = psum(jnp.sum(mask), axis_name)
+  count = psum(jnp.sum(mask))
   return jnp.sum(values * mask) / jnp.maximum(count, 1)

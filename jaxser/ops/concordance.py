@@ -17,7 +17,6 @@ def concordance(
   pred: Array,
   target: Array,
   mask: Array | None = None,
-  axis_name: str | None = None,
   epsilon: float = 1e-8,
 ) -> Array:
   """CCC of each column, over the rows of the whole batch.
@@ -31,11 +30,10 @@ def concordance(
     target: [rows, columns].
     mask: [rows], 1 for a row that counts and 0 for padding, or None. What a
       row with 0 holds is never used, not even if it is NaN.
-    axis_name: mapped axis whose devices hold the other rows of the batch.
     epsilon: added to the denominator.
 
   Returns:
-    float32 [columns], the same on every device of the axis.
+    float32 [columns], the same on every device.
 
   Raises:
     ValueError: if pred and target are not two matrices of one shape, or the
@@ -57,7 +55,7 @@ def concordance(
     target = jnp.where(weight > 0, target, 0.0)
 
   def total(value):
-    return psum(jnp.sum(value, axis=0), axis_name)
+    return psum(jnp.sum(value, axis=0))
 
   count = jnp.maximum(total(weight), 1)
   # CCC does not change when both columns move together. Near zero the means

@@ -13,7 +13,6 @@ def weighted_cross_entropy(
   index: Array,
   weights: Array,
   mask: Array,
-  axis_name: str | None = None,
 ) -> Array:
   """Share of `sum(w_i ce_i) / sum(w_i)` over the global batch.
 
@@ -22,7 +21,6 @@ def weighted_cross_entropy(
     index: int32 [rows]; what masked rows hold is not used.
     weights: [classes]; w_i is that of the row's class.
     mask: bool [rows].
-    axis_name: mapped axis whose devices hold the other rows.
 
   Returns:
     float32 []; the sum over the devices is the loss. No row gives 0.
@@ -32,5 +30,5 @@ def weighted_cross_entropy(
     jax.nn.log_softmax(logits), index[:, None], axis=-1
   )[:, 0]
   weight = jnp.where(mask, weights[index], 0.0)
-  total = psum(jnp.sum(weight), axis_name)
+  total = psum(jnp.sum(weight))
   return jnp.sum(weight * entropy) / jnp.where(total > 0, total, 1.0)

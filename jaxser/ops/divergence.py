@@ -71,10 +71,7 @@ def jensen_shannon_rows(p_logits: Array, q_logits: Array) -> Array:
 
 
 def jensen_shannon(
-  p_logits: Array,
-  q_logits: Array,
-  mask: Array | None = None,
-  axis_name: str | None = None,
+  p_logits: Array, q_logits: Array, mask: Array | None = None
 ) -> Array:
   """Mean divergence over the rows that count, in nats.
 
@@ -83,11 +80,10 @@ def jensen_shannon(
     q_logits: [rows, classes].
     mask: [rows], 1 for a row that counts and 0 for padding, or None. What a
       row with 0 holds is never used, not even if it is NaN.
-    axis_name: mapped axis whose devices hold the other rows of the batch.
 
   Returns:
-    [] mean over the whole batch; 0 if no row counts. Under axis_name the same
-    on every device.
+    [] mean over the whole batch; 0 if no row counts. The same on every
+    device.
 
   Raises:
     ValueError: the shapes do not fit.
@@ -103,4 +99,4 @@ def jensen_shannon(
     jnp.where(counts, p_logits, 0), jnp.where(counts, q_logits, 0)
   )
   weight = (weight > 0).astype(values.dtype)
-  return psum(mean_share(values, weight, axis_name), axis_name)
+  return psum(mean_share(values, weight))

@@ -22,11 +22,11 @@ EPSILON = 1e-6
 """Added to the norm of a row."""
 
 
-def _centred(x: Array, weight: Array, count: Array, total) -> Array:
+def _centred(x: Array, weight: Array, count: Array) -> Array:
   # Twice: the first mean is rounded, and rows that are equal would keep that
   # rounding error, which the division by their tiny norm then blows up.
   for _ in range(2):
-    mean = total(jnp.sum(x * weight, axis=0, keepdims=True)) / count
+    mean = psum(jnp.sum(x * weight, axis=0, keepdims=True)) / count
     x = x - mean
   return x * weight
 
@@ -41,7 +41,6 @@ def orthogonality_penalty(
   a: Array,
   b: Array,
   mask: Array | None = None,
-  axis_name: str | None = None,
 ) -> Array:
   """Mean squared inner product of the columns of two centred matrices.
 
@@ -53,11 +52,10 @@ def orthogonality_penalty(
     b: [rows, d'].
     mask: [rows], 1 for a row that counts and 0 for padding, or None. What a
       row with 0 holds is never used, not even if it is NaN.
-    axis_name: mapped axis whose devices hold the other rows of the batch.
 
   Returns:
-    [] the penalty of the whole batch; under axis_name the same on every device,
-    so a loss that is summed over the axis takes its share of it.
+    [] the penalty of the whole batch, the same on every device, so that a loss
+    that is summed over devices takes its share of it.
 
   Raises:
     ValueError: the shapes do not fit.
@@ -79,11 +77,8 @@ def orthogonality_penalty(
     weight = (mask > 0).astype(dtype)[:, None]
     a, b = jnp.where(weight > 0, a, 0), jnp.where(weight > 0, b, 0)
 
-  def total(value: Array) -> Array:
-    return psum(value, axis_name)
-
-  count = jnp.maximum(total(jnp.sum(weight)), 1)
-  a = _normalised(_centred(a, weight, count, total))
-  b = _normalised(_centred(b, weight, count, total))
-  inner = total(jnp.matmul(a.T, b, precision=jax.lax.Precision.HIGHEST))
+  count = jnp.maximum(psum(jnp.sum(weight)), 1)
+  a = _normalised(_centred(a, weight, count))
+  b = _normalised(_centred(b, weight, count))
+  inner = psum(jnp.matmul(a.T, b, precision=jax.lax.Precision.HIGHEST))
   return jnp.mean(inner * inner)

@@ -92,7 +92,7 @@ def _wide(channels: Array) -> Array:
   return channels[:, None, None]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def normalised_relu(
   x: Array,
   scale: Array,
@@ -100,7 +100,6 @@ def normalised_relu(
   factor: Array,
   mask: Array,
   epsilon: float,
-  axis_name: str | None = None,
 ) -> tuple[Array, tuple[Array, Array, Array]]:
   """BatchNorm in training mode, ReLU and spatial dropout in one.
 
@@ -117,27 +116,24 @@ def normalised_relu(
     factor: [streams, batch, channels], what dropout multiplies with.
     mask: [batch], 1 for an utterance, 0 for a padding row.
     epsilon: added to the variance.
-    axis_name: mapped axis whose devices hold the other rows, else None.
 
   Returns:
     z [streams, batch, time, channels] and (mean, variance, count), of which
     mean and variance are [streams, channels] and count [] is in time steps.
-    Gradients flow through z to x, scale and bias, and nowhere else; under
-    `axis_name` those of scale and bias are this device's share.
+    Gradients flow through z to x, scale and bias, and nowhere else; those of
+    scale and bias are this device's share.
   """
-  return _normalised_forward(x, scale, bias, factor, mask, epsilon, axis_name)[
-    0
-  ]
+  return _normalised_forward(x, scale, bias, factor, mask, epsilon)[0]
 
 
-def _normalised_forward(x, scale, bias, factor, mask, epsilon, axis_name):
+def _normalised_forward(x, scale, bias, factor, mask, epsilon):
   weight = mask[None, :, None, None]
-  count = psum(jnp.sum(mask) * x.shape[2], axis_name)
+  count = psum(jnp.sum(mask) * x.shape[2])
   safe = jnp.maximum(count, 1)
-  mean = psum(jnp.sum(x * weight, (1, 2)), axis_name) / safe
+  mean = psum(jnp.sum(x * weight, (1, 2))) / safe
   centred = x - _wide(mean)
   squares = jnp.sum(centred * centred * weight, (1, 2))
-  variance = psum(squares, axis_name) / safe
+  variance = psum(squares) / safe
   inverse = lax.rsqrt(variance + epsilon)
   y = centred * _wide(scale * inverse) + _wide(bias)
   z = jnp.maximum(y, 0) * factor[:, :, None]
@@ -145,7 +141,7 @@ def _normalised_forward(x, scale, bias, factor, mask, epsilon, axis_name):
   return (z, (mean, variance, count)), saved
 
 
-def _normalised_backward(epsilon, axis_name, saved, cotangents):
+def _normalised_backward(epsilon, saved, cotangents):
   del epsilon
   centred, inverse, scale, bias, factor, weight, count = saved
   dz, _ = cotangents
@@ -155,8 +151,8 @@ def _normalised_backward(epsilon, axis_name, saved, cotangents):
   dbias = jnp.sum(dy, (1, 2))
   dscale = jnp.sum(dy * centred, (1, 2)) * inverse
   # Padding rows are in no mean, so the means' gradients do not reach them.
-  mean = _wide(psum(dbias, axis_name) / count)
-  tilt = _wide(psum(dscale, axis_name) / count * inverse)
+  mean = _wide(psum(dbias) / count)
+  tilt = _wide(psum(dscale) / count * inverse)
   dx = (dy - weight * (mean + centred * tilt)) * _wide(slope)
   return dx, dscale, dbias, None, None
 

@@ -44,8 +44,9 @@ class System:
 
   - Padding rows and padded frames change no loss, no statistic, no metric.
   - Randomness depends only on `rng` and `row`, so any sharding draws the same.
-  - Under `axis_name` the loss and the metrics are shares: their sum over the
-    axis is the global value. Statistics and CCC use collectives.
+  - The loss and the metrics are shares: their sum over the devices that share a
+    batch is the global value. What needs the whole batch, such as statistics
+    and CCC, uses `jaxser.ops.collectives`.
   - Every method is safe under jit, vmap (over folds and seeds) and pmap.
   """
 
@@ -89,7 +90,6 @@ class System:
     progress: Progress,
     *,
     phase: Hashable = 'main',
-    axis_name: str | None = None,
   ) -> tuple[Array, dict[str, Any]]:
     """Returns (loss share, {'state': new state, 'metrics': {name: share}})."""
     raise TypeError(f'{type(self).__name__} does not define loss()')

@@ -44,7 +44,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxser.ops.collectives import mean_share
+from jaxser.ops.collectives import axis_size, mean_share
 from jaxser.ops.deltas import with_deltas
 from jaxser.ops.divergence import jensen_shannon_rows
 from jaxser.ops.orthogonality import orthogonality_penalty
@@ -181,7 +181,7 @@ class DSNet(System):
       'isnet': ('embedding', 'benchmark', 'encoding'),
     }.get(self.variant, ('encoding',))
 
-  def network(self, axis_name: str | None = None) -> Network:
+  def network(self) -> Network:
     """The network; 'params' and 'batch_stats' are those of `init`."""
     return Network(
       variant=self.variant,
@@ -196,7 +196,6 @@ class DSNet(System):
       compute_dtype=self.compute_dtype,
       # None leaves it to jax.default_matmul_precision.
       precision=None if self.precision == 'default' else self.precision,
-      axis_name=axis_name,
     )
 
   def images(self, batch: Batch, prefix: str = '') -> Array:
@@ -236,11 +235,10 @@ class DSNet(System):
     progress: Progress,
     *,
     phase: Hashable = 'main',
-    axis_name: str | None = None,
   ) -> tuple[Array, dict[str, Any]]:
     """Share of the weighted sum of the losses, and each of them as a metric."""
     del phase
-    out, new = self.network(axis_name).apply(
+    out, new = self.network().apply(
       {'params': params, **state},
       self.images(batch),
       self.images(batch, 'neutral_') if self.needs_neutral else None,
@@ -252,7 +250,7 @@ class DSNet(System):
       mutable=['batch_stats'],
     )
     mask = batch['mask']
-    share = functools.partial(mean_share, mask=mask, axis_name=axis_name)
+    share = functools.partial(mean_share, mask=mask)
 
     losses = {
       'task': (
@@ -261,15 +259,12 @@ class DSNet(System):
       )
     }
     if self.variant == 'dsnet':
-      penalty = orthogonality_penalty(
-        out['irrelevant'], out['relevant'], mask, axis_name
-      )
-      devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+      penalty = orthogonality_penalty(out['irrelevant'], out['relevant'], mask)
       error = jnp.square(out['encoding'] - out['reconstruction'])
       rows = jensen_shannon_rows(out['irrelevant'], out['neutral'])
       losses |= {
         'calibration': (self.calibration_weight, share(rows)),
-        'orthogonality': (self.orthogonality_weight, penalty / devices),
+        'orthogonality': (self.orthogonality_weight, penalty / axis_size()),
         'reconstruction': (
           self.reconstruction_weight,
           share(jnp.mean(error, axis=-1)),

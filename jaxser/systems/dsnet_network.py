@@ -23,11 +23,9 @@ CLIP = 10.0
 """Attention scores are cut to +-10 before the softmax."""
 
 
-def batch_norm(axis_name: str | None, name: str | None = None) -> BatchNorm:
+def batch_norm(name: str) -> BatchNorm:
   """BatchNorm with the published constants (PyTorch's defaults)."""
-  return BatchNorm(
-    epsilon=1e-5, momentum=0.9, unbiased=True, axis_name=axis_name, name=name
-  )
+  return BatchNorm(epsilon=1e-5, momentum=0.9, unbiased=True, name=name)
 
 
 class Linear(nn.Module):
@@ -58,14 +56,12 @@ class Stage(nn.Module):
     dtype: of the convolution, None for that of x; statistics are never below
       float32.
     precision: of the convolution, see `jaxser.ops.convolution.convolve`.
-    axis_name: mapped axis under pmap, else None.
   """
 
   channels: int
   dropout: float = 0.2
   dtype: jnp.dtype | None = None
   precision: str | None = None
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -88,7 +84,7 @@ class Stage(nn.Module):
     if self.dtype is not None:
       x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     x = convolve(x, kernel, self.precision).astype(wide)
-    x = batch_norm(self.axis_name, 'bn')(x, train=train, mask=mask)
+    x = batch_norm('bn')(x, train=train, mask=mask)
     # The maximum commutes with ReLU; this order rectifies a quarter as much.
     x = nn.relu(max_pool(x))
     return Dropout(self.dropout)(x, rows, train=train)
@@ -144,7 +140,6 @@ class Encoder(nn.Module):
     dropout: rate after each stage.
     dtype: of the convolutions, see `Stage`.
     precision: of the convolutions.
-    axis_name: mapped axis under pmap, else None.
   """
 
   channels: Sequence[int] = (64, 128, 256, 512)
@@ -152,7 +147,6 @@ class Encoder(nn.Module):
   dropout: float = 0.2
   dtype: jnp.dtype | None = None
   precision: str | None = None
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -177,7 +171,7 @@ class Encoder(nn.Module):
     """
     # Statistics per mel bin, over batch, time and the three channels.
     x = jnp.swapaxes(x, 2, 3)
-    x = batch_norm(self.axis_name, 'bn0')(x, train=train, mask=mask)
+    x = batch_norm('bn0')(x, train=train, mask=mask)
     x = jnp.swapaxes(x, 2, 3)
     for i, channels in enumerate(self.channels):
       x = Stage(
@@ -185,7 +179,6 @@ class Encoder(nn.Module):
         self.dropout,
         self.dtype,
         self.precision,
-        self.axis_name,
         name=f'stage{i + 1}',
       )(x, rows, mask, train=train)
     x = jnp.mean(x, axis=2)
@@ -246,7 +239,6 @@ class Classifier(nn.Module):
   classes: int
   hidden: int = 256
   dropout: float = 0.5
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -262,15 +254,14 @@ class Classifier(nn.Module):
     slope = self.param('prelu', nn.initializers.constant(0.25), (1,))
     hidden = jnp.where(x > 0, x, slope[None] * x)
     x = Dropout(self.dropout)(hidden, rows, train=train)
-    x = batch_norm(self.axis_name, 'bn')(x, train=train, mask=mask)
+    x = batch_norm('bn')(x, train=train, mask=mask)
     return Linear(self.classes, name='fc2')(x), hidden
 
 
 class Network(nn.Module):
   """Encoder, subspaces and classifier of DSNet or of one of its baselines.
 
-  Attributes: the fields of `jaxser.systems.dsnet.DSNet` of the same names, and
-    axis_name: mapped axis under pmap, else None.
+  Attributes: the fields of `jaxser.systems.dsnet.DSNet` of the same names.
   """
 
   variant: str
@@ -284,7 +275,6 @@ class Network(nn.Module):
   classifier_dropout: float
   compute_dtype: str
   precision: str | None
-  axis_name: str | None = None
 
   def setup(self):
     """Creates the parts that this variant has."""
@@ -294,13 +284,11 @@ class Network(nn.Module):
       self.encoder_dropout,
       None if self.compute_dtype == 'float32' else jnp.bfloat16,
       self.precision,
-      self.axis_name,
     )
     self.classifier = Classifier(
       self.num_classes,
       self.embedding,
       self.classifier_dropout,
-      self.axis_name,
     )
     width = self.embedding
     if self.variant == 'dsnet':

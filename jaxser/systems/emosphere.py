@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxser.nn.wavlm_config import WavLMConfig
 from jaxser.ops import spherical
+from jaxser.ops.collectives import axis_size
 from jaxser.ops.concordance import concordance
 from jaxser.ops.cross_entropy import weighted_cross_entropy
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
@@ -157,7 +158,7 @@ class EmoSphere(System):
       return self.wavlm_config.receptive_field
     return 1
 
-  def network(self, axis_name: str | None = None) -> Network:
+  def network(self) -> Network:
     """The Flax module of these settings."""
     wavlm = self.encoder == 'wavlm'
     return Network(
@@ -174,7 +175,6 @@ class EmoSphere(System):
       dtype=jnp.dtype(self.dtype),
       remat=self.remat,
       unroll=self.unroll,
-      axis_name=axis_name,
     )
 
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
@@ -271,7 +271,6 @@ class EmoSphere(System):
     progress: Progress,
     *,
     phase: Hashable = 'main',
-    axis_name: str | None = None,
   ) -> tuple[Array, dict[str, Any]]:
     """Sum over dimensions of 1 - CCC, plus lambda times the second loss.
 
@@ -293,7 +292,7 @@ class EmoSphere(System):
         ' with the training split first'
       )
     collections = {k: v for k, v in state.items() if k != 'split'}
-    out, changed = self.network(axis_name).apply(
+    out, changed = self.network().apply(
       {'params': params, **collections},
       *_inputs(batch),
       train=True,
@@ -301,7 +300,7 @@ class EmoSphere(System):
       rngs={'dropout': rng},
       mutable=list(collections),
     )
-    devices = 1 if axis_name is None else jax.lax.psum(1, axis_name)
+    devices = axis_size()
     lo, hi = self.vad_range
     real = batch['mask'] > 0
     known = real & jnp.all(jnp.isfinite(batch['vad']), axis=-1)
@@ -309,7 +308,7 @@ class EmoSphere(System):
     target = (spherical.reorder(vad, spherical.VAD, DIMENSIONS) - lo) / (
       hi - lo
     )
-    ccc = concordance(out['unit_vad'], target, known, axis_name)
+    ccc = concordance(out['unit_vad'], target, known)
     loss = jnp.sum(1 - ccc) / devices
     metrics = {
       f'ccc_{name}': ccc[i] / devices for i, name in enumerate(DIMENSIONS)
@@ -324,7 +323,6 @@ class EmoSphere(System):
         index,
         state['split']['class_weights'],
         counts,
-        axis_name,
       )
       scale = self.auxiliary_weight(progress.epoch)
       loss = loss + scale * entropy

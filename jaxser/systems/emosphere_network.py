@@ -23,7 +23,7 @@ class Network(nn.Module):
   """Features of a batch -> VAD in units of the scale, and region logits.
 
   Attributes: see `jaxser.systems.emosphere.EmoSphere`; `classes` is the number
-  of outputs of the second head, `axis_name` the mapped axis under pmap.
+  of outputs of the second head.
   """
 
   encoder: str
@@ -39,7 +39,6 @@ class Network(nn.Module):
   dtype: Any
   remat: bool
   unroll: int
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -108,7 +107,6 @@ class Network(nn.Module):
         width=self.width,
         stride=self.stride,
         dropout=self.dropout,
-        axis_name=self.axis_name,
         dtype=self.dtype,
         name='encoder',
       )(features, length, rows, train=train)

@@ -81,7 +81,7 @@ class TimNet(System):
           f'TIM-Net: {name}={getattr(self, name)!r}; it must be {wanted}.'
         )
 
-  def network(self, axis_name: str | None = None) -> Network:
+  def network(self) -> Network:
     """The network behind the front end, over coefficients."""
     return Network(
       num_classes=self.num_classes,
@@ -90,7 +90,6 @@ class TimNet(System):
       num_blocks=self.num_blocks,
       dropout=self.dropout,
       ablation=self.ablation,
-      axis_name=axis_name,
     )
 
   def coefficients(self, batch: Batch) -> Array:
@@ -117,11 +116,10 @@ class TimNet(System):
     progress: Progress,
     *,
     phase: Hashable = 'main',
-    axis_name: str | None = None,
   ) -> tuple[Array, dict[str, Any]]:
     """Share of the cross-entropy with smoothed labels, mean over utterances."""
     del progress, phase
-    (logits, _), new = self.network(axis_name).apply(
+    (logits, _), new = self.network().apply(
       {'params': params, **state},
       self.coefficients(batch),
       batch['row'],
@@ -133,8 +131,8 @@ class TimNet(System):
     wanted = smoothed(batch['label'], self.num_classes, self.label_smoothing)
     errors = -jnp.sum(wanted * jax.nn.log_softmax(logits), axis=-1)
     right = jnp.argmax(logits, axis=-1) == batch['label']
-    loss = mean_share(errors, batch['mask'], axis_name)
-    accuracy = mean_share(right, batch['mask'], axis_name)
+    loss = mean_share(errors, batch['mask'])
+    accuracy = mean_share(right, batch['mask'])
     metrics = {'loss': loss, 'accuracy': accuracy}
     return loss, {'state': dict(new), 'metrics': metrics}
 

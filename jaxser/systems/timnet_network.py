@@ -98,7 +98,6 @@ class Network(nn.Module):
   num_blocks: int
   dropout: float
   ablation: str
-  axis_name: str | None = None
 
   @nn.compact
   def __call__(
@@ -215,7 +214,6 @@ class Network(nn.Module):
       factor,
       mask,
       EPSILON,
-      self.axis_name,
     )
     keep = jnp.where(count > 0, MOMENTUM, 1.0)
     for stream, one in enumerate(layer):

@@ -12,6 +12,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.models.convert import keras_timnet
+from jaxser.ops.collectives import DATA, psum
 from jaxser.ops.dct import dct_matrix
 from jaxser.systems import timnet
 from jaxser.systems.base import Progress
@@ -179,7 +180,7 @@ def golden_batch(rows):
   }
 
 
-def system_step(params, state, batch, axis_name=None):
+def system_step(params, state, batch):
   """Loss and gradients of the whole system, summed over devices."""
 
   def loss(params):
@@ -189,13 +190,10 @@ def system_step(params, state, batch, axis_name=None):
       batch,
       jax.random.key(0),
       Progress(jnp.int32(0), jnp.int32(0)),
-      axis_name=axis_name,
     )
 
   (value, _), grads = jax.value_and_grad(loss, has_aux=True)(params)
-  if axis_name is None:
-    return value, grads
-  return jax.lax.psum((value, grads), axis_name)
+  return psum((value, grads))
 
 
 @pytest.mark.parametrize('parallel', ['one device', 'mesh', 'pmap'])
@@ -214,8 +212,8 @@ def test_the_whole_system_on_any_devices(parallel):
       lambda x: x.reshape(8, 1, *x.shape[1:]), golden_batch(8)
     )
     found = jax.pmap(
-      functools.partial(system_step, axis_name='data'),
-      axis_name='data',
+      system_step,
+      axis_name=DATA,
       in_axes=(None, None, 0),
     )(params, state, batch)
     value, grads = jax.tree.map(lambda x: x[0], found)

@@ -1,0 +1,100 @@
+"""Neutral references: for every utterance a neutral one of the same speaker.
+
+The rule of DSNet (Chen and Zhang, arXiv 2312.15593): a speaker's references are
+the first `num_references` neutral utterances in manifest order. In training one
+of them is drawn for each utterance and epoch (it may be the utterance itself).
+References come from the same split as the utterances they stand beside.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxser.data.corpus import Corpus
+
+NEUTRAL = 'neutral'
+_SHOWN = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class References:
+  """References of the utterances of a split; see `find_references`.
+
+  Attributes:
+    rows: int64 [n], the utterances, as rows of the corpus.
+    references: int64 [n, num_references], those of each utterance's speaker;
+      from `counts` on the first one, repeated.
+    counts: int64 [n], references that the speaker has, at least 1.
+  """
+
+  rows: np.ndarray
+  references: np.ndarray
+  counts: np.ndarray
+
+  def draw(self, seed: int, fold: int, epoch: int) -> np.ndarray:
+    """Returns int64 [n], each utterance's reference in one epoch.
+
+    It depends on seed, fold, epoch and the utterance's row alone: not on the
+    batch size, nor on which other utterances there are.
+    """
+    # The i-th number of the generator belongs to the i-th row of the corpus.
+    generator = np.random.default_rng([seed, fold, epoch])
+    uniform = generator.random(int(self.rows.max(initial=-1)) + 1)[self.rows]
+    choice = (uniform * self.counts).astype(np.int64)
+    return np.take_along_axis(self.references, choice[:, None], axis=1)[:, 0]
+
+
+def find_references(
+  corpus: Corpus, rows: Sequence[int], num_references: int = 3
+) -> References:
+  """Finds the neutral references of the utterances of a split.
+
+  Args:
+    corpus: the corpus.
+    rows: int [n], rows of the split; only these are taken for references.
+    num_references: how many of a speaker's neutral utterances are used.
+
+  Raises:
+    ValueError: the corpus has no neutral class, an utterance has no speaker, a
+      speaker has no neutral utterance in this split, or num_references is below
+      1.
+  """
+  if num_references < 1:
+    raise ValueError(f'num_references={num_references} must be at least 1.')
+  if NEUTRAL not in corpus.classes:
+    raise ValueError(
+      'This system pairs every utterance with a neutral one, but there is no '
+      f'class {NEUTRAL!r} among {", ".join(corpus.classes)}; use a corpus that '
+      "has it or the variant 'encoder'."
+    )
+  rows = np.asarray(rows, np.int64)
+  neutral = corpus.table.labels == corpus.classes.index(NEUTRAL)
+  names, speaker_of = np.unique(
+    corpus.table.speakers[rows], return_inverse=True
+  )
+  if '' in names.tolist():
+    unknown = np.sum(corpus.table.speakers[rows] == '')
+    raise ValueError(
+      f'{unknown} utterances have no speaker, and every utterance needs a '
+      'neutral one of its speaker: fill the speaker column of the manifest.'
+    )
+  table = np.zeros((len(names), num_references), np.int64)
+  counts = np.zeros(len(names), np.int64)
+  for speaker in range(len(names)):
+    own = np.sort(rows[speaker_of == speaker])
+    first = own[neutral[own]][:num_references]
+    counts[speaker] = len(first)
+    if len(first):
+      table[speaker] = first[0]
+      table[speaker, : len(first)] = first
+  missing = names[counts == 0]
+  if len(missing):
+    more = len(missing) - _SHOWN
+    raise ValueError(
+      f'No neutral utterance of speaker {", ".join(missing[:_SHOWN])}'
+      f'{f" and {more} more" if more > 0 else ""} in this split, and every '
+      'utterance needs a neutral one of its speaker: leave the speaker out of '
+      'the manifest, or use a protocol that keeps speakers whole.'
+    )
+  return References(rows, table[speaker_of], counts[speaker_of])

@@ -1,0 +1,121 @@
+"""What all runs of an experiment share, and what each of them starts from."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from jaxser.data import pipeline, protocols
+from jaxser.data import references as references_lib
+from jaxser.engine import step as step_lib
+from jaxser.systems.base import System, Tree
+
+Run = tuple[int, protocols.Fold]
+"""A seed and a fold: what is trained once."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+  """What all runs share.
+
+  Attributes:
+    config: resolved.
+    system: what is trained.
+    source: assembles the corpus' batches.
+    pretrained: puts weights that were trained elsewhere into fresh parameters.
+  """
+
+  config: ml_collections.ConfigDict
+  system: System
+  source: pipeline.Source
+  pretrained: Callable[[Tree], Tree] | None = None
+
+  @functools.cached_property
+  def optimizer(self) -> optax.GradientTransformation:
+    """The optimizer of the config."""
+    return step_lib.make_optimizer(self.config, self.system)
+
+  @functools.cached_property
+  def _create_state(self) -> Callable[..., step_lib.TrainState]:
+    """(rng, batch) -> a fresh state; compiled once for all runs."""
+    return jax.jit(
+      functools.partial(step_lib.create_state, self.system, self.optimizer)
+    )
+
+  def example(self, fold: protocols.Fold) -> dict[str, Any]:
+    """Returns a batch of one row; no initial value depends on what it holds."""
+    row = fold.train[:1]
+    neutral = row if self.system.needs_neutral else None
+    return self.source.batch(
+      pipeline.Slot(row, self.source.max_length, neutral)
+    )
+
+  def first_state(
+    self,
+    seed: int,
+    fold: protocols.Fold,
+    initial: tuple[Tree, Tree] | None = None,
+  ) -> step_lib.TrainState:
+    """Returns the state of a run before its first epoch.
+
+    Args:
+      seed: names the initial parameters, with the fold.
+      fold: whose training split the system prepares itself with.
+      initial: (params, model_state) to start from instead of fresh ones.
+    """
+    rng = jax.random.fold_in(jax.random.key(seed), fold.number)
+    state = self._create_state(rng, self.example(fold))
+    if self.pretrained is not None:
+      state = state.replace(params=self.pretrained(state.params))
+    if initial is not None:
+      params, model_state = initial
+      state = state.replace(params=params, model_state=model_state)
+    table = self.source.corpus.table
+    return state.replace(
+      model_state=self.system.prepare(
+        state.model_state, table.vad[fold.train], table.labels[fold.train]
+      )
+    )
+
+  def sampler(
+    self, seed: int, fold: protocols.Fold, padded_size: int
+  ) -> pipeline.Sampler:
+    """Returns the batches of a run's training split.
+
+    Args:
+      seed: names their order, with the fold.
+      fold: whose training split is sampled.
+      padded_size: rows per batch, padding included.
+    """
+    references = self.references(fold)
+    return pipeline.Sampler(
+      rows=fold.train,
+      lengths=self.source.lengths[fold.train],
+      batch_size=self.config.batch_size,
+      padded_size=padded_size,
+      buckets=self.source.buckets,
+      seed=(seed, fold.number),
+      references=references
+      and (lambda epoch: references.draw(seed, fold.number, epoch)),
+    )
+
+  def references(
+    self, fold: protocols.Fold
+  ) -> references_lib.References | None:
+    """Returns the neutral references of a training split, if any are needed.
+
+    Raises:
+      ProtocolError: if a training speaker has none.
+    """
+    if not self.system.needs_neutral:
+      return None
+    try:
+      return references_lib.find_references(
+        self.source.corpus, fold.train, self.config.data.neutral_references
+      )
+    except ValueError as error:
+      raise protocols.ProtocolError(f'fold {fold.number}: {error}') from error

@@ -1,0 +1,186 @@
+"""How a stack of runs is spread over devices.
+
+Devices form a mesh ('run', 'data'): runs are divided along the first axis, the
+rows of every batch along the second. The same function of one device runs under
+`jit` with `shard_map` (the default) or, for one run at a time, under `pmap`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxser.engine import distributed
+from jaxser.ops.collectives import DATA
+from jaxser.systems.base import Tree
+
+EVERYWHERE = PartitionSpec()
+"""Copied to every device."""
+RUNS = PartitionSpec('run')
+"""[runs, ...]: a run's arrays are on all devices that train it."""
+ROWS = PartitionSpec('run', DATA)
+"""[runs, rows, ...]: one batch of each run."""
+STEPS = PartitionSpec('run', None, DATA)
+"""[runs, steps, rows, ...]: several batches of each run."""
+
+
+class Sharding:
+  """Devices for a stack of runs.
+
+  Runs come first, as they need no communication. Where there are fewer runs
+  than devices, each run has the smallest group of devices that divides them
+  evenly: 3 runs on 8 devices make 4 groups of 2, one of which is idle.
+
+  Attributes:
+    parallel: 'jit' or 'pmap'.
+    devices: the devices, all processes' together.
+    run_groups: size of the mesh's first axis.
+    per_run: size of its second axis, the devices that share a run's batches.
+    platform: 'cpu', 'gpu' or 'tpu'.
+  """
+
+  def __init__(
+    self,
+    runs: int = 1,
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    parallel: str = 'jit',
+  ):
+    """Arranges all devices of all processes, or those given.
+
+    Args:
+      runs: how many train at once.
+      devices: those of a topology that is not there, too; default all.
+      parallel: 'jit', or 'pmap' for one run.
+
+    Raises:
+      DistributedError: for pmap with several processes.
+    """
+    if parallel == 'pmap' and distributed.several():
+      raise distributed.DistributedError(
+        "--config.parallel='pmap' runs in one process; there are "
+        f"{jax.process_count()}. Use --config.parallel='jit'."
+      )
+    # A process' devices side by side: its rows of a batch are then contiguous.
+    self.devices = sorted(
+      devices or jax.devices(), key=lambda d: (d.process_index, d.id)
+    )
+    count, self.parallel = len(self.devices), parallel
+    self.run_groups = next(
+      n for n in range(min(runs, count), count + 1) if count % n == 0
+    )
+    self.per_run = count // self.run_groups
+    self.platform = self.devices[0].platform
+    grid = np.array(self.devices).reshape(self.run_groups, self.per_run)
+    self._mesh = Mesh(grid, ('run', DATA))
+
+  def padded_runs(self, runs: int) -> int:
+    """Returns a number of runs that all groups share evenly."""
+    return -(-runs // self.run_groups) * self.run_groups
+
+  def padded(self, rows: int, multiple: int = 1) -> int:
+    """Returns a number of rows that a run's devices share evenly."""
+    unit = self.per_run * multiple
+    return -(-rows // unit) * unit
+
+  def of(self, spec: PartitionSpec) -> NamedSharding:
+    """Returns where arrays of this kind lie."""
+    return NamedSharding(self._mesh, spec)
+
+  def abstract(self, tree: Tree, spec: PartitionSpec) -> Tree:
+    """Returns shapes with shardings, for compiling without arrays."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.of(spec)),
+      tree,
+    )
+
+  def put(self, tree: Tree, spec: PartitionSpec) -> Tree:
+    """Sends host arrays, the same on every process, to the devices."""
+    if not distributed.several():
+      return jax.device_put(self._cut(tree, spec), self.of(spec))
+
+    def put(x):
+      x = np.asarray(x)
+      return jax.make_array_from_callback(
+        x.shape, self.of(spec), lambda index: x[index]
+      )
+
+    return jax.tree.map(put, tree)
+
+  def put_local(self, tree: Tree, spec: PartitionSpec) -> Tree:
+    """Sends each process' own rows to its devices; returns at once."""
+    if not distributed.several():
+      return self.put(tree, spec)
+    return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(self.of(spec), x), tree
+    )
+
+  def _cut(self, tree: Tree, spec: PartitionSpec) -> Tree:
+    """Under pmap rows are [devices, rows of each]."""
+    if self.parallel == 'jit' or DATA not in spec:
+      return tree
+    i, count = spec.index(DATA), self.per_run
+    return jax.tree.map(
+      lambda x: x.reshape(
+        *x.shape[:i], count, x.shape[i] // count, *x.shape[i + 1 :]
+      ),
+      tree,
+    )
+
+  def get(self, tree: Tree) -> Tree:
+    """Returns host arrays, on every process."""
+    if distributed.several():
+      return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
+
+  def get_rows(self, output: jax.Array) -> np.ndarray:
+    """Returns an output of kind ROWS on the host, [runs, rows, ...]."""
+    host = self.get(output)
+    if self.parallel == 'pmap':
+      host = host.reshape(host.shape[0], -1, *host.shape[3:])
+    return host
+
+  def compile(
+    self,
+    function: Callable,
+    inputs: Sequence[PartitionSpec],
+    outputs: PartitionSpec | tuple[PartitionSpec, ...],
+    donate: int | tuple[int, ...] = (),
+  ) -> Callable:
+    """Returns the jitted function of global arrays.
+
+    Args:
+      function: of the parts that one device holds.
+      inputs: kind of each argument.
+      outputs: kind of each result.
+      donate: arguments whose memory is given to the results.
+    """
+    if self.parallel == 'pmap':
+
+      def axis(spec):
+        return spec.index(DATA) if DATA in spec else None
+
+      in_axes, out_axes = jax.tree.map(
+        axis,
+        (tuple(inputs), outputs),
+        is_leaf=lambda x: isinstance(x, PartitionSpec),
+      )
+      return jax.pmap(
+        function,
+        axis_name=DATA,
+        devices=self.devices,
+        in_axes=in_axes,
+        out_axes=out_axes,
+        donate_argnums=donate,
+      )
+    # Not checked: the sums of the step make results equal along `data`.
+    mapped = jax.shard_map(
+      function,
+      mesh=self._mesh,
+      in_specs=tuple(inputs),
+      out_specs=outputs,
+      check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=donate)

@@ -1,0 +1,109 @@
+"""Whose run a work folder holds, and that only one process writes into it."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_collections
+
+from jaxser.core import config as config_lib
+from jaxser.core import files
+from jaxser.core.config import ConfigError
+
+
+@contextlib.contextmanager
+def lock(workdir: os.PathLike[str] | str) -> Iterator[None]:
+  """Keeps other processes out of a work folder, which it makes.
+
+  The lock goes with the process that holds it, however that one ends.
+
+  Raises:
+    ConfigError: if another process holds it, which the message names; or if
+      the folder cannot be written.
+  """
+  path = pathlib.Path(workdir) / '.lock'
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open('a+')
+  except OSError as error:
+    raise config_lib.unwritable(workdir, error) from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.seek(0)
+      raise ConfigError(
+        f'--workdir={workdir} is in use: {file.read().strip()}. Wait until that '
+        'run ends, stop it, or give another --workdir.'
+      ) from error
+    file.truncate(0)
+    started = time.strftime('%Y-%m-%d %H:%M:%S')
+    file.write(
+      f'process {os.getpid()} on {socket.gethostname()} since {started}\n'
+    )
+    file.flush()
+    yield
+
+
+def check_identity(
+  workdir: os.PathLike[str] | str,
+  config: ml_collections.ConfigDict,
+  fingerprints: Mapping[str, str],
+  folds: Mapping[str, Any],
+) -> None:
+  """Checks, writing nothing, that a folder holds no other run than this.
+
+  Args:
+    workdir: the folder.
+    config: resolved.
+    fingerprints: of the datasets, by corpus.
+    folds: what folds.json is to hold.
+
+  Raises:
+    ConfigError: naming what differs: fields of the config, the datasets, or the
+      folds.
+    UserError: if a file that tells is damaged.
+  """
+  config_lib.check_same(config, workdir)
+  if config_lib.is_free(workdir):
+    return
+  before = _read(workdir, 'model.json').get('stores', fingerprints)
+  if before != fingerprints:
+    raise ConfigError(
+      f'{workdir} holds a run on the dataset {_listed(before)}; prepared now is '
+      f'{_listed(fingerprints)}. Its labels or features have changed since: '
+      'give another --workdir, or prepare the dataset of that run again.'
+    )
+  before = _read(workdir, 'folds.json').get('folds', folds['folds'])
+  for there, here in zip(before, folds['folds'], strict=False):
+    if there != here:
+      raise ConfigError(
+        f'{workdir} holds a run with another fold {there.get("fold")} '
+        f'({_sizes(there)}) than this one ({_sizes(here)}); give another '
+        f'--workdir, or --config.folds={workdir}/folds.json.'
+      )
+  if len(before) != len(folds['folds']):
+    raise ConfigError(
+      f'{workdir} holds a run with {len(before)} folds, this one has '
+      f'{len(folds["folds"])}; give another --workdir.'
+    )
+
+
+def _read(workdir: os.PathLike[str] | str, name: str) -> dict[str, Any]:
+  path = pathlib.Path(workdir) / name
+  return files.read_json(path) if path.exists() else {}
+
+
+def _listed(fingerprints: Mapping[str, str]) -> str:
+  return ', '.join(f'{name} {value}' for name, value in fingerprints.items())
+
+
+def _sizes(fold: Mapping[str, Any]) -> str:
+  return ', '.join(
+    f'{len(fold.get(split, ()))} {split}' for split in ('train', 'dev', 'test')
+  )

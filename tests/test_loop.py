@@ -1,0 +1,315 @@
+"""A stack of runs equals single runs; resident batches equal streamed ones.
+
+Compared within float32 rounding, as another program adds in another order. What
+is stopped and continued is compared exactly: it is the same program.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from configs import dsnet, emosphere, timnet
+from jaxser.data import pipeline, protocols
+from jaxser.engine import interruption
+from jaxser.systems import registry
+from tests import fakes, toys
+from tests.recorder import Recorder, check_equal
+
+CORPUS = {'speakers': 5, 'classes': 3, 'frames': 8, 'bins': 80, 'repeats': 2}
+CONFIG = {
+  'epochs': 7,
+  'batch_size': 8,
+  'eval_batch_size': 4,
+  'checkpoint_every': 3,
+  'optimizer.learning_rate': 3e-2,
+  'runs_at_once': 6,
+}
+PHASES = 'epochs chosen on both splits, in phases'
+NEUTRAL = 'neutral references, drops and an early end'
+VALENCE = 'valence, micro-batches, now and then a score'
+CASES = {
+  PHASES: (
+    {'early_epochs': 2},
+    {
+      'select_on_test': True,
+      'selection_metric': 'war',
+      'optimizer.learning_rate': 2e-3,
+    },
+  ),
+  NEUTRAL: (
+    {'needs_neutral': True, 'outputs': 4},
+    {
+      'schedule.name': 'plateau',
+      'schedule.patience': 1,
+      'schedule.stop_patience': 2,
+      'schedule.metric': 'f1',
+    },
+  ),
+  VALENCE: (
+    {'task': 'regression'},
+    {'selection_metric': 'ccc_mean', 'accumulate': 2, 'eval_every': 2},
+  ),
+}
+
+
+def stream(source, slots, **share):
+  """`pipeline.stream` without TensorFlow; tests/test_pipeline.py has that."""
+  for slot in slots:
+    yield source.batch(slot)
+
+
+def make(case, **more):
+  """An experiment and six runs of unequal size: two seeds of three folds."""
+  system, changes = CASES[case]
+  about = {**CORPUS, 'classes': max(3, system.get('outputs', 3))}
+  experiment = toys.make_experiment(
+    toys.Toy(**system), {**CONFIG, **changes, **more}, **about
+  )
+  folds = protocols.make_folds(experiment.source.corpus, 'speaker_independent')[
+    :3
+  ]
+  # The second has fewer steps, the third no split to choose epochs on.
+  folds[1] = protocols.Fold(
+    1, folds[1].train[-11:], folds[1].dev[:3], folds[1].test[:5]
+  )
+  if experiment.config.schedule.name != 'plateau':
+    folds[2] = protocols.Fold(
+      2, folds[2].train, np.zeros(0, int), folds[2].test
+    )
+  return experiment, [(seed, fold) for seed in (0, 3) for fold in folds]
+
+
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+  """case -> what streamed runs, one after the other, on one device give."""
+
+  @functools.cache
+  def train(case):
+    experiment, runs = make(case, **{'data.cache_gib': 0.0})
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(pipeline, 'stream', stream)
+      found = Recorder(tmp_path_factory.mktemp('alone')).train(
+        experiment, runs, devices=jax.devices()[:1]
+      )
+    assert {one.batches for one in found.finished.values()} == {'streamed'}
+    return found
+
+  return train
+
+
+@pytest.mark.parametrize(
+  ('case', 'devices', 'at_once', 'side_by_side'),
+  [
+    (PHASES, 1, 6, False),
+    # Two for each pair of devices that share batches, the last stack half full.
+    (PHASES, 8, 4, True),
+    (NEUTRAL, 1, 6, True),
+    # Eight devices, two of them idle.
+    (NEUTRAL, 8, 6, False),
+    # Two groups of four devices that share batches.
+    (VALENCE, 8, 2, False),
+  ],
+)
+def test_a_stack_equals_single_runs(
+  alone, tmp_path, case, devices, at_once, side_by_side
+):
+  experiment, runs = make(case, runs_at_once=at_once)
+  ours = Recorder(tmp_path).train(
+    experiment,
+    runs,
+    devices=jax.devices()[:devices],
+    side_by_side=side_by_side,
+  )
+  assert {one.batches for one in ours.finished.values()} == {'resident'}
+  assert f'{at_once} of 6 runs at once on {devices} device' in ours.printed
+  check_equal(ours, alone(case), 1e-5)
+
+
+@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+def test_streamed_batches_on_eight_devices(
+  alone, tmp_path, parallel, monkeypatch
+):
+  monkeypatch.setattr(pipeline, 'stream', stream)
+  more = {'parallel': parallel, 'data.cache_gib': 0.0}
+  ours = Recorder(tmp_path).train(*make(VALENCE, **more))
+  check_equal(ours, alone(VALENCE), 1e-5)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_the_cases_do_what_their_names_say(alone, case):
+  every = [one.predictions for one in alone(case).finished.values()]
+  ends = {predictions['last'][0] for predictions in every}
+  assert (min(ends) < 7) == (case == NEUTRAL)
+  chosen = {p[name][0] for p in every for name in p if name != 'last'}
+  assert len(chosen) > 1, 'every selection chose the same epoch'
+
+
+@pytest.mark.parametrize('case', [PHASES, NEUTRAL])
+@pytest.mark.parametrize('cache_gib', [0.0, 1.0])
+def test_stopped_and_continued_is_the_same(
+  case, cache_gib, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(pipeline, 'stream', stream)
+  experiment, runs = make(
+    case, **{'runs_at_once': 4, 'data.cache_gib': cache_gib}
+  )
+  one = jax.devices()[:1]
+  whole = Recorder(tmp_path / 'whole').train(experiment, runs, devices=one)
+  # Before any epoch, in or after one, in the next stack.
+  for stop_at in (1, 3, 9):
+    ours = Recorder(tmp_path / str(stop_at), stop_at)
+    while True:
+      try:
+        ours.train(experiment, runs, devices=one)
+        break
+      except interruption.Interrupted:
+        stopped = True
+    assert stopped
+    check_equal(ours, whole, 0)
+
+
+def test_eight_devices_stop_and_one_continues(alone, tmp_path):
+  experiment, runs = make(PHASES)
+  ours = Recorder(tmp_path, stop_at=4)
+  with pytest.raises(interruption.Interrupted):
+    ours.train(experiment, runs)
+  assert not ours.finished
+  ours.train(experiment, runs, devices=jax.devices()[:1], at_most=2)
+  assert '2 runs at once: continue after epoch 3' in ours.printed
+  check_equal(ours, alone(PHASES), 1e-5)
+
+
+def test_test_labels_are_not_read_before_the_end(alone, tmp_path):
+  experiment, runs = make(NEUTRAL)
+  table = experiment.source.corpus.table
+  runs = runs[:1]
+  clean = Recorder(tmp_path / 'clean').train(experiment, runs)
+  table.labels[runs[0][1].test] = 0
+  other = Recorder(tmp_path / 'poisoned').train(experiment, runs)
+  check_equal(other, clean, 0)
+
+
+def test_a_loss_that_is_not_finite_ends_its_run_alone(alone, tmp_path):
+  experiment, runs = make(PHASES)
+  folds = [fold for _, fold in runs[:3]]
+  only = np.setdiff1d(
+    folds[0].train, np.concatenate([f.train for f in folds[1:]])
+  )
+  others = np.concatenate([f.dev for f in folds] + [f.test for f in folds[1:]])
+  row = np.setdiff1d(only, others)[0]
+  experiment.source.arrays[0][row] = np.nan
+  ours = Recorder(tmp_path).train(experiment, runs)
+  for (seed, fold), found in ours.finished.items():
+    if fold == 0:
+      assert found.failure.startswith(f'seed {seed} fold 0, epoch 1: the loss')
+      assert not found.predictions
+      assert not found.weights
+      assert found.failure in ours.printed
+    else:
+      other = alone(PHASES).finished[seed, fold].predictions
+      for selection, (epoch, values) in other.items():
+        assert found.predictions[selection][0] == epoch
+        np.testing.assert_allclose(
+          found.predictions[selection][1], values, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize('resident', [True, False])
+def test_every_phase_is_compiled_once(resident, tmp_path, monkeypatch):
+  monkeypatch.setattr(pipeline, 'stream', stream)
+  compiled = []
+  real = toys.Toy.loss
+
+  def loss(self, *args, phase):
+    compiled.append(phase)
+    return real(self, *args, phase=phase)
+
+  monkeypatch.setattr(toys.Toy, 'loss', loss)
+  experiment, runs = make(
+    PHASES, **{'runs_at_once': 1, 'data.cache_gib': float(resident)}
+  )
+  ours = Recorder(tmp_path).train(
+    experiment, runs[:2], devices=jax.devices()[:1]
+  )
+  assert compiled == ['early', 'main']
+  assert ours.printed.count("Compiling the training step, phase 'early'") == 1
+
+
+SHARED = {'epochs': 6, 'batch_size': 8, 'checkpoint_every': 3}
+SYSTEMS = {
+  # Twenty epochs; the epoch is chosen on the test split, too.
+  'timnet': (
+    timnet,
+    {
+      'epochs': 20,
+      'checkpoint_every': 10,
+      'model.num_blocks': 2,
+      'model.filters': 8,
+      'select_on_test': True,
+    },
+    {'classes': 3},
+  ),
+  # Neutral references; the learning rate drops; convolutions side by side.
+  'dsnet': (
+    dsnet,
+    {
+      'model.channels': (4, 4),
+      'model.embedding': 8,
+      'model.max_frames': 24,
+      'schedule.patience': 1,
+      'schedule.stop_patience': 3,
+    },
+    {'classes': 4, 'bins': 80},
+  ),
+  # Two phases; valence, arousal, dominance.
+  'emosphere': (
+    emosphere,
+    {
+      'model.width': 8,
+      'model.decay_epochs': 3,
+      'optimizer.learning_rate': 1e-4,
+    },
+    {'classes': 3, 'bins': 80},
+  ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', SYSTEMS)
+def test_a_stack_of_each_system(name, tmp_path, monkeypatch):
+  """Only the order of additions can tell a stack from single runs: 1e-5.
+
+  Adam divides by the root of small squares and so carries such differences on;
+  after all epochs a probability, or a value on the scale of 1 to 7, may differ
+  by 1e-3, while a wrong batch, mask or key changes it by 1e-1.
+  """
+  monkeypatch.setattr(pipeline, 'stream', stream)
+  recipe, changes, about = SYSTEMS[name]
+  config = recipe.get_config()
+  config.update_from_flattened_dict({**SHARED, **changes, 'runs_at_once': 2})
+  corpus = fakes.corpus(speakers=4, frames=24, vary=True, **about)
+  system = registry.create(config, corpus)
+  folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
+  runs, one = [(1, fold) for fold in folds], jax.devices()[:1]
+  ours = Recorder(tmp_path / 'stack').train(
+    toys.experiment_of(config, system, corpus),
+    runs,
+    devices=one,
+    side_by_side=name == 'dsnet',
+  )
+  config.data.cache_gib = 0.0
+  theirs = Recorder(tmp_path / 'alone').train(
+    toys.experiment_of(config, system, corpus), runs, devices=one
+  )
+  check_equal(ours, theirs, 1e-3)
+  losses = [
+    (mine['loss'], other['loss'])
+    for mine, other in zip(ours.rows, theirs.rows, strict=True)
+    if other['epoch'] <= 2 and other['split'] == 'train'
+  ]
+  assert len(losses) == 4
+  np.testing.assert_allclose(*zip(*losses, strict=True), rtol=1e-5)
+  spread = np.ptp([other['loss'] for other in theirs.rows if 'loss' in other])
+  assert spread > 0.1, 'nothing was learned, so nothing was compared'

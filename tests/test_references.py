@@ -1,0 +1,96 @@
+"""Neutral references: same speaker, same split, the documented rule, the seed."""
+
+import types
+
+import numpy as np
+import pytest
+
+from jaxser.data.references import find_references
+
+CLASSES = ('angry', 'happy', 'neutral', 'sad')
+NEUTRAL = 2
+
+
+def corpus_of(speakers, labels, classes=CLASSES):
+  table = types.SimpleNamespace(
+    speakers=np.asarray(speakers), labels=np.asarray(labels)
+  )
+  return types.SimpleNamespace(table=table, classes=classes)
+
+
+@pytest.fixture
+def corpus():
+  """Speakers a to e with 12 utterances each, shuffled."""
+  order = np.random.default_rng(0).permutation(60)
+  return corpus_of(
+    np.repeat(list('abcde'), 12)[order], np.tile(np.arange(4), 15)[order]
+  )
+
+
+def test_a_reference_is_neutral_of_the_speaker_and_of_the_same_split(corpus):
+  speakers, labels = corpus.table.speakers, corpus.table.labels
+  # A random split: every speaker is in both.
+  split = np.random.default_rng(1).permutation(60)[:40]
+  references = find_references(corpus, split)
+  for drawn in (references.draw(0, 0, 0), references.draw(1, 4, 9)):
+    assert drawn.shape == (40,)
+    np.testing.assert_array_equal(speakers[drawn], speakers[split])
+    np.testing.assert_array_equal(labels[drawn], NEUTRAL)
+    assert set(drawn) <= set(split)
+
+
+def test_references_are_the_first_in_manifest_order(corpus):
+  speakers, labels = corpus.table.speakers, corpus.table.labels
+  rows = np.arange(60)[::-1]  # The order of the split does not matter.
+  references = find_references(corpus, rows, num_references=2)
+  drawn = np.stack([references.draw(3, 0, epoch) for epoch in range(50)])
+  for position, row in enumerate(rows):
+    own = np.flatnonzero((speakers == speakers[row]) & (labels == NEUTRAL))
+    assert set(drawn[:, position]) == set(own[:2])
+
+
+def test_an_utterance_may_be_its_own_reference_and_draws_are_even(corpus):
+  references = find_references(corpus, np.arange(60))
+  drawn = np.stack([references.draw(0, 0, epoch) for epoch in range(300)])
+  assert np.any(drawn == np.arange(60)[None])
+  for column in drawn.T:
+    counts = np.unique(column, return_counts=True)[1]
+    assert len(counts) == 3
+    assert counts.min() > 60
+
+
+def test_a_draw_depends_on_seed_fold_epoch_and_row_alone(corpus):
+  everyone = find_references(corpus, np.arange(60))
+  base = everyone.draw(1, 2, 3)
+  np.testing.assert_array_equal(base, everyone.draw(1, 2, 3))
+  for other in ((0, 2, 3), (1, 0, 3), (1, 2, 0)):
+    assert np.any(base != everyone.draw(*other))
+  # Without a speaker, or in another order, the others keep their references.
+  some = np.flatnonzero(corpus.table.speakers != 'c')[::-1]
+  references = find_references(corpus, some)
+  np.testing.assert_array_equal(references.draw(1, 2, 3), base[some])
+
+
+def test_fewer_references_than_asked_for():
+  corpus = corpus_of(['a', 'a', 'b', 'b', 'b'], [0, 2, 2, 2, 1])
+  references = find_references(corpus, np.arange(5))
+  drawn = np.stack([references.draw(0, 0, epoch) for epoch in range(40)])
+  assert set(drawn[:, 0]) == {1}
+  assert set(drawn[:, 4]) == {2, 3}
+
+
+def test_what_is_missing_is_named(corpus):
+  is_d = corpus.table.speakers == 'd'
+  rows = np.flatnonzero(~(is_d & (corpus.table.labels == NEUTRAL)))
+  with pytest.raises(ValueError, match='No neutral utterance of speaker d in'):
+    find_references(corpus, rows)
+  many = corpus_of([f's{i}' for i in range(8)], np.zeros(8, int))
+  with pytest.raises(ValueError, match='s0, s1, s2, s3, s4 and 3 more in'):
+    find_references(many, np.arange(8))
+  with pytest.raises(ValueError, match='2 utterances have no speaker'):
+    find_references(corpus_of(['a', '', ''], [2, 2, 2]), np.arange(3))
+  with pytest.raises(ValueError, match='num_references=0 must be at least 1'):
+    find_references(corpus, np.arange(1), num_references=0)
+  without = corpus_of(['a'], [0], ('angry', 'sad'))
+  with pytest.raises(ValueError, match="no class 'neutral' among angry, sad"):
+    find_references(without, np.arange(1))

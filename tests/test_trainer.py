@@ -1,0 +1,128 @@
+"""Runs at once are as many as fit into memory, in every phase."""
+
+import types
+
+import jax
+import pytest
+
+from jaxser.data import protocols
+from jaxser.engine import memory, stack, trainer
+from tests import toys
+from tests.recorder import Recorder, check_equal
+
+ONE = jax.devices()[:1]
+CONFIG = {'epochs': 3, 'batch_size': 8, 'seeds': 2, 'runs_at_once': 4}
+
+
+def make(**more):
+  """Four runs whose second and third epoch are of another phase."""
+  experiment = toys.make_experiment(
+    toys.Toy(early_epochs=1), {**CONFIG, **more}, bins=16
+  )
+  folds = protocols.make_folds(experiment.source.corpus, 'speaker_independent')[
+    :2
+  ]
+  return experiment, [(seed, fold) for seed in range(2) for fold in folds]
+
+
+def plan(**more):
+  notes = []
+  found = trainer.plan(*make(**more), notes.append, devices=ONE)
+  return found, notes[-1]
+
+
+def exhausted(*unused):
+  raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: out of memory')
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+  return Recorder(tmp_path_factory.mktemp('whole')).train(*make(), devices=ONE)
+
+
+def test_a_compiler_that_runs_out_halves_the_stack(
+  whole, monkeypatch, tmp_path
+):
+  real = stack.Programs.train
+
+  def train(self, phase):
+    if phase == 'early':
+      return real(self, phase)
+    lowered = types.SimpleNamespace(compile=exhausted)
+
+    def lower(state, *rest):
+      if state.step.shape[0] <= 2:
+        return real(self, phase).lower(state, *rest)
+      return lowered
+
+    return types.SimpleNamespace(lower=lower)
+
+  monkeypatch.setattr(stack.Programs, 'train', train)
+  ours = Recorder(tmp_path).train(*make(), devices=ONE)
+  assert '2 of 4 runs at once' in ours.printed
+  check_equal(ours, whole, 1e-5)
+
+
+@pytest.mark.parametrize('fails_at', [1, 3])
+def test_an_allocation_that_fails_halves_the_stack(
+  whole, monkeypatch, tmp_path, fails_at
+):
+  real, calls = trainer.Trainer.train, []
+
+  def train(self, *arguments):
+    calls.append(self.runs)
+    if self.runs == 4 and len(calls) == fails_at:
+      exhausted()
+    return real(self, *arguments)
+
+  monkeypatch.setattr(trainer.Trainer, 'train', train)
+  ours = Recorder(tmp_path).train(*make(checkpoint_every=2), devices=ONE)
+  assert '4 runs at once do not fit (RESOURCE_EXHAUSTED' in ours.printed
+  assert ('2 runs at once: continue after epoch 2' in ours.printed) == (
+    fails_at == 3
+  )
+  check_equal(ours, whole, 1e-5)
+
+
+def test_one_run_that_does_not_fit_says_what_to_lower(monkeypatch, tmp_path):
+  monkeypatch.setattr(trainer.Trainer, 'train', exhausted)
+  with pytest.raises(
+    trainer.OutOfMemoryError, match=r'lower --config\.batch_s'
+  ):
+    Recorder(tmp_path).train(*make(), devices=ONE)
+
+
+def test_the_phase_that_takes_most_must_fit(monkeypatch):
+  needs = iter([100, 500, 100, 200])
+  monkeypatch.setattr(memory, 'budget', lambda *_: 300)
+  monkeypatch.setattr(memory, 'size', lambda tree: 1)
+  monkeypatch.setattr(memory, 'need', lambda compiled: next(needs))
+  assert plan()[0].runs == 2
+
+
+def test_without_room_for_the_corpus_batches_are_streamed(monkeypatch):
+  found, note = plan(memory_gib=1e-6)
+  assert found.batches.name == 'streamed'
+  assert 'one run with the corpus needs' in note
+  for changes, reason in (
+    ({'parallel': 'pmap'}, '--config.parallel=pmap'),
+    ({'data.buckets': (6,)}, 'several lengths'),
+    ({'data.cache_gib': 0.0}, 'larger than --config.data.cache_gib=0'),
+  ):
+    found, note = plan(**changes)
+    assert (found.batches.name, found.runs) == ('streamed', 1)
+    assert reason in note
+
+
+def test_a_cpu_trains_one_run_per_device():
+  assert plan(runs_at_once=0)[0].runs == 1
+  notes = []
+  found = trainer.plan(
+    *make(runs_at_once=0), notes.append, devices=jax.devices()[:3]
+  )
+  assert found.runs == 3
+
+
+def test_the_host_has_memory():
+  assert 0 < memory.budget(ONE[0]) < memory.available_host_bytes()
+  assert memory.budget(ONE[0], 0.5) == memory.GIB // 2
