@@ -89,10 +89,9 @@ def find_recordings(
     path: folder; a file is returned as the only one, whatever its name.
     suffixes: in lower case, of the files that are wanted.
   """
-  path = pathlib.Path(path)
-  if not path.is_dir():
-    return [path]
   found, seen = [], set()
+  if not os.path.isdir(path):
+    return [pathlib.Path(path)]
   for parent, folders, names in os.walk(path, followlinks=True):
     real = os.path.realpath(parent)
     if real in seen:  # A link that leads back up, or to a folder seen before.
@@ -113,8 +112,7 @@ def decode(
   source: Source, *, name: str | None = None
 ) -> tuple[np.ndarray, int]:
   """Decodes one recording; returns its waveform and sample rate, see `read`."""
-  recording = read(source, name=name)
-  return recording.waveform, recording.rate
+  return read(source, name=name)[:2]
 
 
 def read(
