@@ -150,9 +150,11 @@ def read(
       # Seeking would be faster, but not every format seeks to the very sample.
       count = 0
       for block in decoder.blocks():
-        if count < stop and count + len(block) > start:
+        if count + len(block) > start:
           blocks.append(block[max(0, start - count) : stop - count])
         count += len(block)
+        if count >= stop:
+          break
     waveform = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     return Recording(waveform, decoder.rate, start, samples, decoder.warning)
 
@@ -415,8 +417,9 @@ def _check_whole(file: _File, name: str) -> str:
     )
   promised, start = layout
   present = file.size - start
-  # Some recorders count the header as audio, all of it or what RIFF counts.
-  if promised - present in (start, start - 8) and present:
+  # Some recorders count the header as audio: all of it, what RIFF counts, or
+  # the chunk's own.
+  if promised - present in (start, start - 8, 8) and present:
     if kind in (b'RIFF', b'RIFX'):
       _set_wav_size(file, start, '>' if kind == b'RIFX' else '<')
     return (
