@@ -43,10 +43,7 @@ def tiny(monkeypatch, tmp_path):
   names = [''.join(line.split()) for line in ids.splitlines()]
   emodb = corpora.CORPORA['emodb']
   spec = dataclasses.replace(
-    emodb,
-    classes={'angry': 2, 'happy': 1, 'neutral': 1},
-    speakers=2,
-    ids=ids,
+    emodb, classes={'angry': 2, 'happy': 1, 'neutral': 1}, speakers=2, ids=ids
   )
   monkeypatch.setitem(corpora.CORPORA, 'emodb', spec)
   for index, name in enumerate(names):
@@ -197,11 +194,7 @@ def test_from_audio_to_store(capsys, tiny, tmp_path):
 
 @pytest.mark.parametrize(
   ('content', 'reason'),
-  [
-    (b'', 'empty'),
-    (b'ID3 ????', 'not readable'),
-    (None, 'truncated'),
-  ],
+  [(b'', 'empty'), (b'ID3 ????', 'not readable'), (None, 'truncated')],
 )
 def test_unusable_audio(capsys, tiny, tmp_path, content, reason):
   pytest.importorskip('tensorflow_datasets')

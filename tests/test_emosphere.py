@@ -76,14 +76,18 @@ def _weights(system):
 ADAMW = step_lib.make_optimizer(
   ml_collections.ConfigDict(
     {
-      'name': 'adamw',
-      'learning_rate': 1e-3,
-      'b1': 0.9,
-      'b2': 0.999,
-      'eps': 1e-8,
-      'weight_decay': 0.01,
+      'epochs': 1,
+      'optimizer': {
+        'name': 'adamw',
+        'learning_rate': 1e-3,
+        'b1': 0.9,
+        'b2': 0.999,
+        'eps': 1e-8,
+        'weight_decay': 0.01,
+      },
     }
-  )
+  ),
+  LIGHT,
 )
 
 
@@ -94,7 +98,7 @@ def _training(system):
     params=params,
     model_state=model_state,
     opt_state=ADAMW.init(params),
-    rng=jax.random.key(7),
+    rng=jax.random.key_data(jax.random.key(7)),
     lr_scale=np.float32(1),
   )
 

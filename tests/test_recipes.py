@@ -15,8 +15,6 @@ from jaxser.models import ensemble as members
 from jaxser.models import saved as models
 from tests import shared
 
-pytestmark = pytest.mark.slow
-
 SHORT = {'epochs': 1, 'tensorboard': False, 'embeddings': False}
 RECIPES = {
   'timnet': (timnet, '', {'model.num_blocks': 1}),
@@ -30,11 +28,6 @@ RECIPES = {
 }
 
 
-@pytest.fixture(scope='module')
-def data_dir(tmp_path_factory):
-  return tmp_path_factory.mktemp('data')
-
-
 def make_config(module, arg, data_dir, changes):
   config = module.get_config(f'{arg},runlocal' if arg else 'runlocal')
   config.data_dir = str(data_dir)
@@ -42,7 +35,15 @@ def make_config(module, arg, data_dir, changes):
   return config
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'timnet',
+    *(
+      pytest.param(n, marks=pytest.mark.slow) for n in RECIPES if n != 'timnet'
+    ),
+  ],
+)
 def test_recipe_trains_and_reports(name, data_dir, tmp_path):
   module, arg, changes = RECIPES[name]
   config = make_config(module, arg, data_dir, changes)
@@ -54,6 +55,7 @@ def test_recipe_trains_and_reports(name, data_dir, tmp_path):
   assert (tmp_path / 'report.html').stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
   """Wav files to results.json: pooled WAR 95.70 and UAR 95.17."""
   from data_prep import prepare

@@ -61,8 +61,7 @@ def utterances(
 
 
 def export(
-  folder: str | os.PathLike[str],
-  tfds_dir: str | os.PathLike[str] | None = None,
+  folder: str | os.PathLike[str], tfds_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
   """Writes the audio as `SPLIT/SPEAKER_LABEL_NUMBER.wav`, or finds it written.
 

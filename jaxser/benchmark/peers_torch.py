@@ -264,7 +264,11 @@ class WavLMRegression(nn.Module):
     if system.freeze != 'none':
       self.encoder.freeze_feature_encoder()
     if system.remat:
-      self.encoder.gradient_checkpointing_enable()
+      # Version 5 of transformers gave it another name.
+      name = 'activation_checkpointing_enable'
+      if not hasattr(self.encoder, name):
+        name = 'gradient_checkpointing_enable'
+      getattr(self.encoder, name)()
     self.head = nn.Sequential(
       nn.Linear(settings['hidden_size'], system.width),
       nn.ReLU(),

@@ -157,14 +157,16 @@ def run(
   rows = []
   for name in names:
     devices, found = devices_of(name), {}
+    stack = programs.Stack(
+      workload,
+      devices,
+      size=workload.size * (1 if runs else len(devices)),
+      parts=workload.micro_batches(),
+      runs=runs * len(devices) or 1,
+      utterances=utterances if runs else 0,
+    )
     for phase in workload.phases():
-      program = workload, devices, phase
-      if runs:
-        made = programs.abstract_stack(
-          *program, runs * len(devices), utterances
-        )
-      else:
-        made = programs.abstract_step(*program)
+      made = stack.abstract(phase)
       found[str(phase)] = compile_facts(*made, devices)
     peaks = {
       phase: facts['memory_bytes']['peak'] for phase, facts in found.items()
