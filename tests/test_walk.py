@@ -1,4 +1,4 @@
-"""Every command of README, run in an empty home as a new user would.
+"""Every command of README and docs, run in an empty home as a user would.
 
 They train small networks for an epoch of one fold, on a part of EmoDB and on
 noise under the names of other corpora; otherwise they are as they stand there.
@@ -21,12 +21,14 @@ import soundfile
 
 from data_prep import corpora
 from tests import shared
-from tests.test_readme import ROOT
+from tests.test_readme import PAGES, ROOT
 from tests.trees import emotale_table
 
 pytestmark = pytest.mark.walk
 
 _COMMAND = re.compile(r'^    ((?:python -m|launch/).+)$', re.MULTILINE)
+# Tested in tests/test_export.py; hours, and libtpu.
+_ELSEWHERE = ('export.md', 'scaling.md')
 _QUICK = {
   'timnet': ('model.num_blocks=2',),
   'dsnet': (
@@ -55,8 +57,10 @@ _NEEDS = {
 
 
 def _stages():
-  """README's commands by stage, each needing those before: first corpora."""
-  text = (ROOT / 'README.md').read_text('utf-8')
+  """The commands by stage, each needing those before: first corpora."""
+  text = '\n'.join(
+    page.read_text('utf-8') for page in PAGES if page.name not in _ELSEWHERE
+  )
   found = [
     part.strip() for line in _COMMAND.findall(text) for part in line.split('&&')
   ]
