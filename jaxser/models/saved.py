@@ -14,7 +14,6 @@ that a damaged file, or one of another run, is refused.
 import dataclasses
 import functools
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -88,10 +87,7 @@ def describe(
     'jaxser': jaxser.__version__,
     'system': config.system,
     'class': type(system).__name__,
-    'settings': {
-      field.name: getattr(system, field.name)
-      for field in dataclasses.fields(system)
-    },
+    'settings': system.settings(),
     'classes': list(corpus.classes),
     'vad_range': list(corpus.vad_range) if corpus.vad_range else None,
     'features': {
@@ -294,26 +290,20 @@ class Description:
       ModelError: if this version has no such system, or refuses a setting.
     """
     name, kind = self.content['system'], self.content['class']
-    if name not in registry.SYSTEMS:
-      raise ModelError(
-        f'{self.path}: system {name!r} is unknown; this version has '
-        f'{", ".join(registry.SYSTEMS)}. Use the version that trained it '
-        f'({self.content.get("jaxser")}).'
-      )
-    module = importlib.import_module(f'jaxser.systems.{name}')
-    found = getattr(module, str(kind), None)
-    if not (isinstance(found, type) and issubclass(found, System)):
-      raise ModelError(
-        f'{self.path}: system {name!r} has no class {kind!r}; use the version '
-        f'that trained it ({self.content.get("jaxser")}).'
-      )
+    version = self.content.get('jaxser')
     try:
-      return found(**_tuples(self.content['settings']))
+      system = registry.build(name, self.content['settings'])
     except (TypeError, ValueError) as error:
       raise ModelError(
-        f'{self.path}: these settings do not fit {kind} ({error}); use the '
-        f'version that trained it ({self.content.get("jaxser")}).'
+        f'{self.path}: system {name!r} cannot be made with these settings '
+        f'({error}); use the version that trained it ({version}).'
       ) from error
+    if type(system).__name__ != kind:
+      raise ModelError(
+        f'{self.path}: system {name!r} has no class {kind!r}; use the version '
+        f'that trained it ({version}).'
+      )
+    return system
 
   @functools.cached_property
   def convention(self) -> features_lib.Convention:
@@ -371,15 +361,6 @@ class Description:
       if name:
         found.append(Training(int(name[1]), int(name[2]), name[3]))
     return tuple(sorted(found))
-
-
-def _tuples(value: Any) -> Any:
-  """JSON's lists as the tuples that hashable settings are made of."""
-  if isinstance(value, list):
-    return tuple(_tuples(item) for item in value)
-  if isinstance(value, dict):
-    return {name: _tuples(item) for name, item in value.items()}
-  return value
 
 
 def open(

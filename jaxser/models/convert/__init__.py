@@ -24,7 +24,8 @@ _READERS = {
 
 def is_authors_folder(system: System, path: os.PathLike[str] | str) -> bool:
   """Whether a folder holds one of the files that the authors' training leaves."""
-  reader = importlib.import_module(_READERS[type(system).__module__])
+  module = _READERS.get(type(system).__module__)
+  reader = importlib.import_module(module) if module else None
   names = getattr(reader, 'FILES', {}).values()
   return any((pathlib.Path(path) / name).is_file() for name in names)
 
@@ -35,5 +36,7 @@ def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
   Raises:
     ConvertError: if the file is missing, of another format, or does not fit.
   """
-  reader = importlib.import_module(_READERS[type(system).__module__])
-  return reader.load(path, system)
+  module = _READERS.get(type(system).__module__)
+  if module is None:
+    return system.load_foreign(path)
+  return importlib.import_module(module).load(path, system)

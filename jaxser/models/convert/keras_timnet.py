@@ -21,8 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxser.core.errors import ConvertError
-from jaxser.systems.timnet import TimNet
-from jaxser.systems.timnet_network import DIRECTIONS
+from jaxser.systems.timnet import DIRECTIONS, TimNet
 
 Tree = Any
 _FOLD = re.compile(r'_(\d+)\.(?:hdf5|h5)$')
