@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere, timnet
-from jaxser import predict, train
+from jaxser import train
 from jaxser.core.config import ConfigError
 from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
-from jaxser.models import audio_features as hearing
-from jaxser.models import ensemble as members
-from jaxser.models import saved as models
+from jaxser.models import predictor
 from tests import shared
 
 pytestmark = pytest.mark.slow
@@ -77,19 +75,11 @@ def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
   assert found['paper']['init_from']['war'] == 95.70
 
   # The same weights, asked for one of the files.
-  description = models.open(tmp_path)
-  said = json.loads(
-    (tmp_path / 'predictions.jsonl').read_text().splitlines()[0]
-  )
-  path = shared.require('corpora/emodb') / f'wav/{said["id"]}.wav'
-  predictor = predict.Predictor(
-    description,
-    members.load(
-      description, members.choose(description, folds=(said['fold'],))
-    ),
-  )
-  (heard,) = predictor.predict([hearing.Input(path.name, path)])
-  np.testing.assert_allclose(heard.answer.scores, said['scores'], atol=2e-6)
+  lines = (tmp_path / 'predictions.jsonl').read_text().splitlines()
+  first = json.loads(lines[0])
+  path = shared.require('corpora/emodb') / f'wav/{first["id"]}.wav'
+  found = predictor.load(tmp_path, folds=(first['fold'],)).predict(path)
+  np.testing.assert_allclose(found.overall.scores, first['scores'], atol=2e-6)
 
 
 def test_unprepared_corpus_says_how_to_prepare_it(data_dir, tmp_path):
