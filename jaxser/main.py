@@ -94,7 +94,9 @@ def _run() -> int:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
   if distributed.is_main():
-    print(report.format_table(results))
+    # Without a test split there is nothing to tabulate.
+    if results:
+      print(report.format_table(results))
     print(report.next_steps(config, workdir))
   return 0
 

@@ -2,41 +2,18 @@
 
 import importlib.util
 import json
-import os
-import pathlib
-import re
 import shlex
 import subprocess
 import sys
-from typing import NamedTuple
 
 import pytest
 
-from jaxser.benchmark import into as into_lib
-from jaxser.benchmark import modes
-from jaxser.benchmark.timing import BenchmarkError
+from jaxser.benchmark import __main__ as program
+from jaxser.benchmark import tables
+from jaxser.core import command_line
 from tests import trained
 
 pytestmark = pytest.mark.slow
-ROOT = pathlib.Path(__file__).parents[1]
-# Flags are global, so every command gets a process: forked, since starting one
-# anew takes seconds of imports. No device is there yet that could be forked.
-_SERVER = """
-import json, os, sys
-from absl import app
-from jaxser import command_line
-from jaxser.benchmark import __main__ as program
-from jaxser.benchmark import collectives, pages, scaling, speed, topology
-for line in sys.stdin:
-  words, printed, errors = json.loads(line)
-  child = os.fork()
-  if not child:
-    for path, number in ((printed, 1), (errors, 2)):
-      os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.argv = ['benchmark', *words]
-    app.run(program.main, flags_parser=command_line.parse_or_exit)
-  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
 TIMNET = (
   '--config=configs/timnet.py',
   '--config.model.num_blocks=1',
@@ -45,38 +22,15 @@ TIMNET = (
 QUICK = ('--rounds=2', '--seconds=0', '--noceilings')
 
 
-class Done(NamedTuple):
-  """What a command did."""
-
-  code: int
-  printed: str
-  errors: str
-
-
-@pytest.fixture(scope='module')
-def server():
-  with subprocess.Popen(
-    [sys.executable, '-c', _SERVER],
-    cwd=ROOT,
-    env={**os.environ, 'PYTHONPATH': str(ROOT)},
-    stdin=subprocess.PIPE,
-    stdout=subprocess.PIPE,
-    text=True,
-  ) as process:
-    yield process
-    process.stdin.close()
-
-
 @pytest.fixture
-def run(server, tmp_path):
-  """Runs a command line to its end."""
+def run(monkeypatch, capsys):
+  """Runs a command line; returns exit code, output and errors."""
+  monkeypatch.setattr(program.runtime, 'keep_freed_memory', lambda: True)
 
   def command(*words):
-    paths = [tmp_path / 'printed', tmp_path / 'errors']
-    order = [list(map(str, words)), *map(str, paths)]
-    print(json.dumps(order), file=server.stdin, flush=True)
-    code = int(server.stdout.readline())
-    return Done(code, *(path.read_text('utf-8') for path in paths))
+    monkeypatch.setattr(sys, 'argv', ['benchmark', *map(str, words)])
+    code = command_line.run(program.main, program.FLAGS)
+    return code, *capsys.readouterr()
 
   return command
 
@@ -97,31 +51,29 @@ def run(server, tmp_path):
       'two.',
     ),
     (['--scale=folds', '--nolatency'], '--nolatency has no effect with'),
-    (['--topology=v5e:2x2', '--dtypes=float32'], 'with --topology;'),
+    (['--topology=v5e:2x2', '--only=training'], 'with --topology;'),
     (['--topology=v5e:2x2', '--scale=folds'], '--scale=folds has no effect'),
     (['--checkpoint=W'], '--config has no effect with --checkpoint;'),
+    (['--scale=folds', '--counts=1,x'], '--counts=1,x must be positive'),
+    (['--into=#t'], 'give the marks too, as in --into=README.md#NAME.'),
+    (['--into=README.md'], 'give the marks too'),
+    (['--into=README.md#absent'], 'has no <!-- absent --> followed by'),
+    (['--into=none.md#t'], 'none.md: No such file'),
   ],
 )
-def test_a_flag_of_another_measurement_is_refused(run, words, message):
-  done = run('--config=configs/timnet.py', *words)
-  assert (done.code, done.printed) == (2, '')
-  assert message in done.errors
-  assert done.errors.startswith('Error: ')
-  assert 'Traceback' not in done.errors
+def test_mistakes_are_refused_before_measuring(run, words, message):
+  code, printed, errors = run('--config=configs/timnet.py', *words)
+  assert (code, printed) == (2, '')
+  assert errors.startswith('Error: ')
+  assert message in errors
+  assert errors.count('\n') == 1
 
 
-def test_every_flag_of_the_command_belongs_to_a_measurement():
-  """A flag that the table forgets would be taken and dropped."""
-  text = (ROOT / 'jaxser/benchmark/__main__.py').read_text('utf-8')
-  names = set(re.findall(r"DEFINE_\w+\(\s*'(\w+)'", text))
-  assert names == modes.every_flag()
-
-
-def test_a_batch_that_was_typed_is_the_one_that_is_timed(run):
-  """Sixteen is also the recipe's own for the demo corpus, which stands for 64."""
-  done = run(*TIMNET, *QUICK, '--nolatency', '--config.batch_size=16')
-  assert done.code == 0, done.errors
-  assert 'timnet, 16 utterances of 12 x 128 per call' in done.printed
+def test_every_flag_belongs_to_a_measurement():
+  """A flag that the table forgets would be refused everywhere."""
+  measured = set().union(*program._OPTIONS.values())
+  own = {name for name in program.FLAGS if '.' not in name}
+  assert own == measured | {'json', 'keep_heap'}
 
 
 @pytest.fixture
@@ -145,81 +97,65 @@ def table_of(page):
 
 def test_speed_goes_into_a_page(run, page, tmp_path):
   kept = tmp_path / 'kept.json'
-  done = run(
-    *TIMNET, *QUICK, '--batch_size=8', f'--into={page}#t', f'--json={kept}'
-  )
-  assert done.code == 0, done.errors
+  # Sixteen is the recipe's own for the demo corpus, which else stands for 64.
+  words = [*TIMNET, *QUICK, '--config.batch_size=16', '--only=training']
+  code, printed, errors = run(*words, f'--into={page}#t', f'--json={kept}')
+  assert code == 0, errors
+  assert 'timnet, 16 utterances of 12 x 128 per call in one batch' in printed
   report = json.loads(kept.read_text('utf-8'))
+  assert report['command'].startswith('python -m jaxser.benchmark --config=')
   table, notes = table_of(page)
   assert [row[0] for row in table[1:]] == list(report['programs'])
   training = report['programs']['jaxser training float32']
-  assert table[1][1:3] == [
-    f'{training["utterances_per_second"]:.1f}',
-    f'{training["milliseconds_per_call"]:.1f}',
-  ]
-  assert table[1][4] == '—'  # Without ceilings.
-  assert 'timnet, 8 utterances of 12 x 128 per call in one batch.' in notes[1]
-  delay = report['latency']['training float32']['median_milliseconds']
-  assert f'One utterance, training float32: {delay:.1f} ms.' in notes[1]
+  assert table[1][1] == f'{training["utterances_per_second"]:.1f}'
+  assert table[1][5] == '—'  # Without peaks.
   about = report['environment']
   assert f'{about["cpu_cores"]} cores of {about["cpu"]}, JAX' in notes[1]
   assert 'medians of 2 turns' in notes[1]
   # What another person types: nobody's folders, no outputs.
-  command = shlex.join([*TIMNET, *QUICK, '--batch_size=8'])
-  assert notes[3] == f'    python -m jaxser.benchmark {command}'
-  assert str(tmp_path) not in page.read_text('utf-8')
+  assert notes[3] == f'    python -m jaxser.benchmark {shlex.join(words)}'
 
 
-def test_weak_scaling_goes_into_a_page(run, page):
-  words = ['--scale=devices', '--counts=1,2', '--batch_size=4']
-  done = run(*TIMNET, *QUICK, *words, f'--into={page}#t')
-  assert done.code == 0, done.errors
-  assert '4 utterances of 12 x 128 per device in one batch' in done.printed
+@pytest.mark.parametrize(
+  ('words', 'about', 'first'),
+  [
+    (
+      ['--scale=devices', '--counts=1,2', '--batch_size=4'],
+      '4 utterances of 12 x 128 per device in one batch',
+      ['devices', '1', '2'],
+    ),
+    (
+      ['--scale=folds', '--counts=1', '--config.epochs=100'],
+      'one epoch of 535 utterances of 12 x 128 in batches of 64',
+      ['folds', '1'],
+    ),
+  ],
+)
+def test_scaling_goes_into_a_page(run, page, words, about, first):
+  code, printed, errors = run(*TIMNET, *QUICK, *words, f'--into={page}#t')
+  assert code == 0, errors
+  assert about in printed
   table, notes = table_of(page)
-  assert [row[0] for row in table] == ['devices', '1', '2']
-  assert table[1][4] == '100.0 %'
-  assert 'the devices are parts of one CPU' in notes[1]
+  assert [row[0] for row in table] == first
+  assert about in notes[1]
   assert shlex.join(words) in notes[3]
-
-
-def test_trainings_in_one_program_go_into_a_page(run, page):
-  words = ['--scale=folds', '--counts=1,2', '--config.epochs=100']
-  done = run(*TIMNET, *QUICK, *words, f'--into={page}#t')
-  assert done.code == 0, done.errors
-  assert '2 trainings of 100 epochs take' in done.printed
-  table, notes = table_of(page)
-  assert [row[0] for row in table[1:]] == ['jaxser, 1', 'jaxser, 2']
-  assert 'one epoch of 535 utterances of 12 x 128 in batches of 64' in notes[1]
-  assert 'At this speed 2 trainings of 100 epochs take' in notes[1]
 
 
 def test_prediction_goes_into_a_page(run, page, tmp_path):
   paths = trained.write_speech(tmp_path, 3)
+  options = {'channels': (4, 4), 'embedding': 8, 'max_frames': 64}
   trained.write_run(
-    tmp_path / 'w',
-    'dsnet',
-    paths,
-    folds=1,
-    selections=('last',),
-    channels=(4, 4),
-    embedding=8,
-    max_frames=64,
+    tmp_path / 'w', 'dsnet', paths, folds=1, selections=('last',), **options
   )
   kept = tmp_path / 'kept.json'
-  done = run(
-    f'--checkpoint={tmp_path / "w"}',
-    '--files=3',
-    f'--into={page}#t',
-    '--json',
-    kept,
-  )
-  assert done.code == 0, done.errors
+  words = [f'--checkpoint={tmp_path / "w"}', '--files=3', f'--into={page}#t']
+  code, _, errors = run(*words, '--json', kept)
+  assert code == 0, errors
   report = json.loads(kept.read_text('utf-8'))
-  assert 'kaldi16k features on the host; 3 files of 3 s' in done.printed
   table, notes = table_of(page)
   assert table[1][0] == 'host'
   assert table[1][3] == f'{report["host"]["files_per_s"]:.1f}'
-  assert 'dsnet, 1 members, from wav files of 3 s, 3 at a time' in notes[1]
+  assert 'dsnet, 1 models, from wav files of 3 s, 3 at a time' in notes[1]
   assert notes[3] == (
     '    python -m jaxser.benchmark --checkpoint=runs/w --files=3'
   )
@@ -232,34 +168,15 @@ def test_prediction_goes_into_a_page(run, page, tmp_path):
 def test_a_topology_goes_into_its_page(run, tmp_path):
   page, kept = tmp_path / 'scaling.md', tmp_path / 'kept.json'
   words = [*TIMNET, '--topology=v5e:2x2', '--batch_size=2']
-  done = run(*words, f'--markdown={page}', f'--json={kept}')
-  assert done.code == 0, done.errors
+  code, printed, errors = run(*words, f'--markdown={page}', f'--json={kept}')
+  assert code == 0, errors
   (row,) = json.loads(kept.read_text('utf-8'))['rows']
   total = sum(item['bytes_per_step'] for item in row['collective_list'])
   assert total == row['collectives']['all-reduce']['bytes']
-  text, program = page.read_text('utf-8'), 'python -m jaxser.benchmark'
+  text = page.read_text('utf-8')
   assert '| v5e:2x2 | 4 | 1 |' in text
-  for printed in (done.printed, text):
-    assert 'Collectives of v5e:2x2' in printed
-  assert f'    {program} {shlex.join([*words, f"--markdown={page}"])}\n' in text
-
-
-@pytest.mark.parametrize(
-  ('into', 'message'),
-  [
-    ('#t', 'give the marks too, as in --into=README.md#NAME.'),
-    ('page.md', 'give the marks too'),
-    (
-      'README.md#absent',
-      'has no <!-- absent --> followed by <!-- /absent -->;',
-    ),
-    ('none.md#t', 'none.md: No such file'),
-  ],
-)
-def test_a_page_without_a_place_is_refused_before_measuring(run, into, message):
-  done = run('--config=configs/timnet.py', f'--into={into}')
-  assert (done.code, done.printed) == (2, '')
-  assert message in done.errors
+  assert 'Collectives of v5e:2x2' in printed
+  assert f'benchmark {shlex.join([*words, f"--markdown={page}"])}\n' in text
 
 
 def test_what_another_person_types():
@@ -272,19 +189,36 @@ def test_what_another_person_types():
     '--config.data_dir=/home/me/data',
     '--nolatency',
   ]
-  assert into_lib.typed(words) == (
+  assert tables.public_command(words) == (
     'python -m jaxser.benchmark --config=configs/timnet.py:corpus=emodb '
     '--data_dir=DIR --nolatency'
   )
   for place in ('/tmp/x/demo', '../demo/', 'runs/demo'):
-    assert into_lib.typed([f'--checkpoint={place}']).endswith(
-      ' --checkpoint=runs/demo'
-    )
+    command = tables.public_command([f'--checkpoint={place}'])
+    assert command.endswith(' --checkpoint=runs/demo')
 
 
-def test_modes():
-  assert modes.choose({'config': '--config'}) == modes.SPEED
-  scaled = {'scale': '--scale=folds', 'compare': '--compare=keras'}
-  assert modes.choose(scaled) == modes.FOLDS
-  with pytest.raises(BenchmarkError, match='without --checkpoint;'):
-    modes.choose({'files': '--files=3'})
+# jaxser.benchmark where neither TensorFlow nor Keras nor PyTorch is there.
+_WITHOUT_LIBRARIES = """
+import runpy, sys
+for name in ('tensorflow', 'tensorflow_datasets', 'keras', 'librosa', 'torch'):
+  sys.modules[name] = None
+runpy.run_module('jaxser.benchmark', run_name='__main__')
+"""
+
+
+@pytest.mark.parametrize('compare', ['none', 'keras'])
+def test_other_libraries_are_needed_only_to_compare(compare):
+  words = [*TIMNET, *QUICK, '--only=prediction', f'--compare={compare}']
+  done = subprocess.run(
+    [sys.executable, '-c', _WITHOUT_LIBRARIES, *words, '--nolatency'],
+    capture_output=True,
+    text=True,
+  )
+  if compare == 'none':
+    assert done.returncode == 0, done.stderr
+    assert 'jaxser prediction float32' in done.stdout
+  else:
+    assert done.returncode == 2
+    assert "pip install 'jaxser[test]'" in done.stderr
+    assert 'Traceback' not in done.stderr

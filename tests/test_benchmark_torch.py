@@ -1,5 +1,6 @@
 """The networks in PyTorch that ours are compared with."""
 
+import dataclasses
 import sys
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere
-from jaxser.benchmark import comparison, speed
-from jaxser.benchmark.timing import BenchmarkError
+from jaxser.benchmark import measurements, peers
+from jaxser.benchmark.timing import BenchmarkError, Settings
+from jaxser.benchmark.workload import Workload
 from jaxser.models.convert import torch_dsnet as convert
 from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet
@@ -37,20 +39,20 @@ def batch():
     name: rng.normal(1, 3, (6, 12, 8)).astype(np.float32)
     for name in ('features', 'neutral_features')
   }
-  full = np.full(6, 12, np.int32)
+  full, rows = np.full(6, 12, np.int32), np.arange(6, dtype=np.int32)
   return {
     **made,
     'length': full,
     'neutral_length': full,
-    'label': np.arange(6, dtype=np.int32) % 3,
+    'label': rows % 3,
     'mask': np.ones(6, np.float32),
-    'row': np.arange(6, dtype=np.int32),
+    'row': rows,
   }
 
 
 def test_same_dsnet_same_losses_and_gradients(torch):
   """In float64, where nothing hides behind rounding."""
-  from jaxser.benchmark import torch_dsnet
+  from jaxser.benchmark import peers_torch
 
   params, state = params_like(SMALL.init, jax.random.key(0), batch())
   state = jax.tree.map(np.abs, state)
@@ -68,7 +70,7 @@ def test_same_dsnet_same_losses_and_gradients(torch):
       torch.from_numpy(np.moveaxis(np.array(SMALL.images(data, p)), -1, 1))
       for p in ('', 'neutral_')
     )
-  model = torch_dsnet.Network(SMALL).double()
+  model = peers_torch.Network(SMALL).double()
   named = convert.to_torch(params, state, SMALL)
   found = model.load_state_dict(
     {name: torch.from_numpy(np.array(value)) for name, value in named.items()},
@@ -96,20 +98,17 @@ def test_same_dsnet_same_losses_and_gradients(torch):
       )
 
 
+@pytest.mark.slow
 def test_dsnet_takes_turns_with_pytorch(torch, monkeypatch):
   # torch.compile takes half a minute here; that it is left out is said.
-  monkeypatch.setattr(comparison, '_no_compiler', lambda device: 'no g++.')
-  threads = torch.get_num_threads()
+  monkeypatch.setattr(peers, '_no_compiler', lambda device: 'no g++.')
   config = dsnet.get_config()
   config.model.update(channels=(4, 4), embedding=8, max_frames=16)
   config.data.max_length = 16
-  report = speed.run(
-    config,
-    batch_size=8,
-    rounds=2,
-    seconds=0,
+  report = measurements.speed(
+    Workload.create(config, 8),
+    Settings(2, 0, False),
     compare='torch',
-    with_ceilings=False,
     with_latency=False,
   )
   assert [(r['maker'], r['work']) for r in report['ratios']] == [
@@ -117,52 +116,50 @@ def test_dsnet_takes_turns_with_pytorch(torch, monkeypatch):
     ('PyTorch eager', 'prediction'),
   ]
   assert report['notes'][1] == 'torch.compile is left out: no g++.'
-  assert torch.get_num_threads() == threads
 
 
 def test_missing_pytorch_is_explained(monkeypatch):
   monkeypatch.setitem(sys.modules, 'torch', None)
+  workload = Workload.create(dsnet.get_config(), 2)
   with pytest.raises(BenchmarkError, match=r"pip install 'jaxser\[parity\]'"):
-    speed.run(dsnet.get_config(), batch_size=2, compare='torch')
+    peers.steps('torch', workload, ['float32'], ['training'])
 
 
 @pytest.mark.parametrize(('size', 'parts'), [(16, 1), (64, 4)])
 def test_pytorch_cuts_batches_as_ours_does(torch, monkeypatch, size, parts):
-  from jaxser.benchmark import torch_training
+  from jaxser.benchmark import peers_torch
 
   config = emosphere.get_config('encoder=wavlm,weights=random,size=large')
-  weight = torch.nn.Linear(1, 1)
-  seen = []
+  weight, seen = torch.nn.Linear(1, 1), []
 
-  def losses(part, parts):
-    seen.append((part, parts))
+  def loss_of(rows):
+    seen.append(rows)
     return weight(torch.ones(1)).sum()
 
-  monkeypatch.setattr(
-    torch_training, '_wavlm', lambda *about: (weight, losses, None)
-  )
-  train, _ = torch_training.build(
-    config, None, (192_000,), size, 'float32', 'cpu', compiled=False
-  )
-  train()
-  assert seen == [(part, parts) for part in range(parts)]
+  made = weight, loss_of, None
+  monkeypatch.setattr(peers_torch, '_wavlm', lambda *arguments: made)
+  workload = Workload.create(config, size)
+  calls = peers_torch.build(workload, 'float32', 'cpu', compiled=False)
+  calls['training']()
+  assert seen == [slice(part, None, parts) for part in range(parts)]
 
 
+@pytest.mark.slow
 def test_wavlm_of_transformers_trains(torch):
   pytest.importorskip('transformers', reason='transformers: jaxser[parity]')
-  from jaxser.benchmark import torch_training
-  from jaxser.systems.emosphere import EmoSphere
+  from jaxser.benchmark import peers_torch
 
   config = emosphere.get_config('encoder=wavlm,weights=random,size=tiny')
   config.update(batch_size=4, accumulate=2)
-  system = EmoSphere(encoder='wavlm', wavlm='tiny', width=8, remat=True)
-  train, predict = torch_training.build(
-    config, system, (16_000,), 4, 'float32', 'cpu', compiled=False
-  )
-  before = predict().numpy().copy()
+  config.data.max_length = 16_000
+  workload = Workload.create(config, 4)
+  system = dataclasses.replace(workload.system, remat=True)
+  workload = dataclasses.replace(workload, system=system)
+  calls = peers_torch.build(workload, 'float32', 'cpu', compiled=False)
+  before = calls['prediction']().numpy().copy()
   for _ in range(3):
-    train()
-  after = predict().numpy()
+    calls['training']()
+  after = calls['prediction']().numpy()
   assert before.shape == (4, 3)
   assert np.all(np.isfinite(after))
   assert np.abs(after - before).max() > 1e-6

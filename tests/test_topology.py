@@ -1,19 +1,15 @@
-"""Compiling for a TPU slice that is not there."""
-
-import importlib.util
+"""Compiling for a TPU slice that is not there, and its collectives."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs import dsnet, emosphere, timnet
-from jaxser.benchmark import collectives, pages, tables, topology
+from jaxser.benchmark import collectives, tables, topology
 from jaxser.benchmark.timing import BenchmarkError
-
-pytestmark = pytest.mark.slow
-with_libtpu = pytest.mark.skipif(
-  importlib.util.find_spec('libtpu') is None,
-  reason='needs libtpu (the extra `tpu`)',
-)
+from jaxser.benchmark.workload import Workload
 
 
 def small():
@@ -44,47 +40,49 @@ def small_wavlm():
   return config
 
 
-SYSTEMS = (small, small_dsnet, small_emosphere, small_wavlm)
+@pytest.fixture(params=['here', 'v5e:2x2'])
+def place(request, monkeypatch):
+  """A topology of libtpu; where it is missing, virtual devices."""
+  if request.param == 'here':
+    monkeypatch.setattr(topology, 'devices_of', lambda name: jax.devices()[:4])
+  else:
+    pytest.importorskip('libtpu', reason='needs libtpu (the extra `tpu`)')
+  return request.param
 
 
-@with_libtpu
-@pytest.mark.parametrize('recipe', SYSTEMS[1:])
-def test_every_system_only_sums_over_chips(recipe):
-  (row,) = topology.run(recipe(), ['v5e:2x2'], per_device=2)['rows']
-  assert set(row['collectives']) == {'all-reduce'}
-
-
-@with_libtpu
-def test_trainings_of_different_chips_are_silent():
-  report = topology.run(
-    small(), ['v5e:2x2'], per_device=2, trainings=1, utterances=20
-  )
-  assert report['rows'][0]['collectives'] == {}
-
-
-@with_libtpu
-def test_training_step_only_sums_over_chips():
-  report = topology.run(small(), ['v5e:2x2'], per_device=8)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'recipe', [small, small_dsnet, small_emosphere, small_wavlm]
+)
+def test_training_steps_only_sum(place, recipe):
+  report = topology.run(Workload.create(recipe(), 4), [place])
   (row,) = report['rows']
-  assert (row['chips'], row['hosts']) == (4, 1)
-  assert row['fits']
-  assert row['chip_bytes'] == 16 * 2**30
+  assert (row['chips'], row['hosts'], row['fits']) == (4, 1, True)
   assert list(row['collectives']) == ['all-reduce']
-  # The gradients of 13,000 float32 parameters, channels padded to 40, and
-  # BatchNorm's moments: no batch, no feature.
-  sent = row['collectives']['all-reduce']['bytes']
-  assert 4 * 12_000 < sent < 4 * 20_000
-  # Each chip holds its rows of the batch, and all of the state.
-  batch = 8 * 16 * 128 * 4
-  assert row['memory_bytes']['arguments'] > batch
-  assert row['memory_bytes']['peak'] < 64 * 2**20
-  assert row['estimated_seconds'] >= row['compiler_seconds'] > 0
-  text = tables.topology(report)
-  assert 'training step of 8 utterances of 16 x 128 per chip in one' in text
+  sums = row['collectives']['all-reduce']['bytes']
+  assert sums == sum(c['bytes_per_step'] for c in row['collective_list'])
+  if recipe is small:
+    # The gradients of 13,000 float32 parameters, channels padded to 40, and
+    # BatchNorm's moments: no batch, no feature.
+    assert 48_000 < sums < 80_000
+    # Each chip holds its rows of the batch, and all of the state.
+    assert row['memory_bytes']['arguments'] > 4 * 16 * 128 * 4
+    about = 'training step of 4 utterances of 16 x 128 per chip in one batch'
+    assert about in tables.topology(report)[0].about
+  if place != 'here':
+    assert row['chip_bytes'] == 16 * 2**30
+    assert row['estimated_seconds'] >= row['compiler_seconds'] > 0
 
 
-@with_libtpu
+@pytest.mark.slow
+def test_runs_of_different_chips_send_nothing(place):
+  (row,) = topology.run(Workload.create(small(), 2), [place], 1, 20)['rows']
+  assert (row['collectives'], row['collective_list']) == ({}, [])
+
+
+@pytest.mark.slow
 def test_unknown_topology_is_explained():
+  pytest.importorskip('libtpu', reason='needs libtpu (the extra `tpu`)')
   with pytest.raises(BenchmarkError, match=r'v9:2x2.*examples are v5e:2x2'):
     topology.devices_of('v9:2x2')
 
@@ -98,157 +96,239 @@ def test_missing_libtpu_names_the_extra(monkeypatch):
     topology.devices_of('v5e:2x2')
 
 
-def test_programs_that_do_not_fit_are_rows_too(monkeypatch):
-  message = (
-    'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of '
-    '15.75G hbm.'
-  )
-
-  class Lowered:
-    def compile(self):
-      raise jax.errors.JaxRuntimeError(message)
-
+def test_programs_that_do_not_fit_are_rows_too():
   class Function:
     def lower(self, x):
-      return Lowered()
+      return self
+
+    def compile(self):
+      raise jax.errors.JaxRuntimeError(
+        'RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G '
+        'of 15.75G hbm.'
+      )
 
     def __call__(self, x):
       return x @ x
 
   x = jax.ShapeDtypeStruct((4, 4), 'float32')
-  row = topology.compile_facts(Function(), [x], jax.devices()[:2], 0.0)
+  row = topology.compile_facts(Function(), [x], jax.devices()[:2])
   assert not row['fits']
   assert row['memory_bytes']['peak'] == 20.5 * 2**30
   assert row['flop'] == 4**3
 
 
-def test_chips_by_their_longest_name():
+@pytest.mark.parametrize(
+  ('kind', 'gib'), [('TPU v5 lite', 16), ('TPU v5', 95), ('TPU7x', None)]
+)
+def test_chips_by_their_longest_name(kind, gib):
   class Device:
-    def __init__(self, kind):
-      self.device_kind = kind
+    device_kind = kind
 
-  assert topology.chip_of(Device('TPU v5 lite')).memory == 16 * 2**30
-  assert topology.chip_of(Device('TPU v5')).memory == 95 * 2**30
-  assert topology.chip_of(Device('TPU7x')) is None
+  chip = topology.chip_of(Device())
+  assert (chip and chip.memory / 2**30) == gib
 
 
 def report(system, chips):
-  sent = {'all-reduce': {'instructions': 1, 'runs': 4, 'bytes': 2**20}}
-  return {
-    'system': system,
-    'program': 'step',
-    'trainings_per_chip': 0,
-    'batch_per_chip': 32,
-    'accumulate': 1,
-    'dtype': 'float32',
-    'feature_shape': [600, 80],
-    'rows': [
-      {
-        'topology': 'v5e:2x2',
-        'chips': chips,
-        'hosts': 1,
-        'fits': True,
-        'flop': 2e12,
-        'memory_bytes': {'peak': 3 * 2**30, 'temporary': 2**30},
-        'collectives': sent,
-      }
-    ],
+  row = {
+    'topology': 'v5e:2x2',
+    'chips': chips,
+    'hosts': 1,
+    'fits': True,
+    'flop': 2e12,
+    'phase_peak_bytes': {'main': 3 * 2**30},
+    'memory_bytes': {'peak': 3 * 2**30, 'temporary': 2**30},
+    'collectives': {
+      'all-reduce': {'instructions': 1, 'runs': 4, 'bytes': 2**20}
+    },
   }
+  return {'about': f'{system}: one training step', 'rows': [row]}
 
 
 def test_page_keeps_other_sections(tmp_path):
   path = tmp_path / 'scaling.md'
-  pages.update(path, report('dsnet', 4), 'python -m one')
-  pages.update(path, report('timnet', 4), 'python -m two')
+
+  def write(system, chips, word):
+    made = tables.topology(report(system, chips))
+    tables.write_section(path, made, [word])
+
+  write('dsnet', 4, 'one')
+  write('timnet', 4, 'two')
   # Another table, that --into writes.
   measured = '## Measured\n\n<!-- devices -->\n\n| 1 |\n\n<!-- /devices -->\n'
   with path.open('a') as file:
     file.write(f'\n{measured}')
-  pages.update(path, report('dsnet', 16), 'python -m three')
+  write('dsnet', 16, 'three')
   text = path.read_text()
-  assert text.startswith('# What a TPU slice needs and sends\n')
+  assert text.startswith('# ')
   assert text.count('\n## ') == 3
   assert text.endswith(measured)
-  assert 'python -m one' not in text
-  assert text.index('python -m three') < text.index('python -m two')
-  row = '| v5e:2x2 | 16 | 1 | 3.00 | 1.00 | yes | 2.000 |'
-  assert row in text
+  assert 'benchmark one' not in text
+  assert text.index('benchmark three') < text.index('benchmark two')
+  assert '| v5e:2x2 | 16 | 1 | 3.00 | 1.00 | yes | 2.000 |' in text
   assert '4 all-reduce of 1.00 MiB' in text
 
 
-@pytest.fixture
-def two_devices(monkeypatch):
-  """Where libtpu is missing: the same programs, for virtual devices."""
-  monkeypatch.setattr(topology, 'devices_of', lambda name: jax.devices()[:2])
-
-
-@pytest.mark.parametrize('recipe', SYSTEMS)
-def test_step_over_devices_that_are_there(two_devices, recipe):
-  """Data parallelism sums; no batch and no feature travels."""
-  (row,) = topology.run(recipe(), ['here'], per_device=2)['rows']
-  assert row['chips'] == 2
-  # The CPU's compiler gathers a convolution by groups, which libtpu's does not.
-  others = [
-    collectives.origin(item['source'])
-    for item in row['collective_list']
-    if item['kind'] != 'all-reduce'
-  ]
-  assert all('position/conv_general' in origin for origin in others)
-  assert bool(others) <= (recipe is small_wavlm)
-  sums = row['collectives']['all-reduce']
-  if recipe is small:
-    assert 4 * 12_000 < sums['bytes'] < 4 * 20_000
-  assert sums['bytes'] == sum(
-    item['bytes_per_step']
-    for item in row['collective_list']
-    if item['kind'] == 'all-reduce'
-  )
-
-
-def test_devices_with_their_own_trainings_say_nothing(two_devices):
-  report = topology.run(
-    small(), ['here'], per_device=2, trainings=1, utterances=20
-  )
-  assert report['rows'][0]['collectives'] == {}
-  assert report['rows'][0]['collective_list'] == []
-
-
-@pytest.mark.parametrize('trainings', [0, 1])
-def test_the_phase_that_needs_the_most_memory_is_reported(
-  two_devices, monkeypatch, trainings
-):
+@pytest.mark.parametrize('runs', [0, 1])
+def test_the_phase_that_needs_the_most_memory_is_reported(monkeypatch, runs):
   config = emosphere.get_config()
-  config.data.max_length = 16
-  config.model.width = 8
-  seen = []
+  config.data.max_length, config.model.width = 16, 8
+  peaks = iter((2 * 2**30, 2**30))
+  item = {
+    'kind': 'all-reduce',
+    'source': 'jit(f)/jvp(N)/fc/dot',
+    'times': 2,
+    'arrays': 1,
+    'bytes_per_step': 2**20,
+  }
 
-  def facts(function, arguments, devices, effort):
-    seen.append(function)
-    item = {
-      'kind': 'all-reduce',
-      'source': 'jit(f)/jvp(N)/fc/dot',
-      'times': 2,
-      'arrays': 1,
-      'bytes_per_step': 2**20,
-    }
-    return {
-      'memory_bytes': {'peak': (3 - len(seen)) * 2**30},
-      'fits': True,
-      'flop': 1e12,
-      'collective_list': [item],
-    }
+  def facts(function, arguments, devices):
+    memory = {'peak': next(peaks)}
+    facts = {'memory_bytes': memory, 'fits': True, 'flop': 1e12}
+    return {**facts, 'collective_list': [item]}
 
+  monkeypatch.setattr(topology, 'devices_of', lambda name: jax.devices()[:2])
   monkeypatch.setattr(topology, 'compile_facts', facts)
-  report = topology.run(config, ['here'], per_device=2, trainings=trainings)
-  assert len(seen) == 2
+  report = topology.run(Workload.create(config, 2), ['here'], runs)
   (row,) = report['rows']
   assert row['phase'] == 'regions'
   assert row['phase_peak_bytes'] == {'regions': 2 * 2**30, 'main': 2**30}
-  for text in (
-    tables.topology(report),
-    tables.topology_markdown(report, 'command'),
-  ):
-    assert 'here is of phase regions' in text
-    assert 'regions 2.00 GiB, main 1.00 GiB' in text
-    assert 'Collectives of here' in text
-    assert 'forward: fc/dot' in text
+  first, sent = tables.topology(report)
+  assert 'here is of phase regions' in first.notes[0]
+  assert 'regions 2.00 GiB, main 1.00 GiB' in first.notes[0]
+  assert sent.about == 'Collectives of here'
+  assert sent.rows[0][0] == 'forward: fc/dot'
+
+
+@pytest.fixture(scope='module')
+def found():
+  """Compiles a function over four devices; returns its collectives."""
+  mesh = Mesh(np.array(jax.devices()[:4]), ('data',))
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  rows = NamedSharding(mesh, PartitionSpec('data'))
+  x = jax.ShapeDtypeStruct((12, 8), jnp.float32, sharding=rows)
+  w = jax.ShapeDtypeStruct((8, 16), jnp.float32, sharding=everywhere)
+
+  def of(function):
+    jitted = jax.jit(function, out_shardings=everywhere)
+    return collectives.find(jitted.lower(w, x).compile().as_text())
+
+  return of
+
+
+def gradient(w, x):
+  return jax.grad(lambda w: jnp.mean((x @ w) ** 2))(w)
+
+
+def test_gradients_are_all_reduced_once(found):
+  (one,) = found(gradient)
+  assert (one['kind'], one['bytes'], one['times']) == ('all-reduce', 512, 1)
+  assert 'dot_general' in one['source']
+
+
+def test_loops_multiply(found):
+  def steps(w, x):
+    return jax.lax.scan(lambda w, _: (w - gradient(w, x), None), w, length=5)[0]
+
+  assert collectives.summary(found(steps)) == {
+    'all-reduce': {'instructions': 1, 'runs': 5, 'bytes': 5 * 512}
+  }
+
+
+def test_a_batch_that_is_gathered_shows(found):
+  sent = collectives.summary(found(lambda w, x: x[::-1] * 2))
+  assert 'all-reduce' not in sent
+  assert sum(kind['bytes'] for kind in sent.values()) >= 12 * 8 * 4 / 4
+
+
+# As TPUs' programs are written: layouts, several arrays at once, asynchronous
+# pairs, a loop whose count only its condition tells, a branch.
+_TPU = """
+HloModule step, num_partitions=4
+
+%cond (p: (s32[], f32[8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(24)
+  %p = (s32[]{:T(128)}, f32[8]{0:T(256)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%p), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %limit), direction=LT
+}
+
+%dropped (p: f32[8]) -> f32[8] {
+  ROOT %p = f32[8]{0:T(256)} parameter(0)
+}
+
+%kept (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0:T(256)} parameter(0)
+  ROOT %all-reduce.1 = (f32[8,16]{1,0:T(8,128)}, bf16[4]{0:T(256)}) all-reduce(%p, %p), channel_id=1, to_apply=%add
+}
+
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]{0:T(256)}) parameter(0)
+  ROOT %c = f32[8]{0:T(256)} conditional(%p, %p), branch_computations={%dropped, %kept}
+}
+
+ENTRY %main (p: f32[8]) -> f32[] {
+  %p = f32[8]{0:T(256)} parameter(0)
+  %while.1 = (s32[]{:T(128)}, /*index=1*/f32[8]{0:T(256)}) while(%p), condition=%cond, body=%body
+  %start = (f32[8]{0:T(256)}, f32[32]{0:T(256)}) all-gather-start(%p), channel_id=2, dimensions={0}
+  %done = f32[32]{0:T(256)} all-gather-done(%start)
+  ROOT %sum = f32[]{:T(128)} all-reduce(%done), channel_id=3, to_apply=%add, metadata={op_name="jit(step)/reduce_sum"}
+}
+"""
+
+
+def test_programs_of_tpus():
+  names = 'kind', 'bytes', 'times', 'arrays', 'source'
+  assert [tuple(c[n] for n in names) for c in collectives.find(_TPU)] == [
+    ('all-reduce', 8 * 16 * 4 + 4 * 2, 24, 2, ''),
+    ('all-gather', 32 * 4, 1, 1, ''),
+    ('all-reduce', 4, 1, 1, 'jit(step)/reduce_sum'),
+  ]
+
+
+@pytest.mark.parametrize(
+  ('source', 'origin'),
+  [
+    (
+      'jit(train_step)/transpose(jvp(Network))/Network.go/layers/while/body/'
+      'closed_call/layers/cond/branch_0_fun/layer.<lambda>/checkpoint/fc/dot',
+      'backward: Network.go/layers/fc/dot',
+    ),
+    (
+      'jit(step)/(jvp(N)/bn/reduce_sum:jvp()/reduce_sum)',
+      'forward: bn/reduce_sum',
+    ),
+    ('jit(step)/add', 'step: add'),
+    ('', 'step: not named'),
+  ],
+)
+def test_origins_are_those_of_the_network(source, origin):
+  assert collectives.origin(source) == origin
+
+
+def test_what_comes_from_one_place_is_one_group():
+  def one(kind, size, arrays, source):
+    return {
+      'kind': kind,
+      'bytes_per_step': size,
+      'times': 1,
+      'arrays': arrays,
+      'source': source,
+    }
+
+  groups = collectives.grouped(
+    [
+      one('all-reduce', 8, 2, 'jit(step)/jvp(N)/bn/sum'),
+      one('all-reduce', 4, 1, 'jit(step)/jvp(N)/bn/sum'),
+      one('all-gather', 5, 1, 'jit(step)/jvp(N)/bn/sum'),
+      one('all-reduce', 300, 9, 'jit(step)/transpose(jvp(N))/fc/dot'),
+    ]
+  )
+  assert groups[0]['origin'] == 'backward: fc/dot'
+  assert [
+    (g['kind'], g['instructions'], g['arrays'], g['bytes_per_step'])
+    for g in groups
+  ] == [
+    ('all-reduce', 1, 9, 300),
+    ('all-reduce', 2, 3, 12),
+    ('all-gather', 1, 1, 5),
+  ]

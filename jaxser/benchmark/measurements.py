@@ -43,10 +43,11 @@ def speed(
   ours, delays = [], {}
   for dtype, system in zip(dtypes, typed, strict=True):
     one = dataclasses.replace(workload, system=system)
-    step = programs.Step(one)
-    single = programs.Step(one, 1, jax.local_devices()[:1])
+    parallel = workload.config.parallel
+    step = programs.Stack(one, parallel=parallel)
+    single = programs.Stack(one, jax.local_devices()[:1], size=1)
     for work in works:
-      ours.append(step.program(work))
+      ours.append(step.program([work]))
       if with_latency:
         delay = single.latency(work, settings.seconds)
         delays[f'{work} {dtype}'] = delay
@@ -89,9 +90,13 @@ def devices(
     )
   parts = workload.micro_batches()
   made = {
-    count: programs.Step(
-      workload, count * workload.size, every[:count], parts
-    ).program('training', f'{count} devices')
+    count: programs.Stack(
+      workload,
+      every[:count],
+      size=count * workload.size,
+      parts=parts,
+      parallel=workload.config.parallel,
+    ).program(['training'], f'{count} devices')
     for count in counts
   }
   facts, turns = _measure(workload, made.values(), settings)
@@ -133,7 +138,12 @@ def folds(
   """
   # First, so that what cannot be compared is said at once.
   others = peers.epochs(compare, workload, *programs.fold_sizes(utterances))
-  made = {n: programs.epoch(workload, n, utterances) for n in counts}
+  made = {
+    n: programs.Stack(workload, runs=n, utterances=utterances).program(
+      WORKS, f'{n} folds'
+    )
+    for n in counts
+  }
   facts, turns = _measure(workload, [*made.values(), *others], settings)
   rows = _rows('folds', made, turns, facts, shared=True)
   slower = [timing.speed(other, turns[other.name]) for other in others]

@@ -1,30 +1,31 @@
-"""The engine's own step, prediction and epoch, as programs to be timed.
+"""The engine's own programs of a workload, to be timed or compiled ahead of time.
 
 The one file of the benchmark that knows how the engine is built.
 """
 
-import contextlib
+import collections
 import dataclasses
+import functools
+import itertools
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxser.benchmark import costs, timing
 from jaxser.benchmark.timing import BenchmarkError, Program
 from jaxser.benchmark.workload import FOLDS, Workload
-from jaxser.engine import mesh, step
-from jaxser.engine.folds import program as stack_program
-from jaxser.engine.folds.grid import Grid
-from jaxser.engine.folds.state import Settings, Shapes
+from jaxser.engine import stack
+from jaxser.engine import step as step_lib
+from jaxser.engine.sharding import EVERYWHERE, ROWS, RUNS, STEPS, Sharding
 from jaxser.systems.base import System
 
 DTYPES = ('float32', 'bfloat16')
 # Fields of a system that name the type of its matmuls.
 _DTYPE_FIELDS = ('compute_dtype', 'dtype')
+_CORPUS = ('features', 'length', 'label', 'vad', 'speaker')
 
 
 def dtype_field(system: System) -> str | None:
@@ -36,7 +37,7 @@ def dtype_field(system: System) -> str | None:
 def dtype_of(system: System) -> str:
   """Returns the type of the system's matmuls."""
   field = dtype_field(system)
-  return 'float32' if field is None else getattr(system, field)
+  return getattr(system, field) if field else DTYPES[0]
 
 
 def with_dtype(system: System, dtype: str) -> System:
@@ -55,91 +56,177 @@ def with_dtype(system: System, dtype: str) -> System:
   return dataclasses.replace(system, **{field: dtype}) if field else system
 
 
-class Step:
-  """The training step and the prediction of one batch on some devices.
+def fold_sizes(utterances: int) -> tuple[int, int]:
+  """Returns the utterances (trained on, tested) of the smallest of ten folds."""
+  return utterances - utterances // FOLDS, utterances // FOLDS
 
-  Attributes:
-    size: utterances in the batch; its other rows are padding.
-    parts: micro-batches of it.
-    host: the batch on the host.
+
+class Stack:
+  """Some runs of a workload on some devices.
+
+  Either one run and one batch of arrays, or an epoch of several runs with the
+  corpus on the devices; as in ten folds, nine tenths of it are trained on.
   """
 
   def __init__(
     self,
     workload: Workload,
+    devices: Sequence[Any] | None = None,
+    *,
     size: int = 0,
-    devices: Sequence[jax.Device] | None = None,
     parts: int = 0,
+    runs: int = 1,
+    utterances: int = 0,
+    parallel: str = 'jit',
   ):
-    """Takes the batch and the micro-batches of the workload, and all devices."""
-    config, self.system = workload.config, workload.system
-    self.placement = mesh.Placement(config.parallel, devices)
-    self.size = size or workload.size
+    """Compiles nothing yet.
+
+    Args:
+      workload: system and utterances.
+      devices: those of a topology that is not there, too; default all.
+      size: utterances of a step of each run; 0 is the workload's.
+      parts: micro-batches of a step; 0 is the workload's for the size.
+      runs: of the stack.
+      utterances: of the corpus on the devices; 0 trains on one batch.
+      parallel: config.parallel.
+    """
+    self.workload, self.size = workload, size or workload.size
+    self.runs, self.utterances = runs, utterances
     self.parts = parts or workload.micro_batches(self.size)
-    padded = self.placement.padded(self.size, self.parts)
-    self.host = workload.batch(self.size, padded)
-    self.epoch = np.int32(config.epochs - 1)
-    optimizer = step.make_optimizer(config.optimizer)
-    table = workload.corpus.table
-    state = step.create_state(
-      self.system, optimizer, jax.random.key(0), self.host
+    self.sharding = Sharding(runs, devices=devices, parallel=parallel)
+    self.slots = self.sharding.padded_runs(runs)
+    self.rows = self.sharding.padded(self.size, self.parts)
+    self.optimizer = step_lib.make_optimizer(workload.config, workload.system)
+    self.programs = stack.Programs(
+      workload.system, self.optimizer, self.sharding, accumulate=self.parts
     )
-    self.fresh = state.replace(
-      model_state=self.system.prepare(
-        state.model_state, table.vad, table.labels
-      )
-    )
-    self.train = self.placement.compile_train(
-      self.system,
-      optimizer,
-      accumulate=self.parts,
-      phase=self.system.phase(config.epochs - 1),
-    )
-    output = 'scores' if self.system.task == 'classification' else 'vad'
-    self.predict = self.placement.compile_predict(self.system, output)
+    trained, _ = fold_sizes(utterances)
+    self.steps = -(-trained // self.size)
 
-  def put_batch(self) -> Any:
-    """Sends the batch to the devices."""
-    return self.placement.put_batch(self.host)
-
-  def put_state(self) -> Any:
-    """Sends a copy of the fresh state, which a training step may consume."""
-    return self.placement.put_state(jax.tree.map(jnp.copy, self.fresh))
-
-  def program(self, work: str, variant: str = '') -> Program:
-    """Compiles training steps or predictions of a batch on the devices."""
-    batch, state = self.put_batch(), self.put_state()
-    training = work == 'training'
-    rest = (batch, self.epoch) if training else (batch,)
-    fixed = state if training else (state.params, state.model_state)
-    call, facts = costs.compile_program(
-      self.train if training else self.predict,
-      len(self.placement.devices),
-      *((state,) if training else fixed),
-      *rest,
+  def abstract(self, phase: Hashable) -> tuple[Any, tuple[Any, ...]]:
+    """Returns the jitted training program and shapes of its arguments."""
+    table, example = self.workload.corpus.table, self.workload.batch(1, 1)
+    state = self.programs.abstract_state(
+      self.slots, example, (table.vad, table.labels)
     )
 
-    def train(calls):
+    def shapes(*leading):
+      return {
+        name: jax.ShapeDtypeStruct((*leading, *value.shape[1:]), value.dtype)
+        for name, value in example.items()
+      }
+
+    corpus = {name: shapes(self.utterances)[name] for name in _CORPUS}
+    rest = self.programs.abstract_epoch(
+      self.slots, self.steps, self.rows, corpus
+    )
+    if not self.utterances:
+      batch = self.sharding.abstract(shapes(1, 1, self.rows), STEPS)
+      rest = {}, batch, None, rest[-1]
+    return self.programs.train(phase), (state, *rest)
+
+  def state(self) -> step_lib.TrainState:
+    """Returns fresh runs on the devices."""
+    workload = self.workload
+    table, system = workload.corpus.table, workload.system
+    state = step_lib.create_state(
+      system, self.optimizer, jax.random.key(0), workload.batch(1, 1)
+    )
+    model_state = system.prepare(state.model_state, table.vad, table.labels)
+    state = state.replace(model_state=model_state)
+    return self.sharding.put(stack.stacked([state], self.slots), RUNS)
+
+  @functools.cached_property
+  def host_batch(self) -> dict[str, np.ndarray]:
+    """A batch of one run, [rows, ...]."""
+    return self.workload.batch(self.size, self.rows)
+
+  def _indices(self, *shape: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    names = ['rows', *['neutral'] * self.workload.system.needs_neutral]
+    drawn = {
+      name: rng.integers(0, self.utterances, shape, np.int32) for name in names
+    }
+    row = np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
+    return {**drawn, 'row': row}
+
+  def train_arguments(self) -> tuple[Any, ...]:
+    """Returns what the training program takes after the state."""
+    put = self.sharding.put
+    epoch = put(np.int32(self.workload.config.epochs - 1), EVERYWHERE)
+    if not self.utterances:
+      batch = jax.tree.map(lambda x: x[None, None], self.host_batch)
+      return {}, put(batch, STEPS), None, epoch
+    real = put(np.ones((self.slots, self.steps), bool), RUNS)
+    indices = self._indices(self.slots, self.steps, self.rows)
+    return self._corpus, put(indices, STEPS), real, epoch
+
+  @functools.cached_property
+  def _corpus(self) -> dict[str, jax.Array]:
+    whole = self.workload.batch(self.utterances, self.utterances)
+    corpus = {name: whole[name] for name in _CORPUS}
+    return self.sharding.put(corpus, EVERYWHERE)
+
+  def predict_arguments(self) -> tuple[Any, ...]:
+    """Returns what the prediction takes after the weights: a batch, or a test split."""
+    if not self.utterances:
+      batch = jax.tree.map(lambda x: x[None], self.host_batch)
+      return {}, self.sharding.put(batch, ROWS)
+    tested = self.sharding.padded(-(-self.utterances // FOLDS))
+    indices = self._indices(self.slots, tested)
+    return self._corpus, self.sharding.put(indices, ROWS)
+
+  def train_function(self) -> Callable[..., Any]:
+    """Returns the jitted training program of the last epoch's phase."""
+    epoch = self.workload.config.epochs - 1
+    return self.programs.train(self.workload.system.phase(epoch))
+
+  def _training(self) -> tuple[Callable[[], Any], dict[str, Any]]:
+    state, rest = self.state(), self.train_arguments()
+    train, facts = costs.compile_program(
+      self.train_function(), len(self.sharding.devices), state, *rest
+    )
+
+    def call():
       nonlocal state
-      for _ in range(calls):
-        state, metrics = call(state, *rest)
-      jax.block_until_ready((state, metrics))
+      state, metrics = train(state, *rest)
+      return metrics
 
-    def predict(calls):
-      for _ in range(calls):
-        outputs = call(*fixed, *rest)
+    return call, facts
+
+  def _prediction(self) -> tuple[Callable[[], Any], dict[str, Any]]:
+    state, batch = self.state(), self.predict_arguments()
+    weights = state.params, state.model_state
+    predict, facts = costs.compile_program(
+      self.programs.predict(), len(self.sharding.devices), weights, *batch
+    )
+    return lambda: predict(weights, *batch), facts
+
+  def program(self, works: Sequence[str], variant: str = '') -> Program:
+    """Compiles 'training', 'prediction' or both, one after the other.
+
+    Arguments lie on the devices; state is carried from call to call.
+    """
+    made = {'training': self._training, 'prediction': self._prediction}
+    calls, facts = zip(*(made[work]() for work in works), strict=True)
+
+    def run(count):
+      for _ in range(count):
+        outputs = [call() for call in calls]
       jax.block_until_ready(outputs)
 
-    run = train if training else predict
-    dtype = dtype_of(self.system)
     return Program(
       timing.OURS,
-      work,
-      self.size,
-      run=run,
-      dtype=dtype,
+      works[0],
+      self.runs * (self.utterances or self.size),
+      sum(each['compile_seconds'] for each in facts),
+      run,
+      dtype=dtype_of(self.workload.system),
+      flops=sum(each['flops'] for each in facts),
+      # The compiler counts a loop's body once, and an epoch is a loop.
+      bytes_accessed=None if self.utterances else facts[0]['bytes_accessed'],
+      memory=facts[0]['memory'],
       variant=variant,
-      **facts,
     )
 
   def latency(self, work: str, seconds: float) -> dict[str, float]:
@@ -147,159 +234,30 @@ class Step:
 
     'first_milliseconds' is the first call, the compiler included.
     """
-    state = self.put_state()
+    state = self.state()
+    train, predict = self.train_function(), self.programs.predict()
 
-    def train():
+    def training():
       nonlocal state
-      state, metrics = self.train(state, self.put_batch(), self.epoch)
+      state, metrics = train(state, *self.train_arguments())
       jax.block_until_ready((state, metrics))
 
-    def predict():
-      batch = self.put_batch()
-      return np.asarray(self.predict(state.params, state.model_state, batch))
+    def prediction():
+      weights = state.params, state.model_state
+      return np.asarray(predict(weights, *self.predict_arguments()))
 
-    call = train if work == 'training' else predict
+    call = training if work == 'training' else prediction
     start = time.perf_counter()
     call()
     first = 1e3 * (time.perf_counter() - start)
     return {'first_milliseconds': first, **timing.latency(call, seconds)}
 
 
-def abstract_step(
-  workload: Workload, devices: Sequence[Any], phase: Hashable
-) -> tuple[Any, tuple[Any, ...]]:
-  """Returns the jitted step of `workload.size` utterances per device.
-
-  And its abstract arguments, so that the devices need not be there.
-  """
-  system, table = workload.system, workload.corpus.table
-  placement = mesh.Placement('jit', devices)
-  optimizer = step.make_optimizer(workload.config.optimizer)
-  example = workload.batch(1, 1)
-  state = jax.eval_shape(
-    lambda rng, batch: step.create_state(system, optimizer, rng, batch),
-    jax.random.key(0),
-    example,
-  )
-  state = state.replace(
-    model_state=system.prepare(state.model_state, table.vad, table.labels)
-  )
-  function = placement.compile_train(
-    system, optimizer, accumulate=workload.micro_batches(), phase=phase
-  )
-  rows = workload.size * len(devices)
-  return function, placement.abstract(state, example, rows)
-
-
-def fold_sizes(utterances: int) -> tuple[int, int]:
-  """Returns the utterances (trained on, tested) of the smallest of ten folds."""
-  return utterances - utterances // FOLDS, utterances // FOLDS
-
-
-def abstract_stack(
-  workload: Workload,
-  devices: Sequence[Any],
-  phase: Hashable,
-  runs: int,
-  utterances: int,
-) -> tuple[Any, tuple[Any, ...]]:
-  """Returns the jitted program of a stack of runs, and its abstract arguments.
-
-  As in ten random folds, nine tenths of the utterances are trained on and one
-  tenth is tested in every epoch, with room for the largest of the folds. What is
-  counted per call (operations, collectives) is counted per epoch: their number
-  is an argument.
-  """
-  config, system, corpus = workload.config, workload.system, workload.corpus
-  grid = Grid(runs, devices)
-  optimizer = step.make_optimizer(config.optimizer)
-  trained, _ = fold_sizes(utterances)
-  accumulate = workload.micro_batches()
-  settings = dataclasses.replace(
-    Settings.from_config(config), accumulate=accumulate
-  )
-  shapes = Shapes(
-    trainings=grid.slots(runs),
-    epochs=min(config.checkpoint_every, config.epochs),
-    steps=-(-trained // workload.size),
-    batch=grid.padded(workload.size, accumulate),
-    utterances=utterances,
-    features=tuple(workload.shape),
-    sides=(('test', 1, grid.padded(-(-utterances // FOLDS))),),
-  )
-  state = stack_program.abstract_training(
-    system, optimizer, shapes, corpus.table.vad, corpus.table.labels
-  )
-  return stack_program.program(
-    system, optimizer, settings, shapes, state, grid, phase=phase
-  )
-
-
-def epoch(workload: Workload, runs: int, utterances: int) -> Program:
-  """One epoch of so many runs at once, trained and tested, on all devices."""
-  phase = workload.system.phase(workload.config.epochs - 1)
-  function, arguments = abstract_stack(
-    workload, jax.devices(), phase, runs, utterances
-  )
-  call, facts = costs.compile_program(function, jax.device_count(), *arguments)
-  rng = np.random.default_rng(0)
-
-  def filled(abstract, value=0):
-    full = np.broadcast_to(np.asarray(value, abstract.dtype), abstract.shape)
-    return jax.device_put(full, abstract.sharding)
-
-  def drawn(abstract):
-    return filled(abstract, rng.integers(0, utterances, abstract.shape))
-
-  data, state, tasks, order, first, count = arguments
-  features = rng.standard_normal(data['features'].shape, np.float32)
-  classes = np.arange(utterances) % len(workload.corpus.classes)
-  known = {'features': features, 'length': workload.shape[0], 'label': classes}
-  data = {name: filled(x, known.get(name, 0)) for name, x in data.items()}
-  tasks = jax.tree.map(filled, tasks).replace(
-    steps=filled(tasks.steps, order['rows'].shape[2]),
-    sides=jax.tree.map(drawn, tasks.sides),
-    scored=jax.tree.map(lambda x: filled(x, True), tasks.scored),
-  )
-  rest = (
-    data,
-    tasks,
-    jax.tree.map(drawn, order),
-    filled(first),
-    filled(count, 1),
-  )
-  state = jax.tree.map(filled, state)
-
-  def run(calls):
-    nonlocal state
-    data, *others = rest
-    for _ in range(calls):
-      state, curves = call(data, state, *others)
-    jax.block_until_ready((state, curves))
-
-  # The compiler counts the bytes of a loop's body once, and all is loops here.
-  facts['bytes_accessed'] = None
-  return Program(
-    timing.OURS,
-    'training',
-    runs * utterances,
-    run=run,
-    dtype=dtype_of(workload.system),
-    variant=f'{runs} folds',
-    **facts,
-  )
-
-
 def waiting(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
-  """Times training on a prepared corpus with the engine's own pipeline.
+  """Times streamed training on a prepared corpus.
 
   Of steps on one batch that lies on the devices, of the pipeline alone, and of
-  both together.
-
-  Args:
-    config: a recipe; its corpus must be prepared.
-    data_dir: where.
-    steps: at most; a small corpus is read several times over.
+  both together; batches have one length, so that one program is compiled.
 
   Raises:
     BenchmarkError: if the first fold has no utterance to train on.
@@ -307,63 +265,47 @@ def waiting(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
   """
   # Reading a corpus needs TensorFlow; the other measurements do not.
   from jaxser import train
-  from jaxser.data import opening, pipeline
-  from jaxser.engine import context as context_lib
+  from jaxser.data import opening
+  from jaxser.engine.trainer import Trainer
 
   config = config.copy_and_resolve_references()
-  config.data_dir = data_dir
+  config.data_dir, config.data.buckets = data_dir, ()
+  config.data.num_buckets = 0
   corpus = opening.open_corpus(config)
-  folds = train.choose_folds(
-    train.make_folds(config, corpus), config.fold_subset
-  )
-  context = train.make_context(config, corpus, folds)
-  fold, placement = folds[0], context.placement
+  folds = train.make_folds(config, corpus)
+  fold = train.choose_folds(folds, config.fold_subset)[0]
   if not len(fold.train):
     raise BenchmarkError(f'fold {fold.number} trains on no utterance.')
-  batches = list(context_lib.make_sampler(context, config.seed, fold).epoch(0))
-  # One length, one program: of several the compiler's time would be in here.
-  longest = max(batch.length for batch in batches)
-  batches = [batch for batch in batches if batch.length == longest]
-  steps = min(steps, 10 * len(batches))
-  batches = [batches[i % len(batches)] for i in range(steps)]
-  last = np.int32(config.epochs - 1)
-  step_function = context.train_fn(context.system.phase(int(last)))
-  state = placement.put_state(
-    context_lib.first_state(context, config.seed, fold)
-  )
+  run = config.seed, fold
+  experiment = train.make_experiment(config, corpus)
+  trainer = Trainer(experiment, [run], 1, resident=False)
+  first = stack.start(experiment.first_state(*run), tuple(trainer.selections))
+  state, active = trainer.put([first]), np.ones(1, bool)
 
-  def train_on(resident: Any) -> None:
+  def chunks():
+    stream = trainer.batches.training(trainer.samplers([run]), 0, 0, steps)
+    return itertools.islice(stream, steps)
+
+  def train_on(several):
     nonlocal state
-    state, _ = step_function(state, resident, last)
+    for chunk in several:
+      state, _ = trainer.train(state, chunk, active, config.epochs - 1)
 
-  def stream() -> Any:
-    source = pipeline.stream(context.source, iter(batches))
-    with contextlib.closing(source) as data:
-      yield from map(placement.put_batch, data)
-
-  def milliseconds(body: Callable[[], Any]) -> float:
+  def milliseconds(body, *arguments):
     start = time.perf_counter()
-    jax.block_until_ready((body(), state))
+    jax.block_until_ready((body(*arguments), state))
     return 1e3 * (time.perf_counter() - start) / steps
 
-  def together() -> None:
-    ahead = None
-    for batch in stream():
-      if ahead is not None:
-        train_on(ahead)
-      ahead = batch
-    train_on(ahead)
-
-  resident = placement.put_batch(context.source.batch(batches[0]))
-  milliseconds(lambda: train_on(resident))  # Compiles.
-  alone = milliseconds(lambda: [train_on(resident) for _ in batches])
-  reading = milliseconds(lambda: list(stream())[-1])
-  both = milliseconds(together)
+  resident = next(chunks())
+  train_on([resident])  # Compiles.
+  alone = milliseconds(train_on, [resident] * steps)
+  reading = milliseconds(lambda: collections.deque(chunks(), 1)[0].batches)
+  together = milliseconds(lambda: train_on(chunks()))
   return {
     'corpus': corpus.name,
     'steps': steps,
     'step_milliseconds': alone,
     'pipeline_milliseconds': reading,
-    'together_milliseconds': both,
-    'share_waiting': max(0.0, 1 - alone / both),
+    'together_milliseconds': together,
+    'share_waiting': max(0.0, 1 - alone / together),
   }

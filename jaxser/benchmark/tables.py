@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jaxser.benchmark import collectives, timing
 from jaxser.core import files
 from jaxser.core.errors import UserError
+from jaxser.report import insert, text
 
 GIB, MIB = 2**30, 2**20
 # Column, key of a row, unit, digits: what a cell shows.
@@ -65,7 +66,7 @@ class Table(NamedTuple):
   rows: Sequence[Sequence[str]]
   notes: Sequence[str] = ()
 
-  def text(self) -> str:
+  def plain(self) -> str:
     """For a terminal: the first column flush left, the others flush right."""
     cells = [self.header, *self.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -80,10 +81,8 @@ class Table(NamedTuple):
 
   def markdown(self) -> str:
     """The cells for a page."""
-    rule = ['---', *['---:'] * (len(self.header) - 1)]
     rows = [['—' if cell == '-' else cell for cell in row] for row in self.rows]
-    cells = self.header, rule, *rows
-    return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
+    return text.markdown_table(self.header, rows)
 
 
 def number(value: float | bool | None, unit: float = 1, digits: int = 1) -> str:
@@ -266,8 +265,6 @@ def check_page(into: str) -> tuple[str, str]:
   Raises:
     BenchmarkError: if it is not of this form, or the page lacks the marks.
   """
-  from jaxser.report import insert
-
   page, _, name = into.partition('#')
   if not page or not name:
     raise timing.BenchmarkError(
@@ -282,8 +279,6 @@ def check_page(into: str) -> tuple[str, str]:
 
 def write_into(into: str, table: Table, words: Sequence[str]) -> None:
   """Puts a table, what it is of, and the command between the marks of PAGE#NAME."""
-  from jaxser.report import insert
-
   notes = ' '.join([f'{table.about}.', *table.notes])
   made = [table.markdown(), notes, f'    {public_command(words)}']
   insert.replace(*check_page(into), '\n\n'.join(made))
@@ -317,8 +312,6 @@ def write_section(
 
 def public_command(words: Sequence[str]) -> str:
   """Returns the command as others can type it: without somebody's folders."""
-  from jaxser.report import insert
-
   line = insert.without_places(words)
   kept = []
   while line:

@@ -26,17 +26,11 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """A chip, from the pages of Google Cloud.
+  """A chip, from the pages of Google Cloud."""
 
-  Attributes:
-    memory: bytes.
-    flops: bfloat16 operations per second.
-    links: bytes per second between chips, one way.
-  """
-
-  memory: int
-  flops: float
-  links: float
+  memory: int  # Bytes.
+  flops: float  # bfloat16 operations per second.
+  links: float  # Bytes per second between chips, one way.
 
 
 # By the beginning of the kind that JAX names, longer ones first.
@@ -85,11 +79,6 @@ def compile_facts(
   function: Any, arguments: Sequence[Any], devices: Sequence[Any]
 ) -> dict[str, Any]:
   """Compiles for the devices, and describes what the program needs and sends.
-
-  Args:
-    function: jitted.
-    arguments: abstract, with shardings over the devices.
-    devices: of the topology.
 
   Returns:
     Per device: 'memory_bytes' by kind, whether that 'fits' into a chip, 'flop' of
@@ -157,14 +146,16 @@ def run(
   rows = []
   for name in names:
     devices, found = devices_of(name), {}
+    stack = programs.Stack(
+      workload,
+      devices,
+      size=workload.size * (1 if runs else len(devices)),
+      parts=workload.micro_batches(),
+      runs=runs * len(devices) or 1,
+      utterances=utterances if runs else 0,
+    )
     for phase in workload.phases():
-      program = workload, devices, phase
-      if runs:
-        made = programs.abstract_stack(
-          *program, runs * len(devices), utterances
-        )
-      else:
-        made = programs.abstract_step(*program)
+      made = stack.abstract(phase)
       found[str(phase)] = compile_facts(*made, devices)
     peaks = {
       phase: facts['memory_bytes']['peak'] for phase, facts in found.items()

@@ -30,32 +30,19 @@ FOLDS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-  """A system, and the utterances that it is timed on.
-
-  Attributes:
-    config: a recipe.
-    system: made from it.
-    corpus: synthetic.
-    shape: of one utterance's features.
-    size: utterances of a step.
-  """
+  """A system, and the synthetic utterances that it is timed on."""
 
   config: Any
   system: System
   corpus: Corpus
-  shape: tuple[int, ...]
-  size: int
+  shape: tuple[int, ...]  # Of one utterance's features.
+  size: int  # Utterances of a step.
 
   @classmethod
   def create(
     cls, config: Any, batch_size: int = 0, classes: int = 7
   ) -> 'Workload':
-    """Makes up a corpus for a recipe.
-
-    Args:
-      config: the recipe.
-      batch_size: utterances of a step; 0 is `usual_batch_size`.
-      classes: of the corpus.
+    """Makes up a corpus for a recipe; 0 is its `usual_batch_size`.
 
     Raises:
       ConfigError: for a config that no system takes.
@@ -90,8 +77,13 @@ class Workload:
     return f', in phase {last}' if len(phases) > 1 else ''
 
   def describe(self, place: str) -> str:
-    """Describes a step; `place` is such as 'per device'."""
-    return describe(self.size, self.shape, self.micro_batches(), place)
+    """'64 utterances of 188 x 128 per call in 4 micro-batches of 16'."""
+    parts, cut = self.micro_batches(), 'one batch'
+    if parts > 1:
+      cut = f'{parts} micro-batches of {-(-self.size // parts)}'
+    return (
+      f'{self.size} utterances of {describe_shape(self.shape)} {place} in {cut}'
+    )
 
   def batch(self, size: int, padded: int) -> dict[str, np.ndarray]:
     """Makes up a batch as in `jaxser.systems.base`: `size` rows of `padded`."""
@@ -141,13 +133,6 @@ def usual_batch_size(config: Any) -> int:
   if demo and config.batch_size == _DEMO_BATCH:
     return _TIMNET_BATCH
   return config.batch_size
-
-
-def describe(size: int, shape: Sequence[int], parts: int, place: str) -> str:
-  """'64 utterances of 188 x 128 per call in 4 micro-batches of 16'."""
-  cut = f'{parts} micro-batches of {-(-size // parts)}'
-  cut = cut if parts > 1 else 'one batch'
-  return f'{size} utterances of {describe_shape(shape)} {place} in {cut}'
 
 
 def describe_shape(shape: Sequence[int]) -> str:
