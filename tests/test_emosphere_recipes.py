@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from configs import emosphere
-from jaxser import predict, train
+from jaxser import train
 from jaxser.data import pipeline
-from jaxser.models import audio_features as hearing
-from jaxser.models import ensemble as members
+from jaxser.models import predictor
 from jaxser.models import saved as models
 from jaxser.models.convert import hf_wavlm, torch_emosphere
 from jaxser.nn.wavlm_config import SIZES
@@ -140,19 +139,16 @@ def test_the_authors_files_predict_through_the_recipe(tmp_path):
   config = _wavlm('encoder=wavlm', **{'model.wavlm': wavlm})
   config.data_dir = str(tmp_path)
   config.init_from = str(tmp_path)
+  config.trust_init_from = True
   found = train.run(config, tmp_path / 'run', 'evaluate')
   pooled = found['selections']['init_from']['pooled']
   assert pooled['utterances'] == 40
-  description = models.open(tmp_path / 'run')
-  said = json.loads(
-    (tmp_path / 'run/predictions.jsonl').read_text().splitlines()[0]
-  )
-  path = next((tmp_path / 'demo').rglob(f'{said["id"]}.wav'))
-  predictor = predict.Predictor(
-    description, members.load(description, members.choose(description))
-  )
-  (heard,) = predictor.predict([hearing.Input(path.name, path)])
-  np.testing.assert_allclose(heard.answer.vad, said['prediction'], rtol=1e-4)
+  assert found['caveats'] == [models.CAVEAT]
+  lines = (tmp_path / 'run/predictions.jsonl').read_text().splitlines()
+  first = json.loads(lines[0])
+  path = next((tmp_path / 'demo').rglob(f'{first["id"]}.wav'))
+  vad = predictor.load(tmp_path / 'run').predict(path).overall.vad
+  np.testing.assert_allclose(vad, first['prediction'], rtol=1e-4)
   assert set(torch_emosphere.FILES.values()) <= {
     path.name for path in tmp_path.iterdir()
   }

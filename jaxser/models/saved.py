@@ -291,8 +291,10 @@ class Description:
     return system
 
   @functools.cached_property
-  def feature_spec(self) -> features_lib.Convention:
+  def feature_spec(self) -> Any:
     """The feature spec with the parameters of the training corpus.
+
+    A `data_prep.features.Convention`, or `frozen_wavlm.HiddenStates`.
 
     Raises:
       ModelError: if this version computes other features under that name, or
