@@ -18,8 +18,6 @@ import soundfile
 from data_prep import audio, build, corpora, features, store
 from data_prep import manifest as manifest_lib
 
-pytestmark = pytest.mark.slow
-
 SPEC = dataclasses.replace(
   corpora.CORPORA['emodb'],
   name='toy',

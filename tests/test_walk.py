@@ -91,7 +91,7 @@ def _part_of_emodb(folder):
 
 
 def _ravdess(folder):
-  for name in corpora.CORPORA['ravdess'].expected():
+  for name in corpora.CORPORA['ravdess'].expected:
     if int(name[-2:]) <= 4:
       _noise(folder / f'Actor_{name[-2:]}' / f'{name}.wav')
 
@@ -99,7 +99,7 @@ def _ravdess(folder):
 def _emotale(folder):
   folder.mkdir(parents=True)
   rng = np.random.default_rng(0)
-  names = [n for n in corpora.CORPORA['emotale'].expected() if n[3:6] < '008']
+  names = [n for n in corpora.CORPORA['emotale'].expected if n[3:6] < '008']
   ratings = {
     name: {
       f'{who}_{what}': f'{rng.uniform(1, 5):.1f}'
