@@ -89,10 +89,9 @@ def find_recordings(
     path: folder; a file is returned as the only one, whatever its name.
     suffixes: in lower case, of the files that are wanted.
   """
-  path = pathlib.Path(path)
-  if not path.is_dir():
-    return [path]
   found, seen = [], set()
+  if not os.path.isdir(path):
+    return [pathlib.Path(path)]
   for parent, folders, names in os.walk(path, followlinks=True):
     real = os.path.realpath(parent)
     if real in seen:  # A link that leads back up, or to a folder seen before.
@@ -113,8 +112,7 @@ def decode(
   source: Source, *, name: str | None = None
 ) -> tuple[np.ndarray, int]:
   """Decodes one recording; returns its waveform and sample rate, see `read`."""
-  recording = read(source, name=name)
-  return recording.waveform, recording.rate
+  return read(source, name=name)[:2]
 
 
 def read(
@@ -152,9 +150,11 @@ def read(
       # Seeking would be faster, but not every format seeks to the very sample.
       count = 0
       for block in decoder.blocks():
-        if count < stop and count + len(block) > start:
+        if count + len(block) > start:
           blocks.append(block[max(0, start - count) : stop - count])
         count += len(block)
+        if count >= stop:
+          break
     waveform = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     return Recording(waveform, decoder.rate, start, samples, decoder.warning)
 
@@ -417,8 +417,9 @@ def _check_whole(file: _File, name: str) -> str:
     )
   promised, start = layout
   present = file.size - start
-  # Some recorders count the header as audio, all of it or what RIFF counts.
-  if promised - present in (start, start - 8) and present:
+  # Some recorders count the header as audio: all of it, what RIFF counts, or
+  # the chunk's own.
+  if promised - present in (start, start - 8, 8) and present:
     if kind in (b'RIFF', b'RIFX'):
       _set_wav_size(file, start, '>' if kind == b'RIFX' else '<')
     return (

@@ -19,6 +19,7 @@ what has its final name is whole.
 import csv
 import dataclasses
 import filecmp
+import functools
 import hashlib
 import json
 import os
@@ -111,18 +112,16 @@ def prepare(
     final = next(same, final)
   others = [path for path, _ in twins if path != final]
 
-  def make(directory: pathlib.Path) -> dict[str, Any]:
-    return build.build(
-      manifest,
-      corpus_spec,
-      features,
-      directory,
-      content=content,
-      on_error=on_error,
-      num_workers=num_workers,
-      progress=bool(progress),
-    )
-
+  make = functools.partial(
+    build.build,
+    manifest,
+    corpus_spec,
+    features,
+    content=content,
+    on_error=on_error,
+    num_workers=num_workers,
+    progress=bool(progress),
+  )
   info = publishing.write_once(
     final, make, report=report, overwrite=overwrite, replaced=others
   )

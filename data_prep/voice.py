@@ -99,17 +99,7 @@ def speak(
     text: Syllables separated by blanks, one letter of `PHONES` per phone; an
       apostrophe stresses the syllable that follows.
     speaker: Who.
-    prosody: How, with these attributes: `pitch` above the speaker's own mean,
-      `melody` (height of a pitch accent), `ending` (pitch movement on the last
-      syllable), `tremor` (of the pitch at 5 to 7 Hz), all in semitones;
-      `accent` (loudness of a stressed syllable over the others), `level` (of
-      the vowels, relative to full scale), `breath` (aspiration noise relative
-      to the pulses), in dB; `rate` (logarithm of the speech rate), `tilt` (pole
-      of the low-pass that tilts the source: 0 is flat), `open` (fraction of a
-      glottal cycle in which the glottis is open), `jitter` (difference between
-      glottal cycles, percent; shimmer follows it), `smile` (logarithm of the
-      second and higher formants: spread lips raise them) and `damping`
-      (logarithm of the formants' bandwidths).
+    prosody: How; demo.toml explains each of its attributes.
     rng: Decides noise, jitter and timing; consumed.
 
   Returns:

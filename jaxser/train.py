@@ -298,12 +298,11 @@ def train_all(
     for part in parts
     if not part.exists()
   ]
-  rows = [
-    row
-    for part in parts
-    if writes and part.exists()
-    for row in predictions.read_predictions(part)
-  ]
+  rows = []
+  for part in parts:
+    # Without a test split a finished run has no predictions.
+    if writes and part.exists() and part.stat().st_size:
+      rows += predictions.read_predictions(part)
   return rows, failures, used
 
 

@@ -207,7 +207,7 @@ def test_a_size_that_a_file_may_have_is_believed(size):
   assert f'truncated; the header promises {size} bytes of audio' in message
 
 
-@pytest.mark.parametrize('extra', [44, 36])
+@pytest.mark.parametrize('extra', [44, 36, 8])
 def test_a_header_that_counts_itself_is_believed_with_a_warning(extra):
   """As Android recorders write it."""
   data = encoded(noise(500))

@@ -178,21 +178,17 @@ def test_damaged_file_is_refused(made, tmp_path):
   assert embeddings.read(tmp_path / 'elsewhere') is None
 
 
-def some_embeddings(speakers=13, each=4):
-  """Synthetic embeddings of one fold, for the page."""
-  count = speakers * each
-  rng = np.random.default_rng(0)
-  names = ('relevant', 'irrelevant')
+def some_embeddings():
+  """Synthetic embeddings of one fold of 13 speakers, for the page."""
+  rng, names = np.random.default_rng(0), ('relevant', 'irrelevant')
   return embeddings.Embeddings(
-    fold=np.zeros(count, np.int64),
-    id=np.array([f'u{i}' for i in range(count)]),
-    speaker=np.repeat([f'<s{i:02d}>' for i in range(speakers)], each),
-    label=np.tile(['angry', 'happy'], count // 2),
-    side=np.repeat(['train', 'test'], [count - each, each]),
-    spaces={name: rng.normal(size=(count, 3)) for name in names},
-    maps={
-      name: rng.normal(size=(count, 2)).astype(np.float32) for name in names
-    },
+    fold=np.zeros(52, np.int64),
+    id=np.array([f'u{i}' for i in range(52)]),
+    speaker=np.repeat([f'<s{i:02d}>' for i in range(13)], 4),
+    label=np.tile(['angry', 'happy'], 26),
+    side=np.repeat(['train', 'test'], [48, 4]),
+    spaces={name: rng.normal(size=(52, 3)) for name in names},
+    maps={name: rng.normal(size=(52, 2)).astype('f') for name in names},
     about={'seed': 0, 'selection': 'last', 'names': names, 'probes': {}},
   )
 

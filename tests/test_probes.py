@@ -38,24 +38,15 @@ def test_scored_utterances_are_others_of_the_same_speakers():
   assert found['spaces']['space'] == 0.5
 
 
-def test_emotion_probe_goes_from_one_side_to_the_other():
+def test_emotion_probe_goes_from_one_split_to_the_other():
   train = np.tile(['angry', 'happy', 'sad'], 30)
   test = np.array(['angry', 'sad'] * 10 + [''])
+  together = blobs(np.concatenate([train, np.where(test == '', 'sad', test)]))
   found = probes.emotion_probe(
-    {'space': blobs(train)},
-    train,
-    {'space': _like_train(test)},
-    test,
+    {'space': together[:90]}, train, {'space': together[90:]}, test
   )
   assert (found['classes'], found['fitted'], found['scored']) == (3, 90, 20)
   assert found['spaces']['space'] > 0.95
-
-
-def _like_train(labels):
-  """`blobs` of three classes at these labels; '' anywhere."""
-  number = np.searchsorted(['angry', 'happy', 'sad'], labels) % 3
-  centres = 6 * np.random.default_rng(1).standard_normal((3, 6))
-  return centres[number] + RNG.standard_normal((len(labels), 6))
 
 
 def test_what_cannot_be_probed_is_none():

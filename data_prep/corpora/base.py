@@ -229,25 +229,20 @@ def find_files(
   from data_prep import audio  # Only here: help does without NumPy.
 
   folder = pathlib.Path(folder).absolute()
-  if not folder.exists():
-    raise CorpusError(
-      f'{folder}: there is no such folder; give the one that holds the corpus '
-      'as --audio_dir.'
-    )
   if not folder.is_dir():
+    problem = (
+      'is a file; unpack an archive first and'
+      if folder.exists()
+      else 'there is no such folder;'
+    )
     raise CorpusError(
-      f'{folder}: is a file; give the folder that holds the corpus as '
-      '--audio_dir (unpack an archive first).'
+      f'{folder}: {problem} give the folder that holds the corpus as --audio_dir.'
     )
   return audio.find_recordings(folder, suffixes)
 
 
 def find_wavs(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Returns all `.wav` files below a folder, sorted.
-
-  Raises:
-    CorpusError: The folder is missing or has no such file.
-  """
+  """Returns all `.wav` files below a folder; CorpusError if there is none."""
   found = find_files(folder, ['.wav'])
   if not found:
     raise CorpusError(

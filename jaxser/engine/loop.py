@@ -27,7 +27,7 @@ from jaxser.systems.base import Tree
 
 
 class Reporting(NamedTuple):
-  """Where training tells what happens, and hears when to stop."""
+  """What training writes to and shows, and what tells it to stop."""
 
   store: Checkpoints
   curves: curves.Curves
@@ -99,7 +99,7 @@ def train(
     every: all runs of the experiment, in the order of its files.
     left: those that are not finished.
     initial: (params, model_state) by fold to start from, or None.
-    reporting: where training tells what happens.
+    reporting: what it writes to and shows.
     **options: of `jaxser.engine.trainer.plan`.
 
   Yields:
@@ -167,14 +167,14 @@ class _Loop:
     metrics: Sequence[dict[str, np.ndarray]] = (),
     curve: Sequence[dict[str, Any]] = (),
   ):
-    """Stands before the next step.
+    """Puts the states on the devices, ready for the next step.
 
     Args:
       trainer: trains the stack.
       waiting: folds of all runs that are not finished, by seed and number.
       runs: those of the stack.
       states: theirs, on the host.
-      reporting: where training tells what happens.
+      reporting: what training writes to and shows.
       base: number of the stack's first checkpoint.
       epoch: epochs trained.
       step: steps trained of the epoch that is under way.
@@ -197,7 +197,7 @@ class _Loop:
 
   @classmethod
   def begin(cls, trainer, waiting, initial, reporting) -> '_Loop':
-    """Stands before the first epoch of the next runs."""
+    """Starts the next runs, as many as train at once."""
     names = list(waiting)[: trainer.runs]
     states = [
       stack.start(

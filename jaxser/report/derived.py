@@ -31,7 +31,7 @@ class Reliability(NamedTuple):
     bins: (predictions, mean confidence, accuracy) of each bin that holds any;
       the `BINS` bins are of equal width and closed on the right.
     ece: expected calibration error, 0 to 1 (Guo et al. 2017, equation 3).
-    excess: mean confidence minus accuracy: positive where too sure, -1 to 1.
+    excess: mean confidence minus accuracy: positive where overconfident, -1 to 1.
   """
 
   bins: list[tuple[int, float, float]]

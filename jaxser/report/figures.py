@@ -27,7 +27,7 @@ KINDS = 10
 """Categories that get a colour of their own; the others share a grey one."""
 POINTS = 160
 """A curve is drawn through at most this many epochs."""
-DOTS = 1500
+DOTS = 1000
 """A chart shows at most this many dots."""
 LINES = 12
 """More runs than this are drawn as a band between their quartiles."""
@@ -109,17 +109,17 @@ def _for_a_page(svg: str) -> str:
   svg = re.sub(r' (?:id|clip-path)="[^"]*"', '', svg)
   svg = re.sub(r' transform="rotate\(-0 [^"]*"', '', svg)
   svg = re.sub(r'</?g ?/?>\s*', '', svg)
-  svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, svg)
+  # Coordinates on one line and with one decimal.
+  svg = re.sub(
+    r' (?:d|x|y|transform)="[^"]*"',
+    lambda m: re.sub(r'(\.\d)\d+|\n', r'\1', m[0]),
+    svg,
+  )
   svg = re.sub('font-family: [^;"]*', 'font-family: inherit', svg)
   svg = re.sub(r"font: ([^'\";]*)'[^;\"]*", r'font: \1system-ui', svg)
   return re.sub(
     '#fe([0-9a-f]{4})', lambda m: f'var(--{_VARIABLES[int(m[1], 16)]})', svg
   )
-
-
-def _rounded(found: re.Match[str]) -> str:
-  """An attribute on one line, numbers with one decimal."""
-  return re.sub(r'\s+', ' ', re.sub(r'(\.\d)\d+', r'\1', found[0]))
 
 
 def _line(axes: Any, x: Any, y: Any, name: str, **style: Any) -> None:
@@ -178,10 +178,11 @@ def learning_curves(
         _line(axes, x[seen], values[seen], curve.name, **thin)
     _line(axes, x, middle[rows], curve.name, linewidth=2)
     _dots(axes, x[-1:], middle[-1:], curve.name, 6)
-    told = f'{curve.name}: {middle[-1]:.4g} at epoch {curve.epochs[-1]:g}'
+    words.append(
+      f'{curve.name}: {middle[-1]:.4g} at epoch {curve.epochs[-1]:g}'
+    )
     if runs > 1:
-      told += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
-    words.append(told)
+      words[-1] += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
   for i, (label, value) in enumerate(paper.items()):
     _line(axes, ends, [value] * 2, 'paper', linewidth=1.5, dashes=(2, 2))
     # At either end, as the lines may lie close together.
@@ -219,7 +220,7 @@ def reliability(axes: Any, bins: Sequence[tuple], description: str) -> str:
     size = 4 + 28 * math.sqrt(count / whole)
     _dots(axes, [100 * sure], [100 * right], 'mark', size, 0.55)
     words.append(
-      f'{100 * sure:.0f} % sure, {100 * right:.0f} % right ({count}).'
+      f'{100 * sure:.0f} % confident, {100 * right:.0f} % right ({count}).'
     )
   _equality(axes, (0, 100), 'confidence, per cent', 'right, per cent')
   return ' '.join(words)
@@ -252,22 +253,20 @@ def forest(
   if zero:
     ends = [-0.5, len(marks) - 0.5]
     _line(axes, [0, 0], ends, 'soft', linewidth=1, dashes=(4, 4))
-  for row, (label, value, low, high, reference) in enumerate(marks):
-    known += [x for x in (value, low, high, reference) if x is not None]
-    told = f'{label}: {text.number(value, task)}'
+  for row, (label, value, low, high, paper) in enumerate(marks):
+    known += [x for x in (value, low, high, paper) if x is not None]
+    entry = {'value': value, 'low': low, 'high': high}
+    words.append(f'{label}: {text.with_interval(entry, task)}')
     if low is not None:
       _line(axes, [low, high], [row, row], 'test', linewidth=2)
-      told += f' ({text.number(low, task)} to {text.number(high, task)})'
-    if reference is not None:
+    if paper is not None:
       tick = [row - 0.3, row + 0.3]
-      _line(axes, [reference] * 2, tick, 'paper', linewidth=3)
-      told += f', paper {text.number(reference, task)}'
+      _line(axes, [paper] * 2, tick, 'paper', linewidth=3)
+      words[-1] += f', paper {text.number(paper, task)}'
     if value is not None:
       _dots(axes, [value], [row], 'test', 9)
     label = text.printable(label)
-    short = f'{label[: _LETTERS - 1]}…' if len(label) > _LETTERS else label
-    labels.append(short)
-    words.append(told)
+    labels.append(label if len(label) <= _LETTERS else f'{label[:_LETTERS]}…')
   axes.set_yticks(range(len(marks)), labels, color=colour('ink'))
   axes.set(xlabel=axis, ylim=(len(marks) - 0.5, -0.5))
   if known:
@@ -367,7 +366,7 @@ def sphere(
   curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)
   _line(axes, np.cos(around), np.sin(around), 'soft', linewidth=1)
-  rows = _subsampled(len(points), DOTS // 4)
+  rows = _subsampled(len(points), DOTS // 2)
   x, y, depth = view @ points[rows].T
   for front, alpha in ((False, 0.35), (True, 0.75)):
     for curve in curves:
