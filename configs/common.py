@@ -127,6 +127,10 @@ def base_config(
   config.memory_gib = 0.0
   # The original authors' file, or the work folder of an earlier run.
   config.init_from = ''
+  # Take such weights even where nobody knows what they were trained on.
+  config.trust_init_from = False
+  # The folds that the authors' weights belong to: fields and their values.
+  config.published_folds = ml_collections.ConfigDict()
   config.checkpoint_every = 10
   config.tensorboard = True
   # After training: embeddings.npz, its linear probes and its views in 2-d.

@@ -86,6 +86,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg['protocol'] = 'official'
   arg['protocol'] = arg['protocol'] or 'speaker_independent'
   config = common.base_config('emosphere', arg)
+  if config.corpus == 'msp_podcast':
+    config.published_folds.protocol = 'official'
   regions = arg['regions']
   config.model.encoder = arg['encoder']
   config.model.pooling = arg['pooling']

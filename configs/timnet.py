@@ -102,6 +102,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   # Of the published features; another one costs several per cent.
   config.features.resampler = 'kaiser_best_v03'
   config.fold_seed = fold_seed
+  if corpus in PUBLISHED:
+    config.published_folds.update(
+      protocol='published', fold_seed=fold_seed, num_folds=10
+    )
   # The paper chose the epoch by accuracy on the test fold.
   config.selection_metric = 'war'
   config.epochs = 30 if corpus == 'demo' else 500

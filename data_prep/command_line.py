@@ -90,6 +90,16 @@ def exit_code(function: Callable[[], int | None]) -> int:
     )
 
 
+def quiet_tensorflow() -> None:
+  """Keeps TensorFlow, if it is imported later, from printing at every start.
+
+  It only reads ahead, stores and writes event files here, so that turning its
+  faster matrix products off, which it would announce, changes nothing.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+
+
 def fail(message: str) -> int:
   """Prints what is wrong; returns the exit code of a mistake, 2."""
   print(f'Error: {message}', file=sys.stderr)

@@ -5,7 +5,7 @@ each: 240 mono wav files of about one second, 16 kHz, 16 bit.
 
 Every utterance has a *known* point in valence, arousal and dominance: the
 centre of its class plus an offset of its own. The point, not the class, drives
-the prosody (`CORRELATES`), in directions reported for human speech: Banse &
+the prosody (`demo.toml`), in directions reported for human speech: Banse &
 Scherer (1996), Schröder et al. (2001), Juslin & Laukka (2003), Goudbeek &
 Scherer (2010), Waaramaa et al. (2010). So classes and VAD can both be learnt,
 and both with some error.
@@ -13,7 +13,6 @@ and both with some error.
 A score on it says that a program works. It says nothing about a method.
 """
 
-import dataclasses
 import errno
 import functools
 import hashlib
@@ -21,6 +20,9 @@ import os
 import pathlib
 import shutil
 import tempfile
+import tomllib
+import types
+from typing import NamedTuple
 
 import numpy as np
 import scipy.io.wavfile
@@ -34,59 +36,18 @@ from data_prep.voice import SAMPLE_RATE, Speaker
 _SPEC = corpora.CORPORA['demo']
 CLASSES = tuple(_SPEC.classes)
 VAD_RANGE = _SPEC.vad_range
-VERSIONS = ('1', '2')
 RECIPE = 1  # Counts up whenever a name would sound different.
 
-SPEAKERS = (
-  Speaker('demo_f1', 'female', 205.0, 1.17, 1.00, 1.00, 0.3, 1.0),
-  Speaker('demo_f2', 'female', 192.0, 1.14, 0.96, 0.92, -0.6, 2.0),
-  Speaker('demo_f3', 'female', 220.0, 1.19, 1.05, 1.08, 0.0, 0.0),
-  Speaker('demo_m1', 'male', 112.0, 1.00, 0.98, 1.04, 0.0, 0.0),
-  Speaker('demo_m2', 'male', 126.0, 1.03, 1.04, 0.92, 0.6, 1.5),
-  Speaker('demo_m3', 'male', 104.0, 0.98, 0.95, 1.00, -0.3, -0.5),
+_RECIPE = tomllib.loads(
+  pathlib.Path(__file__).with_name('demo.toml').read_text('utf-8')
 )
-
-# See `data_prep.voice.speak`.
-TEXTS = {
-  'a': "ma 'ne ti 'so la",
-  'b': "do 'ri ka 'mu se",
-  'c': "no 'Si be 'ta lu",
-  'd': "'ke la fu 'mi da",
-}
-
-# Valence, arousal and dominance of each class on a scale from 1 to 7, and the
-# standard deviation of the offset that each utterance adds.
-CENTRES = {
-  'angry': (2.0, 5.8, 5.7),
-  'fear': (2.2, 5.4, 2.2),
-  'happy': (5.9, 5.3, 4.7),
-  'neutral': (4.3, 3.6, 4.1),
-  'sad': (2.2, 2.1, 2.5),
-}
-VAD_SPREAD = 0.45
-
-# How prosody follows the point: its value at the centre of neutral; its change
-# per point of valence, of arousal, of dominance; the standard deviation of what
-# else differs between utterances; limits. Units: `data_prep.voice.Prosody`.
-CORRELATES = {
-  'pitch': (0.0, 0.2, 1.7, -0.5, 0.6, (-6.0, 9.0)),
-  'melody': (2.4, 0.7, 0.5, 0.3, 0.4, (0.4, 7.0)),
-  'ending': (-1.0, 0.8, 0.3, -0.3, 0.5, (-5.0, 4.0)),
-  'accent': (3.5, 1.0, 0.7, 0.3, 0.5, (0.0, 9.0)),
-  'rate': (0.0, 0.02, 0.085, -0.03, 0.04, (-0.35, 0.35)),
-  'level': (-24.0, 0.2, 1.6, 0.8, 1.0, (-32.0, -16.0)),
-  'tilt': (0.50, 0.0, -0.08, -0.07, 0.03, (0.0, 0.9)),
-  'open': (0.62, 0.0, -0.03, -0.03, 0.015, (0.40, 0.85)),
-  'breath': (-26.0, -0.3, -0.8, -2.4, 1.0, (-40.0, -14.0)),
-  'jitter': (0.7, -0.2, 0.15, -0.15, 0.12, (0.2, 2.5)),
-  'tremor': (0.1, -0.02, 0.08, -0.14, 0.06, (0.0, 1.0)),
-  'smile': (0.0, 0.03, 0.004, 0.0, 0.008, (-0.1, 0.1)),
-  'damping': (0.0, -0.15, 0.0, 0.0, 0.06, (-0.6, 0.6)),
-}
+SPEAKERS = tuple(Speaker(n, *v) for n, v in _RECIPE['speakers'].items())
+TEXTS, CENTRES = _RECIPE['texts'], _RECIPE['centres']
+VAD_SPREAD = 0.45  # Standard deviation of the offset that each utterance adds.
 
 _README = f"""SYNTHETIC SPEECH - the jaxser demo corpus, recipe {RECIPE}
 
-These {len(CLASSES) * len(SPEAKERS) * len(TEXTS) * len(VERSIONS)} files were computed. Nobody spoke them, no emotion was felt, and
+These {len(CLASSES) * len(SPEAKERS) * len(TEXTS) * 2} files were computed. Nobody spoke them, no emotion was felt, and
 the "speakers" do not exist. They let jaxser run and be tested without any data.
 Do not report a score on them as a result: it says nothing about human speech.
 
@@ -99,36 +60,25 @@ To the extent possible under law, all rights to these files are waived
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """All that the name of an utterance decides.
+class Plan(NamedTuple):
+  """All that the name of an utterance decides."""
 
-  Attributes:
-    name: File name without its suffix, like `demo_f1-a-angry-1`.
-    speaker: Who speaks.
-    text: Key of `TEXTS`.
-    label: One of `CLASSES`.
-    vad: Valence, arousal, dominance, within `VAD_RANGE`.
-    prosody: What follows from the point.
-  """
-
-  name: str
   speaker: Speaker
-  text: str
+  text: str  # Key of `TEXTS`.
   label: str
   vad: tuple[float, float, float]
-  prosody: voice.Prosody
+  prosody: types.SimpleNamespace  # See `voice.speak`.
 
 
 @functools.cache
 def utterance_names() -> tuple[str, ...]:
-  """The 240 names in published order: by class, then naturally sorted."""
+  """Returns the 240 names in published order: by class, naturally sorted."""
   return tuple(
     f'{speaker.name}-{text}-{label}-{version}'
     for label in CLASSES
     for speaker in SPEAKERS
     for text in TEXTS
-    for version in VERSIONS
+    for version in '12'
   )
 
 
@@ -151,7 +101,7 @@ def plan(name: str) -> Plan:
       f'{name!r} is not an utterance of the demo corpus. Names are '
       f'SPEAKER-TEXT-EMOTION-VERSION, like {utterance_names()[0]!r}; speakers: '
       f'{", ".join(s.name for s in SPEAKERS)}; texts: {", ".join(TEXTS)}; '
-      f'emotions: {", ".join(CLASSES)}; versions: {", ".join(VERSIONS)}.'
+      f'emotions: {", ".join(CLASSES)}; versions: 1, 2.'
     )
   who, text, label, _ = name.split('-')
   speaker = {speaker.name: speaker for speaker in SPEAKERS}[who]
@@ -165,18 +115,16 @@ def plan(name: str) -> Plan:
   point = np.round(np.clip(point, *VAD_RANGE), 2)
   difference = point - np.array(CENTRES['neutral'])
   prosody = {}
-  for key, (base, *slopes, deviation, limits) in CORRELATES.items():
+  for key, (base, *slopes, deviation, limits) in _RECIPE['correlates'].items():
     change = speaker.vividness * (np.array(slopes) @ difference)
     value = base + change + deviation * normal(1)[0]
     prosody[key] = float(np.clip(value, *limits))
-  valence, arousal, dominance = point.tolist()
   return Plan(
-    name=name,
-    speaker=speaker,
-    text=text,
-    label=label,
-    vad=(valence, arousal, dominance),
-    prosody=voice.Prosody(**prosody),
+    speaker,
+    text,
+    label,
+    tuple(point.tolist()),
+    types.SimpleNamespace(**prosody),
   )
 
 
@@ -209,50 +157,59 @@ def write_corpus(directory: str | os.PathLike[str]) -> None:
     directory: Folder to write; may exist if it is empty.
 
   Raises:
-    CorpusError: The folder holds something other than this corpus, or only a
-      part of it.
+    CorpusError: The folder cannot be written, or holds something other than
+      this corpus, or only a part of it.
   """
   directory = pathlib.Path(directory).absolute()
-  if _is_written(directory):
-    return
-  directory.parent.mkdir(parents=True, exist_ok=True)
-  temporary = pathlib.Path(
-    tempfile.mkdtemp(
-      prefix=f'.{directory.name}.', suffix='.tmp', dir=directory.parent
-    )
-  )
+  temporary = None
   try:
-    seconds = []
-    for name in utterance_names():
-      waveform = synthesise(name)
-      seconds.append(len(waveform) / SAMPLE_RATE)
-      scipy.io.wavfile.write(temporary / f'{name}.wav', SAMPLE_RATE, waveform)
-    manifest_lib.write_manifest(
-      demo_manifest(temporary), temporary / 'manifest.tsv', seconds
+    if _is_written(directory):
+      return
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(
+      tempfile.mkdtemp('.tmp', f'.{directory.name}.', directory.parent)
     )
-    (temporary / 'README.txt').write_text(_README, encoding='utf-8')
+    _write(temporary)
     temporary.chmod(0o755)  # mkdtemp makes it private.
-    try:
-      os.rename(temporary, directory)
-    except OSError as error:
-      # Another process may have finished the same work a moment earlier.
-      if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-        raise
-      _is_written(directory)
+    os.rename(temporary, directory)
+  except OSError as error:
+    # Another process may have finished the same work a moment earlier.
+    finished = error.errno in (errno.ENOTEMPTY, errno.EEXIST)
+    if not (finished and directory.is_dir() and _is_written(directory)):
+      raise CorpusError(
+        f'{error.filename or directory}: the demo corpus cannot be written '
+        f'({error.strerror}); make room or choose another --data_dir.'
+      ) from error
   finally:
-    shutil.rmtree(temporary, ignore_errors=True)
+    if temporary:
+      shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: pathlib.Path) -> None:
+  utterances, seconds = [], []
+  for name in utterance_names():
+    path, waveform = folder / f'{name}.wav', synthesise(name)
+    scipy.io.wavfile.write(path, SAMPLE_RATE, waveform)
+    seconds.append(len(waveform) / SAMPLE_RATE)
+    speaker, text, label, vad, _ = plan(name)
+    utterances.append(
+      Utterance(name, path, label, speaker.name, speaker.gender, text, '', *vad)
+    )
+  manifest = Manifest('demo', CLASSES, VAD_RANGE, tuple(utterances), folder)
+  manifest_lib.write_manifest(manifest, folder / 'manifest.tsv', seconds)
+  (folder / 'README.txt').write_text(_README, encoding='utf-8')
 
 
 def _is_written(directory: pathlib.Path) -> bool:
-  """Whether the corpus is there; raises where something else is."""
+  """Returns whether the corpus is there; raises where something else is."""
   try:
     found = set(os.listdir(directory))
   except FileNotFoundError:
     return False
   except NotADirectoryError as error:
     raise CorpusError(
-      f'{directory}: is a file, so the demo corpus cannot be written there; '
-      'name a folder.'
+      f'{directory}: is a file, or lies below one, so the demo corpus cannot be '
+      'written there; name a folder.'
     ) from error
   if not found:
     return False
@@ -263,70 +220,11 @@ def _is_written(directory: pathlib.Path) -> bool:
       '(by its README.txt), so nothing was written. Delete the folder, or name '
       'another one.'
     )
-  _require_all(directory, _missing(directory))
-  return True
-
-
-def _missing(directory: pathlib.Path) -> list[str]:
-  return [
-    name
-    for name in utterance_names()
-    if not (directory / f'{name}.wav').is_file()
-  ]
-
-
-def _require_all(directory: pathlib.Path, missing: list[str]) -> None:
+  missing = [n for n in utterance_names() if f'{n}.wav' not in found]
   if missing:
     raise CorpusError(
       f'{directory}: {len(missing)} of the {len(utterance_names())} wav files of '
       'the demo corpus are missing. Delete the folder, and it is synthesised '
       f'again:\n{listed(missing)}'
     )
-
-
-def demo_manifest(
-  directory: str | os.PathLike[str], *, on_error: str = 'raise'
-) -> Manifest:
-  """Lists the corpus that `write_corpus` wrote, in published order.
-
-  Args:
-    directory: The folder.
-    on_error: 'raise', or 'skip' to go on without missing files.
-
-  Raises:
-    CorpusError: Files are missing.
-  """
-  root = pathlib.Path(directory).absolute()
-  missing = _missing(root)
-  if on_error != 'skip':
-    _require_all(root, missing)
-  absent = set(missing)
-  return manifest_lib.check(
-    Manifest(
-      corpus='demo',
-      classes=CLASSES,
-      vad_range=VAD_RANGE,
-      utterances=tuple(
-        _utterance(root, plan(name))
-        for name in utterance_names()
-        if name not in absent
-      ),
-      root=root,
-      missing=tuple(missing),
-    )
-  )
-
-
-def _utterance(root: pathlib.Path, plan_: Plan) -> Utterance:
-  valence, arousal, dominance = plan_.vad
-  return Utterance(
-    id=plan_.name,
-    path=root / f'{plan_.name}.wav',
-    label=plan_.label,
-    speaker=plan_.speaker.name,
-    gender=plan_.speaker.gender,
-    text=plan_.text,
-    valence=valence,
-    arousal=arousal,
-    dominance=dominance,
-  )
+  return True

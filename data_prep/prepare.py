@@ -59,8 +59,7 @@ def prepare_corpus(
       published one.
     on_error: 'raise', or 'skip' to leave out unusable files.
     allow_incomplete: Accept a corpus that differs from the published one.
-    num_workers: Processes that extract; by default one per core.
-    overwrite: Extract anew even where the same store is there.
+    num_workers, overwrite: See `store.prepare`.
     weights: For `wavlm`, folder of a Hugging Face WavLM.
     layer: For `wavlm`, whose output is kept, from 1; by default the last.
     report: Called with each line for the user.
@@ -114,7 +113,7 @@ def prepare_corpus(
     audio_dir = data_prep.expanded(audio_dir)
   if options.get('manifest'):
     options['manifest'] = data_prep.expanded(options['manifest'])
-  spec, manifest, check = corpora.read(
+  spec, manifest, difference = corpora.read(
     corpus,
     audio_dir,
     on_error=on_error,
@@ -123,8 +122,8 @@ def prepare_corpus(
   )
   for line in describe(spec, manifest):
     report(line)
-  if not check.complete:
-    report(f'Not the published corpus (--allow_incomplete):\n{check.report()}')
+  if difference:
+    report(f'Not the published corpus (--allow_incomplete):\n{difference}')
   parameters = {}
   if features == 'librosa22k':
     parameters['signal_length'] = signal_length or spec.signal_length
@@ -221,11 +220,7 @@ def next_commands(
 ) -> list[str]:
   """Returns lines with the commands that train on a store.
 
-  Args:
-    manifest: What is in the store.
-    features: Name of the feature spec.
-    data_dir: Where stores lie.
-    chosen: Parameters of the features that the recipe must be told.
+  `chosen` has the parameters of the features that the recipe must be told.
   """
   recipes = [RECIPES[features]]
   # The light EmoSphere-SER learns VAD from DSNet's features.

@@ -1,4 +1,4 @@
-"""Writing utterances as a TFDS data set, in order and in bounded memory.
+"""Write utterances as a TFDS data set, in order and in bounded memory.
 
 The result is what `tfds.builder_from_directory` and `tfds.load` read: TFRecord
 shards, `features.json` and `dataset_info.json`. It is written with TFDS' public
@@ -39,34 +39,31 @@ class Shard:
 def feature_spec(
   classes: Sequence[str], bins: int | None, half: bool = False
 ) -> tfds.features.FeaturesDict:
-  """What every record holds.
+  """Returns what every record holds.
 
   Args:
     classes: names in label order; empty for a corpus without classes.
     bins: of the features `[frames, bins]`, None for a waveform `[samples]`.
     half: whether features are float16, two bytes each, instead of float32.
   """
-  text = tfds.features.Text
+  text, scalar = tfds.features.Text, tfds.features.Scalar
   # A list of numbers has no 16 bits in this format; bytes have.
   kind = {'dtype': np.float32}
   if half:
     kind = {'dtype': np.float16, 'encoding': tfds.features.Encoding.BYTES}
+  label = tfds.features.ClassLabel(names=list(classes)) if classes else None
   return tfds.features.FeaturesDict(
     {
       'features': tfds.features.Tensor(
         shape=(None, bins) if bins else (None,), **kind
       ),
-      'label': (
-        tfds.features.ClassLabel(names=list(classes))
-        if classes
-        else tfds.features.Scalar(dtype=np.int64)
-      ),
+      'label': label or scalar(dtype=np.int64),
       'id': text(doc='unique in the corpus'),
       'speaker': text(),
       'gender': text(),
       'text': text(doc='what is said: a code or a transcript'),
       'split': text(doc="the corpus' own split, if it has one"),
-      'duration': tfds.features.Scalar(dtype=np.float32, doc='seconds'),
+      'duration': scalar(dtype=np.float32, doc='seconds'),
       'vad': tfds.features.Tensor(
         shape=(3,),
         dtype=np.float32,
@@ -101,26 +98,19 @@ class Writer:
       features.get_serialized_info()
     )
     self._shard_bytes = shard_bytes
-    self._names = tfds.core.ShardedFileTemplate(
-      data_dir=directory,
-      dataset_name=corpus,
-      split=SPLIT,
-      filetype_suffix='tfrecord',
-    )
+    self._names = _file_names(directory, corpus)
     self._shards: list[Shard] = []
     self._file: BinaryIO | None = None
-    self._examples = 0
-    self._bytes = 0
+    self._examples = self._bytes = 0
 
   def __enter__(self) -> 'Writer':
     return self
 
   def __exit__(self, kind: Any, *error: object) -> None:
     if self._file is not None:
-      file, self._file = self._file, None
       # After another error what is still to be written does not matter.
       with contextlib.suppress(OSError) if kind else contextlib.nullcontext():
-        file.close()
+        self._file.close()
 
   def write(self, example: dict[str, Any]) -> None:
     """Appends one record.
@@ -129,7 +119,8 @@ class Writer:
       OSError: if it cannot be written.
     """
     if self._file is None:
-      self._file = open(self._directory / self._temporary_name(), 'xb')  # noqa: SIM115
+      path = self._directory / f'shard-{len(self._shards)}'
+      self._file = open(path, 'xb')  # noqa: SIM115
     data = self._serialise(example)
     # TFRecord: length, its checksum, the message, its checksum.
     length = struct.pack('<Q', len(data))
@@ -149,49 +140,55 @@ class Writer:
     """
     if self._file is not None:
       self._close_shard()
-    count = len(self._shards)
     named = []
     for index, shard in enumerate(self._shards):
-      path = self._names.sharded_filepath(shard_index=index, num_shards=count)
+      path = self._names.sharded_filepath(
+        shard_index=index, num_shards=len(self._shards)
+      )
       os.replace(self._directory / shard.name, path)
       named.append(dataclasses.replace(shard, name=path.name))
     return named
 
   def _serialise(self, example: dict[str, Any]) -> bytes:
-    """The bytes that TFDS itself would write, several times faster.
+    """Returns the bytes that TFDS itself would write, several times faster.
 
     TFDS hands an array to protobuf one NumPy scalar at a time; so it gets the
     record without its features, and they are added as a list. Features of
     two bytes it takes whole.
     """
-    if self._half:
-      encoded = self._features.encode_example(example)
-      record = self._serialiser.get_tf_example(encoded)
-      return record.SerializeToString(deterministic=True)
-    values = np.asarray(example['features'], np.float32)
-    empty = self._features.encode_example({**example, 'features': values[:0]})
-    record = self._serialiser.get_tf_example(empty)
-    record.features.feature['features'].float_list.value.extend(
-      values.ravel().tolist()
-    )
+    values = example['features']
+    if not self._half:
+      example = {**example, 'features': values[:0]}
+    encoded = self._features.encode_example(example)
+    record = self._serialiser.get_tf_example(encoded)
+    if not self._half:
+      numbers = record.features.feature['features'].float_list.value
+      numbers.extend(np.asarray(values, np.float32).ravel().tolist())
     return record.SerializeToString(deterministic=True)
-
-  def _temporary_name(self) -> str:
-    return f'shard-{len(self._shards)}'
 
   def _close_shard(self) -> None:
     self._file.flush()
     os.fsync(self._file.fileno())
     self._file.close()
     self._file = None
-    self._shards.append(
-      Shard(self._temporary_name(), self._examples, self._bytes)
-    )
+    name = f'shard-{len(self._shards)}'
+    self._shards.append(Shard(name, self._examples, self._bytes))
     self._examples = self._bytes = 0
 
 
+def _file_names(
+  directory: pathlib.Path, corpus: str
+) -> tfds.core.ShardedFileTemplate:
+  return tfds.core.ShardedFileTemplate(
+    data_dir=directory,
+    dataset_name=corpus,
+    split=SPLIT,
+    filetype_suffix='tfrecord',
+  )
+
+
 def _checksum(data: bytes) -> bytes:
-  """The rotated CRC-32C that frames a TFRecord, four bytes."""
+  """Returns the rotated CRC-32C that frames a TFRecord, four bytes."""
   crc = google_crc32c.value(data)
   rotated = ((crc >> 15) | (crc << 17)) + 0xA282EAD8
   return struct.pack('<I', rotated & 0xFFFFFFFF)
@@ -214,12 +211,6 @@ def write_info(
   The order of the records is declared to matter, so that TFDS reads shards one
   after the other unless it is told to shuffle.
   """
-  template = tfds.core.ShardedFileTemplate(
-    data_dir=directory,
-    dataset_name=corpus,
-    split=SPLIT,
-    filetype_suffix='tfrecord',
-  )
   info = tfds.core.DatasetInfo(
     builder=tfds.core.DatasetIdentity(
       name=corpus,
@@ -241,7 +232,7 @@ def write_info(
     name=SPLIT,
     shard_lengths=[shard.examples for shard in shards],
     num_bytes=sum(shard.bytes for shard in shards),
-    filename_template=template,
+    filename_template=_file_names(directory, corpus),
   )
   info.set_splits(tfds.core.SplitDict([split]))
   info.write_to_directory(directory)

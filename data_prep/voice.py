@@ -1,4 +1,4 @@
-"""A made-up voice: phones and prosody in, waveform out.
+"""A synthetic voice: phones and prosody in, waveform out.
 
 Source and filter (Fant 1960, *Acoustic Theory of Speech Production*; the
 cascade of Klatt 1980, JASA 67(3)): a train of glottal pulses with jitter,
@@ -6,7 +6,8 @@ shimmer, tremor and aspiration noise excites formants that glide from phone to
 phone; consonants add nasal murmur, closures, bursts and frication.
 """
 
-import dataclasses
+import types
+from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -15,89 +16,30 @@ SAMPLE_RATE = 16_000
 SECONDS = (0.92, 1.58)  # Utterances are stretched into these limits.
 
 
-@dataclasses.dataclass(frozen=True)
-class Speaker:
-  """An invented person.
-
-  Attributes:
-    name: As in file names and manifests.
-    gender: 'female' or 'male'.
-    pitch: Mean fundamental frequency of neutral speech, Hz.
-    tract: Factor on all formants; 1 is a vocal tract of about 17.5 cm.
-    rate: Factor on the speech rate.
-    vividness: Factor on every deviation from neutral prosody.
-    level: Distance from the microphone, dB.
-    breath: Habitual breathiness, dB.
-  """
+class Speaker(NamedTuple):
+  """An invented person."""
 
   name: str
   gender: str
-  pitch: float
-  tract: float
-  rate: float
-  vividness: float
-  level: float
-  breath: float
+  pitch: float  # Mean fundamental frequency of neutral speech, Hz.
+  tract: float  # Factor on all formants; 1 is a tract of about 17.5 cm.
+  rate: float  # Factor on the speech rate.
+  vividness: float  # Factor on every deviation from neutral prosody.
+  level: float  # Distance from the microphone, dB.
+  breath: float  # Habitual breathiness, dB.
 
 
-@dataclasses.dataclass(frozen=True)
-class Prosody:
-  """How something is said.
+class Segment(NamedTuple):
+  """A stretch of constant targets; amplitudes are relative to a vowel."""
 
-  Attributes:
-    pitch: Mean pitch above the speaker's own, semitones.
-    melody: Height of a pitch accent, semitones.
-    ending: Pitch movement on the last syllable, semitones.
-    accent: Loudness of a stressed syllable over the others, dB.
-    rate: Logarithm of the speech rate.
-    level: Level of the vowels, dB relative to full scale.
-    tilt: Pole of the low-pass that tilts the source: 0 is flat.
-    open: Share of a glottal cycle in which the glottis is open.
-    breath: Aspiration noise relative to the pulses, dB.
-    jitter: Deviation between glottal cycles, percent; shimmer follows it.
-    tremor: Trembling of the pitch at 5 to 7 Hz, semitones.
-    smile: Logarithm of the second and higher formants: spread lips raise them.
-    damping: Logarithm of the formants' bandwidths.
-  """
-
-  pitch: float
-  melody: float
-  ending: float
-  accent: float
-  rate: float
-  level: float
-  tilt: float
-  open: float
-  breath: float
-  jitter: float
-  tremor: float
-  smile: float
-  damping: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-  """A stretch of constant targets; amplitudes are relative to a vowel.
-
-  Attributes:
-    seconds: Duration at rate 1.
-    formants: F1 to F3 of a vocal tract of 17.5 cm, Hz.
-    voice: Amplitude of the glottal pulses.
-    breath: Amplitude of noise at the glottis.
-    noise: Amplitude of frication noise.
-    centre: Of the frication noise, Hz.
-    width: Of the frication noise, Hz.
-    nasal: 1 while the nose is open.
-  """
-
-  seconds: float
-  formants: tuple[float, float, float]
-  voice: float = 1.0
-  breath: float = 0.0
-  noise: float = 0.0
+  seconds: float  # At rate 1.
+  formants: tuple[float, float, float]  # Of a vocal tract of 17.5 cm, Hz.
+  voice: float = 1.0  # Amplitude of the glottal pulses.
+  breath: float = 0.0  # Amplitude of noise at the glottis.
+  noise: float = 0.0  # Amplitude of frication noise; its centre and width, Hz.
   centre: float = 3000.0
   width: float = 2000.0
-  nasal: float = 0.0
+  nasal: float = 0.0  # 1 while the nose is open.
 
 
 def _vowel(*formants):
@@ -146,7 +88,10 @@ _ROOM = -66.0  # dB relative to full scale.
 
 
 def speak(
-  text: str, speaker: Speaker, prosody: Prosody, rng: np.random.Generator
+  text: str,
+  speaker: Speaker,
+  prosody: types.SimpleNamespace,
+  rng: np.random.Generator,
 ) -> np.ndarray:
   """Says a text.
 
@@ -154,7 +99,7 @@ def speak(
     text: Syllables separated by blanks, one letter of `PHONES` per phone; an
       apostrophe stresses the syllable that follows.
     speaker: Who.
-    prosody: How.
+    prosody: How; demo.toml explains each of its attributes.
     rng: Decides noise, jitter and timing; consumed.
 
   Returns:
@@ -224,8 +169,8 @@ def _timeline(text, speaker, prosody, rng):
   """Lays out segments in time.
 
   Returns:
-    Segments `[n]`; their ends `[n]`, seconds after the first edge; the
-    syllable of each `[n]`; whether each syllable is stressed `[syllables]`.
+    Segments `[n]`, their ends in seconds and their syllables, and whether each
+    syllable is stressed `[syllables]`.
   """
   segments, seconds, syllable_of, stress = [], [], [], []
   syllables = text.split()
@@ -265,15 +210,9 @@ def _smooth(track, frames):
 
 
 def _pitch(speaker, prosody, rng, syllable, stress, position):
-  """Fundamental frequency, Hz `[frames]`.
+  """Returns the fundamental frequency, Hz `[frames]`.
 
-  Args:
-    speaker: Who.
-    prosody: How.
-    rng: Generator.
-    syllable: Which syllable each frame lies in `[frames]`.
-    stress: Whether each syllable is stressed `[syllables]`.
-    position: Position in the utterance, 0 to 1 `[frames]`.
+  `syllable` and `position` (0 to 1) are `[frames]`, `stress` `[syllables]`.
   """
   accents = np.where(stress, 1.0, -0.5) + 0.3 * _normal(rng, len(stress))
   melody = _smooth(prosody.melody * accents[syllable], 31)
@@ -319,16 +258,11 @@ def _source(prosody, rng, pitch, samples):
 
 
 def _tract(formants, nose, tract, prosody):
-  """Filter of the vocal tract, with the tilt of the source.
+  """Returns the filter of the vocal tract, with the tilt of the source.
 
-  Args:
-    formants: Hz, for a tract of factor 1 `[frames, n]`.
-    nose: How far the nose is open, 0 to 1 `[frames]`.
-    tract: Factor on the formants.
-    prosody: Gives tilt, smile and damping.
-
-  Returns:
-    Numerator and denominator `[frames, order + 1]`, gain 1 at 0 Hz.
+  `formants` `[frames, n]` are those of a tract of factor 1, `nose` `[frames]`
+  is 1 where it is open. Numerator and denominator are `[frames, order + 1]`
+  with gain 1 at 0 Hz.
   """
   frames = len(formants)
   scale = np.full(formants.shape[1], tract * np.exp(prosody.smile))
@@ -371,17 +305,10 @@ def _unit(polynomial):
 def _filter(signal, numerator, denominator, ringing):
   """Filters with coefficients that change every frame, without clicks.
 
-  Each 10 ms Hann window of the signal rings out through the filter of its own
-  frame, and the results overlap and add.
-
-  Args:
-    signal: `[hops * hop]`.
-    numerator: `[hops + 1, m]`; row k is centred on sample k * hop.
-    denominator: `[hops + 1, n]`.
-    ringing: Samples after which the filter has rung out.
-
-  Returns:
-    Filtered signal, `[hops * hop]`.
+  Each 10 ms Hann window of the signal `[hops * hop]` rings out, for `ringing`
+  samples, through the filter of its own frame, and the results overlap and add.
+  Row k of `numerator` and `denominator` `[hops + 1, n]` is centred on sample
+  k * hop.
   """
   windows = np.lib.stride_tricks.sliding_window_view(
     np.pad(signal, _HOP), 2 * _HOP

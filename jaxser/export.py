@@ -15,31 +15,50 @@ Beside the file lies FILE.json: inputs, outputs, classes, and the features with
 all of their parameters.
 """
 
-import argparse
-import functools
 import hashlib
 import json
-import pathlib
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
+from absl import flags
 
-from jaxser.models import options as member_options
+from data_prep import command_line
+from jaxser.models import options
 
-FORMATS = ('stablehlo', 'safetensors')
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
+FLAGS = flags.FlagValues()
+options.define(FLAGS)
+_OUT = command_line.define_path('out', None, 'File to be written.', FLAGS)
+_FORMAT = flags.DEFINE_enum(
+  'format',
+  'stablehlo',
+  ['stablehlo', 'safetensors'],
+  'A function, or arrays by name.',
+  flag_values=FLAGS,
+)
+_BATCH = flags.DEFINE_integer(
+  'batch', 0, 'Rows; 0 allows any number.', lower_bound=0, flag_values=FLAGS
+)
+_WITH_FEATURES = flags.DEFINE_boolean(
+  'with_features', False, 'Start with the waveform.', flag_values=FLAGS
+)
+_PLATFORMS = flags.DEFINE_list(
+  'platforms',
+  'cpu,cuda,tpu',
+  f'Where the function shall run: {", ".join(PLATFORMS)}.',
+  flag_values=FLAGS,
+)
 
 
 def function(
-  description: Any, members: Sequence[Any], with_features: bool
+  predictor: Any, with_features: bool
 ) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
-  """The ensemble as one pure function, and its inputs.
+  """Returns the ensemble as one pure function, and its inputs.
 
   Args:
-    description: from `jaxser.models.saved.open`.
-    members: from `jaxser.models.ensemble.load`.
+    predictor: `jaxser.models.predictor.Predictor`.
     with_features: whether it starts with the waveform.
 
   Returns:
@@ -49,16 +68,14 @@ def function(
   Raises:
     ModelError: if the features cannot be computed on the device.
   """
-  import jax
   import jax.numpy as jnp
 
   from jaxser.data import pipeline
+  from jaxser.models.predictor import log_mel_of
   from jaxser.models.weights import ModelError
-  from jaxser.ops.log_mel import log_mel
 
-  convention, system = description.convention, description.system
-  answer = 'vad' if system.task == 'regression' else 'scores'
-  own = convention.parameters()
+  description = predictor.description
+  spec, longest = description.feature_spec, description.max_length
 
   def network(features, length):
     rows = features.shape[0]
@@ -71,74 +88,55 @@ def function(
       'speaker': jnp.full((rows,), -1, jnp.int32),
       'row': jnp.arange(rows, dtype=jnp.int32),
     }
-    said = [
-      system.predict(*jax.tree.map(jnp.asarray, (m.params, m.state)), batch)
-      for m in members
-    ]
-    total = functools.reduce(jnp.add, [out[answer] for out in said])
-    return {answer: (total / len(members)).astype(jnp.float32)}
+    found = predictor.program(batch)
+    return {n: jnp.mean(found[n], 0) for n in found if n != 'embedding'}
 
-  length = {
-    'name': 'length',
-    'shape': [],
-    'dtype': 'int32',
-    'meaning': 'how much of each row is speech; the rest is padded with 0',
-  }
+  def from_log_mel(signal):
+    features = log_mel_of(spec, signal)
+    frames = jnp.full((features.shape[0],), features.shape[1], jnp.int32)
+    return network(features, frames)
+
+  def from_wave(signal, length):
+    inside = jnp.arange(signal.shape[1])[None, :] < length[:, None]
+    wave = pipeline.normalized(signal, description.normalization)
+    return network(jnp.where(inside, wave, 0), length)
+
+  def described(name, meaning, *shape, dtype='float32'):
+    shape = list(shape)
+    return {'name': name, 'shape': shape, 'dtype': dtype, 'meaning': meaning}
+
+  length = described(
+    'length',
+    'how much of each row is speech; the rest is padded with 0',
+    dtype='int32',
+  )
   if not with_features:
-    bins = convention.bins
-    features = {
-      'name': 'features',
-      'shape': [description.max_length, *([bins] if bins else [])],
-      'dtype': 'float32',
-      'meaning': f'{convention.name} features, see "features"',
-    }
-    return network, [features, length]
-  signal = {
-    'name': 'signal',
-    'dtype': 'float32',
-    'meaning': f'mono waveform at {convention.sample_rate} Hz, full scale 1',
-  }
-  if convention.name == 'librosa22k':
-    settings = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
-
-    def from_signal(signal):
-      features = log_mel(
-        signal, range_db=own['range_db'], **{n: own[n] for n in settings}
-      )
-      frames = jnp.full((features.shape[0],), features.shape[1], jnp.int32)
-      return network(features, frames)
-
-    signal['shape'] = [convention.signal_length]
-    signal['meaning'] += ', cut or zero padded about its centre'
-    return from_signal, [signal]
-  if convention.bins is None:
-
-    def from_wave(signal, length):
-      inside = jnp.arange(signal.shape[1])[None, :] < length[:, None]
-      wave = pipeline.normalized(signal, description.normalization)
-      return network(jnp.where(inside, wave, 0), length)
-
-    signal['shape'] = [description.max_length]
-    return from_wave, [signal, length]
+    shape = (longest, spec.bins) if spec.bins else (longest,)
+    meaning = f'{spec.name} features, see "features"'
+    return network, [described('features', meaning, *shape), length]
+  meaning = f'mono waveform at {spec.sample_rate} Hz, full scale 1'
+  if spec.name == 'librosa22k':
+    meaning += ', cut or zero padded about its centre'
+    return from_log_mel, [described('signal', meaning, spec.signal_length)]
+  if spec.bins is None:
+    return from_wave, [described('signal', meaning, longest), length]
   raise ModelError(
-    f'{description.path}: --with_features cannot compute {convention.name}; '
-    'leave it out and give the function features of data_prep.'
+    f'{description.path}: --with_features cannot compute {spec.name}; leave it '
+    'out and give the function features of data_prep.'
   )
 
 
 def to_stablehlo(
-  description: Any,
-  members: Sequence[Any],
+  predictor: Any,
   *,
   batch: int = 0,
   with_features: bool = False,
   platforms: Sequence[str] = ('cpu', 'cuda', 'tpu'),
 ) -> tuple[bytes, dict[str, Any]]:
-  """The ensemble, serialised by `jax.export`.
+  """Returns the ensemble, serialised by `jax.export`.
 
   Args:
-    description: from `jaxser.models.saved.open`.
-    members: from `jaxser.models.ensemble.load`.
+    predictor: `jaxser.models.predictor.Predictor`.
     batch: rows; 0 leaves the number open.
     with_features: whether it starts with the waveform.
     platforms: that it can run on.
@@ -152,171 +150,113 @@ def to_stablehlo(
   import jax
   from jax import export
 
-  run, inputs = function(description, members, with_features)
+  run, inputs = function(predictor, with_features)
   rows = batch or export.symbolic_shape('batch')[0]
   shapes = [
-    jax.ShapeDtypeStruct((rows, *i['shape']), np.dtype(i['dtype']))
-    for i in inputs
+    jax.ShapeDtypeStruct((rows, *i['shape']), i['dtype']) for i in inputs
   ]
   exported = export.export(jax.jit(run), platforms=list(platforms))(*shapes)
   data = bytes(exported.serialize())
-  about = describe(description, members)
   for entry in inputs:
     entry['shape'] = [batch or 'batch', *entry['shape']]
-  name, width = 'scores', len(description.classes)
-  meaning = 'probabilities in the order of "classes"'
+  description = predictor.description
+  output = {
+    'name': 'scores',
+    'shape': [batch or 'batch', len(description.classes)],
+    'dtype': 'float32',
+    'meaning': 'probabilities in the order of "classes"',
+  }
   if description.system.task == 'regression':
-    name, width = 'vad', 3
-    meaning = 'valence, arousal, dominance on "vad_range"'
+    output |= {
+      'name': 'vad',
+      'shape': [batch or 'batch', 3],
+      'meaning': 'valence, arousal, dominance on "vad_range"',
+    }
   return data, {
-    **about,
+    **describe(predictor),
     'jax': jax.__version__,
     'platforms': list(platforms),
     'calling_convention_version': exported.calling_convention_version,
     'inputs': inputs,
-    'outputs': [
-      {
-        'name': name,
-        'shape': [batch or 'batch', width],
-        'dtype': 'float32',
-        'meaning': meaning,
-      }
-    ],
+    'outputs': [output],
     'sha256': hashlib.sha256(data).hexdigest(),
   }
 
 
-def describe(description: Any, members: Sequence[Any]) -> dict[str, Any]:
-  """What both formats say about the model."""
-  kept = ('jaxser', 'system', 'settings', 'classes', 'vad_range', 'features')
-  content = {name: description.content[name] for name in kept}
-  return {
-    **content,
-    'normalization': description.content['normalization'],
-    'max_length': description.max_length,
-    'corpus': description.content['corpus'],
-    'members': [member.training._asdict() for member in members],
-  }
+def describe(predictor: Any) -> dict[str, Any]:
+  """Returns what FILE.json says about the model in both formats."""
+  content = predictor.description.content
+  names = (
+    *('jaxser', 'system', 'settings', 'classes', 'vad_range', 'features'),
+    *('normalization', 'max_length', 'corpus'),
+  )
+  members = [model.training._asdict() for model in predictor.models]
+  return {**{name: content[name] for name in names}, 'members': members}
 
 
-def to_tree(members: Sequence[Any]) -> dict[str, Any]:
-  """Parameters and state of one member, or of each under its run's name."""
-  from jaxser.evaluation import curves
-
+def to_tree(predictor: Any) -> dict[str, Any]:
+  """Returns parameters and state of one model, or of each by its run's name."""
   trees = {
-    curves.run_name(m.training.seed, m.training.fold): {
-      'params': m.params,
-      'state': m.state,
+    model.training.name.partition('.')[0]: {
+      'params': model.params,
+      'state': model.state,
     }
-    for m in members
+    for model in predictor.models
   }
   return next(iter(trees.values())) if len(trees) == 1 else trees
 
 
-def parser() -> argparse.ArgumentParser:
-  """The command line."""
-  made = argparse.ArgumentParser(
-    prog='python -m jaxser.export',
-    usage='python -m jaxser.export --checkpoint=W --out=FILE [options]',
-    description=__doc__.partition('\n')[2],
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
-  add = made.add_argument
-  add('--checkpoint', metavar='W', help='work folder of a training run')
-  add('--out', metavar='FILE', help='what to write')
-  add('--format', default='stablehlo', help='stablehlo (default), safetensors')
-  add(
-    '--batch', type=int, default=0, metavar='N', help='rows; default any number'
-  )
-  add('--with_features', action='store_true', help='start with the waveform')
-  add(
-    '--platforms',
-    default='cpu,cuda,tpu',
-    help='where it shall run; default cpu,cuda,tpu',
-  )
-  member_options.add_to(made)
-  return made
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-  """Exports; returns the exit code."""
-  arguments = sys.argv[1:] if arguments is None else list(arguments)
-  made = parser()
-  if not arguments:
-    made.print_help()
-    return 0
-  options = made.parse_args(arguments)
-  problem = _problem(options)
-  if problem:
-    return _fail(problem)
-  # Imported late, so that --help is quick.
+  """Runs the command; returns the exit code."""
+  return command_line.run(_main, FLAGS, arguments)
+
+
+def _main(arguments: list[str]) -> None:
+  del arguments
+  chosen, out = options.chosen(FLAGS), _OUT.value
+  if not out:
+    raise command_line.UsageError(
+      'give --out=FILE, such as --out=model.stablehlo. See --help.'
+    )
+  if set(_PLATFORMS.value) - {*PLATFORMS}:
+    raise command_line.UsageError(
+      f'--platforms={",".join(_PLATFORMS.value)} is not valid; choose from '
+      f'{",".join(PLATFORMS)}. See --help.'
+    )
   from jaxser.core import files, runtime
-  from jaxser.models import ensemble as members_lib
-  from jaxser.models import saved as models_lib
-  from jaxser.models import weights
+  from jaxser.models import predictor, saved, weights
 
   runtime.quiet_without_tpu()
-  out = pathlib.Path(options.out)
+  description = saved.open(chosen['checkpoint'])
+  if description.uses_hidden_states:
+    raise weights.ModelError(
+      f'{description.path}: the features of this model are hidden states of a '
+      'WavLM, which is no part of it, so it cannot be exported; use `python -m '
+      'jaxser.predict --weights=DIR`, or train with --config=configs/'
+      'emosphere.py:encoder=wavlm,weights=DIR, which exports with its WavLM.'
+    )
+  loaded = predictor.load(**chosen)
   try:
-    description = models_lib.open(options.checkpoint)
-    if description.hears_hidden_states:
-      return _fail(
-        f'{description.path}: this model hears hidden states of a WavLM, which '
-        'is no part of it, so it cannot be exported; use `python -m '
-        'jaxser.predict --weights=DIR`, or train with --config=configs/'
-        'emosphere.py:encoder=wavlm,weights=DIR, which exports with its WavLM.'
-      )
-    chosen = member_options.choose(options, description)
-    members = members_lib.load(description, chosen)
-    if options.format == 'safetensors':
-      about = describe(description, members)
-      weights.write(out, to_tree(members), {'model': json.dumps(about)})
+    if _FORMAT.value == 'safetensors':
+      content = describe(loaded)
+      weights.write(out, to_tree(loaded), {'model': json.dumps(content)})
     else:
-      data, about = to_stablehlo(
-        description,
-        members,
-        batch=options.batch,
-        with_features=options.with_features,
-        platforms=options.platforms.split(','),
+      data, content = to_stablehlo(
+        loaded,
+        batch=_BATCH.value,
+        with_features=_WITH_FEATURES.value,
+        platforms=_PLATFORMS.value,
       )
       files.write_bytes(out, data)
-    files.write_json(f'{out}.json', about)
-  except weights.ModelError as error:
-    return _fail(str(error))
+    files.write_json(f'{out}.json', content)
   except OSError as error:
-    return _fail(f'{out} cannot be written ({error}); give another --out.')
+    raise command_line.UsageError(
+      f'{out} cannot be written ({error}); give another --out.'
+    ) from error
   print(
-    f'{out} ({out.stat().st_size} bytes, {len(members)} members) and {out}.json'
+    f'{out} ({out.stat().st_size} bytes, {len(loaded.models)} models) and '
+    f'{out}.json'
   )
-  return 0
-
-
-def _problem(options: argparse.Namespace) -> str:
-  """What is wrong with the command line, '' if nothing is."""
-  if not options.checkpoint:
-    return 'give --checkpoint=W, the --workdir of a run of jaxser.main.'
-  if not options.out:
-    return 'give --out=FILE, such as --out=model.stablehlo.'
-  if options.format not in FORMATS:
-    return (
-      f'--format={options.format} is not valid; choose one of '
-      f'{", ".join(FORMATS)}.'
-    )
-  if options.batch < 0:
-    return f'--batch={options.batch} must be at least 1.'
-  unknown = set(options.platforms.split(',')) - {*PLATFORMS}
-  if unknown:
-    return (
-      f'--platforms={options.platforms} is not valid; choose from '
-      f'{",".join(PLATFORMS)}.'
-    )
-  return member_options.problem(options)
-
-
-def _fail(message: str) -> int:
-  print(f'Error: {message} See --help.', file=sys.stderr)
-  return 2
 
 
 if __name__ == '__main__':

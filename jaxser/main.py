@@ -20,9 +20,7 @@ a minute, with 75 or 134, and the same commands continue.
 """
 
 import functools
-import os
 import pathlib
-import shlex
 import sys
 
 from absl import flags, logging
@@ -64,7 +62,7 @@ def main(arguments: list[str]) -> int:
   del arguments
   if FLAGS.config is None:
     raise command_line.UsageError('give a recipe, as in --config=timnet.')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  command_line.quiet_tensorflow()
   # Orbax logs every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
   # Imported late, so that --help is quick.
@@ -96,8 +94,10 @@ def _run() -> int:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
   if distributed.is_main():
-    print(report.format_table(results))
-    print(next_steps(config, workdir))
+    # Without a test split there is nothing to tabulate.
+    if results:
+      print(report.format_table(results))
+    print(report.next_steps(config, workdir))
   return 0
 
 
@@ -105,27 +105,6 @@ def default_workdir(config) -> pathlib.Path:
   """Returns workdir/timnet-emodb-speaker_independent, in the current folder."""
   corpus = '-'.join(filter(None, (config.corpus, config.test_corpus)))
   return pathlib.Path('workdir', f'{config.system}-{corpus}-{config.protocol}')
-
-
-def next_steps(config, workdir: pathlib.Path) -> str:
-  """Returns where the results are and, after the demo, how to use speech."""
-  weights = ' --weights=DIR' if config.features.name == 'wavlm' else ''
-  text = (
-    f'Results: {workdir}/results.json, predictions.jsonl and report.html\n'
-    'To predict recordings:\n'
-    f'  python -m jaxser.predict --checkpoint={shlex.quote(str(workdir))}'
-    f'{weights} FILE.wav'
-  )
-  if config.corpus == 'demo':
-    # One with the labels that the system learns.
-    corpus = 'emotale' if config.system == 'emosphere' else 'emodb'
-    text += (
-      '\nThe same on a real corpus:\n'
-      f'  python -m data_prep --corpus={corpus} --audio_dir=DIR '
-      f'--features={config.features.name}\n'
-      f'  python -m jaxser.main --config={config.system}:corpus={corpus}'
-    )
-  return text
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import flax
@@ -35,8 +35,7 @@ from jaxser.engine import workdir as workdir_lib
 from jaxser.engine.experiment import Experiment
 from jaxser.engine.trainer import Trainer
 from jaxser.evaluation import curves, predictions, results
-from jaxser.models import convert
-from jaxser.models import ensemble as members
+from jaxser.models import pretrained
 from jaxser.models import saved as models
 from jaxser.systems import registry
 
@@ -87,69 +86,77 @@ def run(
   experiment = make_experiment(config, corpus)
   for fold in chosen:
     experiment.references(fold)
-  given = given_weights(experiment, chosen)
+  given = None
+  if config.init_from:
+    given = pretrained.for_folds(
+      config, experiment.system, experiment.source, chosen
+    )
   if mode == 'evaluate' and given is None:
     raise config_lib.ConfigError(
       '--mode=evaluate needs weights: give --config.init_from=FILE. To see the '
       'results of a finished run again, repeat its command.'
     )
-  writes = distributed.is_main()
-  with contextlib.ExitStack() as opened:
-    if writes:
-      opened.enter_context(workdir_lib.lock(workdir))
-      claim(config, corpus, folds, workdir)
-    distributed.barrier('the work folder is claimed')
-    if not (workdir / 'config.json').exists():
-      raise config_lib.ConfigError(
-        f'process 0 wrote {(workdir / "config.json").absolute()}, and it is not '
-        'there. --workdir must be a folder that all processes share.'
-      )
-    batches, probed, failures = None, None, []
+  writes, batches, failures = distributed.is_main(), None, []
+  with claimed(config, corpus, folds, workdir):
     if mode == 'evaluate':
       rows = evaluate(experiment, chosen, given, workdir, command)
     else:
-      selections = ['last']
-      if any(len(fold.dev) for fold in chosen):
-        selections.append('best_on_dev')
-      if config.select_on_test:
-        selections.append('best_on_test')
+      selections = ['last', *experiment.selections(chosen)]
       describe_models(experiment, chosen, selections, workdir, command)
       rows, failures, batches = train_all(experiment, chosen, given, workdir)
-      if writes and config.embeddings and not failures:
-        probed = inspection.inspect(workdir, experiment, chosen)
     metadata = describe(config, corpus, time.monotonic() - start, command)
     metadata['environment']['engine'] = batches
-    metadata['probes'] = probed
-    summary = finish(rows, experiment, metadata, workdir) if writes else {}
+    if failures:
+      metadata['environment']['failed_runs'] = failures
+    summary = {}
+    if writes and rows:
+      metadata['probes'] = None
+      if config.embeddings and mode == 'train' and not failures:
+        metadata['probes'] = inspection.inspect(workdir, experiment, chosen)
+      summary = finish(rows, experiment, metadata, workdir)
     distributed.barrier('the results are written')
   if failures:
     raise NotFiniteError(
-      f'{len(failures)} of {len(failures) + _count(rows)} runs have no result: '
-      f'{"; ".join(failures)}. The others are in {workdir}/results.json. Train '
+      f'{len(failures)} of {config.seeds * len(chosen)} runs have no result: '
+      f'{"; ".join(failures)}. The results of the others are in {workdir}. Train '
       'with a lower --config.optimizer.learning_rate in another --workdir, and '
       'look for NaN in the utterances of these folds.'
     )
   return summary
 
 
-def claim(
+@contextlib.contextmanager
+def claimed(
   config: ml_collections.ConfigDict,
   corpus: Corpus,
   folds: list[protocols.Fold],
   workdir: pathlib.Path,
-) -> None:
-  """Writes config.json and folds.json, unless the folder is of another run.
+) -> Iterator[None]:
+  """Keeps a work folder for this run, and writes config.json and folds.json.
 
   Raises:
-    ConfigError: if it is, naming what differs; nothing was written then.
+    ConfigError: if the folder is another run's, naming what differs, and
+      nothing was written then; if another process uses it; or if the processes
+      of this run do not share it.
   """
   content = protocols.folds_to_json(
     folds, corpus, protocol=config.protocol, seed=config.fold_seed
   )
   fingerprints = {n: info['fingerprint'] for n, info in corpus.stores.items()}
-  workdir_lib.check_identity(workdir, config, fingerprints, content)
-  config_lib.claim(config, workdir)
-  protocols.write_folds(workdir / 'folds.json', content)
+  with workdir_lib.writing(workdir), contextlib.ExitStack() as opened:
+    if distributed.is_main():
+      opened.enter_context(workdir_lib.lock(workdir))
+      workdir_lib.check_identity(workdir, config, fingerprints, content)
+      config_lib.claim(config, workdir)
+      protocols.write_folds(workdir / 'folds.json', content)
+    distributed.barrier('the work folder is claimed')
+    path = (workdir / 'config.json').absolute()
+    if not path.exists():
+      raise config_lib.ConfigError(
+        f'process 0 wrote {path}, and it is not there. --workdir must be a '
+        'folder that all processes share.'
+      )
+    yield
 
 
 def make_folds(
@@ -277,24 +284,25 @@ def train_all(
   with (
     contextlib.closing(writer),
     contextlib.closing(bar),
-    interruption.Watch() as watch,
+    interruption.watch() as watch,
     checkpoints.Checkpoints(workdir / 'checkpoints' / 'folds') as store,
   ):
-    reporting = loop.Reporting(writer, bar, watch)
-    for finished in loop.train(
-      experiment, every, left, initial, store, reporting
-    ):
+    reporting = loop.Reporting(store, writer, bar, watch)
+    for finished in loop.train(experiment, every, left, initial, reporting):
       used = finished.batches
       if writes:
         _keep(experiment, finished, workdir)
-  if not writes:
-    return [], [], used
-  rows, failures = [], []
+  distributed.barrier('all runs are over')
+  failures = [
+    _failed(part).read_text('utf-8').strip()
+    for part in parts
+    if not part.exists()
+  ]
+  rows = []
   for part in parts:
-    if part.exists():
+    # Without a test split a finished run has no predictions.
+    if writes and part.exists() and part.stat().st_size:
       rows += predictions.read_predictions(part)
-    else:
-      failures.append(_failed(part).read_text('utf-8').strip())
   return rows, failures, used
 
 
@@ -325,37 +333,6 @@ def _keep(
   predictions.write_predictions(part, rows)
 
 
-def _count(rows: list[predictions.Prediction]) -> int:
-  return len({(row.seed, row.fold) for row in rows})
-
-
-def given_weights(
-  experiment: Experiment, folds: list[protocols.Fold]
-) -> dict[int, tuple[Any, Any]] | None:
-  """Returns (params, model_state) by fold from config.init_from, or None.
-
-  Raises:
-    ConfigError: if the file holds neither one model nor one for every fold.
-    ModelError: if another run's weights do not fit, or saw what is tested.
-  """
-  path = experiment.config.init_from
-  if not path:
-    return None
-  ours = not convert.is_authors_folder(experiment.system, path)
-  if pathlib.Path(path).is_dir() and ours:
-    return members.for_folds(path, experiment.system, experiment.source, folds)
-  given = convert.load(experiment.system, path)
-  last = max(fold.number for fold in folds)
-  if len(given) == 1:
-    given = given * (last + 1)
-  if len(given) <= last:
-    raise config_lib.ConfigError(
-      f'--config.init_from={path} holds {len(given)} models; the run has folds '
-      f'up to {last}. Give a file with one model, or with one for every fold.'
-    )
-  return {fold.number: given[fold.number] for fold in folds}
-
-
 def evaluate(
   experiment: Experiment,
   folds: list[protocols.Fold],
@@ -376,7 +353,7 @@ def evaluate(
     given = weights[fold.number]
     models.save(workdir, seed, fold.number, 'init_from', *given)
   every = [(seed, fold) for fold in folds]
-  trainer, rows = Trainer(experiment, every, 1, resident=False), []
+  trainer, rows = Trainer(experiment, every), []
   for fold in folds:
     (values,) = trainer.predict(
       trainer.put([weights[fold.number]]), [fold.test]
@@ -475,6 +452,7 @@ def finish(
     sphere=experiment.system.sphere,
     **metadata,
   )
+  pretrained.mark_trusted(summary, experiment.config)
   results.write_results(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary

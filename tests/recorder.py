@@ -40,11 +40,9 @@ class Recorder:
     """Trains the runs that are not finished; `options` are those of a plan."""
     left = [run for run in runs if (run[0], run[1].number) not in self.finished]
     bar = progress.Progress(1, self._printed)
-    reporting = loop.Reporting(self._curves, bar, self)
     with checkpoints.Checkpoints(self._workdir / 'checkpoints') as store:
-      for one in loop.train(
-        experiment, runs, left, None, store, reporting, **options
-      ):
+      reporting = loop.Reporting(store, self._curves, bar, self)
+      for one in loop.train(experiment, runs, left, None, reporting, **options):
         self.finished[one.seed, one.fold.number] = one
     return self
 

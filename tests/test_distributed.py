@@ -21,8 +21,8 @@ import pytest
 
 from configs import timnet
 from jaxser import train
-from jaxser.engine import distributed, interruption, trainer
-from jaxser.evaluation import curves, predictions
+from jaxser.engine import distributed, trainer
+from jaxser.evaluation import predictions
 from tests import in_memory_main
 
 pytestmark = pytest.mark.slow
@@ -229,26 +229,6 @@ def test_sigterm_to_one_saves_on_all_and_one_device_continues(
   expected = one_process('resident')
   on_one_device(monkeypatch)
   train.run(config_for('resident'), tmp_path)
-  assert_same_results(tmp_path, expected)
-
-
-def test_eight_devices_stopped_and_one_continues(
-  one_process, tmp_path, monkeypatch
-):
-  add = curves.Curves.add
-
-  def stop_then(self, rows):
-    add(self, rows)
-    signal.raise_signal(signal.SIGTERM)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(curves.Curves, 'add', stop_then)
-    with pytest.raises(interruption.Interrupted):
-      train.run(config_for('streamed'), tmp_path)
-  assert len(rows_of(tmp_path)) == 2
-  expected = one_process('streamed')
-  on_one_device(monkeypatch)
-  train.run(config_for('streamed'), tmp_path)
   assert_same_results(tmp_path, expected)
 
 

@@ -19,8 +19,6 @@ from jaxser.systems.base import Progress
 from jaxser.systems.emosphere import EmoSphere
 from tests.random_tree import params_like, quick_jit
 
-pytestmark = pytest.mark.slow
-
 NOISY = EmoSphere(width=16, vad_range=(1.0, 5.0), stride=2)
 # Without dropout: what most tests are about compiles three times as fast.
 LIGHT = dataclasses.replace(NOISY, dropout=0.0, head_dropout=0.0)
@@ -76,14 +74,18 @@ def _weights(system):
 ADAMW = step_lib.make_optimizer(
   ml_collections.ConfigDict(
     {
-      'name': 'adamw',
-      'learning_rate': 1e-3,
-      'b1': 0.9,
-      'b2': 0.999,
-      'eps': 1e-8,
-      'weight_decay': 0.01,
+      'epochs': 1,
+      'optimizer': {
+        'name': 'adamw',
+        'learning_rate': 1e-3,
+        'b1': 0.9,
+        'b2': 0.999,
+        'eps': 1e-8,
+        'weight_decay': 0.01,
+      },
     }
-  )
+  ),
+  LIGHT,
 )
 
 
@@ -94,7 +96,7 @@ def _training(system):
     params=params,
     model_state=model_state,
     opt_state=ADAMW.init(params),
-    rng=jax.random.key(7),
+    rng=jax.random.key_data(jax.random.key(7)),
     lr_scale=np.float32(1),
   )
 
@@ -177,6 +179,7 @@ def test_padding_changes_no_answer(system):
     assert np.isfinite(got[name]).all()
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one():
   (loss, aux), grads = _whole(NOISY)
   shard = {k: v.reshape(8, 1, *v.shape[1:]) for k, v in _batch().items()}

@@ -16,18 +16,18 @@ from safetensors.numpy import save_file
 from configs import emosphere
 from data_prep import __main__ as data_prep_program
 from data_prep import store
+from data_prep.errors import UserError
 from jaxser import export, train
 from jaxser import predict as predict_program
 from jaxser.core import runtime
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
-from jaxser.engine.evaluator import Evaluator
-from jaxser.engine.mesh import Placement
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
 from jaxser.models.convert import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES
+from tests import trained
 from tests.random_tree import quick_jit
 from tests.test_data_prep_cli import write_wav
 
@@ -117,15 +117,18 @@ def test_states_are_those_of_each_utterance_alone(prepared, weights):
 
 def test_last_layer_is_the_one_that_systems_pool(weights):
   config, params = hf_wavlm.load(weights)
-  extractor = hidden_states.Extractor(config, params, config.num_hidden_layers)
+  given = {'layer': config.num_hidden_layers, 'dtype': 'float32'}
+  hidden = frozen_wavlm.HiddenStates(config, params, given)
   samples = np.random.default_rng(0).standard_normal((2, 4000))
   length = np.array([4000, 2500], np.int32)
-  long, short = extractor(samples.astype(np.float32), length)
+  found, lengths = quick_jit(hidden.states)(
+    hidden.needed, jnp.asarray(samples, jnp.float32), jnp.asarray(length)
+  )
   frames, count, _ = quick_jit(WavLM(config).apply)(
     {'params': params}, jnp.asarray(samples, jnp.float32), jnp.asarray(length)
   )
-  np.testing.assert_allclose(long, frames[0], atol=1e-5)
-  assert len(short) == count[1] < len(long)
+  np.testing.assert_allclose(found[0], frames[0], atol=1e-5)
+  assert lengths[1] == count[1] < lengths[0]
 
 
 def test_twice_is_once_and_other_settings_are_another_store(prepared, weights):
@@ -144,8 +147,8 @@ def test_twice_is_once_and_other_settings_are_another_store(prepared, weights):
   info = json.loads((path / 'store.json').read_text())
   assert info['frames_per_second'] == 50
   assert info['parameters']['layer'] == 2
-  assert info['parameters']['weights'] == hidden_states.hash_of(weights)
-  with pytest.raises(ValueError, match=r'--layer=9: the model has the layers'):
+  assert info['parameters']['weights'] == frozen_wavlm.hash_of(weights)
+  with pytest.raises(UserError, match=r'--layer=9: the model has the layers'):
     again(layer=9)
   found = store.find_store(folder, 'manifest', 'wavlm', layer=2)
   assert found == path
@@ -156,8 +159,8 @@ def test_twice_is_once_and_other_settings_are_another_store(prepared, weights):
 
 
 def test_values_beyond_half_precision_are_refused():
-  with pytest.raises(ValueError, match=r'loud: .* 70000.0, more than float16'):
-    hidden_states._stored(np.full((1, 2), 7e4), 'float16', 'loud')
+  with pytest.raises(UserError, match=r'loud: .* 70000.0, more than float16'):
+    hidden_states.stored(np.full((1, 2), 7e4), 'float16', 'loud')
 
 
 def test_data_prep_asks_for_weights(capsys, tmp_path):
@@ -169,24 +172,30 @@ def test_data_prep_asks_for_weights(capsys, tmp_path):
 
 
 @pytest.fixture(scope='module')
-def trained(prepared):
-  """The heads, trained on the stored states; and the results."""
-  folder, _ = prepared
+def workdir(prepared):
+  """A run on the stored states, with random weights."""
+  folder, path = prepared
   config = emosphere.get_config('corpus=manifest,encoder=wavlm,frozen,runlocal')
-  config.data_dir = str(folder)
+  config.data.max_length = LONGEST
+  config.model.width = 8
+  corpus = corpus_lib.open_store(path)
+  trained.write_run_of(folder / 'run', config, corpus, 1, ('last',))
+  return folder / 'run'
+
+
+@pytest.mark.slow
+def test_the_heads_train_on_stored_states(prepared, tmp_path):
+  config = emosphere.get_config('corpus=manifest,encoder=wavlm,frozen,runlocal')
+  config.data_dir = str(prepared[0])
   config.data.max_length = LONGEST
   config.model.width = 8
   config.data.num_buckets = 1
   config.epochs = 1
   config.tensorboard = False
-  return folder / 'run', train.run(config, folder / 'run')
-
-
-def test_the_heads_train_on_stored_states(trained):
-  _, found = trained
+  found = train.run(config, tmp_path)
   assert found['selections']['last']['pooled']['utterances'] == 1
-  (about,) = found['environment']['stores'].values()
-  assert about['layer'] == 2
+  (store_info,) = found['environment']['stores'].values()
+  assert store_info['layer'] == 2
 
 
 @pytest.fixture
@@ -202,19 +211,16 @@ def predict(capsys, monkeypatch):
 
 
 def test_predictions_are_those_on_stored_states(
-  prepared, trained, weights, predict, monkeypatch
+  prepared, workdir, weights, predict, monkeypatch
 ):
-  """Also of utterances that are cut: WavLM hears them whole, as before."""
+  """Also of utterances that are cut: WavLM gets them whole."""
   folder, path = prepared
-  workdir, _ = trained
   corpus = corpus_lib.open_store(path)
   source = pipeline.Source(corpus, max_length=LONGEST)
   assert (source.lengths == LONGEST).sum() == 2
   description = models.open(workdir)
-  placement = Placement()
-  evaluator = Evaluator.create(description.system, source, placement, 8)
   tree = models.load(workdir, *description.trainings[0])
-  wanted = evaluator.answers(*placement.put_state(tree), np.arange(5))
+  wanted = trained.outputs(description.system, source, *tree)
   # As a user types it.
   monkeypatch.setenv('HOME', str(weights.parent))
   files = [folder / 'audio' / f'{name}.wav' for name in corpus.table.ids]
@@ -239,30 +245,33 @@ def corpus_parameters(path):
   return json.loads((path / 'store.json').read_text())['parameters']
 
 
-def test_too_short_a_recording_is_refused(trained, weights, predict, tmp_path):
+def test_too_short_a_recording_is_refused(workdir, weights, predict, tmp_path):
   write_wav(tmp_path / 'click.wav', 0.02)
   code, _, errors = predict(
-    f'--checkpoint={trained[0]}', f'--weights={weights}', tmp_path / 'click.wav'
+    f'--checkpoint={workdir}', f'--weights={weights}', tmp_path / 'click.wav'
   )
   assert code == 1
-  assert 'click.wav: the recording gives 320 values at 16000 Hz' in errors
+  assert 'click.wav: lasts 20.0 ms, less than one frame of' in errors
 
 
 def test_the_weights_must_be_those_of_the_store(
-  prepared, trained, weights, predict, tmp_path
+  prepared, workdir, weights, predict, tmp_path
 ):
-  file, workdir = prepared[0] / 'audio' / '0.wav', trained[0]
+  file = prepared[0] / 'audio' / '0.wav'
   code, out, errors = predict(f'--checkpoint={workdir}', file)
   assert (code, out) == (2, '')
-  assert 'this model hears hidden states of a WavLM (layer 2 of 3' in errors
+  assert (
+    'features of this model are hidden states of a WavLM (layer 2 of 3'
+    in errors
+  )
   assert 'give --weights=DIR, the folder' in errors
   other = write_wavlm(tmp_path / 'other', 1)
   code, out, errors = predict(
     f'--checkpoint={workdir}', f'--weights={other}', file
   )
   assert (code, out) == (2, '')
-  assert f'weights {hidden_states.hash_of(weights)}), and {other} h' in errors
-  assert hidden_states.hash_of(other) in errors
+  assert f'weights {frozen_wavlm.hash_of(weights)}), and {other} h' in errors
+  assert frozen_wavlm.hash_of(other) in errors
   code, _, errors = predict(
     f'--checkpoint={workdir}', f'--weights={tmp_path}', file
   )
@@ -278,12 +287,12 @@ def test_the_weights_must_be_those_of_the_store(
     f'--checkpoint={copy}', f'--weights={weights}', file
   )
   assert code == 2
-  assert 'hears kaldi16k features, no hidden states of a WavLM; le' in errors
+  assert 'are kaldi16k, no hidden states of a WavLM; leave' in errors
 
 
-def test_export_says_what_to_do_instead(trained, tmp_path, capsys):
+def test_export_says_what_to_do_instead(workdir, tmp_path, capsys):
   out = tmp_path / 'm'
-  assert export.main([f'--checkpoint={trained[0]}', f'--out={out}']) == 2
+  assert export.main([f'--checkpoint={workdir}', f'--out={out}']) == 2
   errors = capsys.readouterr().err
   assert 'cannot be exported; use `python -m jaxser.predict --w' in errors
   assert not out.exists()

@@ -1,3 +1,5 @@
+"""Published weights of TIM-Net: layers by creation, zips, folders, damage."""
+
 import io
 import pathlib
 import zipfile
@@ -7,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxser.models import convert
 from jaxser.models.convert import ConvertError, keras_timnet
 from jaxser.systems.timnet import TimNet
 from tests import shared
@@ -14,11 +17,19 @@ from tests import shared
 SYSTEM = TimNet(num_classes=3, filters=5, num_coefficients=5, num_blocks=2)
 
 
+def created(name):
+  """Orders names as Keras creates their layers: forward first."""
+  place, _, leaf = name.rpartition('.')
+  first = 'sbfh'.index(place[0])
+  return first, place.replace('forward', 'a'), leaf
+
+
 def make_tensors(system=SYSTEM, seed=0):
   rng = np.random.default_rng(seed)
+  shapes = keras_timnet.expected_shapes(system)
   return {
-    name: rng.standard_normal(shape).astype(np.float32)
-    for name, (_, shape) in keras_timnet.names(system).items()
+    name: rng.standard_normal(shapes[name]).astype(np.float32)
+    for name in sorted(shapes, key=created)
   }
 
 
@@ -177,7 +188,7 @@ BAD_FILES = {
     lambda: edited(
       lambda f: swap(f, 'conv1d_36/conv1d_36/kernel:0', np.zeros((3, 5, 5)))
     ),
-    r'block0\.forward\.conv1\.kernel: here \(2, 5, 5\), there \(3, 5, 5\)',
+    r'block0\.forward\.conv1\.kernel: file \(3, 5, 5\), model \(2, 5, 5\)',
   ),
   'text instead of numbers': (
     lambda: edited(lambda f: swap(f, 'dense_1/dense_1/bias:0', 'abc')),
@@ -187,7 +198,7 @@ BAD_FILES = {
     lambda: edited(
       lambda f: swap(f, 'dense_1/dense_1/bias:0', np.full(3, np.nan))
     ),
-    'dense_1/dense_1/bias:0 has NaN or infinity',
+    'head.bias holds NaN or infinity',
   ),
   'link to another file': (
     lambda: edited(
@@ -214,7 +225,7 @@ BAD_FILES = {
         TimNet(num_classes=6, filters=5, num_coefficients=5, num_blocks=2)
       )
     ),
-    r'head\.kernel: here \(5, 3\), there \(5, 6\)',
+    r'head\.kernel: file \(5, 6\), model \(5, 3\)',
   ),
 }
 
@@ -254,6 +265,28 @@ def test_a_damaged_zip(tmp_path):
   path.write_bytes(data)
   with pytest.raises(ConvertError, match='damaged or encrypted zip'):
     keras_timnet.load(path, SYSTEM)
+
+
+def test_a_truncated_zip_is_called_one(tmp_path):
+  path = zipped(tmp_path, [('a_1.hdf5', write_weights(make_tensors()))])
+  path.write_bytes(path.read_bytes()[:-400])
+  with pytest.raises(ConvertError, match='a truncated, damaged or encrypted z'):
+    keras_timnet.load(path, SYSTEM)
+
+
+def test_an_unpacked_folder_is_read_like_its_zip(tmp_path):
+  (tmp_path / 'TOY').mkdir()
+  for number in (2, 1):
+    data = write_weights(make_tensors(seed=number))
+    (tmp_path / 'TOY' / f'10-fold_weights_best_{number}.hdf5').write_bytes(data)
+  (tmp_path / 'TOY' / '._10-fold_weights_best_1.hdf5').write_bytes(b'Mac')
+  assert convert.is_authors_folder(SYSTEM, tmp_path)
+  assert not convert.is_authors_folder(SYSTEM, tmp_path / 'none')
+  found = convert.load(SYSTEM, tmp_path)
+  for number, (params, _) in zip((1, 2), found, strict=True):
+    np.testing.assert_array_equal(
+      params['head']['kernel'], make_tensors(seed=number)['head.kernel']
+    )
 
 
 def test_no_such_file(tmp_path):
@@ -298,7 +331,9 @@ def test_published_weights():
 
 def test_published_weights_of_another_corpus_are_refused():
   path = shared.require('weights/timnet/EMODB_46.zip')
-  with pytest.raises(ConvertError, match=r'head\.bias: here \(4,\), there'):
+  with pytest.raises(
+    ConvertError, match=r'head\.bias: file \(7,\), model \(4,\)'
+  ):
     keras_timnet.load(path, TimNet(num_classes=4))
   with pytest.raises(ConvertError, match='TIM-Net with 10 blocks has 42'):
     keras_timnet.load(path, TimNet(num_classes=7, num_blocks=10))

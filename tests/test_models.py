@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.models import ensemble as members
+from configs import timnet
+from jaxser.models import ensemble, pretrained, weights
 from jaxser.models import saved as models
-from jaxser.models import weights
 from jaxser.models.saved import Training
 from jaxser.models.weights import ModelError
 from tests import trained
@@ -75,9 +75,9 @@ def test_the_library_of_the_format_reads_the_file(tmp_path):
 @pytest.mark.parametrize(
   ('tree', 'message'),
   [
-    ({'a/b': np.zeros(1)}, "holds the name 'a/b'"),
+    ({'a/b': np.zeros(1)}, 'must be text without "/"'),
     ({'a': [np.zeros(1), 'x']}, 'a is a list; a model is made of'),
-    ({'a': np.array([None])}, 'a has type object'),
+    ({'a': np.array([None])}, 'a is a object'),
   ],
 )
 def test_trees_of_other_things_are_refused(tmp_path, tree, message):
@@ -104,7 +104,7 @@ def test_any_damaged_byte_is_noticed(tmp_path):
 def test_a_run_comes_back_without_its_corpus(run):
   description = models.open(run.workdir)
   assert description.system == run.system
-  assert description.convention == trained.CONVENTIONS['emosphere']
+  assert description.feature_spec == trained.CONVENTIONS['emosphere']
   assert description.classes == run.source.corpus.classes
   assert description.vad_range == (1.0, 7.0)
   assert description.max_length == run.source.max_length
@@ -162,7 +162,7 @@ def test_other_features_of_the_same_name_are_refused(copy):
   content['parameters']['window'] = 'hann'
   edit(copy, features=content)
   with pytest.raises(ModelError, match="window: there 'hann', here 'hamming'"):
-    models.open(copy).convention  # noqa: B018, the property raises.
+    models.open(copy).feature_spec  # noqa: B018, the property raises.
 
 
 def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):
@@ -183,7 +183,7 @@ def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):
   with pytest.raises(ModelError, match='belongs to another model'):
     models.load(copy, 0, 1, 'last')
   weights.write(path, {'params': {}, 'state': {}}, {'format': 'x'})
-  with pytest.raises(ModelError, match='is no model of this program'):
+  with pytest.raises(ModelError, match=r'another model \(None\) than'):
     models.load(copy, 0, 0, 'last')
   with pytest.raises(ModelError, match="selection 'first' is unknown"):
     models.save(copy, 0, 0, 'first', {}, {})
@@ -191,31 +191,31 @@ def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):
 
 def test_default_selection_never_is_the_one_made_on_the_test_side(run, copy):
   description = models.open(run.workdir)
-  assert members.choose(description) == [
+  assert ensemble.choose(description) == [
     Training(0, 0, 'best_on_dev'),
     Training(0, 1, 'best_on_dev'),
   ]
-  chosen = members.choose(description, folds=(1,), selection='last')
+  chosen = ensemble.choose(description, folds=(1,), selection='last')
   assert chosen == [Training(0, 1, 'last')]
   with pytest.raises(ModelError, match=r'--fold=5 is not among .* are 0, 1\.'):
-    members.choose(description, folds=(5,))
+    ensemble.choose(description, folds=(5,))
   for path in (copy / 'models').iterdir():
     if 'best_on_dev' in path.name:
       path.rename(str(path).replace('best_on_dev', 'best_on_test'))
-  assert members.choose(models.open(copy))[0].selection == 'last'
+  assert ensemble.choose(models.open(copy))[0].selection == 'last'
   for path in (copy / 'models').glob('*.last.*'):
     path.unlink()
   with pytest.raises(ModelError, match='ask for it with --selection=best_on_t'):
-    members.choose(models.open(copy))
+    ensemble.choose(models.open(copy))
   shutil.rmtree(copy / 'models')
   with pytest.raises(ModelError, match='has not finished a fold yet'):
-    members.choose(models.open(copy))
+    ensemble.choose(models.open(copy))
 
 
 def test_an_unfinished_run_is_known_to_be_one(copy):
-  assert members.unfinished(models.open(copy), 'last') == []
+  assert ensemble.unfinished(models.open(copy), 'last') == []
   models.path_of(copy, 0, 1, 'last').unlink()
-  assert members.unfinished(models.open(copy), 'last') == [(0, 1)]
+  assert ensemble.unfinished(models.open(copy), 'last') == [(0, 1)]
 
 
 def write_folds(run, trained_on):
@@ -228,15 +228,69 @@ def write_folds(run, trained_on):
   path.write_text(json.dumps({'folds': entries}))
 
 
+def given(run, **config):
+  """The weights of the folds with this config besides the run's own."""
+  whole = run.config.copy_and_resolve_references()
+  whole.update({'init_from': str(run.workdir), **config})
+  return pretrained.for_folds(whole, run.system, run.source, run.folds)
+
+
 def test_weights_of_a_run_go_to_the_same_folds_of_another(run):
   write_folds(run, [fold.train for fold in run.folds])
-  found = members.for_folds(run.workdir, run.system, run.source, run.folds)
+  found = given(run)
   for number in (0, 1):
     wanted = run.weights[0, number, 'best_on_dev']
     assert_same(found[number][0], wanted[0])
   write_folds(run, [fold.test for fold in run.folds])
   with pytest.raises(ModelError, match='fold 0 was trained on 2 of the 2 utt'):
-    members.for_folds(run.workdir, run.system, run.source, run.folds)
+    given(run)
+  assert given(run, trust_init_from=True).keys() == {0, 1}
   (run.workdir / 'folds.json').unlink()
   with pytest.raises(ModelError, match='knows what the weights were trained'):
-    members.for_folds(run.workdir, run.system, run.source, run.folds)
+    given(run)
+
+
+def test_weights_that_only_the_user_vouches_for_stay_marked(run, copy):
+  """Also in the next run that starts from them."""
+  write_folds(run, [fold.train for fold in run.folds])
+  shutil.copy(run.workdir / 'folds.json', copy)
+  edit(copy, caveats=[models.CAVEAT])
+  with pytest.raises(ModelError, match='tested utterances may have been tra'):
+    given(run, init_from=str(copy))
+  assert given(run, init_from=str(copy), trust_init_from=True)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'models_given', 'message'),
+  [
+    ({}, 10, ''),
+    ({'protocol': 'speaker_independent'}, 10, 'protocol=speaker_independent i'),
+    ({'fold_seed': 1}, 10, '--config.fold_seed=1 instead of 46'),
+    ({'num_folds': 6}, 10, '--config.num_folds=6 instead of 10'),
+    ({'folds': 'folds.json'}, 10, "--config.folds=folds.json instead of ''"),
+    ({}, 1, '1 models instead of 10'),
+    ({'published_folds': {}}, 10, 'this recipe knows no folds that it was pub'),
+  ],
+)
+def test_weights_of_others_go_only_with_the_folds_they_were_published_for(
+  run, monkeypatch, changes, models_given, message
+):
+  config = timnet.get_config('corpus=emodb,protocol=published')
+  for name, value in changes.items():
+    config[name] = value
+  config.init_from = 'EMODB_46.zip'
+  loaded = [(f'params {n}', {}) for n in range(models_given)]
+  monkeypatch.setattr(pretrained.convert, 'load', lambda *_: loaded)
+  if message:
+    with pytest.raises(pretrained.ConfigError, match=message):
+      pretrained.for_folds(config, run.system, run.source, run.folds)
+    config.trust_init_from = True
+  found = pretrained.for_folds(config, run.system, run.source, run.folds)
+  assert [found[n][0] for n in (0, 1)] == [
+    'params 0',
+    f'params {min(1, models_given - 1)}',
+  ]
+  results = {'paper': {'init_from': {'uar': 95.17}}}
+  pretrained.mark_trusted(results, config)
+  assert results['trust_init_from'] is bool(message)
+  assert bool(results['paper']) is not bool(message)

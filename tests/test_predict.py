@@ -17,8 +17,7 @@ import soundfile
 
 from jaxser import predict as program
 from jaxser.core import files, runtime
-from jaxser.models import audio_features as hearing
-from jaxser.models import ensemble as members
+from jaxser.models import audio_features as audio_lib
 from jaxser.models import saved as models
 from tests import trained
 
@@ -114,7 +113,7 @@ def test_vad_comes_with_its_region_in_words(predict, sphere, speech):
   assert line.endswith(entry['region'])
 
 
-def test_any_rate_and_any_channels_are_heard_alike(
+def test_any_rate_and_any_channels_give_the_same(
   predict, dsnet, speech, tmp_path
 ):
   import soxr
@@ -132,7 +131,7 @@ def test_any_rate_and_any_channels_are_heard_alike(
     )
 
 
-def test_short_recordings_are_answered_or_refused_with_the_reason(
+def test_short_recordings_are_predicted_or_refused_with_the_reason(
   predict, dsnet, speech, tmp_path
 ):
   wave, rate = soundfile.read(speech[0])
@@ -163,11 +162,12 @@ def test_ten_minutes_are_cut_with_a_warning_or_taken_apart(
   code, text, errors = predict(dsnet.workdir, '--format=jsonl', path)
   entry = json.loads(text)
   assert code == 0
-  window = hearing.window(models.open(dsnet.workdir))
+  extractor = audio_lib.FeatureExtractor.for_model(models.open(dsnet.workdir))
+  window = extractor.window
   assert 1 < window < 1.7
   assert (entry['start'], entry['end']) == (0, pytest.approx(window))
-  assert f'600.0 s, of which 0.0 to {window:.1f} s were heard' in errors
-  assert f'--segment={window:.4g} answers for all of a recording' in errors
+  assert f'600.0 s, of which 0.0 to {window:.1f} s were used' in errors
+  assert f'--segment={window:.4g} predicts all of a recording' in errors
 
   page, archive = tmp_path / 'p.html', tmp_path / 'e.npz'
   code, text, errors = predict(
@@ -215,6 +215,10 @@ def test_bad_files_are_listed_with_their_reasons(
   (tmp_path / 'text.wav').write_text('This is no sound.')
   (tmp_path / 'cut.wav').write_bytes(speech[1].read_bytes()[:9000])
   (tmp_path / 'notes.txt').write_text('not looked at')
+  # What an archive made on a Mac holds beside the audio.
+  (tmp_path / '__MACOSX').mkdir()
+  for name in ('._cut.wav', '__MACOSX/cut.wav'):
+    (tmp_path / name).write_bytes(bytes(9))
   good = tmp_path / 'Grüße, 你好 und mehr.wav'
   shutil.copy(speech[0], good)
   code, table, errors = predict(dsnet.workdir, tmp_path, tmp_path / 'gone.wav')
@@ -230,28 +234,30 @@ def test_bad_files_are_listed_with_their_reasons(
   ):
     assert reason in errors
   assert 'notes.txt' not in table + errors
+  assert '._cut' not in errors
 
 
-def test_two_thousand_files_with_five_bad_ones(
-  predict, dsnet, speech, tmp_path
+@pytest.mark.parametrize('workers', [1, 2])
+def test_many_files_with_five_bad_ones(
+  predict, dsnet, speech, tmp_path, workers
 ):
   wave, rate = soundfile.read(speech[0])
   soundfile.write(tmp_path / '0000.wav', wave[: 3 * rate // 10], rate)
   (tmp_path / 'bad').mkdir()
   for i in range(5):
     (tmp_path / 'bad' / f'{i}.wav').write_text('?' * i)
-  for i in range(1, 1995):
+  for i in range(1, 295):
     os.link(tmp_path / '0000.wav', tmp_path / f'{i:04d}.wav')
   code, text, errors = predict(
-    dsnet.workdir, '--format=csv', '--num_workers=1', tmp_path
+    dsnet.workdir, '--format=csv', f'--num_workers={workers}', tmp_path
   )
   rows = rows_of(text)
   assert code == 1
   assert [r['file'] for r in rows] == sorted(r['file'] for r in rows)
-  assert len(rows) == 2000
+  assert len(rows) == 300
   assert sum(bool(r['error']) for r in rows) == 5
   assert len({r['emotion'] for r in rows if not r['error']}) == 1
-  assert '5 of 2000 recordings could not be used.' in errors
+  assert '5 of 300 recordings could not be used.' in errors
 
 
 def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
@@ -271,16 +277,17 @@ def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
   ('arguments', 'message'),
   [
     ([], 'name files or folders to predict, or - for the standard input'),
-    (['a', '--format=xml'], '--format=xml is not valid; choose one of table'),
-    (['a', '--features_on=moon'], 'choose one of host, device'),
+    (['a', '--format=xml'], '--format=xml: value should be one of <table|csv'),
+    (['a', '--features_on=moon'], 'value should be one of <host|device>'),
     (['a', '--features_on=device'], 'kaldi16k features are computed on the h'),
-    (['a', '--selection=worst'], 'choose one of last, best_on_dev'),
+    (['a', '--selection=worst'], 'should be one of <last|best_on_dev'),
+    (['a', '--checkpint=W'], "Unknown command line flag 'checkpint'. Did you"),
     (['a', '--selection=best_on_test'], 'there are best_on_dev, last.'),
     (['a', '--fold=9'], '--fold=9 is not among the weights'),
     (['a', '--segment=-1'], '--segment=-1 must be a number of seconds above'),
     (['a', '--segment=0'], '--segment=0 must be a number of seconds above 0'),
-    (['a', '--segment=nan'], 'leave it out for one answer per recording'),
-    (['a', '--num_workers=0'], '--num_workers=0 must be at least 1'),
+    (['a', '--segment=nan'], 'leave it out for one prediction per'),
+    (['a', '--num_workers=0'], '--num_workers=0: 0 is not a positive integer'),
     (['-', '-'], 'can be read once; give it once'),
   ],
 )
@@ -289,8 +296,7 @@ def test_wrong_usage_says_what_to_do_and_exits_with_2(
 ):
   code, out, errors = predict(dsnet.workdir, *arguments)
   assert (code, out) == (2, '')
-  assert message in errors
-  assert errors.endswith('See --help.\n')
+  assert message in ' '.join(errors.split())
 
 
 @pytest.mark.parametrize('flag', ['embeddings', 'plot'])
@@ -321,6 +327,7 @@ def test_files_that_cannot_be_written_are_told_before_the_work(
   assert not out.exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_no_traceback(dsnet, speech):
   command = [sys.executable, '-m', 'jaxser.predict', speech[0]]
   with open('/dev/full', 'w') as full:
@@ -331,25 +338,17 @@ def test_a_full_disk_is_no_traceback(dsnet, speech):
       text=True,
     )
   assert done.returncode == 2
-  assert 'cannot be written (No space left on device); make' in done.stderr
+  assert '(No space left on device)' in done.stderr
   assert 'Traceback' not in done.stderr
 
 
-@pytest.mark.parametrize('workers', [1, 2])
 def test_an_empty_folder_costs_the_others_nothing(
-  predict, dsnet, speech, tmp_path, workers
+  predict, dsnet, speech, tmp_path
 ):
-  code, text, errors = predict(
-    dsnet.workdir,
-    '--format=csv',
-    f'--num_workers={workers}',
-    speech[0],
-    tmp_path,
-    *speech[1:],
-  )
+  given = [speech[0], tmp_path, *speech[1:]]
+  code, text, errors = predict(dsnet.workdir, '--format=csv', *given)
   rows = rows_of(text)
   assert code == 1
-  given = [speech[0], tmp_path, *speech[1:]]
   assert [r['file'] for r in rows] == [str(path) for path in given]
   assert [bool(r['error']) for r in rows] == [False, True, *[False] * 4]
   assert f'{tmp_path}: no audio file in this folder; files ending' in errors
@@ -361,7 +360,7 @@ def test_a_folder_without_audio_and_one_without_a_model(
 ):
   code, _, errors = predict(dsnet.workdir, tmp_path)
   assert code == 2
-  assert 'no audio file in this folder; files ending in .aif' in errors
+  assert 'no audio file in this folder; files ending in .3gp' in errors
   code, _, errors = predict(dsnet.workdir, tmp_path, tmp_path)
   assert code == 2
   code, _, errors = predict(tmp_path, 'a.wav')
@@ -377,40 +376,35 @@ def test_without_arguments_there_are_examples(capsys):
   assert 'never taken' in ' '.join(text.split())
 
 
-def test_an_unfinished_run_answers_and_says_so(
+def test_an_unfinished_run_predicts_and_says_so(
   predict, sphere, tmp_path, speech
 ):
   copy = shutil.copytree(sphere.workdir, tmp_path / 'W')
   models.path_of(copy, 0, 1, 'best_on_dev').unlink()
   code, _, errors = predict(copy, speech[0])
   assert code == 0
-  assert 'is not finished; 1 of 2 trainings answer.' in errors
+  assert 'is not finished; 1 of 2 models predict.' in errors
 
 
-def test_a_worker_that_dies_costs_one_file(dsnet, speech, monkeypatch):
-  class Dying(hearing.workers.Pool):
-    def __init__(self, *arguments):
-      super().__init__(arguments[0], 1)
+class DyingExtractor(audio_lib.FeatureExtractor):
+  """Ends its process for the second file."""
 
-    def __enter__(self):
-      self.num_workers = 2
-      return self
+  def extract(self, given):
+    if given.name.endswith('dies'):
+      os._exit(3)
+    return audio_lib.AudioFeatures(given.name)
 
-    def __exit__(self, *error):
-      pass
 
-    def map(self, paths):
-      for path in paths:
-        if path == speech[1]:
-          raise hearing.workers.WorkerError('the process ended')
-        yield hearing.workers.extract(self._convention, path)
-
-  monkeypatch.setattr(hearing.workers, 'Pool', Dying)
-  ears = hearing.Ears(models.open(dsnet.workdir))
-  heard = list(ears.hear_all([hearing.Input(str(p), p) for p in speech]))
-  assert [h.name for h in heard] == [str(p) for p in speech]
-  assert [bool(h.error) for h in heard] == [False, True, False, False, False]
-  assert 'the process ended' in heard[1].error
+@pytest.mark.slow
+def test_a_worker_that_dies_costs_one_file(dsnet, tmp_path):
+  made = audio_lib.FeatureExtractor.for_model(models.open(dsnet.workdir))
+  extractor = DyingExtractor(**vars(made))
+  names = ['0', '1 dies', '2', '3', '4']
+  inputs = [audio_lib.Input(name, tmp_path) for name in names]
+  found = list(extractor.extract_all(inputs, 2))
+  assert [f.name for f in found] == names
+  assert [bool(f.error) for f in found] == [False, True, False, False, False]
+  assert 'terminated abruptly' in found[1].error
 
 
 PROGRAM = """
@@ -418,16 +412,18 @@ import sys
 
 class Refuse:
   def find_spec(self, name, path=None, target=None):
-    if name.partition('.')[0] in ('tensorflow', 'tensorflow_datasets', 'keras'):
+    refused = ('tensorflow', 'tensorflow_datasets', 'keras', 'librosa', 'numba')
+    if name.partition('.')[0] in (*refused, 'sklearn', 'matplotlib', 'jinja2'):
       raise ImportError(f'{name} is not to be imported here')
 
 sys.meta_path.insert(0, Refuse())
-from jaxser.predict.__main__ import main
+from jaxser.predict import main
 sys.exit(main())
 """
 
 
-def test_no_tensorflow_is_needed(dsnet, speech, tmp_path):
+@pytest.mark.slow
+def test_only_what_is_needed_is_imported(dsnet, speech, tmp_path):
   done = subprocess.run(
     [sys.executable, '-c', PROGRAM, f'--checkpoint={dsnet.workdir}', speech[0]],
     capture_output=True,
@@ -440,11 +436,3 @@ def test_no_tensorflow_is_needed(dsnet, speech, tmp_path):
   )
   assert done.returncode == 0, done.stderr
   assert len(done.stdout.splitlines()) == 2
-
-
-def test_members_are_chosen(sphere):
-  description = models.open(sphere.workdir)
-  chosen = members.choose(description, folds=(1,))
-  (member,) = members.load(description, chosen)
-  wanted = sphere.weights[0, 1, 'best_on_dev'][0]
-  assert set(member.params) == set(wanted)

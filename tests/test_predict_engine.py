@@ -1,19 +1,12 @@
 """Predictions equal those of evaluation, in few shapes and in order."""
 
-import types
-
-import jax
 import numpy as np
 import pytest
+import soundfile
 
-from data_prep import features as features_lib
-from jaxser.engine.evaluator import Evaluator
-from jaxser.engine.mesh import Placement
-from jaxser.models import audio_features as hearing
-from jaxser.models import ensemble as members
-from jaxser.models import predictor as engine
+from jaxser.models import audio_features as audio_lib
+from jaxser.models import ensemble, predictor, timing
 from jaxser.models import saved as models
-from jaxser.models import timing
 from jaxser.ops import spherical
 from tests import trained
 
@@ -36,86 +29,90 @@ def run(request, speech, tmp_path_factory):
   return trained.write_run(folder, name, speech, **SMALL[name])
 
 
-def inputs_of(paths):
-  return [hearing.Input(str(path), path) for path in paths]
+def values(recordings):
+  overall = [r.overall for r in recordings]
+  return np.array([p.vad if p.scores is None else p.scores for p in overall])
 
 
-def said(recordings):
-  answers = [r.answer for r in recordings]
-  return np.array([a.vad if a.scores is None else a.scores for a in answers])
-
-
-def test_predictions_are_those_of_evaluate(run, speech):
+def test_predictions_are_those_of_the_system_on_the_corpus(run, speech):
   """Fold by fold, and the ensemble is their mean."""
-  placement = Placement()
-  evaluator = Evaluator.create(run.system, run.source, placement, 8)
-  rows = np.arange(len(speech))
-  description = models.open(run.workdir)
   wanted = []
   for fold in (0, 1):
-    weights = run.weights[0, fold, 'best_on_dev']
-    wanted.append(evaluator.answers(*placement.put_state(weights), rows))
-    chosen = members.choose(description, folds=(fold,))
-    predictor = engine.Predictor(description, members.load(description, chosen))
-    found = said(predictor.predict(inputs_of(speech)))
+    wanted.append(
+      trained.outputs(
+        run.system, run.source, *run.weights[0, fold, 'best_on_dev']
+      )
+    )
+    model = predictor.load(run.workdir, folds=(fold,))
+    found = values(model.predict(speech))
     np.testing.assert_allclose(found, wanted[-1], rtol=1e-5, atol=1e-5)
   assert np.abs(wanted[0] - wanted[1]).max() > 1e-3
-  chosen = members.choose(description)
-  predictor = engine.Predictor(description, members.load(description, chosen))
-  found = said(predictor.predict(inputs_of(speech)))
+  model = predictor.load(run.workdir)
   np.testing.assert_allclose(
-    found, np.mean(wanted, axis=0), rtol=1e-5, atol=1e-5
+    values(model.predict(speech)), np.mean(wanted, 0), rtol=1e-5, atol=1e-5
   )
+  # From Python: one file, its samples, and what the network makes of it.
+  wave, rate = soundfile.read(speech[0])
+  for recording in (model.predict(speech[0]), model.predict(wave, rate)):
+    np.testing.assert_allclose(
+      values([recording])[0], np.mean(wanted, 0)[0], rtol=1e-4, atol=1e-5
+    )
+  assert model.embed(speech[0]).shape[0] == 2
+  assert len(model.embed([speech[0], speech[1]])) == 2
+  with pytest.raises(audio_lib.InputError, match='give sample_rate=HZ'):
+    model.predict(wave)
+  with pytest.raises(audio_lib.InputError, match=r'gone\.wav: no such file'):
+    model.predict('gone.wav')
 
 
 @pytest.fixture(scope='module')
 def sphere(speech, tmp_path_factory):
   folder = tmp_path_factory.mktemp('sphere')
-  run = trained.write_run(folder, 'emosphere', speech, folds=1, width=8)
-  return models.open(run.workdir)
+  trained.write_run(folder, 'emosphere', speech, folds=1, width=8)
+  return predictor.load(folder)
 
 
-def heard(description, sizes):
+def features(sizes):
   """Recordings of random frames; those of size 0 could not be read."""
   rng = np.random.default_rng(0)
   for i, size in enumerate(sizes):
     frames = rng.standard_normal((size, 80)).astype(np.float32)
-    pieces = (hearing.Piece(0.0, 1.0, frames),) if size else ()
-    yield hearing.Heard(f'{i}', 1.0, pieces, '' if size else f'{i}: broken')
+    pieces = (audio_lib.Piece(0.0, 1.0, frames),) if size else ()
+    error = '' if size else f'{i}: broken'
+    yield audio_lib.AudioFeatures(f'{i}', 1.0, pieces, error)
 
 
 def test_lengths_share_few_shapes_and_come_out_in_order(sphere):
-  loaded = members.load(sphere, members.choose(sphere))
   rng = np.random.default_rng(1)
-  longest = sphere.max_length
+  longest = sphere.description.max_length
   sizes = [*rng.integers(1, longest + 1, 60), 0, 1, longest, 0]
-  predictor = engine.Predictor(sphere, loaded)
-  found = list(predictor.answer(heard(sphere, sizes), 8))
+  sphere.shapes.clear()
+  found = list(sphere.predict_features(features(sizes), 8))
   assert [r.name for r in found] == [str(i) for i in range(len(sizes))]
   assert [bool(r.error) for r in found] == [not size for size in sizes]
-  assert len(predictor.shapes) <= 4
-  assert len(predictor.lengths) == 4
-  # A rare long one among many short ones is not kept waiting for ever, and the
-  # company that a recording keeps changes nothing.
-  lone = [longest, *[2] * 200]
-  other = engine.Predictor(sphere, loaded)
+  assert len(sphere.shapes) <= len(sphere.lengths) == 4
+  # The company that a recording keeps changes nothing, and it need not wait for
+  # thousands of others.
   taken = []
 
   def counted():
-    for item in heard(sphere, lone):
+    for item in features([longest, *[2] * 200]):
       taken.append(item)
       yield item
 
-  answers = other.answer(counted(), 8)
-  first = next(answers)
-  assert first.name == '0'
-  assert len(taken) < 60
-  assert len([first, *answers]) == len(lone)
+  predictions = sphere.predict_features(counted(), 8)
+  recording = next(predictions)
+  assert recording.name == '0'
+  assert len(taken) < 100
+  assert len(list(predictions)) == 200
+  (alone,) = sphere.predict_features(features([longest]), 1)
+  np.testing.assert_allclose(
+    recording.overall.vad, alone.overall.vad, rtol=1e-5
+  )
 
 
 def test_regions_are_those_of_the_system(sphere):
-  loaded = members.load(sphere, members.choose(sphere))
-  region = engine.region_of(sphere, loaded)
+  region = predictor.region_of(sphere.description, sphere.models)
   names = spherical.region_names('octants')
   points = np.random.default_rng(0).uniform(1, 7, (40, 3)).astype(np.float32)
   points[0] = 4
@@ -123,61 +120,101 @@ def test_regions_are_those_of_the_system(sphere):
   assert [region(p) for p in points] == [names[int(i)] for i in index]
 
 
-def test_features_on_the_device_give_the_same_answers(speech, tmp_path_factory):
+def test_features_on_the_device_give_the_same_predictions(
+  speech, tmp_path_factory
+):
   folder = tmp_path_factory.mktemp('timnet')
-  run = trained.write_run(folder, 'timnet', speech, folds=1, **SMALL['timnet'])
-  description = models.open(run.workdir)
-  loaded = members.load(description, members.choose(description))
-  answers = []
-  for where in ('host', 'device'):
-    predictor = engine.Predictor(description, loaded, features_on=where)
-    answers.append(said(predictor.predict(inputs_of(speech))))
-  np.testing.assert_allclose(answers[1], answers[0], atol=1e-4)
-  # The middle of a long recording is heard, as in training.
-  ears = hearing.Ears(description)
-  assert ears.window == pytest.approx(33_000 / 22_050)
-  start, end = ears.heard(10.0)
+  trained.write_run(folder, 'timnet', speech, folds=1, **SMALL['timnet'])
+  found = [
+    values(predictor.load(folder, features_on=where).predict(speech))
+    for where in ('host', 'device')
+  ]
+  np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+  # The middle of a long recording is used, as in training.
+  extractor = audio_lib.FeatureExtractor.for_model(models.open(folder))
+  assert extractor.window == pytest.approx(33_000 / 22_050)
+  start, end = extractor.used(10.0)
   assert (start + end) / 2 == pytest.approx(5)
-  assert end - start == pytest.approx(ears.window)
+  assert end - start == pytest.approx(extractor.window)
+
+
+def extracted(extractor, wave, rate=16_000):
+  return extractor.extract(audio_lib.Input('x', (np.float32(wave), rate)))
 
 
 def test_waveforms_are_normalised_and_too_short_ones_refused(speech):
-  description = types.SimpleNamespace(
-    convention=features_lib.Wave16k(),
+  extractor = audio_lib.FeatureExtractor(
+    spec=audio_lib.features_lib.Wave16k(),
     normalization=(0.25, 2.0),
-    max_length=4000,
-    system=types.SimpleNamespace(min_length=400),
+    row_shape=(4000,),
+    shortest=400,
+    window=0.25,
+    frame=0.025,
   )
-  ears = hearing.Ears(description)
-  found = ears.hear(hearing.Input('x', speech[0]))
-  (piece,) = found.pieces
-  wave = features_lib.Wave16k()(*hearing.audio.decode(speech[0]))
+  wave, rate = soundfile.read(speech[0], dtype='float32')
+  (piece,) = extracted(extractor, wave, rate).pieces
   np.testing.assert_allclose(
     piece.features, (wave[:4000] - 0.25) / (2 + 1e-6), rtol=1e-6, atol=1e-7
   )
   assert (piece.start, piece.end) == (0, 0.25)
-  short = hearing.Ears(description, segment=0.02).hear(
-    hearing.Input('x', speech[0])
+  short = extracted(extractor, wave[:320], rate)
+  assert short.error.startswith(
+    'x: lasts 20.0 ms, less than one frame of 25 ms'
   )
-  assert 'gives 320 values at 16000 Hz, the model needs at least 400' in (
-    short.error
+
+
+def test_nothing_is_predicted_of_nothing(sphere):
+  """Silence, a click, integers in a float array, clipping: each is noticed."""
+  noise = np.float32(np.random.default_rng(0).standard_normal(16_000) * 0.1)
+  extractor = sphere.extractor
+  for wave, reason in (
+    (np.zeros(16_000), 'x: silence: no sample is further than 0 from the mean'),
+    (np.full(16_000, 0.2), 'x: silence'),  # Direct current.
+    (noise * 1e-3, 'x: silence'),
+    (noise[:1], 'x: lasts 0.1 ms, less than one frame of 40 ms'),
+    (noise[:160], 'x: lasts 10.0 ms, less than one frame of 40 ms'),
+    (noise * 1e30, 'full scale is 1; normalise the file'),
+    (noise * np.nan, 'are not finite'),
+  ):
+    found = extracted(extractor, wave)
+    assert reason in found.error
+    assert not found.pieces
+  plain = extracted(extractor, noise)
+  assert not plain.warnings
+  for wave, warning in (
+    (noise * 32_767, 'all were divided by 32768'),
+    (noise * 2e-2, 'very quiet'),
+    (np.clip(noise * 20, -1, 1), r'clipped'),
+  ):
+    found = extracted(extractor, wave)
+    assert warning in found.warnings[0]
+    assert found.pieces
+  scaled = extracted(extractor, noise * 32_768)
+  np.testing.assert_allclose(
+    scaled.pieces[0].features, plain.pieces[0].features, atol=1e-3
   )
-  assert short.error.startswith('x: ')
 
 
-def test_a_file_beyond_all_numbers_is_an_error_not_a_nan(sphere, tmp_path):
-  import soundfile
-
-  path = tmp_path / 'loud.wav'
-  soundfile.write(path, np.full(8000, 1e30), 16_000, 'FLOAT')
-  found = hearing.Ears(sphere).hear(hearing.Input(str(path), path))
-  assert 'full scale is 1; normalise the file' in found.error
+def test_a_silent_segment_has_a_reason_and_no_part_in_the_mean(speech, sphere):
+  wave, rate = soundfile.read(speech[0])
+  size = int(0.4 * rate)
+  model = predictor.Predictor(sphere.description, sphere.models, segment=0.4)
+  talk = np.concatenate([wave[:size], np.zeros(size), wave[size : 2 * size]])
+  found = model.predict(talk, rate)
+  assert [bool(s.error) for s in found.segments] == [False, True, False]
+  assert found.segments[1].error.startswith('silence')
+  spoken = [found.segments[i].vad for i in (0, 2)]
+  np.testing.assert_allclose(found.overall.vad, np.mean(spoken, 0), rtol=1e-5)
 
 
 def test_timing_says_what_it_measured(sphere):
-  loaded = members.load(sphere, members.choose(sphere))
   found = timing.measure(
-    sphere, loaded, files=6, seconds=0.3, num_workers=1, repeats=2
+    sphere.description,
+    ensemble.load(sphere.description, [sphere.models[0].training]),
+    files=6,
+    seconds=0.3,
+    num_workers=1,
+    repeats=2,
   )
   assert found['files'] == 6
   assert 0 < found['warm_latency_s'] < found['first_latency_s']
@@ -185,4 +222,3 @@ def test_timing_says_what_it_measured(sphere):
   assert 0 < low <= found['files_per_s'] <= high
   text = '\n'.join(timing.lines(found))
   assert 'kaldi16k features on the host' in text
-  assert jax.default_backend() == 'cpu'

@@ -1,17 +1,14 @@
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxser.engine import schedule
 
 
 def follow(scores, **rule):
-  state = schedule.Plateau.create()
-  scales, stops = [], []
+  plateau, scales, stops = schedule.Plateau(), [], []
   for score in scores:
-    state = state.update(jnp.float32(score), **rule)
-    scales.append(float(state.scale))
-    stops.append(bool(state.stopped))
+    plateau.update(score, **rule)
+    scales.append(plateau.scale)
+    stops.append(plateau.stopped)
   return scales, stops
 
 
@@ -38,19 +35,3 @@ def test_published_dsnet_rule():
   assert scales[14] == 1.0
   np.testing.assert_allclose(scales[15], 0.1)
   assert stops.index(True) == 19
-
-
-def test_same_rule_inside_a_scan():
-  scores = jnp.array([0.5, 0.4, 0.4, 0.6, 0.5, 0.5, 0.5], jnp.float32)
-  rule = {'factor': 0.5, 'patience': 2, 'stop_patience': 3}
-
-  def body(state, score):
-    state = state.update(score, **rule)
-    return state, (state.scale, state.stopped)
-
-  _, (scales, stops) = jax.jit(
-    lambda s: jax.lax.scan(body, schedule.Plateau.create(), s)
-  )(scores)
-  expected_scales, expected_stops = follow(scores, **rule)
-  np.testing.assert_array_equal(scales, expected_scales)
-  np.testing.assert_array_equal(stops, expected_stops)

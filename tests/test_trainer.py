@@ -106,7 +106,7 @@ def test_without_room_for_the_corpus_batches_are_streamed(monkeypatch):
   assert 'one run with the corpus needs' in note
   for changes, reason in (
     ({'parallel': 'pmap'}, '--config.parallel=pmap'),
-    ({'data.buckets': (6,)}, 'several lengths'),
+    ({'data.buckets': (6,)}, 'batches have 2 lengths'),
     ({'data.cache_gib': 0.0}, 'larger than --config.data.cache_gib=0'),
   ):
     found, note = plan(**changes)

@@ -1,4 +1,4 @@
-"""Work folders of trained models, made without training."""
+"""Work folders of trained models, written without training."""
 
 import dataclasses
 import pathlib
@@ -12,11 +12,11 @@ from configs import dsnet, emosphere, timnet
 from data_prep import audio, demo
 from data_prep import features as features_lib
 from jaxser.data import pipeline
-from jaxser.data.corpus import Corpus, Table
+from jaxser.data.corpus import Corpus, Table, normalization
 from jaxser.data.protocols import Fold
 from jaxser.models import saved as models
 from jaxser.systems import registry
-from tests.random_tree import params_like
+from tests.random_tree import params_like, quick_jit
 
 RECIPES = {'timnet': timnet, 'dsnet': dsnet, 'emosphere': emosphere}
 CONVENTIONS = {
@@ -65,6 +65,7 @@ def corpus_of(
     'feature_bins': convention.bins,
     'frames_per_second': convention.frames_per_second,
     'annotators': {},
+    'statistics': None,
   }
   return Corpus(
     name='demo',
@@ -95,14 +96,28 @@ def write_run(
   selections: tuple[str, ...] = ('last', 'best_on_dev'),
   **model: Any,
 ) -> Run:
-  """Writes model.json, folds.json and random weights of every training."""
+  """Writes model.json and random weights of every fold, of these files."""
   config = RECIPES[name].get_config()
   config.model.update(model)
-  config.seed = 0
   corpus = corpus_of(paths, CONVENTIONS[name])
-  source = pipeline.Source(corpus, max_length=config.data.max_length)
+  return write_run_of(workdir, config, corpus, folds, selections)
+
+
+def write_run_of(
+  workdir: pathlib.Path,
+  config: Any,
+  corpus: Corpus,
+  folds: int,
+  selections: tuple[str, ...],
+) -> Run:
+  """Writes model.json and random weights of every fold, of this corpus."""
+  config.seed = 0
+  given = normalization(corpus, config.protocol)
+  source = pipeline.Source(
+    corpus, max_length=config.data.max_length, normalization=given
+  )
   system = registry.create(config, corpus)
-  rows = np.arange(len(paths))
+  rows = np.arange(len(corpus.table))
   made = [
     Fold(n, rows[rows % folds != n], rows[:0], rows[rows % folds == n])
     for n in range(folds)
@@ -116,7 +131,7 @@ def write_run(
     dev,
     selections=selections,
     max_length=source.max_length,
-    normalization=None,
+    normalization=given,
     command='python -m jaxser.main --config=configs/timnet.py',
   )
   batch = source.batch(pipeline.Slot(rows[:1], source.max_length))
@@ -129,3 +144,11 @@ def write_run(
       models.save(workdir, 0, fold.number, selection, params, state, epoch=3)
       weights[0, fold.number, selection] = (params, state)
   return Run(workdir, config, system, source, dev, weights)
+
+
+def outputs(system: Any, source: pipeline.Source, *weights: Any) -> np.ndarray:
+  """What a system predicts of a whole corpus."""
+  rows = np.arange(len(source.corpus.table))
+  batch = source.batch(pipeline.Slot(rows, source.max_length))
+  name = 'vad' if system.task == 'regression' else 'scores'
+  return np.asarray(quick_jit(system.predict)(*weights, batch)[name])

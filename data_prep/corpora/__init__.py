@@ -1,5 +1,6 @@
 """Parsers: one small module per corpus, and the table of all of them."""
 
+import collections
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,18 +16,21 @@ from data_prep.corpora import (
   own,
 )
 from data_prep.corpora.base import Corpus, load
-from data_prep.corpora.completeness import Check, compare
-from data_prep.manifest import Manifest
-from data_prep.tables import CorpusError
+from data_prep.manifest import Manifest, read_manifest
+from data_prep.tables import CorpusError, listed, natural_key
 
-__all__ = ['CORPORA', 'Check', 'Corpus', 'compare', 'get', 'read']
+__all__ = ['CORPORA', 'Corpus', 'compare', 'get', 'read']
 
 
 def _demo(spec: Corpus, audio_dir: str, *, on_error: str) -> Manifest:
-  from data_prep import demo  # Only here: it needs SciPy.
-
-  del spec
-  return demo.demo_manifest(audio_dir, on_error=on_error)
+  """Reads the table that `data_prep.demo.write_corpus` wrote."""
+  return read_manifest(
+    pathlib.Path(audio_dir, 'manifest.tsv'),
+    corpus=spec.name,
+    classes=list(spec.classes),
+    vad_range=spec.vad_range,
+    on_error=on_error,
+  )
 
 
 CORPORA: Mapping[str, Corpus] = {
@@ -68,7 +72,7 @@ def read(
   on_error: str = 'raise',
   allow_incomplete: bool = False,
   **options: Any,
-) -> tuple[Corpus, Manifest, Check]:
+) -> tuple[Corpus, Manifest, str]:
   """Finds, parses and checks a corpus.
 
   Args:
@@ -80,8 +84,8 @@ def read(
     **options: Options of this corpus, see `Corpus.options`.
 
   Returns:
-    Its description, its utterances in published order, and how they compare
-    with what is published.
+    Its description, its utterances in published order, and in what they differ
+    from what is published, see `compare`.
 
   Raises:
     CorpusError: The message names the file, the value, the rule, what to do.
@@ -115,10 +119,45 @@ def read(
       f'{manifest.corpus} is a known corpus; give yours another name, as in '
       f'--name=my_{manifest.corpus}.'
     )
-  check = compare(spec, manifest)
-  if not allow_incomplete:
-    check.require_complete()
-  return spec, manifest, check
+  difference = compare(spec, manifest)
+  if difference and not allow_incomplete:
+    raise CorpusError(
+      f'{difference}\nThe corpus differs from the published one. Complete the '
+      'folder, or prepare what is there with --allow_incomplete (scores are '
+      'then not comparable with published ones).'
+    )
+  return spec, manifest, difference
+
+
+def compare(spec: Corpus, manifest: Manifest) -> str:
+  """Returns in what a manifest differs from what is published, '' if nothing.
+
+  Line by line: classes and the number of speakers, ids whose audio is absent
+  (where they can be foretold), and ids that the published corpus does not have.
+  """
+  utterances = manifest.utterances
+  ids = {utterance.id for utterance in utterances}
+  missing, extra = set(manifest.missing), set()
+  if spec.expected:
+    missing, extra = missing | (spec.expected - ids), ids - spec.expected
+  labels = collections.Counter(u.label for u in utterances)
+  lines = [
+    f'  class {name}: {labels[name]:,} of {wanted:,}'
+    for name, wanted in spec.classes.items()
+    if wanted is not None and labels[name] != wanted
+  ]
+  speakers = sorted({u.speaker for u in utterances})
+  if spec.speakers is not None and len(speakers) != spec.speakers:
+    lines.append(
+      f'  speakers: {len(speakers)} of {spec.speakers} ({", ".join(speakers)})'
+    )
+  for names, title in ((missing, 'missing'), (extra, 'unknown')):
+    if names:
+      lines.append(f'  {title} ({len(names):,}):')
+      lines.append(listed(sorted(names, key=natural_key), 40, indent='    '))
+  of = f' of {spec.count:,}' if spec.count else ''
+  head = f'{spec.name}: {len(utterances):,}{of} utterances'
+  return '\n'.join([head, *lines]) if lines else ''
 
 
 def _guess(paths: Sequence[pathlib.Path]) -> Corpus | None:

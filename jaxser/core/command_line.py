@@ -19,6 +19,7 @@ from data_prep.command_line import UsageError as UsageError
 from data_prep.command_line import define_path as define_path
 from data_prep.command_line import exit_code as exit_code
 from data_prep.command_line import fail as fail
+from data_prep.command_line import quiet_tensorflow as quiet_tensorflow
 from jaxser.core.config import ConfigError, flatten
 from jaxser.core.errors import UserError
 

@@ -18,6 +18,7 @@ from jaxser.engine.sharding import EVERYWHERE, ROWS, STEPS, Sharding
 from jaxser.systems.base import Tree
 
 Samplers = Sequence[pipeline.Sampler | None]
+_CORPUS = ('features', 'length', 'label', 'vad', 'speaker')
 
 
 class Chunk(NamedTuple):
@@ -28,20 +29,14 @@ class Chunk(NamedTuple):
     real: bool [runs, steps], on the host; None if all steps are.
     steps: how many.
     ends_epoch: whether these are the last of an epoch.
+    length: frames or samples of streamed rows, each compiled once; else 0.
   """
 
   batches: Tree
   real: np.ndarray | None
   steps: int
   ends_epoch: bool
-
-
-def corpus_arrays(source: pipeline.Source) -> dict[str, np.ndarray]:
-  """Returns every utterance as a batch would hold it."""
-  rows = np.arange(len(source.corpus.table))
-  batch = source.batch(pipeline.Slot(rows, source.max_length))
-  names = ('features', 'length', 'label', 'vad', 'speaker')
-  return {name: batch[name] for name in names}
+  length: int = 0
 
 
 class Resident:
@@ -49,7 +44,7 @@ class Resident:
 
   Attributes:
     name: for results.json.
-    rows: of a training batch, padding included.
+    steps: of an epoch, as many as the longest run has.
   """
 
   name = 'resident'
@@ -58,6 +53,7 @@ class Resident:
     self,
     source: pipeline.Source,
     sharding: Sharding,
+    *,
     rows: int,
     eval_rows: int,
     steps: int,
@@ -69,53 +65,60 @@ class Resident:
       sharding: the devices.
       rows: of a training batch, padding included.
       eval_rows: of a batch that is predicted.
-      steps: most steps that a run's epoch has.
+      steps: of the longest run's epoch.
     """
     self._source, self._sharding = source, sharding
-    self.rows, self._eval_rows, self._steps = rows, eval_rows, steps
+    self._rows, self._eval_rows, self.steps = rows, eval_rows, steps
+
+  def _corpus(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    batch = self._source.batch(pipeline.Slot(rows, self._source.max_length))
+    return {name: batch[name] for name in _CORPUS}
 
   @functools.cached_property
   def corpus(self) -> Tree:
     """The whole corpus on every device."""
-    return self._sharding.put(corpus_arrays(self._source), EVERYWHERE)
+    rows = np.arange(len(self._source.corpus.table))
+    return self._sharding.put(self._corpus(rows), EVERYWHERE)
+
+  @property
+  def shapes(self) -> Tree:
+    """Shapes of the corpus."""
+    count = len(self._source.corpus.table)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype),
+      self._corpus(np.zeros(1, np.int64)),
+    )
 
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
   ) -> Iterator[Chunk]:
-    """Yields one chunk per epoch, from `epoch` on.
+    """Yields one chunk per epoch.
 
     Args:
       samplers: of each run; None where the stack is not full.
       epoch: epochs completed.
-      step: 0.
+      step: steps of the next one completed; here 0.
       epochs: after which training ends.
     """
-    if step:
-      raise ValueError('an epoch on the devices starts at its first step')
+    assert step == 0, 'epochs on the devices are whole'
+    shape = (len(samplers), self.steps, self._rows)
     for current in range(epoch, epochs):
-      indices, real = self._epoch(samplers, current)
+      rows = np.full(shape, pipeline.PADDING_ROW, np.int32)
+      neutral, real = rows.copy(), np.zeros(shape[:2], bool)
+      for run, sampler in enumerate(samplers):
+        for i, slot in enumerate(sampler.epoch(current) if sampler else ()):
+          real[run, i], rows[run, i] = True, slot.rows
+          if slot.references is not None:
+            neutral[run, i] = slot.references
+      indices = self._indices(rows)
+      if samplers[0].references is not None:
+        indices['neutral'] = neutral
       chunk = self._sharding.put(indices, STEPS)
-      yield Chunk(chunk, real, self._steps, ends_epoch=True)
-
-  def _epoch(self, samplers, epoch):
-    shape = (len(samplers), self._steps, self.rows)
-    rows = np.full(shape, pipeline.PADDING_ROW, np.int32)
-    neutral, real = rows.copy(), np.zeros(shape[:2], bool)
-    for run, sampler in enumerate(samplers):
-      slots = sampler.epoch(epoch) if sampler else ()
-      for step, slot in enumerate(slots):
-        real[run, step] = True
-        rows[run, step] = slot.rows
-        if slot.references is not None:
-          neutral[run, step] = slot.references
-    indices = self._indices(rows)
-    if any(sampler and sampler.references for sampler in samplers):
-      indices['neutral'] = neutral
-    return indices, real
+      yield Chunk(chunk, real, self.steps, ends_epoch=True)
 
   def _indices(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    row = np.arange(rows.shape[-1], dtype=np.int32)
-    return {'rows': rows, 'row': np.broadcast_to(row, rows.shape).copy()}
+    position = np.arange(rows.shape[-1], dtype=np.int32)
+    return {'rows': rows, 'row': np.broadcast_to(position, rows.shape).copy()}
 
   def evaluation(
     self, rows: Sequence[np.ndarray]
@@ -132,20 +135,11 @@ class Resident:
     size = self._eval_rows
     count = -(-max(map(len, rows)) // size)
     padded = np.stack([pipeline.pad_rows(r, count * size) for r in rows])
-    padded = padded.reshape(len(rows), count, size).astype(np.int32)
-
-    def batches():
-      for i in range(count):
-        yield self._sharding.put(self._indices(padded[:, i]), ROWS)
-
-    return batches(), [np.arange(len(r)) for r in rows]
-
-
-def _stream(source, slots):
-  index, count = jax.process_index(), jax.process_count()
-  return pipeline.stream(
-    source, slots, process_index=index, process_count=count
-  )
+    cut = padded.astype(np.int32).reshape(len(rows), count, size)
+    batches = (
+      self._sharding.put(self._indices(cut[:, i]), ROWS) for i in range(count)
+    )
+    return batches, [np.arange(len(r)) for r in rows]
 
 
 class Streamed:
@@ -159,26 +153,41 @@ class Streamed:
   name = 'streamed'
 
   def __init__(
-    self, source: pipeline.Source, sharding: Sharding, eval_rows: int
+    self,
+    source: pipeline.Source,
+    sharding: Sharding,
+    *,
+    rows: int,
+    eval_rows: int,
+    steps: int,
   ):
     """Reads nothing yet; arguments as of `Resident`."""
+    del rows, steps
     self._source, self._sharding = source, sharding
     self._eval_rows, self.corpus = eval_rows, {}
+    self._process = jax.process_index(), jax.process_count()
+
+  def _stream(self, slots) -> Iterator[dict[str, np.ndarray]]:
+    index, count = self._process
+    return pipeline.stream(
+      self._source, slots, process_index=index, process_count=count
+    )
 
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
   ) -> Iterator[Chunk]:
-    """Yields chunks of one step from (epoch, step) on, one of them ahead."""
+    """Yields chunks of one step, one of them ahead; see `Resident.training`."""
     (sampler,) = samplers
     slots = sampler.from_position(epoch, step, epochs)
     ahead, steps = None, sampler.steps_per_epoch
-    for batch in _stream(self._source, slots):
+    for batch in self._stream(slots):
       step = step % steps + 1
+      length = batch['features'].shape[1]
       batch = jax.tree.map(lambda x: x[None, None], batch)
-      chunk = self._sharding.put_local(batch, STEPS)
+      batch = self._sharding.put_local(batch, STEPS)
       if ahead is not None:
         yield ahead
-      ahead = Chunk(chunk, None, 1, ends_epoch=step == steps)
+      ahead = Chunk(batch, None, 1, ends_epoch=step == steps, length=length)
     if ahead is not None:
       yield ahead
 
@@ -189,18 +198,13 @@ class Streamed:
     slots, places = pipeline.for_evaluation(
       self._source, rows[0], self._eval_rows
     )
-    process = jax.process_index(), jax.process_count()
-
-    def assembled():
-      if not self._source.in_memory:
-        yield from _stream(self._source, slots)
-      # From memory this is faster than any pipeline.
-      for slot in slots if self._source.in_memory else ():
-        yield self._source.batch(*slot.part(*process))
-
-    def batches():
-      for batch in assembled():
-        batch = jax.tree.map(lambda x: x[None], batch)
-        yield self._sharding.put_local(batch, ROWS)
-
-    return batches(), [places]
+    if self._source.in_memory:
+      # This is faster than any pipeline.
+      assembled = (self._source.batch(*s.part(*self._process)) for s in slots)
+    else:
+      assembled = self._stream(slots)
+    batches = (
+      self._sharding.put_local(jax.tree.map(lambda x: x[None], batch), ROWS)
+      for batch in assembled
+    )
+    return batches, [places]

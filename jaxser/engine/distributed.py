@@ -1,8 +1,7 @@
-"""Several processes as one run: they join, agree, and end together.
+"""Several processes as one: they join, agree, and end together.
 
-Every process runs the same program on its own devices. Process 0 writes what
-people read; checkpoints are written by all. The exit codes that a launcher
-needs are
+Every process runs the same program on its own devices. Process 0 writes the
+files; checkpoints are written by all. The exit codes that a launcher needs are
 
   143, 130   asked to stop by SIGTERM or Ctrl-C, saved: run it again
   75, 134    another process was lost (75 said by this program, 134 by JAX's
@@ -49,13 +48,12 @@ def initialize(
   """Joins this process to the others; must precede every other use of JAX.
 
   Args:
-    mode: 'auto' asks the cluster (SLURM, a TPU pod, Open MPI, Kubernetes) who
-      the others are; 'off' joins them only if `coordinator` is given.
+    mode: 'auto' asks the cluster (SLURM, a TPU pod, Open MPI, Kubernetes) for
+      the others; 'off' joins them only if `coordinator` is given.
     coordinator: HOST:PORT of process 0, on which it will listen.
     num_processes: how many there are.
     process_id: number of this one, from 0.
-    lost_after: seconds without a sign of life until a process counts as lost
-      and the others end.
+    lost_after: seconds without a heartbeat until a process counts as lost.
 
   Raises:
     DistributedError: if the arguments do not go together, or no cluster is
@@ -101,12 +99,12 @@ def initialize(
 
 
 def is_main() -> bool:
-  """Whether this process writes the files and talks to people."""
+  """Returns whether this process writes files and messages."""
   return jax.process_index() == 0
 
 
 def several() -> bool:
-  """Whether there is more than one process."""
+  """Returns whether there is more than one process."""
   return jax.process_count() > 1
 
 
@@ -117,9 +115,9 @@ def barrier(name: str) -> None:
 
 
 def main_first(function: Callable[[], object], name: str) -> object:
-  """The function's value; process 0 has run it before the others begin.
+  """Calls a function on process 0 before the others; returns its value.
 
-  For what the first to come makes and the others then find.
+  For what the first call makes and the others then find.
   """
   if is_main():
     value = function()
@@ -130,10 +128,10 @@ def main_first(function: Callable[[], object], name: str) -> object:
 
 
 def of_all(values: np.ndarray) -> np.ndarray:
-  """What every process holds, on all of them.
+  """Returns what every process holds, on all of them.
 
-  Where processes could decide differently, say on what they see in a shared
-  folder or on the memory that is free, they must decide on the same numbers.
+  Where processes could decide differently, on what they see in a shared folder
+  or on free memory, they must decide on the same numbers.
 
   Args:
     values: numbers or truth values, of the same shape and type everywhere.
@@ -151,7 +149,7 @@ def of_all(values: np.ndarray) -> np.ndarray:
 
 
 def from_main(values: np.ndarray) -> np.ndarray:
-  """What process 0 holds, on all processes; see `of_all`."""
+  """Returns what process 0 holds, on all processes; see `of_all`."""
   return of_all(values)[0].reshape(np.shape(values))
 
 
@@ -181,7 +179,7 @@ def run(function: Callable[[], int]) -> int:
 
 
 def _explain(error: Exception) -> int:
-  """Prints what went wrong on one of several processes; the exit code."""
+  """Prints what went wrong on one of several; returns the exit code."""
   if isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error)):
     first = str(error).strip().splitlines()[0][:300]
     print(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -45,6 +45,15 @@ class Experiment:
     return jax.jit(
       functools.partial(step_lib.create_state, self.system, self.optimizer)
     )
+
+  def selections(self, folds: Sequence[protocols.Fold]) -> dict[str, str]:
+    """Returns which best epochs are kept, with the split that chooses them."""
+    chosen = {}
+    if any(len(fold.dev) for fold in folds):
+      chosen['best_on_dev'] = 'dev'
+    if self.config.select_on_test:
+      chosen['best_on_test'] = 'test'
+    return chosen
 
   def example(self, fold: protocols.Fold) -> dict[str, Any]:
     """Returns a batch of one row; no initial value depends on what it holds."""

@@ -193,5 +193,5 @@ def _probes(
 def _map(rows: np.ndarray, values: np.ndarray) -> np.ndarray:
   """Returns places in two dimensions, [n, 2]; NaN but for some rows."""
   places = np.full((len(values), 2), np.nan, np.float32)
-  places[rows] = probes.flat_map(values[rows])
+  places[rows] = probes.tsne_2d(values[rows])
   return places

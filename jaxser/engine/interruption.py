@@ -1,8 +1,10 @@
-"""Stopping cleanly on Ctrl-C and SIGTERM: at the next step, after saving."""
+"""Stopping cleanly on Ctrl-C and SIGTERM: before the next step, after saving."""
 
 import collections
+import contextlib
 import signal
-from types import FrameType, TracebackType
+from collections.abc import Iterator
+from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -28,21 +30,18 @@ class Interrupted(Exception):
 
 
 class Watch:
-  """Notes SIGINT and SIGTERM while active; a second Ctrl-C stops at once.
+  """Knows whether training is to stop; from `watch`.
 
   Attributes:
     signum: the signal that this process got, or None.
   """
 
-  _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
   def __init__(self) -> None:
     self.signum: int | None = None
-    self._previous: dict[int, object] = {}
     self._agreement = _Agreement() if distributed.several() else None
 
   def asked(self) -> int | None:
-    """The signal to stop for, or None; to be asked before every step.
+    """Returns the signal to stop for, or None; to be asked before every step.
 
     With several processes, a signal to any of them stops all. They must ask
     equally often, and get the same answer each time.
@@ -51,32 +50,31 @@ class Watch:
       return self.signum
     return self._agreement.largest(self.signum or 0) or None
 
-  def _note(self, signum: int, frame: FrameType | None) -> None:
+  def note(self, signum: int, frame: FrameType | None) -> None:
+    """Handles a signal; a second one stops at once."""
     del frame
     if self.signum is not None:
       raise KeyboardInterrupt
     self.signum = signum
 
-  def __enter__(self) -> 'Watch':
-    for number in self._SIGNALS:
-      self._previous[number] = signal.signal(number, self._note)
-    return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: TracebackType | None,
-  ) -> None:
-    for number, handler in self._previous.items():
+@contextlib.contextmanager
+def watch() -> Iterator[Watch]:
+  """Notes SIGINT and SIGTERM in here instead of ending the process."""
+  watching, signals = Watch(), (signal.SIGINT, signal.SIGTERM)
+  previous = {n: signal.signal(n, watching.note) for n in signals}
+  try:
+    yield watching
+  finally:
+    for number, handler in previous.items():
       signal.signal(number, handler)
 
 
 class _Agreement:
   """The largest of all processes' numbers, without waiting for the devices.
 
-  The answer is that of the call before, which is there by now: so a step is
-  under way while the next one is sent.
+  It is that of the call before, which is there by now: so a step is under way
+  while the next one is sent.
   """
 
   def __init__(self) -> None:
@@ -89,8 +87,7 @@ class _Agreement:
 
   def largest(self, number: int) -> int:
     """Sends a number; the largest of those sent one call earlier, or 0."""
-    mine = np.full(jax.local_device_count(), number, np.int32)
-    self._sent.append(
-      self._largest(jax.make_array_from_process_local_data(self._each, mine))
-    )
+    local = np.full(jax.local_device_count(), number, np.int32)
+    sent = jax.make_array_from_process_local_data(self._each, local)
+    self._sent.append(self._largest(sent))
     return int(self._sent.popleft()) if len(self._sent) > 1 else 0

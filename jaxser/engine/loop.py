@@ -11,7 +11,7 @@ import numpy as np
 from jaxser.core import progress
 from jaxser.data.protocols import Fold
 from jaxser.engine import (
-  checkpoints,
+  batches,
   interruption,
   memory,
   schedule,
@@ -19,6 +19,7 @@ from jaxser.engine import (
   stack,
 )
 from jaxser.engine import trainer as trainer_lib
+from jaxser.engine.checkpoints import Checkpoints
 from jaxser.engine.experiment import Experiment, Run
 from jaxser.engine.trainer import OutOfMemoryError, Trainer
 from jaxser.evaluation import curves
@@ -26,21 +27,15 @@ from jaxser.systems.base import Tree
 
 
 class Reporting(NamedTuple):
-  """Where training tells what happens.
+  """What training writes to and shows, and what tells it to stop."""
 
-  Attributes:
-    curves: gets the rows of every epoch.
-    bar: is shown.
-    watch: says when to stop.
-  """
-
+  store: Checkpoints
   curves: curves.Curves
   bar: progress.Progress
   watch: interruption.Watch
 
 
-@dataclasses.dataclass
-class Finished:
+class Finished(NamedTuple):
   """A run that is over.
 
   Attributes:
@@ -62,20 +57,20 @@ class Finished:
 
 @dataclasses.dataclass
 class _Status:
-  """What the host knows of a run; JSON but for the fold.
+  """What the host knows of a run; checkpoints hold it as JSON.
 
   Attributes:
     seed: of the run.
-    fold: of the run.
+    fold: number of its fold.
     epoch: epochs trained.
     plateau: of the schedule.
     best: by selection, (epoch, score) of the best epoch so far.
     last_loss: the last finite one.
-    failure: why the run ended early without a result.
+    failure: why the run ended without a result.
   """
 
   seed: int
-  fold: Fold
+  fold: int
   epoch: int = 0
   plateau: schedule.Plateau = dataclasses.field(
     default_factory=schedule.Plateau
@@ -86,16 +81,7 @@ class _Status:
 
   @property
   def name(self) -> tuple[int, int]:
-    return self.seed, self.fold.number
-
-  def to_json(self) -> dict[str, Any]:
-    fields = dataclasses.asdict(dataclasses.replace(self, fold=None))
-    return {**fields, 'fold': self.fold.number}
-
-  @classmethod
-  def from_json(cls, fields: Mapping[str, Any], fold: Fold) -> '_Status':
-    plateau = schedule.Plateau(**fields['plateau'])
-    return cls(**{**fields, 'fold': fold, 'plateau': plateau})
+    return self.seed, self.fold
 
 
 def train(
@@ -103,7 +89,6 @@ def train(
   every: Sequence[Run],
   left: Sequence[Run],
   initial: Mapping[int, tuple[Tree, Tree]] | None,
-  store: checkpoints.Checkpoints,
   reporting: Reporting,
   **options: Any,
 ) -> Iterator[Finished]:
@@ -114,8 +99,7 @@ def train(
     every: all runs of the experiment, in the order of its files.
     left: those that are not finished.
     initial: (params, model_state) by fold to start from, or None.
-    store: of checkpoints.
-    reporting: where training tells what happens.
+    reporting: what it writes to and shows.
     **options: of `jaxser.engine.trainer.plan`.
 
   Yields:
@@ -125,30 +109,28 @@ def train(
     Interrupted: once a signal was noted and the position saved.
     OutOfMemoryError: if not even one run fits into memory.
   """
-  left, trainer = list(left), None
-  note = reporting.bar.note
-  while left:
+  waiting = {(seed, fold.number): fold for seed, fold in left}
+  trainer, note = None, reporting.bar.note
+  while waiting:
     if trainer is None:
       trainer = trainer_lib.plan(experiment, every, note, **options)
     try:
-      loop = _Loop.resume(trainer, left, store, reporting) or _Loop.begin(
-        trainer, left[: trainer.runs], initial, store, reporting
+      loop = _Loop.resume(trainer, waiting, reporting) or _Loop.begin(
+        trainer, waiting, initial, reporting
       )
-      _rewind(reporting.curves, left, loop.curve)
       loop.run()
       finished = list(loop.finished())
     except jax.errors.JaxRuntimeError as error:
       if not memory.exhausted(error):
         raise
-      message = str(error).splitlines()[0][:300]
-      fewer = trainer.runs // 2
+      message, fewer = str(error).splitlines()[0][:300], trainer.runs // 2
     else:
       yield from finished
       _sort(reporting.curves, every)
-      done = [(run.seed, run.fold.number) for run in finished]
-      left = [(s, fold) for s, fold in left if (s, fold.number) not in done]
+      for run in finished:
+        del waiting[run.seed, run.fold.number]
       continue
-    # Outside of the handler, which holds the arrays of the stack.
+    # Outside of the handler, whose traceback holds the arrays of the stack.
     if not fewer:
       raise OutOfMemoryError(
         f'one run does not fit into memory ({message}); lower '
@@ -156,15 +138,6 @@ def train(
       )
     note(f'{trainer.runs} runs at once do not fit ({message}).')
     loop, trainer, options = None, None, {**options, 'at_most': fewer}
-
-
-def _rewind(
-  writer: curves.Curves, left: Sequence[Run], curve: Sequence[dict[str, Any]]
-) -> None:
-  """Drops rows after a checkpoint, and those of runs that start again."""
-  names = [(seed, fold.number) for seed, fold in left]
-  rows = [r for r in writer.read() if (r['seed'], r['fold']) not in names]
-  writer.keep([*rows, *curve])
 
 
 def _sort(writer: curves.Curves, every: Sequence[Run]) -> None:
@@ -178,18 +151,14 @@ def _sort(writer: curves.Curves, every: Sequence[Run]) -> None:
 
 
 class _Loop:
-  """One stack of runs, from its first or next epoch to its last.
-
-  Attributes:
-    curve: rows of metrics.jsonl so far.
-  """
+  """One stack of runs, from its first or next epoch to its last."""
 
   def __init__(
     self,
     trainer: Trainer,
+    waiting: Mapping[tuple[int, int], Fold],
     runs: list[_Status],
-    state: stack.StackState,
-    store: checkpoints.Checkpoints,
+    states: Sequence[stack.StackState],
     reporting: Reporting,
     *,
     base: int,
@@ -198,56 +167,104 @@ class _Loop:
     metrics: Sequence[dict[str, np.ndarray]] = (),
     curve: Sequence[dict[str, Any]] = (),
   ):
-    """Stands before the next step.
+    """Puts the states on the devices, ready for the next step.
 
     Args:
       trainer: trains the stack.
-      runs: its runs.
-      state: on the devices.
-      store: of checkpoints.
-      reporting: where training tells what happens.
+      waiting: folds of all runs that are not finished, by seed and number.
+      runs: those of the stack.
+      states: theirs, on the host.
+      reporting: what training writes to and shows.
       base: number of the stack's first checkpoint.
       epoch: epochs trained.
       step: steps trained of the epoch that is under way.
       metrics: of these steps, each [runs, steps].
       curve: rows of metrics.jsonl so far.
     """
-    self._trainer, self._runs, self._state = trainer, runs, state
-    self._store, self._reporting = store, reporting
+    self._trainer, self._runs, self._reporting = trainer, runs, reporting
     self._config = trainer.experiment.config
+    self._folds = [waiting[run.name] for run in runs]
+    self._state = trainer.put(states)
     self._base, self._epoch, self._step = base, epoch, step
-    self._metrics, self.curve = list(metrics), list(curve)
-    self._steps = max(
-      -(-len(run.fold.train) // self._config.batch_size) for run in runs
-    )
+    self._metrics, self._curve = list(metrics), list(curve)
+    # Rows after a checkpoint, and those of runs that start again, are dropped.
+    others = [
+      row
+      for row in reporting.curves.read()
+      if (row['seed'], row['fold']) not in waiting
+    ]
+    reporting.curves.keep([*others, *self._curve])
 
   @classmethod
-  def begin(cls, trainer, runs, initial, store, reporting) -> '_Loop':
-    """Stands before the first epoch of some runs."""
+  def begin(cls, trainer, waiting, initial, reporting) -> '_Loop':
+    """Starts the next runs, as many as train at once."""
+    names = list(waiting)[: trainer.runs]
     states = [
       stack.start(
         trainer.experiment.first_state(
-          seed, fold, initial and initial[fold.number]
+          seed, waiting[seed, fold], initial and initial[fold]
         ),
         tuple(trainer.selections),
       )
-      for seed, fold in runs
+      for seed, fold in names
     ]
-    statuses = [_Status(seed, fold) for seed, fold in runs]
-    base = 0 if store.latest is None else store.latest + 1
-    state = trainer.put(states)
-    return cls(trainer, statuses, state, store, reporting, base=base)
+    latest = reporting.store.latest
+    return cls(
+      trainer,
+      waiting,
+      [_Status(*name) for name in names],
+      states,
+      reporting,
+      base=0 if latest is None else latest + 1,
+    )
 
-  # Checkpoints.
+  @classmethod
+  def resume(cls, trainer, waiting, reporting) -> '_Loop | None':
+    """Continues the stack of the newest checkpoint, unless it is finished.
+
+    If fewer runs fit into memory now, the first ones continue; the others start
+    again later.
+    """
+    if reporting.store.latest is None:
+      return None
+    position = reporting.store.restore_position()
+    runs = [
+      _Status(**{**fields, 'plateau': schedule.Plateau(**fields['plateau'])})
+      for fields in position.pop('runs')
+    ]
+    kept = [i for i, run in enumerate(runs) if run.name in waiting]
+    kept = kept[: trainer.runs]
+    if not kept:
+      return None
+    host = reporting.store.restore(trainer.blank(len(runs)))
+    runs = [runs[i] for i in kept]
+    names = [run.name for run in runs]
+    position['curve'] = [
+      row for row in position['curve'] if (row['seed'], row['fold']) in names
+    ]
+    position['metrics'] = [
+      {name: np.array(value)[kept] for name, value in chunk.items()}
+      for chunk in position['metrics']
+    ]
+    reporting.bar.skip(sum(run.epoch for run in runs))
+    one = len(runs) == 1
+    reporting.bar.note(
+      f'{curves.run_name(*names[0]) if one else f"{len(runs)} runs at once"}: '
+      f'{"continues" if one else "continue"} after epoch {position["epoch"]}'
+    )
+    states = [jax.tree.map(lambda x: x[i], host) for i in kept]
+    return cls(trainer, waiting, runs, states, reporting, **position)
 
   def _save(self) -> None:
     """Saves everything that `resume` needs to go on with the next step."""
-    self._store.save(
+    size = self._config.batch_size
+    steps = max(-(-len(fold.train) // size) for fold in self._folds)
+    self._reporting.store.save(
       # Rises from step to step, at the end of an epoch, and from stack to stack.
-      self._base + self._epoch * (self._steps + 1) + self._step,
+      self._base + self._epoch * (steps + 1) + self._step,
       self._trainer.host(self._state, len(self._runs)),
       {
-        'runs': [run.to_json() for run in self._runs],
+        'runs': [dataclasses.asdict(run) for run in self._runs],
         'base': self._base,
         'epoch': self._epoch,
         'step': self._step,
@@ -255,65 +272,12 @@ class _Loop:
           {name: value.tolist() for name, value in chunk.items()}
           for chunk in self._metrics
         ],
-        'curve': self.curve,
+        'curve': self._curve,
       },
     )
 
-  @classmethod
-  def resume(cls, trainer, left, store, reporting) -> '_Loop | None':
-    """Continues the stack of the newest checkpoint, unless it is finished.
-
-    If fewer runs fit into memory now, the first ones continue; the others start
-    again later.
-    """
-    if store.latest is None:
-      return None
-    position = store.restore_position()
-    folds = {(seed, fold.number): fold for seed, fold in left}
-    names = [(run['seed'], run['fold']) for run in position['runs']]
-    kept = [i for i, name in enumerate(names) if name in folds]
-    kept = kept[: trainer.runs]
-    if not kept:
-      return None
-    host = store.restore(trainer.blank(len(names)))
-    states = [jax.tree.map(lambda x: x[i], host) for i in kept]
-    statuses = [
-      _Status.from_json(position['runs'][i], folds[names[i]]) for i in kept
-    ]
-    kept_names = {run.name for run in statuses}
-    curve = [
-      row
-      for row in position['curve']
-      if (row['seed'], row['fold']) in kept_names
-    ]
-    reporting.bar.skip(sum(run.epoch for run in statuses))
-    what = (
-      curves.run_name(*names[0])
-      if len(names) == 1
-      else f'{len(statuses)} runs at once'
-    )
-    verb = 'continues' if len(names) == 1 else 'continue'
-    reporting.bar.note(f'{what}: {verb} after epoch {position["epoch"]}')
-    return cls(
-      trainer,
-      statuses,
-      trainer.put(states),
-      store,
-      reporting,
-      base=position['base'],
-      epoch=position['epoch'],
-      step=position['step'],
-      metrics=[
-        {name: np.array(value)[kept] for name, value in chunk.items()}
-        for chunk in position['metrics']
-      ],
-      curve=curve,
-    )
-
-  # Training.
-
   def _active(self) -> np.ndarray:
-    """bool [slots]: runs that are neither stopped nor failed."""
+    """Returns bool [slots]: runs that are neither stopped nor failed."""
     active = np.zeros(self._trainer.slots, bool)
     for i, run in enumerate(self._runs):
       active[i] = not (run.plateau.stopped or run.failure)
@@ -326,11 +290,10 @@ class _Loop:
       Interrupted: once a signal was noted and the position saved.
     """
     config, trainer = self._config, self._trainer
+    seeds = [run.seed for run in self._runs]
+    samplers = trainer.samplers(list(zip(seeds, self._folds, strict=True)))
     chunks = trainer.batches.training(
-      trainer.samplers([(run.seed, run.fold) for run in self._runs]),
-      self._epoch,
-      self._step,
-      config.epochs,
+      samplers, self._epoch, self._step, config.epochs
     )
     with contextlib.closing(chunks):
       while self._epoch < config.epochs and self._active().any():
@@ -343,16 +306,16 @@ class _Loop:
         if self._epoch % config.checkpoint_every == 0:
           self._save()
     self._save()
-    unused = sum(config.epochs - run.epoch for run in self._runs)
-    self._reporting.bar.skip(unused)
+    skipped = sum(config.epochs - run.epoch for run in self._runs)
+    self._reporting.bar.skip(skipped)
 
-  def _train_epoch(self, chunks: Iterator[Any]) -> None:
+  def _train_epoch(self, chunks: Iterator[batches.Chunk]) -> None:
     """Takes the steps of an epoch; collects their metrics one call behind."""
-    ended, ahead = False, None
-    while not ended:
+    ended, pending = False, None
+    while not ended and self._active().any():
       signum = self._reporting.watch.asked()
       if signum is not None:
-        self._collect(ahead)
+        self._collect(pending)
         self._save()
         raise interruption.Interrupted(signum)
       chunk = next(chunks)
@@ -360,11 +323,9 @@ class _Loop:
         self._state, chunk, self._active(), self._epoch
       )
       self._step += chunk.steps
-      self._collect(ahead)
-      ahead, ended = metrics, chunk.ends_epoch
-      if not self._active().any():
-        break
-    self._collect(ahead)
+      self._collect(pending)
+      pending, ended = metrics, chunk.ends_epoch
+    self._collect(pending)
     self._step = 0
 
   def _collect(self, metrics: Tree | None) -> None:
@@ -372,24 +333,23 @@ class _Loop:
     if metrics is None:
       return
     found = self._trainer.host(metrics, len(self._runs))
-    first = sum(chunk['rows'].shape[1] for chunk in self._metrics)
+    before = sum(chunk['loss'].shape[1] for chunk in self._metrics)
     self._metrics.append(found)
     for i in np.flatnonzero(self._active()):
-      run, loss = self._runs[i], found['loss'][i]
+      loss = found['loss'][i][found['rows'][i] > 0]
       bad = np.flatnonzero(~np.isfinite(loss))
-      good = loss[(found['rows'][i] > 0) & np.isfinite(loss)]
+      good = loss[: bad[0]] if len(bad) else loss
+      if len(good):
+        self._runs[i].last_loss = float(good[-1])
       if len(bad):
-        good = loss[: bad[0]]
-      run.last_loss = float(good[-1]) if len(good) else run.last_loss
-      if len(bad):
-        self._fail(run, f'the loss of step {first + bad[0] + 1}')
+        self._fail(self._runs[i], f'the loss of step {before + bad[0] + 1}')
 
   def _fail(self, run: _Status, what: str) -> None:
     """Ends a run without a result; the others go on."""
     last = 'none' if run.last_loss is None else f'{run.last_loss:.4g}'
     run.failure = (
-      f'seed {run.seed} fold {run.fold.number}, epoch {run.epoch + 1}: {what} '
-      f'is not finite (last finite loss: {last})'
+      f'seed {run.seed} fold {run.fold}, epoch {self._epoch + 1}: {what} is not '
+      f'finite (last finite loss: {last})'
     )
     self._reporting.bar.note(
       f'{run.failure}. This run ends. Try a lower '
@@ -397,50 +357,42 @@ class _Loop:
     )
 
   def _train_rows(self) -> dict[int, list[dict[str, Any]]]:
-    """Returns, by run, the row of the epoch's training metrics."""
+    """Returns the rows of the epoch's training metrics, by active run."""
     steps = {
-      name: np.concatenate(
-        [np.asarray(chunk[name], np.float64) for chunk in self._metrics], 1
-      )
+      name: np.concatenate([chunk[name] for chunk in self._metrics], axis=1)
       for name in self._metrics[0]
     }
-    count, self._metrics = steps.pop('rows'), []
+    count, self._metrics = steps.pop('rows').astype(np.float64), []
     rows = {}
     for i in np.flatnonzero(self._active()):
       self._runs[i].epoch = self._epoch
-      # Steps with no rows are those of runs with more steps.
+      # Steps without rows are those of runs that have more steps.
       real = count[i] > 0
-      weight = count[i][real]
-      means = {
-        name: float(np.sum(weight * value[i][real]) / np.sum(weight))
-        for name, value in steps.items()
-      }
+      weight = count[i][real] / count[i].sum()
+      means = {n: float(weight @ x[i][real]) for n, x in steps.items()}
       rows[i] = [self._row(self._runs[i], 'train', means)]
     return rows
 
   def _row(
     self, run: _Status, split: str, values: Mapping[str, float]
   ) -> dict[str, Any]:
-    fold = run.fold.number
-    return {
-      'seed': run.seed,
-      'fold': fold,
-      'epoch': run.epoch,
-      'split': split,
-      **values,
-    }
+    position = {'seed': run.seed, 'fold': run.fold, 'epoch': self._epoch}
+    return {**position, 'split': split, **values}
 
   def _evaluate(self, rows: dict[int, list[dict[str, Any]]]) -> None:
     """Scores the dev split, and test where the protocol selects on it.
 
     Otherwise no test label is read before the end. Keeps the weights of epochs
     that are better than those before, and follows the schedule.
+
+    Args:
+      rows: by active run, to which the scores are appended.
     """
     config, trainer = self._config, self._trainer
     table = trainer.experiment.source.corpus.table
     task, rule = trainer.experiment.system.task, config.schedule
     for selection, split in trainer.selections.items():
-      splits = [getattr(run.fold, split) for run in self._runs]
+      splits = [getattr(fold, split) for fold in self._folds]
       if not any(map(len, splits)):
         continue
       predicted = trainer.predict(self._weights(), splits)
@@ -467,19 +419,18 @@ class _Loop:
           )
       self._state = trainer.keep_best(self._state, selection, improved)
     if rule.name == 'plateau':
-      scale = np.ones(trainer.slots, np.float32)
-      scale[: len(self._runs)] = [run.plateau.scale for run in self._runs]
+      scale = [run.plateau.scale for run in self._runs]
       self._state = trainer.set_lr_scale(self._state, scale)
 
   def _weights(self) -> Tree:
     return (self._state.train.params, self._state.train.model_state)
 
   def _report(self, rows: dict[int, list[dict[str, Any]]]) -> None:
-    """Writes the rows of an epoch, and shows the last split's."""
+    """Writes the rows of an epoch, and shows those of the last split."""
     written = [row for found in rows.values() for row in found]
-    self.curve += written
     if not written:
       return
+    self._curve += written
     self._reporting.curves.add(written)
     shown = [r for r in written if r['split'] == written[-1]['split']]
     where = f'epoch {self._epoch} {shown[0]["split"]}'
@@ -490,30 +441,23 @@ class _Loop:
     text = curves.in_words(shown, self._config.selection_metric)
     self._reporting.bar.advance(f'{where} {text}', len(rows))
 
-  # The end.
-
   def finished(self) -> Iterator[Finished]:
     """Yields the predictions and weights of every run and selection."""
     trainer, runs = self._trainer, self._runs
-    tests = [run.fold.test for run in runs]
+    tests = [fold.test for fold in self._folds]
     weights = {'last': self._weights(), **self._state.best}
-    predicted = {
-      name: trainer.predict(tree, tests) for name, tree in weights.items()
-    }
-    host = {
-      name: trainer.host(tree, len(runs)) for name, tree in weights.items()
-    }
+    predicted = {n: trainer.predict(w, tests) for n, w in weights.items()}
+    host = {n: trainer.host(w, len(runs)) for n, w in weights.items()}
     for i, run in enumerate(runs):
-      epochs = {'last': run.epoch}
-      epochs |= {name: epoch for name, (epoch, _) in run.best.items()}
-      for name in epochs:
-        if not run.failure and not np.isfinite(predicted[name][i]).all():
-          self._fail(run, 'a prediction for the test split')
+      epochs = {'last': run.epoch} | {n: e for n, (e, _) in run.best.items()}
+      finite = all(np.isfinite(predicted[name][i]).all() for name in epochs)
+      if not run.failure and not finite:
+        self._fail(run, 'a prediction for the test split')
       if run.failure:
         epochs = {}
       yield Finished(
         run.seed,
-        run.fold,
+        self._folds[i],
         run.failure,
         trainer.batches.name,
         {name: (e, predicted[name][i]) for name, e in epochs.items()},

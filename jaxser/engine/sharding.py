@@ -131,9 +131,13 @@ class Sharding:
 
   def get(self, tree: Tree) -> Tree:
     """Returns host arrays, on every process."""
-    if distributed.several():
-      return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.device_get(tree)
+
+    def get(x):
+      if x.is_fully_addressable or x.is_fully_replicated:
+        return x
+      return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.device_get(jax.tree.map(get, tree))
 
   def get_rows(self, output: jax.Array) -> np.ndarray:
     """Returns an output of kind ROWS on the host, [runs, rows, ...]."""

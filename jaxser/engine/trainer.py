@@ -39,9 +39,9 @@ class Trainer:
     self,
     experiment: Experiment,
     every: Sequence[Run],
-    runs: int,
+    runs: int = 1,
     *,
-    resident: bool,
+    resident: bool = False,
     note: Note = lambda text: None,
     devices: Sequence[jax.Device] | None = None,
     side_by_side: bool | None = None,
@@ -57,13 +57,10 @@ class Trainer:
       devices: default all.
       side_by_side: see `jaxser.engine.stack.Programs`.
     """
-    config, source = experiment.config, experiment.source
+    config, self.runs = experiment.config, runs
     self.experiment, self._note = experiment, note
-    self.runs = runs if resident else 1
-    self.sharding = Sharding(
-      self.runs, devices=devices, parallel=config.parallel
-    )
-    self.slots = self.sharding.padded_runs(self.runs)
+    self.sharding = Sharding(runs, devices=devices, parallel=config.parallel)
+    self.slots = self.sharding.padded_runs(runs)
     self._programs = stack.Programs(
       experiment.system,
       experiment.optimizer,
@@ -71,27 +68,21 @@ class Trainer:
       accumulate=config.accumulate,
       side_by_side=side_by_side,
     )
-    self._compiled: dict[Hashable, Callable[..., Any]] = {}
+    self._train: dict[Hashable, Callable[..., Any]] = {}
     self._noted: set[Hashable] = set()
-    self._fold = every[0][1]
     folds = [fold for _, fold in every]
-    self.selections = {}
-    if any(len(fold.dev) for fold in folds):
-      self.selections['best_on_dev'] = 'dev'
-    if config.select_on_test:
-      self.selections['best_on_test'] = 'test'
-    longest = max(max(len(fold.dev), len(fold.test)) for fold in folds)
-    self.rows = self.sharding.padded(config.batch_size, config.accumulate)
-    eval_rows = self.sharding.padded(min(config.eval_batch_size, longest))
-    self._steps = max(-(-len(f.train) // config.batch_size) for f in folds)
-    if resident:
-      self.batches = batches_lib.Resident(
-        source, self.sharding, self.rows, eval_rows, self._steps
-      )
-    else:
-      self.batches = batches_lib.Streamed(source, self.sharding, eval_rows)
-
-  # Memory.
+    self._fold, self.selections = folds[0], experiment.selections(folds)
+    padded, size = self.sharding.padded, config.batch_size
+    longest = max(max(len(fold.dev), len(fold.test), 1) for fold in folds)
+    self._rows = padded(size, config.accumulate)
+    kind = batches_lib.Resident if resident else batches_lib.Streamed
+    self.batches = kind(
+      experiment.source,
+      self.sharding,
+      rows=self._rows,
+      eval_rows=padded(min(config.eval_batch_size, longest)),
+      steps=max(-(-len(fold.train) // size) for fold in folds),
+    )
 
   @functools.cached_property
   def abstract(self) -> stack.StackState:
@@ -111,26 +102,6 @@ class Trainer:
       self.abstract,
     )
 
-  def _abstract_corpus(self) -> Tree:
-    source = self.experiment.source
-    example = self.experiment.example(self._fold)
-    count = len(source.corpus.table)
-    return {
-      name: jax.ShapeDtypeStruct(
-        (count, *example[name].shape[1:]), example[name].dtype
-      )
-      for name in ('features', 'length', 'label', 'vad', 'speaker')
-    }
-
-  def least(self) -> int:
-    """Returns bytes that a device needs at the very least, uncompiled."""
-    corpus = self._abstract_corpus()
-    per_device = self.slots // self.sharding.run_groups
-    row = memory.size(corpus['features']) // corpus['features'].shape[0]
-    batch = self.rows // self.sharding.per_run * row
-    states = memory.size(self.abstract) * per_device // self.slots
-    return memory.size(corpus) + states + 2 * per_device * batch
-
   def compile(self, phases: Sequence[Hashable], budget: int) -> int:
     """Compiles the epochs of these phases for a corpus on the devices.
 
@@ -139,16 +110,23 @@ class Trainer:
       budget: bytes on each device.
 
     Returns:
-      Bytes that the largest of them needs; a number above the budget once one
-      does not fit.
+      Bytes that the largest of them needs; or more than the budget, as soon as
+      it is known not to suffice.
     """
+    corpus = self.batches.shapes
     arguments = self._programs.abstract_epoch(
-      self.slots, self._steps, self.rows, self._abstract_corpus()
+      self.slots, self.batches.steps, self._rows, corpus
     )
-    kept = memory.size(self.abstract.best) // self.sharding.run_groups
-    needed = 0
+    groups, per_run = self.sharding.run_groups, self.sharding.per_run
+    best = memory.size(self.abstract.best) // groups
+    row = memory.size(corpus) // len(self.experiment.source.corpus.table)
+    batch = self._rows // per_run * row * self.slots // groups
+    # The least that can be, before anything is compiled.
+    needed = memory.size(self.abstract) // groups + memory.size(corpus) + batch
     for phase in phases:
-      self._say(phase, phase)
+      if needed > budget:
+        break
+      self._say('train', phase)
       function = self._programs.train(phase)
       try:
         compiled = function.lower(self.abstract.train, *arguments).compile()
@@ -156,27 +134,23 @@ class Trainer:
         # Compilers of GPUs try kernels on arrays of the real size.
         if not memory.exhausted(error):
           raise
-        return max(needed, budget) + 1
-      self._compiled[phase] = compiled
-      needed = max(needed, memory.need(compiled) + kept)
-      if needed > budget:
-        break
+        return budget + 1
+      self._train[phase] = compiled
+      needed = max(needed, memory.need(compiled) + best)
     return needed
 
-  def _say(self, key: Hashable, phase: Hashable, shape: str = '') -> None:
-    """Says what is about to be compiled, which may take a while."""
-    if key in self._noted:
+  def _say(self, kind: str, phase: Hashable, length: int = 0) -> None:
+    """Says once what is about to be compiled, which may take a while."""
+    if (kind, phase, length) in self._noted:
       return
-    self._noted.add(key)
-    many = f' of {self.runs} runs at once' if self.runs > 1 else ''
-    which = '' if phase in (None, 'main') else f", phase '{phase}'"
-    what = 'prediction' if phase is None else 'training step'
-    self._note(f'Compiling the {what}{many}{which}{shape} ...')
+    self._noted.add((kind, phase, length))
+    what = 'the training step' if kind == 'train' else 'the prediction'
+    what += '' if phase == 'main' else f', phase {phase!r}'
+    what += f', length {length}' if length else ''
+    self._note(f'Compiling {what} ...')
 
-  # What the loop calls.
-
-  def put(self, runs: Sequence[stack.StackState]) -> stack.StackState:
-    """Stacks the states of some runs on the devices."""
+  def put(self, runs: Sequence[Tree]) -> Tree:
+    """Stacks trees of some runs on the devices."""
     return self.sharding.put(stack.stacked(runs, self.slots), RUNS)
 
   def host(self, tree: Tree, runs: int) -> Tree:
@@ -185,7 +159,7 @@ class Trainer:
 
   def samplers(self, runs: Sequence[Run]) -> list[pipeline.Sampler | None]:
     """Returns what draws each slot's batches."""
-    drawn = [self.experiment.sampler(*run, self.rows) for run in runs]
+    drawn = [self.experiment.sampler(*run, self._rows) for run in runs]
     return [*drawn, *[None] * (self.slots - len(drawn))]
 
   def train(
@@ -209,13 +183,11 @@ class Trainer:
     phase, real = self.experiment.system.phase(epoch), chunk.real
     if real is not None:
       real = self.sharding.put(real & active[:, None], RUNS)
-    if phase not in self._compiled:
-      self._compiled[phase] = self._programs.train(phase)
-    if self.batches.name == 'streamed':
-      shape = chunk.batches['features'].shape
-      length = shape[3 if self.sharding.parallel == 'jit' else 4]
-      self._say((phase, length), phase, f', length {length}')
-    train, metrics = self._compiled[phase](
+    if phase not in self._train:
+      self._train[phase] = self._programs.train(phase)
+    if chunk.length:
+      self._say('train', phase, chunk.length)
+    train, metrics = self._train[phase](
       state.train,
       self.batches.corpus,
       chunk.batches,
@@ -226,7 +198,7 @@ class Trainer:
 
   @functools.cached_property
   def _predict(self) -> Callable[..., jax.Array]:
-    self._say('predict', None)
+    self._say('predict', 'main')
     return self._programs.predict()
 
   def predict(
@@ -238,29 +210,28 @@ class Trainer:
       weights: (params, model_state) of the stack, on the devices.
       rows: int [n] of the corpus, for each run.
     """
-    none = np.zeros(0, np.int64)
-    padded = [*rows, *[none] * (self.slots - len(rows))]
+    empty = np.zeros(0, np.int64)
+    padded = [*rows, *[empty] * (self.slots - len(rows))]
     evaluated, places = self.batches.evaluation(padded)
     outputs = [
       self._predict(weights, self.batches.corpus, batch) for batch in evaluated
     ]
+    if not outputs:
+      return [np.zeros((0, 0), np.float32) for _ in rows]
     whole = np.concatenate(list(map(self.sharding.get_rows, outputs)), axis=1)
     return [whole[i][places[i]] for i in range(len(rows))]
 
   @functools.cached_property
   def _where(self) -> Callable[..., Tree]:
     def where(improved, new, old):
-      return jax.tree.map(
-        lambda a, b: jnp.where(
-          improved.reshape(-1, *(1,) * (a.ndim - 1)), a, b
-        ),
-        new,
-        old,
-      )
+      def one(a, b):
+        shape = (-1, *(1,) * (a.ndim - 1))
+        return jnp.where(improved.reshape(shape), a, b)
 
-    return jax.jit(
-      where, donate_argnums=2, out_shardings=self.sharding.of(RUNS)
-    )
+      return jax.tree.map(one, new, old)
+
+    kind = self.sharding.of(RUNS)
+    return jax.jit(where, donate_argnums=2, out_shardings=kind)
 
   def keep_best(
     self, state: stack.StackState, selection: str, improved: np.ndarray
@@ -274,10 +245,10 @@ class Trainer:
     return state.replace(best={**state.best, selection: best})
 
   def set_lr_scale(
-    self, state: stack.StackState, scale: np.ndarray
+    self, state: stack.StackState, scale: Sequence[float]
   ) -> stack.StackState:
-    """Sets every run's factor on the learning rate, float32 [slots]."""
-    scale = self.sharding.put(scale.astype(np.float32), RUNS)
+    """Sets each run's factor on the learning rate."""
+    scale = self.put([np.float32(factor) for factor in scale])
     return state.replace(train=state.train.replace(lr_scale=scale))
 
 
@@ -287,12 +258,14 @@ def obstacle(experiment: Experiment) -> str | None:
   if config.parallel != 'jit':
     return f'--config.parallel={config.parallel}'
   if len(source.buckets) > 1:
-    return 'data.buckets make batches of several lengths'
+    # Of any split, as an example.
+    rows = np.arange(len(source.lengths))
+    slots, _ = pipeline.for_evaluation(source, rows, config.batch_size)
+    share = pipeline.padding_share(source, slots)
+    return f'batches have {len(source.buckets)} lengths ({share:.0%} padding)'
   if not source.in_memory:
-    return (
-      'the corpus is larger than --config.data.cache_gib='
-      f'{config.data.cache_gib:g}'
-    )
+    limit = f'--config.data.cache_gib={config.data.cache_gib:g}'
+    return f'the corpus is larger than {limit}'
   return None
 
 
@@ -302,7 +275,6 @@ def plan(
   note: Note,
   *,
   at_most: int = 0,
-  epoch: int = 0,
   devices: Sequence[jax.Device] | None = None,
   side_by_side: bool | None = None,
 ) -> Trainer:
@@ -314,12 +286,10 @@ def plan(
     note: gets lines that tell people what was chosen and why.
     at_most: runs at once; 0 is config.runs_at_once, or else all of them, on a
       CPU one per device.
-    epoch: the first that is trained; phases before it are not compiled.
     devices: default all.
     side_by_side: see `jaxser.engine.stack.Programs`.
   """
-  config, system = experiment.config, experiment.system
-  devices = list(devices or jax.devices())
+  config, devices = experiment.config, list(devices or jax.devices())
   made = functools.partial(
     Trainer,
     experiment,
@@ -338,26 +308,22 @@ def plan(
     one_each = devices[0].platform == 'cpu' and not side_by_side
     wanted = len(devices) if one_each else len(every)
     count = min(at_most or config.runs_at_once or wanted, len(every))
-    phases = dict.fromkeys(map(system.phase, range(epoch, config.epochs)))
-    while True:
+    phases = dict.fromkeys(map(experiment.system.phase, range(config.epochs)))
+    where = f'{len(devices)} devices' if len(devices) > 1 else 'one device'
+    while count:
       trainer = made(count, resident=True)
-      needed = trainer.least()
-      if needed <= budget:
-        needed = trainer.compile(tuple(phases), budget)
+      needed = trainer.compile(tuple(phases), budget)
       if needed <= budget:
         note(
-          f'{trainer.runs} of {len(every)} runs at once on {len(devices)} '
-          f'{"devices" if len(devices) > 1 else "device"}, the corpus on '
-          f'{"each" if len(devices) > 1 else "it"}: {memory.show(needed)}.'
+          f'{count} of {len(every)} runs at once on {where}, {memory.show(needed)}'
+          f'{" each" if len(devices) > 1 else ""}, the corpus included.'
         )
         return trainer
       groups = trainer.sharding.run_groups
-      if count <= groups:
-        break
-      count = max(groups, count // 2)
+      count = max(groups, count // 2) if count > groups else 0
     reason = (
-      f'one run with the corpus needs {memory.show(needed)} on each device, of '
-      f'which {memory.show(budget)} may be used'
+      f'one run with the corpus needs {memory.show(needed)} of '
+      f'{memory.show(budget)} on each device'
     )
   note(f'Batches are streamed, one run at a time: {reason}.')
-  return made(1, resident=False)
+  return made()

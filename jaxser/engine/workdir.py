@@ -1,6 +1,7 @@
 """Whose run a work folder holds, and that only one process writes into it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -14,6 +15,13 @@ import ml_collections
 from jaxser.core import config as config_lib
 from jaxser.core import files
 from jaxser.core.config import ConfigError
+from jaxser.core.errors import UserError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+class DiskError(UserError):
+  """A work folder cannot be written any more."""
 
 
 @contextlib.contextmanager
@@ -48,6 +56,27 @@ def lock(workdir: os.PathLike[str] | str) -> Iterator[None]:
     )
     file.flush()
     yield
+
+
+@contextlib.contextmanager
+def writing(workdir: os.PathLike[str] | str) -> Iterator[None]:
+  """Turns a disk that fills up, in here, into one message.
+
+  Raises:
+    DiskError: in place of what the system or TensorBoard raises.
+  """
+  try:
+    yield
+  except Exception as error:
+    # TensorFlow's own errors; importing it here would take seconds.
+    events = 'events file' in str(error)
+    if not events and getattr(error, 'errno', None) not in _FULL:
+      raise
+    reason = 'TensorBoard files' if events else os.strerror(error.errno)
+    raise DiskError(
+      f'{workdir} can no longer be written ({reason}); free disk space and run '
+      'the same command again to continue.'
+    ) from error
 
 
 def check_identity(

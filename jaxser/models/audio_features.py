@@ -1,33 +1,43 @@
-"""From audio files to what a trained model hears of them.
+"""From recordings to the features that a trained model was trained on.
 
-The feature convention comes with the model. A recording that is longer than
-what the model heard of an utterance in training is cut as it was in training,
-unless it is taken apart into segments.
+The feature spec comes with the model. A recording that is longer than the
+model's window is cut as it was in training, unless it is taken apart into
+segments. Where there is nothing to recognise, there is a reason instead.
+
+Nothing here imports JAX, so that the processes that read many files start
+quickly.
 """
 
 import collections
 import concurrent.futures
 import dataclasses
+import io
+import multiprocessing
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import process
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_prep import audio, resample, workers
+from data_prep import audio, workers
 from data_prep import features as features_lib
 from jaxser.core.errors import UserError
-from jaxser.data import pipeline
-from jaxser.models.frozen_wavlm import HiddenStates
-from jaxser.models.saved import Description
-
-SUFFIXES = frozenset(
-  {'.wav', '.wave', '.flac', '.ogg', '.oga', '.opus', '.mp3', '.aif', '.aiff'}
-  | {'.aifc', '.au', '.snd', '.caf', '.w64', '.rf64', '.sph', '.nist'}
-)
-"""Files of a folder that are taken for audio."""
 
 FEATURES_ON = ('host', 'device')
+
+SILENT = 1e-3
+"""A largest sample below this, -60 dB of full scale, is taken for silence."""
+QUIET = 1e-2
+"""Below this, -40 dB of full scale, there is a warning."""
+CLIPPED = 1e-3
+"""Share of samples at full scale from which on there is a warning."""
+LOUDEST = 4.0
+"""Samples beyond this are taken for integers in a float file, and scaled."""
+_INTEGER_SCALES = (2.0**15, 2.0**23, 2.0**31)
+
+# Starting a process costs about as much as reading so many files.
+_FILES_PER_PROCESS = 32
 
 
 class InputError(UserError):
@@ -40,49 +50,54 @@ class Input:
 
   Attributes:
     name: for people.
-    source: where it is.
+    source: a path, an open binary file, or (samples, rate): an array [samples]
+      or [samples, channels] and its sample rate in Hz.
     error: why there is nothing to read, '' if there may be.
   """
 
   name: str
-  source: pathlib.Path | BinaryIO
+  source: pathlib.Path | BinaryIO | tuple[np.ndarray, int]
   error: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """What the model hears at once.
+  """A recording, or a segment of it.
 
   Attributes:
     start, end: seconds from the beginning of the recording.
     features: float32 [frames, bins] or [samples]; with features on the device
-      the fitted waveform [samples].
+      the waveform [samples]; None where there is nothing to recognise.
+    error: why there are no features, else ''.
   """
 
   start: float
   end: float
-  features: np.ndarray
+  features: np.ndarray | None
+  error: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
-  """One recording, or why it cannot be used.
+class AudioFeatures:
+  """The features of one recording, or why it cannot be used.
 
   Attributes:
     name: for people.
     seconds: duration.
     pieces: one, or one per segment; empty if there is an error.
     error: '' if all is well.
+    warnings: what makes predictions doubtful.
   """
 
   name: str
   seconds: float = 0.0
   pieces: tuple[Piece, ...] = ()
   error: str = ''
+  warnings: tuple[str, ...] = ()
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
-  """Files as given, the audio files of folders (sorted, with subfolders).
+  """Returns files as given, and the audio files of folders in natural order.
 
   Args:
     arguments: paths; '-' is the standard input.
@@ -93,253 +108,312 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
       twice. Among others such a folder is an Input with an error.
   """
   found = []
+  if list(arguments).count('-') > 1:
+    raise InputError('"-" (standard input) can be read once; give it once.')
   for argument in arguments:
+    path = pathlib.Path(argument)
     if argument == '-':
-      if any(i.source is stdin for i in found):
-        raise InputError('"-" (standard input) can be read once; give it once.')
       found.append(Input('<stdin>', stdin))
       continue
-    path = pathlib.Path(argument)
-    if not path.is_dir():
-      found.append(Input(argument, path))
-      continue
-    inside = sorted(
-      p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file()
-    )
+    inside = audio.find_recordings(path)
+    found += [Input(str(file), file) for file in inside]
     if not inside:
       error = (
         f'{argument}: no audio file in this folder; files ending in '
-        f'{" ".join(sorted(SUFFIXES))} are looked for. Give other files by name.'
+        f'{" ".join(sorted(audio.SUFFIXES))} are looked for. Give other files by '
+        'name.'
       )
       found.append(Input(argument, path, error))
-    found += [Input(str(p), p) for p in inside]
   if all(given.error for given in found):
     raise InputError(' '.join(given.error for given in found))
   return found
 
 
-def window(description: Description) -> float:
-  """Seconds of a recording that the model hears at once."""
-  convention = description.convention
-  if isinstance(convention, features_lib.Librosa22k):
-    return convention.signal_length / convention.sample_rate
-  if isinstance(convention, features_lib.Kaldi16k):
-    shifts = (description.max_length - 1) * convention.frame_shift_ms
-    return (convention.frame_length_ms + shifts) / 1000
-  if isinstance(convention, HiddenStates):
-    return convention.samples(description.max_length) / convention.sample_rate
-  return description.max_length / convention.sample_rate
-
-
-class Ears:
-  """Reads recordings and computes what the model hears of them.
+@dataclasses.dataclass(frozen=True)
+class FeatureExtractor:
+  """Reads recordings and computes the features of one model.
 
   Attributes:
-    window: seconds that the model hears at once.
-    row_shape: shape of the longest features of a piece. A model of hidden
-      states gets waveforms, of which `jaxser.models.predictor` makes them.
-    shortest: the fewest samples or frames that can be answered for.
+    spec: what is computed on the host: `wave16k` for hidden states.
+    normalization: mean and standard deviation of waveforms, or None.
+    row_shape: shape of the longest features of a piece.
+    shortest: the fewest frames or samples that the model takes.
+    window: seconds of a recording that the model uses at once.
+    frame: seconds of the shortest recording.
+    segment: seconds per segment; 0 takes a recording as one.
+    on_device: whether features are the waveform, of which the device computes
+      the log-mel spectrogram.
   """
 
-  def __init__(
-    self,
-    description: Description,
-    *,
-    segment: float = 0.0,
-    features_on: str = 'host',
-  ):
-    """Prepares to hear for one model.
+  spec: features_lib.Convention
+  normalization: tuple[float, float] | None
+  row_shape: tuple[int, ...]
+  shortest: int
+  window: float
+  frame: float
+  segment: float = 0.0
+  on_device: bool = False
+
+  @classmethod
+  def for_model(
+    cls, description: Any, *, segment: float = 0.0, features_on: str = 'host'
+  ) -> 'FeatureExtractor':
+    """Returns the extractor for a `jaxser.models.saved.Description`.
 
     Args:
       description: of the model.
-      segment: seconds per segment; 0 hears a recording once.
-      features_on: 'host' computes whole features; with 'device' the waveform is
-        prepared here and `jaxser.ops.log_mel` does the rest.
+      segment: seconds per segment; 0 takes a recording as one.
+      features_on: 'host', or 'device' for what `jaxser.ops.log_mel` computes.
 
     Raises:
-      InputError: if the convention cannot be computed on the device.
+      InputError: if the features cannot be computed on the device.
     """
-    self._convention = description.convention
-    self._normalization = description.normalization
-    self._segment = segment
-    self._step = 1 / self._convention.frames_per_second
-    self.window = window(description)
-    self.on_device = features_on == 'device'
-    bins = self._convention.bins
-    self.row_shape = (description.max_length, *([bins] if bins else []))
-    # WavLM gives no frame for less.
-    self.shortest = getattr(description.system, 'min_length', 1)
-    if isinstance(self._convention, HiddenStates):
-      states, bins = self._convention, None
-      self._convention = states.waveform
-      self._normalization = states.normalization
-      # A frame knows of the whole utterance, as far as it was heard when the
+    spec, length = description.feature_spec, description.max_length
+    normalization, on_device = description.normalization, False
+    row_shape = (length, *([spec.bins] if spec.bins else []))
+    shortest = getattr(description.system, 'min_length', 1)
+    if description.uses_hidden_states:
+      # A frame depends on the whole utterance, as far as it was used when the
       # store was made; frames are cut to `max_length` afterwards.
-      self.row_shape = (states.samples(description.longest),)
-      self.shortest = states.extractor.config.receptive_field
-    if self.on_device and bins:
-      if not isinstance(self._convention, features_lib.Librosa22k):
-        raise InputError(
-          f'--features_on=device: {self._convention.name} features are computed '
-          'on the host only; leave the flag out.'
-        )
-      self.row_shape = (self._convention.signal_length,)
+      longest = description.content.get('longest', length)
+      row_shape, normalization = (spec.samples(longest),), spec.normalization
+      window = spec.samples(length) / spec.sample_rate
+      shortest, spec = spec.config.receptive_field, spec.waveform
+      frame = shortest / spec.sample_rate
+    elif isinstance(spec, features_lib.Librosa22k):
+      on_device = features_on == 'device'
+      window = spec.signal_length / spec.sample_rate
+      frame = spec.fft_length / spec.sample_rate
+      row_shape = (spec.signal_length,) if on_device else row_shape
+    elif isinstance(spec, features_lib.Kaldi16k):
+      shifts = (length - 1) * spec.frame_shift_ms
+      window = (spec.frame_length_ms + shifts) / 1000
+      frame = spec.frame_length_ms / 1000
+    else:
+      window = length / spec.sample_rate
+      frame = max(0.025, shortest / spec.sample_rate)
+    if features_on == 'device' and spec.bins and not on_device:
+      raise InputError(
+        f'--features_on=device: {spec.name} features are computed on the host '
+        'only; leave the flag out.'
+      )
+    return cls(
+      spec,
+      normalization,
+      row_shape,
+      shortest,
+      window,
+      frame,
+      segment,
+      on_device,
+    )
 
   def cuts(self, seconds: float) -> bool:
-    """Whether a part of a piece of this duration is left out."""
+    """Returns whether a part of a piece of this duration is left out."""
     # What is shorter than a step between frames never makes a frame.
-    return seconds > self.window + max(self._step, 1e-3)
+    step = max(1 / self.spec.frames_per_second, 1e-3)
+    return seconds > self.window + step
 
-  def heard(self, seconds: float) -> tuple[float, float]:
-    """The part of a recording that one piece covers, in seconds."""
+  def used(self, seconds: float) -> tuple[float, float]:
+    """Returns the part of a recording that one piece covers, in seconds."""
     if not self.cuts(seconds):
       return 0.0, seconds
-    if isinstance(self._convention, features_lib.Librosa22k):
+    if isinstance(self.spec, features_lib.Librosa22k):
       start = (seconds - self.window) / 2
       return start, start + self.window
     return 0.0, self.window
 
-  def hear(self, given: Input) -> Heard:
+  def extract(self, given: Input) -> AudioFeatures:
     """Reads one recording; what is wrong with it becomes its error."""
     try:
-      waveform, rate = audio.decode(given.source, name=given.name)
-      seconds = len(waveform) / rate
-      pieces = tuple(
-        Piece(
-          start / rate, stop / rate, self._features(waveform[start:stop], rate)
-        )
-        for start, stop in self._segments(len(waveform), rate)
-      )
+      return self._extract(given)
     except audio.AudioError as error:
-      return Heard(given.name, error=_named(given.name, str(error)))
+      return AudioFeatures(given.name, error=_named(given.name, str(error)))
     except Exception as error:  # One bad file never stops the rest.
-      return Heard(given.name, error=_unforeseen(given.name, error))
-    if not self._segment:
-      pieces = (Piece(*self.heard(seconds), pieces[0].features),)
-    return Heard(given.name, seconds, pieces)
+      return AudioFeatures(given.name, error=_unforeseen(given, error))
 
-  def _segments(self, samples: int, rate: int) -> list[tuple[int, int]]:
-    """First and last sample of each; the last one ends with the recording."""
-    size = max(1, round(self._segment * rate)) if self._segment else samples
-    if samples <= size:
-      return [(0, samples)]
-    starts = [*range(0, samples - size, size), samples - size]
-    return [(start, start + size) for start in starts]
+  def _extract(self, given: Input) -> AudioFeatures:
+    source = given.source
+    if isinstance(source, tuple):
+      source = _as_file(*source)
+    if self.segment:
+      parts = audio.read_blocks(source, self.segment, name=given.name)
+    else:
+      parts = [audio.read(source, part=self._part, name=given.name)]
+    pieces, warnings = [], []
+    for part in parts:
+      piece, doubts = self._piece(part)
+      pieces.append(piece)
+      warnings += doubts
+    if all(piece.error for piece in pieces):
+      raise audio.AudioError(pieces[0].error)
+    return AudioFeatures(
+      given.name,
+      part.seconds,
+      tuple(pieces),
+      warnings=tuple(dict.fromkeys(filter(None, warnings))),
+    )
 
-  def _features(self, waveform: np.ndarray, rate: int) -> np.ndarray:
-    # A float file may hold values whose power is beyond any number.
-    with np.errstate(over='ignore', invalid='ignore'):
-      if self.on_device and self._convention.bins:
-        signal = resample.resample(
-          waveform,
-          rate,
-          self._convention.sample_rate,
-          self._convention.resampler,
-        )
-        features = features_lib.fit_centre(signal, self.row_shape[0])
-        finite = np.isfinite(np.square(features)).all()
-      else:
-        features = self._convention(waveform, rate)
-        finite = np.isfinite(features).all()
-    if not finite:
+  def _part(self, samples: int, rate: int) -> tuple[int, int]:
+    return self.spec.part(samples, rate, self.row_shape[0])
+
+  def _piece(self, part: audio.Recording) -> tuple[Piece, list[str]]:
+    """Returns a recording, or one of its segments, and what is doubtful."""
+    rate, origin, seconds = part.rate, part.start, part.seconds
+    if self.segment:
+      origin, seconds = 0, len(part.waveform) / rate
+    if seconds < self.frame:
       raise audio.AudioError(
-        f'the {self._convention.name} features are not finite; the largest '
-        f'sample is {np.abs(waveform).max():g} and full scale is 1; normalise '
-        'the file.'
+        f'lasts {1000 * seconds:.1f} ms, less than one frame of '
+        f'{1000 * self.frame:.3g} ms; give a longer recording.'
       )
-    return self._finished(features)
-
-  def _finished(self, features: np.ndarray) -> np.ndarray:
-    """Cut and normalised as in training."""
+    start, end = self.used(seconds)
+    if not self.segment:
+      place = start, end
+    else:
+      place = part.start / rate, part.start / rate + seconds
+    waveform, scaled = _in_range(part.waveform)
+    first, last = (round(s * rate) - origin for s in (start, end))
+    error, doubts = _level(waveform[max(0, first) : last])
+    warnings = [part.warning, *scaled, *doubts]
+    if error:
+      return Piece(*place, None, error), warnings
+    samples = len(waveform) if self.segment else part.samples
+    compute = self.spec.fitted if self.on_device else self.spec
+    features = compute(waveform, rate, start=origin, samples=samples)
     features = features[: self.row_shape[0]]
-    if len(features) < self.shortest:
-      raise audio.AudioError(
-        f'the recording gives {len(features)} values at '
-        f'{self._convention.sample_rate} Hz, the model needs at least '
-        f'{self.shortest}; give a longer one.'
-      )
-    return pipeline.normalized(features, self._normalization)
+    if self.normalization is not None:
+      from jaxser.data import pipeline  # It imports JAX.
 
-  def hear_all(
+      features = pipeline.normalized(features, self.normalization)
+    return Piece(*place, features), warnings
+
+  def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
-  ) -> Iterator[Heard]:
-    """All recordings in their order, read ahead in bounded memory.
+  ) -> Iterator[AudioFeatures]:
+    """Reads all recordings in their order, a few ahead.
 
-    Many files are read by several processes, see `data_prep.workers`; segments
-    and waveforms for the device by threads.
+    Args:
+      inputs: of any number.
+      num_workers: processes that read files; None chooses by their number.
     """
-    heard = self._hear_files([i for i in inputs if not i.error], num_workers)
-    for given in inputs:
-      if given.error:
-        yield Heard(given.name, error=given.error)
-      else:
-        yield next(heard)
-
-  def _hear_files(
-    self, inputs: Sequence[Input], num_workers: int | None
-  ) -> Iterator[Heard]:
+    if num_workers is None:
+      most = max(1, len(inputs) // _FILES_PER_PROCESS)
+      num_workers = min(workers.default_workers(), most)
     paths = all(isinstance(i.source, pathlib.Path) for i in inputs)
-    if self._segment or self.on_device or not paths:
-      # What librosa does is not safe in threads at the same time.
-      threads = 1
-      if self.on_device:
-        threads = num_workers or workers.default_workers()
-      yield from _ordered(self.hear, inputs, threads)
+    if num_workers == 1 or not paths:
+      yield from map(self._extract_one, inputs)
       return
-    left = list(inputs)
+    left, alone = list(inputs), False
     while left:
-      with workers.Pool(self._convention, num_workers, len(left)) as pool:
-        if pool.num_workers == 1:
-          yield from _ordered(self.hear, left, 1)
-          return
-        done = 0
-        try:
-          for result in pool.map(i.source for i in left):
-            yield self._from_worker(left[done], result)
-            done += 1
-        except workers.WorkerError as error:
-          # Its process may be gone, so the rest gets new ones.
-          name = left[done].name
-          yield Heard(name, error=_unforeseen(name, error))
+      done = 0
+      try:
+        for found in _in_processes(
+          self._extract_one,
+          left[:1] if alone else left,
+          1 if alone else num_workers,
+        ):
+          yield found
           done += 1
+        alone = False
+      except process.BrokenProcessPool as error:
+        # Several were being read: the first is tried again, alone, to know
+        # whether it is to blame.
+        if alone:
+          yield AudioFeatures(left[0].name, error=_unforeseen(left[0], error))
+          done = 1
+        alone = not alone
       left = left[done:]
 
-  def _from_worker(self, given: Input, result: workers.Extracted) -> Heard:
-    if result.error:
-      return Heard(given.name, error=_named(given.name, result.error))
-    try:
-      features = self._finished(result.features)
-    except audio.AudioError as error:
-      return Heard(given.name, error=_named(given.name, str(error)))
-    piece = Piece(*self.heard(result.seconds), features)
-    return Heard(given.name, result.seconds, (piece,))
+  def _extract_one(self, given: Input) -> AudioFeatures:
+    if given.error:
+      return AudioFeatures(given.name, error=given.error)
+    return self.extract(given)
 
 
-def _ordered(
-  function: Callable[[Input], Heard], inputs: Iterable[Input], threads: int
-) -> Iterator[Heard]:
-  """map() by threads that run a few items ahead."""
+def _in_processes(
+  function: Callable[[Input], AudioFeatures],
+  inputs: Sequence[Input],
+  num_workers: int,
+) -> Iterator[AudioFeatures]:
+  """Maps in order; only a few results are held."""
   waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+  with concurrent.futures.ProcessPoolExecutor(
+    num_workers, multiprocessing.get_context('spawn')
+  ) as pool:
     try:
       for given in inputs:
         waiting.append(pool.submit(function, given))
-        if len(waiting) > 2 * threads:
+        if len(waiting) > 2 * num_workers:
           yield waiting.popleft().result()
       while waiting:
         yield waiting.popleft().result()
     finally:
-      for future in waiting:
-        future.cancel()
+      pool.shutdown(cancel_futures=True)
+
+
+def _as_file(samples: np.ndarray, rate: int) -> bytes:
+  """Returns an array as a WAV file, so that all audio is read one way."""
+  import soundfile
+
+  samples = np.asarray(samples)
+  whole = {'int16': 'PCM_16', 'int32': 'PCM_32'}.get(str(samples.dtype))
+  file = io.BytesIO()
+  soundfile.write(
+    file,
+    samples if whole else samples.astype(np.float32),
+    int(rate),
+    whole or 'FLOAT',
+    format='WAV',
+  )
+  return file.getvalue()
+
+
+def _in_range(waveform: np.ndarray) -> tuple[np.ndarray, list[str]]:
+  """Scales what is far beyond full scale; returns also what was done."""
+  peak = float(np.abs(waveform).max())
+  if peak <= LOUDEST:
+    return waveform, []
+  scale = next((scale for scale in _INTEGER_SCALES if peak <= scale), None)
+  if scale is None:
+    raise audio.AudioError(
+      f'the largest sample is {peak:g} and full scale is 1; normalise the file.'
+    )
+  return waveform / np.float32(scale), [
+    f'the largest sample is {peak:g} and full scale is 1; all were divided by '
+    f'{scale:.0f}'
+  ]
+
+
+def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
+  """Returns why there is nothing to recognise, or '', and what is doubtful."""
+  middle = float(waveform.mean(dtype=np.float64))
+  peak = float(np.abs(waveform - middle).max())
+  if peak < SILENT:
+    return (
+      f'silence: no sample is further than {peak:.2g} from the mean, and full '
+      f'scale is 1 (at least {SILENT:g} is needed); record it louder.'
+    ), []
+  doubts = []
+  if peak < QUIET:
+    doubts.append(
+      f'very quiet: the largest sample is {peak:.2g}, and full scale is 1'
+    )
+  clipped = float(np.mean(np.abs(waveform) >= 0.999))
+  if clipped >= CLIPPED:
+    doubts.append(
+      f'clipped: {100 * clipped:.1f} % of the samples at full scale'
+    )
+  return '', doubts
 
 
 def _named(name: str, message: str) -> str:
   return message if message.startswith(name) else f'{name}: {message}'
 
 
-def _unforeseen(name: str, error: Exception) -> str:
+def _unforeseen(given: Input, error: Exception) -> str:
   last = (str(error).strip().splitlines() or [''])[-1]
   return (
-    f'{name}: {type(error).__name__}: {last[:300]}; convert the file to WAV and '
-    'try again.'
+    f'{given.name}: {type(error).__name__}: {last[:300]}; convert the file to '
+    'WAV and try again.'
   )

@@ -1,8 +1,7 @@
 """A frozen WavLM: waveforms to the output of one of its layers.
 
-`jaxser.models.hidden_states` stores that output for a corpus, and a system learns from
-the store. `HiddenStates` computes the same of any recording, so that what was
-learnt can be used.
+`jaxser.models.hidden_states` stores that output for a corpus, and a system is
+trained on the store. `HiddenStates` computes the same of any recording.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -28,133 +27,103 @@ NAME = 'wavlm'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Extractor:
-  """Waveforms to the output of one layer.
+class HiddenStates(features_lib.Convention):
+  """What a store of hidden states holds, `[frames, hidden]`, of any recording.
 
   Attributes:
     config: of the whole WavLM.
     params: its parameters.
-    layer: whose output is taken, from 1. That of the last is normalised where
-      the model ends with a norm (pre-LN), as Hugging Face's last_hidden_state.
-    dtype: of the products.
+    given: the parameters of the store: the layer whose output is taken, from 1
+      (that of the last is normalised where the model ends with a norm, as
+      Hugging Face's last_hidden_state), the type of matmuls, the mean and
+      standard deviation that waveforms are normalised with, the type in which
+      states are stored.
   """
 
   config: WavLMConfig
   params: Any
-  layer: int
-  dtype: str = 'float32'
+  given: Mapping[str, Any]
+
+  name: ClassVar[str] = NAME
+  sample_rate: ClassVar[int] = features_lib.Wave16k.sample_rate
+  waveform: ClassVar[features_lib.Wave16k] = features_lib.Wave16k()
+
+  @property
+  def bins(self) -> int:
+    """Width of the WavLM."""
+    return self.config.hidden_size
+
+  @property
+  def normalization(self) -> tuple[float, float]:
+    """Mean and standard deviation of waveforms."""
+    return self.given['mean'], self.given['std']
+
+  @property
+  def frames_per_second(self) -> float:
+    """Frames per second of audio."""
+    return self.sample_rate / self.config.hop
+
+  def parameters(self) -> dict[str, Any]:
+    """Returns all parameters by name, ready for JSON."""
+    return dict(self.given)
+
+  def shape(
+    self, samples: int, sample_rate: int | None = None
+  ) -> tuple[int, ...]:
+    """Returns the frames of the resampled waveform, and their width."""
+    return self.config.frames(self._length(samples, sample_rate)), self.bins
+
+  def samples(self, frames: int) -> int:
+    """Returns the most samples at 16 kHz that give this many frames."""
+    return frames * self.config.hop + self.config.receptive_field - 1
 
   @functools.cached_property
   def needed(self) -> Any:
     """The parameters without the layers above."""
-    params = dict(self.params)
-    encoder = dict(params['encoder'])
-    layers = encoder['layers']
-    encoder['layers'] = jax.tree.map(lambda x: x[: self.layer], layers)
-    return {**params, 'encoder': encoder}
+    encoder, layer = self.params['encoder'], self.given['layer']
+    layers = jax.tree.map(lambda x: x[:layer], encoder['layers'])
+    return {**self.params, 'encoder': {**encoder, 'layers': layers}}
 
-  def apply(
+  def states(
     self, needed: Any, samples: jax.Array, length: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """Frames [batch, frames, hidden] and how many of each row are speech.
+    """Returns frames [batch, frames, hidden] and how many of each row count.
 
     Args:
       needed: the parameters, see there.
       samples: [batch, samples], normalised, zero padded.
       length: int [batch], how much of each row is speech.
     """
+    layer = self.given['layer']
     model = WavLM(
-      dataclasses.replace(self.config, num_hidden_layers=self.layer),
-      dtype=jnp.dtype(self.dtype),
-      final_norm=self.layer == self.config.num_hidden_layers,
+      dataclasses.replace(self.config, num_hidden_layers=layer),
+      dtype=jnp.dtype(self.given['dtype']),
+      final_norm=layer == self.config.num_hidden_layers,
     )
     frames, count, _ = model.apply({'params': needed}, samples, length)
-    return frames, count
-
-  @functools.cached_property
-  def _run(self) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    return functools.partial(jax.jit(self.apply), jax.device_put(self.needed))
-
-  def __call__(
-    self, samples: np.ndarray, length: np.ndarray
-  ) -> list[np.ndarray]:
-    """float32 [frames, hidden] of every row of samples [batch, samples]."""
-    frames, count = jax.device_get(self._run(samples, length))
-    return [row[:n] for row, n in zip(frames, count, strict=True)]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class HiddenStates(features_lib.Convention):
-  """What a store of hidden states holds, `[frames, hidden]`, of any recording.
-
-  Attributes:
-    extractor: WavLM up to the layer.
-    given: the parameters of the store: the mean and deviation that waveforms
-      are normalised with, the type in which states are stored, and so on.
-  """
-
-  extractor: Extractor
-  given: Mapping[str, Any]
-
-  name: ClassVar[str] = NAME
-  sample_rate: ClassVar[int] = features_lib.Wave16k.sample_rate
-
-  @property
-  def bins(self) -> int:
-    """Width of the WavLM."""
-    return self.extractor.config.hidden_size
-
-  @property
-  def waveform(self) -> features_lib.Wave16k:
-    """The convention of what the WavLM hears."""
-    return features_lib.Wave16k()
-
-  @property
-  def normalization(self) -> tuple[float, float]:
-    """Mean and deviation that the WavLM's waveforms are normalised with."""
-    return self.given['mean'], self.given['std']
-
-  @property
-  def frames_per_second(self) -> float:
-    """Frames per second of audio."""
-    return self.sample_rate / self.extractor.config.hop
-
-  def parameters(self) -> dict[str, Any]:
-    """All parameters by name, ready for JSON."""
-    return dict(self.given)
-
-  def shape(
-    self, samples: int, sample_rate: int | None = None
-  ) -> tuple[int, ...]:
-    """Frames of the resampled waveform, and their width."""
-    length = self._length(samples, sample_rate)
-    return self.extractor.config.frames(length), self.bins
-
-  def samples(self, frames: int) -> int:
-    """The most samples at 16 kHz that give this many frames."""
-    config = self.extractor.config
-    return frames * config.hop + config.receptive_field - 1
+    return frames.astype(jnp.float32), count
 
   def apply(
     self, needed: Any, samples: jax.Array, length: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """As `Extractor.apply`, float32, rounded as the store is; 0 is padding."""
-    frames, count = self.extractor.apply(needed, samples, length)
+    """Returns what `states` does, rounded as the store is; padding is 0."""
+    frames, count = self.states(needed, samples, length)
     storage = jnp.dtype(self.given['storage'])
-    # Preparing refuses what the storage cannot hold; an answer needs a number.
+    # Preparing refuses what the storage cannot hold; a prediction needs a number.
     largest = float(jnp.finfo(storage).max)
-    frames = jnp.clip(frames.astype(jnp.float32), -largest, largest)
-    inside = jnp.arange(frames.shape[1])[None, :] < count[:, None]
+    frames = jnp.clip(frames, -largest, largest)
     frames = frames.astype(storage).astype(jnp.float32)
+    inside = jnp.arange(frames.shape[1])[None, :] < count[:, None]
     return jnp.where(inside[..., None], frames, 0), count
 
-  def __call__(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Hidden states, float32 `[frames, hidden]`; compiled for every length."""
-    wave = pipeline.normalized(
-      self.waveform(waveform, sample_rate), self.normalization
-    )
+  def __call__(
+    self, waveform: np.ndarray, sample_rate: int, **part: int | None
+  ) -> np.ndarray:
+    """Computes float32 `[frames, hidden]`; compiled for every length."""
+    wave = self.waveform(waveform, sample_rate, **part)
+    wave = pipeline.normalized(wave, self.normalization)
     length = np.array([len(wave)], np.int32)
-    frames, _ = jax.jit(self.apply)(self.extractor.needed, wave[None], length)
+    frames, _ = jax.jit(self.apply)(self.needed, wave[None], length)
     return np.asarray(frames[0])
 
 
@@ -163,7 +132,7 @@ def for_model(
   parameters: Mapping[str, Any],
   weights: os.PathLike[str] | str | None,
 ) -> HiddenStates:
-  """The hidden states that a model was trained on, from their WavLM.
+  """Returns the hidden states that a model was trained on, from their WavLM.
 
   Args:
     source: what to call the model in errors.
@@ -174,8 +143,8 @@ def for_model(
     ConvertError: if the weights cannot be read.
     ModelError: if there are none, or others than those of the store.
   """
-  about = (
-    f'{source}: this model hears hidden states of a WavLM (layer '
+  needs = (
+    f'{source}: the features of this model are hidden states of a WavLM (layer '
     f'{parameters["layer"]} of {parameters["layers"]}, weights '
     f'{parameters["weights"]})'
   )
@@ -184,27 +153,23 @@ def for_model(
     '--features=wavlm` got'
   )
   if weights is None:
-    raise ModelError(f'{about}: {remedy}.')
+    raise ModelError(f'{needs}: {remedy}.')
   folder = pathlib.Path(weights).expanduser()
-  config = hf_wavlm.read_config(folder)
+  hf_wavlm.read_config(folder)  # Its message is the better one.
   found = hash_of(folder)
   if found != parameters['weights']:
-    raise ModelError(f'{about}, and {folder} holds others ({found}): {remedy}.')
-  extractor = Extractor(
-    config, hf_wavlm.load(folder)[1], parameters['layer'], parameters['dtype']
-  )
-  return HiddenStates(extractor, parameters)
+    raise ModelError(f'{needs}, and {folder} holds others ({found}): {remedy}.')
+  return HiddenStates(*hf_wavlm.load(folder), parameters)
 
 
 def hash_of(weights: pathlib.Path) -> str:
-  """Sixteen hexadecimal digits of a checkpoint's config and tensors."""
+  """Returns 16 hexadecimal digits of a checkpoint's config and tensors."""
   digest = hashlib.sha256()
   for name in ('config.json', 'model.safetensors', 'pytorch_model.bin'):
     path = weights / name
-    if not path.is_file():
-      continue
-    with open(path, 'rb') as file:
-      digest.update(hashlib.file_digest(file, 'sha256').digest())
-    if name == 'model.safetensors':
-      break  # It is the one that is read.
+    if path.is_file():
+      with path.open('rb') as file:
+        digest.update(hashlib.file_digest(file, 'sha256').digest())
+      if name == 'model.safetensors':
+        break  # It is the one that is read.
   return digest.hexdigest()[:16]

@@ -1,47 +1,46 @@
-"""Options that say which of a run's weights are used; none of them loads JAX."""
+"""Flags that say which of a run's weights are used; none of them loads JAX."""
 
-import argparse
 from typing import Any
 
+from absl import flags
+
+from data_prep import command_line
 from jaxser.evaluation.predictions import SELECTIONS
 
 
-def add_to(parser: argparse.ArgumentParser) -> None:
-  """Adds --fold, --seed and --selection."""
+def define(values: flags.FlagValues) -> None:
+  """Defines --checkpoint, --fold, --seed and --selection."""
+  command_line.define_path(
+    'checkpoint', None, 'Work folder of a training run.', values
+  )
   for name in ('fold', 'seed'):
-    parser.add_argument(
-      f'--{name}',
-      type=int,
-      action='append',
-      default=[],
-      help=f'use this {name} only; may be repeated',
+    flags.DEFINE_multi_integer(
+      name, [], f'Use this {name} only; may be repeated.', flag_values=values
     )
-  parser.add_argument(
-    '--selection',
-    metavar='NAME',
-    help='best_on_dev (default), last (default where there is no development '
-    'side), or best_on_test. The last is never taken unasked: its epoch was '
-    'chosen on the test data, so its results there say little about others',
+  flags.DEFINE_enum(
+    'selection',
+    None,
+    list(SELECTIONS),
+    'best_on_dev (default), last (default where there is no development '
+    'split), or best_on_test. The last is never taken unasked: its epoch was '
+    'chosen on the test data, so its results there say little about others.',
+    flag_values=values,
   )
 
 
-def problem(options: argparse.Namespace) -> str:
-  """What is wrong with them, '' if nothing is."""
-  if options.selection is not None and options.selection not in SELECTIONS:
-    return (
-      f'--selection={options.selection} is not valid; choose one of '
-      f'{", ".join(SELECTIONS)}.'
+def chosen(values: flags.FlagValues) -> dict[str, Any]:
+  """Returns what to load as arguments of `jaxser.models.predictor.load`.
+
+  Raises:
+    UsageError: without --checkpoint.
+  """
+  if not values.checkpoint:
+    raise command_line.UsageError(
+      'give --checkpoint=W, the --workdir of a run of jaxser.main. See --help.'
     )
-  return ''
-
-
-def choose(options: argparse.Namespace, description: Any) -> list[Any]:
-  """The trainings asked for, see `jaxser.models.ensemble.choose`."""
-  from jaxser.models import ensemble as members
-
-  return members.choose(
-    description,
-    seeds=options.seed,
-    folds=options.fold,
-    selection=options.selection,
-  )
+  return {
+    'checkpoint': values.checkpoint,
+    'seeds': values.seed,
+    'folds': values.fold,
+    'selection': values.selection,
+  }

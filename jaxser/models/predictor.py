@@ -1,35 +1,38 @@
-"""Recordings to answers: batches of few shapes, an ensemble, in order."""
+"""Recordings to predictions: an ensemble as one program for few shapes."""
 
-import collections
 import dataclasses
 import functools
+import itertools
+import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxser.engine.mesh import Placement
-from jaxser.models import ensemble as members_lib
-from jaxser.models.audio_features import Ears, Heard, Input, Piece
-from jaxser.models.ensemble import Member
-from jaxser.models.frozen_wavlm import HiddenStates
+from jaxser.models import ensemble, saved
+from jaxser.models.audio_features import (
+  AudioFeatures,
+  FeatureExtractor,
+  Input,
+  InputError,
+  Piece,
+)
 from jaxser.models.saved import Description
 from jaxser.ops import spherical
 from jaxser.ops.log_mel import log_mel
-from jaxser.systems.base import Batch, System, Tree
+from jaxser.systems.base import Batch, Tree
 
-# Rows per batch, of log-mel or other frames and of waveforms.
-BATCH_SIZES = {'frames': 64, 'samples': 8}
+ROWS_AT_ONCE, WAVES_AT_ONCE = 64, 8
 _BUCKETS = 4
-# Batches that the devices work on while the host prepares the next.
-_IN_FLIGHT = 2
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
-  """What the ensemble says about one piece, or on average about several.
+class Prediction:
+  """What the ensemble predicts of one piece, or on average of several.
 
   Attributes:
     start, end: seconds of the recording.
@@ -37,63 +40,84 @@ class Answer:
     vad: valence, arousal, dominance on the corpus' scale, or None.
     emotion: name of the most probable class, '' for VAD.
     region: where on the sphere the VAD lies, in words; '' for classes.
-    embeddings: [members, width]; spaces of different members do not compare.
+    embeddings: [models, width]; spaces of different models do not compare.
+    error: why there is no prediction of this segment, else ''.
   """
 
   start: float
   end: float
-  scores: np.ndarray | None
-  vad: np.ndarray | None
-  emotion: str
-  region: str
-  embeddings: np.ndarray
+  scores: np.ndarray | None = None
+  vad: np.ndarray | None = None
+  emotion: str = ''
+  region: str = ''
+  embeddings: np.ndarray | None = None
+  error: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-  """All that is said about one recording.
+  """All that is predicted of one recording.
 
   Attributes:
     name: as given.
     seconds: duration.
-    answer: for the whole: of the piece, or the mean over the segments.
-    segments: one answer each; a single one without segmenting.
-    error: why there is no answer, else ''.
+    overall: for the whole: of the piece, or the mean over the segments.
+    segments: one prediction each; a single one without segmenting.
+    error: why there is no prediction, else ''.
+    warnings: what makes predictions doubtful.
   """
 
   name: str
   seconds: float
-  answer: Answer | None = None
-  segments: tuple[Answer, ...] = ()
+  overall: Prediction | None = None
+  segments: tuple[Prediction, ...] = ()
   error: str = ''
+  warnings: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass
-class _Pending:
-  """A recording some of whose pieces have no answer yet."""
+def load(
+  checkpoint: os.PathLike[str] | str,
+  *,
+  weights: os.PathLike[str] | str | None = None,
+  seeds: Sequence[int] = (),
+  folds: Sequence[int] = (),
+  selection: str | None = None,
+  **options: Any,
+) -> 'Predictor':
+  """Returns the ensemble of a run, ready to predict.
 
-  heard: Heard
-  outputs: list[dict[str, np.ndarray] | None]
+  Args:
+    checkpoint: work folder of a run.
+    weights: folder of the WavLM whose hidden states are the model's features,
+      if they are.
+    seeds, folds, selection: which weights, see `ensemble.choose`.
+    **options: of `Predictor`.
 
-  @property
-  def complete(self) -> bool:
-    return all(output is not None for output in self.outputs)
+  Raises:
+    ModelError: if there are no such weights, or they cannot be used.
+    ConvertError: if the WavLM cannot be read.
+  """
+  description = saved.open(checkpoint, weights)
+  chosen = ensemble.choose(
+    description, seeds=seeds, folds=folds, selection=selection
+  )
+  return Predictor(description, ensemble.load(description, chosen), **options)
 
 
 class Predictor:
-  """Answers for recordings with the members of one run.
+  """Predicts emotions of recordings with the models of one run.
 
   Attributes:
     description: of the run.
-    members: the networks whose answers are averaged.
-    ears: what reads recordings.
+    models: the networks whose predictions are averaged.
+    extractor: what reads recordings.
     shapes: the batch shapes that were compiled so far.
   """
 
   def __init__(
     self,
     description: Description,
-    members: Sequence[Member],
+    models: Sequence[ensemble.Model],
     *,
     segment: float = 0.0,
     features_on: str = 'host',
@@ -103,166 +127,219 @@ class Predictor:
 
     Args:
       description: of the run.
-      members: from `jaxser.models.ensemble.load`.
-      segment: seconds per segment of a recording; 0 does not take them apart.
-      features_on: 'host' or 'device', see `Ears`.
+      models: from `jaxser.models.ensemble.load`.
+      segment: seconds per segment of a recording; 0 takes it as one.
+      features_on: 'host' or 'device', see `FeatureExtractor`.
       batch_size: rows at once; 0 chooses.
     """
-    self.description, self.members = description, tuple(members)
-    self.ears = Ears(description, segment=segment, features_on=features_on)
-    self._segment = segment
-    convention = description.convention
-    waves = convention.bins is None or isinstance(convention, HiddenStates)
-    kind = 'samples' if waves else 'frames'
-    self._wanted_rows = batch_size or BATCH_SIZES[kind]
-    self._placement = Placement()
-    self._weights = [
-      self._placement.put_state((member.params, member.state))
-      for member in members
-    ]
-    self._front_end = None
-    if isinstance(convention, HiddenStates):
-      needed = self._placement.put_state(convention.extractor.needed)
-      self._front_end = functools.partial(
-        _hidden_states, convention, description.max_length, needed
-      )
-    elif self.ears.on_device and convention.bins:
-      own = convention.parameters()
-      kept = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
-      settings = tuple((n, own[n]) for n in (*kept, 'range_db'))
-      self._front_end = functools.partial(_log_mel, settings)
-    self._region = region_of(description, members)
+    self.description, self.models = description, tuple(models)
+    self.extractor = FeatureExtractor.for_model(
+      description, segment=segment, features_on=features_on
+    )
+    spec = description.feature_spec
+    waves = spec.bins is None or description.uses_hidden_states
+    self._batch_size = batch_size or (WAVES_AT_ONCE if waves else ROWS_AT_ONCE)
+    mesh = Mesh(np.array(jax.local_devices()), ('data',))
+    self._rows = NamedSharding(mesh, PartitionSpec('data'))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    trees = [(model.params, model.state) for model in models]
+    self._stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+    needed = spec.needed if description.uses_hidden_states else ()
+    self._weights = jax.device_put((self._stacked, needed), everywhere)
+    self._run = jax.jit(self._predict_batch)
+    self._region = region_of(description, models)
     self.shapes: set[tuple[int, ...]] = set()
+
+  def program(self, batch: Batch, stacked: Any = None) -> dict[str, jax.Array]:
+    """Returns [models, rows, ...] of a batch of features; to be traced."""
+    system = self.description.system
+    output = 'vad' if system.task == 'regression' else 'scores'
+
+    def one(model: tuple[Tree, Tree]) -> dict[str, jax.Array]:
+      out = system.predict(*model, batch)
+      return {n: out[n].astype(jnp.float32) for n in (output, 'embedding')}
+
+    return jax.lax.map(one, stacked or self._stacked)
+
+  def _predict_batch(self, weights: Tree, batch: Batch) -> dict[str, jax.Array]:
+    """As `program`, of what the extractor hands over."""
+    stacked, needed = weights
+    spec, length = self.description.feature_spec, batch['length']
+    if self.description.uses_hidden_states:
+      longest = self.description.max_length
+      frames, count = spec.apply(needed, batch['features'], length)
+      frames, length = frames[:, :longest], jnp.minimum(count, longest)
+    elif self.extractor.on_device:
+      frames = log_mel_of(spec, batch['features'])
+      length = jnp.where(length > 0, frames.shape[1], 0)  # 0 of padding rows.
+    else:
+      frames = batch['features']
+    length = length.astype(jnp.int32)
+    return self.program(
+      {**batch, 'features': frames, 'length': length}, stacked
+    )
 
   @functools.cached_property
   def lengths(self) -> tuple[int, ...]:
     """Lengths that pieces are padded to, ascending; each is compiled once."""
-    longest = self.ears.row_shape[0]
-    system, convention = self.description.system, self.description.convention
-    # Where everything has one length, or padding is heard, as published.
-    fixed = convention.name == 'librosa22k'
+    longest = self.extractor.row_shape[0]
+    system, spec = self.description.system, self.description.feature_spec
+    # Where everything has one length, or padding matters, as published.
+    fixed = spec.name == 'librosa22k'
     if fixed or getattr(system, 'padding', 'exact') == 'published':
       return (longest,)
     halves = {-(-longest // 2**i) for i in range(_BUCKETS)}
-    return tuple(sorted(n for n in halves if n >= self.ears.shortest))
+    return tuple(sorted(n for n in halves if n >= self.extractor.shortest))
 
   def predict(
+    self,
+    audio: Any,
+    sample_rate: int | None = None,
+    *,
+    num_workers: int = 1,
+  ) -> Recording | list[Recording]:
+    """Predicts the emotion of one recording, or of each of several.
+
+    Args:
+      audio: a path; an array [samples] or [samples, channels]; or a list of
+        either.
+      sample_rate: of arrays, Hz.
+      num_workers: processes that read files. A script that uses more than one
+        needs an `if __name__ == '__main__'`.
+
+    Returns:
+      A `Recording`, or for a list a list of them in its order, in which what
+      could not be used has an error.
+
+    Raises:
+      InputError: if the one recording cannot be used.
+    """
+    several = isinstance(audio, list | tuple)
+    given = list(audio) if several else [audio]
+    inputs = [_input(item, i, sample_rate) for i, item in enumerate(given)]
+    found = list(self.stream(inputs, num_workers=num_workers))
+    if several:
+      return found
+    if found[0].error:
+      raise InputError(found[0].error)
+    return found[0]
+
+  def embed(self, audio: Any, sample_rate: int | None = None) -> Any:
+    """Returns embeddings [models, width] of a recording; a list for a list.
+
+    See `predict`. Spaces of different models do not compare.
+
+    Raises:
+      InputError: if a recording cannot be used.
+    """
+    found = self.predict(audio, sample_rate)
+    if isinstance(found, Recording):
+      return found.overall.embeddings
+    for recording in found:
+      if recording.error:
+        raise InputError(recording.error)
+    return [recording.overall.embeddings for recording in found]
+
+  def stream(
     self, inputs: Sequence[Input], *, num_workers: int | None = None
   ) -> Iterator[Recording]:
-    """Answers for recordings in their order, as soon as they are known."""
+    """Yields predictions of recordings in their order, as they are known."""
+    rows = self._batch_size
     # A few files do not pay for a large batch.
-    rows = self._wanted_rows
-    if not self._segment:
-      rows = min(rows, 1 << (len(inputs) - 1).bit_length()) if inputs else 1
-    yield from self.answer(
-      self.ears.hear_all(inputs, num_workers), self._placement.padded(rows)
-    )
+    if not self.extractor.segment:
+      rows = min(rows, 1 << max(0, len(inputs) - 1).bit_length())
+    features = self.extractor.extract_all(inputs, num_workers)
+    yield from self.predict_features(features, rows)
 
-  def answer(
-    self, recordings: Iterable[Heard], rows: int
+  def predict_features(
+    self, recordings: Iterable[AudioFeatures], rows: int
   ) -> Iterator[Recording]:
-    """Answers for what was heard, in batches of `rows` rows."""
-    pending: collections.deque[_Pending] = collections.deque()
-    waiting: dict[int, list[tuple[_Pending, int]]] = {
-      n: [] for n in self.lengths
-    }
-    flying: collections.deque[tuple[Any, list]] = collections.deque()
+    """Yields predictions of extracted features, in batches of `rows` rows.
 
-    def launch(length: int) -> None:
-      chosen, waiting[length] = waiting[length], []
-      if chosen:
-        pieces = [entry.heard.pieces[i] for entry, i in chosen]
-        flying.append((self._launch(pieces, length, rows), chosen))
+    The devices share them evenly, so there may be a few more.
+    """
+    rows += -rows % self._rows.mesh.size
+    recordings = iter(recordings)
+    # So many that few batches of a window are filled in part only.
+    size = 2 * rows * len(self.lengths)
+    while window := list(itertools.islice(recordings, size)):
+      yield from self._predict_window(window, rows)
 
-    def land() -> None:
-      outputs, chosen = flying.popleft()
-      values = _to_host(outputs)
-      for row, (entry, i) in enumerate(chosen):
-        entry.outputs[i] = {name: v[:, row] for name, v in values.items()}
+  def _predict_window(
+    self, window: list[AudioFeatures], rows: int
+  ) -> Iterator[Recording]:
+    by_length: dict[int, list[tuple[int, int]]] = {n: [] for n in self.lengths}
+    for r, recording in enumerate(window):
+      for i, piece in enumerate(recording.pieces):
+        if not piece.error:
+          size = len(piece.features)
+          length = next(n for n in self.lengths if n >= size)
+          by_length[length].append((r, i))
+    batches, outputs = [], {}
+    for length, places in by_length.items():
+      for start in range(0, len(places), rows):
+        chosen = places[start : start + rows]
+        pieces = [window[r].pieces[i] for r, i in chosen]
+        batches.append((chosen, self._launch(pieces, length, rows)))
+    for chosen, values in batches:
+      values = jax.device_get(values)
+      for row, place in enumerate(chosen):
+        outputs[place] = {name: v[:, row] for name, v in values.items()}
+    for r, recording in enumerate(window):
+      found = [outputs.get((r, i)) for i in range(len(recording.pieces))]
+      yield self._recording(recording, found)
 
-    def finished() -> Iterator[Recording]:
-      while pending and pending[0].complete:
-        yield self._recording(pending.popleft())
-
-    for heard in recordings:
-      entry = _Pending(heard, [None] * len(heard.pieces))
-      pending.append(entry)
-      for i, piece in enumerate(heard.pieces):
-        length = self._bucket(piece)
-        waiting[length].append((entry, i))
-        if len(waiting[length]) == rows:
-          launch(length)
-        if sum(map(len, waiting.values())) >= 2 * rows * len(waiting):
-          for other in self.lengths:
-            launch(other)
-        while len(flying) > _IN_FLIGHT:
-          land()
-      # A rare length must not keep all others waiting.
-      if len(pending) > 4 * rows and not pending[0].complete:
-        for other in self.lengths:
-          launch(other)
-        while flying:
-          land()
-      yield from finished()
-    for length in self.lengths:
-      launch(length)
-    while flying:
-      land()
-      yield from finished()
-    yield from finished()
-
-  def _bucket(self, piece: Piece) -> int:
-    size = len(piece.features)
-    return next(n for n in self.lengths if n >= size)
-
-  def _launch(self, pieces: list[Piece], length: int, rows: int) -> list[Any]:
-    """Starts the work on one batch; the devices' outputs, member by member."""
-    features = np.zeros((rows, length, *self.ears.row_shape[1:]), np.float32)
-    lengths = np.zeros(rows, np.int32)
+  def _launch(
+    self, pieces: list[Piece], length: int, rows: int
+  ) -> dict[str, jax.Array]:
+    """Starts the work on one batch; outputs [models, rows, ...]."""
+    shape = (rows, length, *self.extractor.row_shape[1:])
+    features, lengths = np.zeros(shape, np.float32), np.zeros(rows, np.int32)
     for row, piece in enumerate(pieces):
-      features[row, : len(piece.features)] = piece.features
       lengths[row] = len(piece.features)
-    batch = members_lib.as_batch(features, lengths, len(pieces))
-    self.shapes.add(features.shape)
-    batch = self._placement.put_batch(batch)
-    if self._front_end is not None:
-      frames, count = self._front_end(batch['features'], batch['length'])
-      batch |= {'features': frames, 'length': count}
-    system = self.description.system
-    return [_predict(system, *weights, batch) for weights in self._weights]
+      features[row, : lengths[row]] = piece.features
+    batch = ensemble.as_batch(features, lengths, len(pieces))
+    self.shapes.add(shape)
+    return self._run(self._weights, jax.device_put(batch, self._rows))
 
-  def _recording(self, entry: _Pending) -> Recording:
-    heard = entry.heard
-    if heard.error:
-      return Recording(heard.name, heard.seconds, error=heard.error)
-    outputs = entry.outputs
+  def _recording(
+    self, features: AudioFeatures, outputs: list[dict[str, np.ndarray] | None]
+  ) -> Recording:
+    if features.error:
+      return Recording(features.name, features.seconds, error=features.error)
     segments = tuple(
-      self._answer(piece.start, piece.end, output)
-      for piece, output in zip(heard.pieces, outputs, strict=True)
+      self._prediction(piece, output)
+      for piece, output in zip(features.pieces, outputs, strict=True)
     )
-    whole = segments[0]
+    overall = segments[0]
     if len(segments) > 1:
-      mean = {
-        name: np.mean([output[name] for output in outputs], axis=0)
-        for name in outputs[0]
-      }
-      whole = self._answer(0.0, heard.seconds, mean)
-    return Recording(heard.name, heard.seconds, whole, segments)
+      known = [output for output in outputs if output is not None]
+      mean = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
+      overall = self._prediction(Piece(0.0, features.seconds, None), mean)
+    return Recording(
+      features.name,
+      features.seconds,
+      overall,
+      segments,
+      warnings=features.warnings,
+    )
 
-  def _answer(
-    self, start: float, end: float, output: dict[str, np.ndarray]
-  ) -> Answer:
-    """Averages over members; `output` values are [members, ...]."""
-    said = {
+  def _prediction(
+    self, piece: Piece, output: dict[str, np.ndarray] | None
+  ) -> Prediction:
+    """Averages over models; `output` values are [models, ...]."""
+    if output is None:
+      return Prediction(piece.start, piece.end, error=piece.error)
+    mean = {
       name: np.mean(output[name], axis=0, dtype=np.float64).astype(np.float32)
       for name in ('scores', 'vad')
       if name in output
     }
-    scores, vad = said.get('scores'), said.get('vad')
+    scores, vad = mean.get('scores'), mean.get('vad')
     classes = self.description.classes
-    return Answer(
-      start=start,
-      end=end,
+    return Prediction(
+      start=piece.start,
+      end=piece.end,
       scores=scores,
       vad=vad,
       emotion='' if scores is None else classes[int(np.argmax(scores))],
@@ -271,52 +348,29 @@ class Predictor:
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _log_mel(
-  settings: tuple[tuple[str, Any], ...], signal: jax.Array, length: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Log-mel of fitted waveforms, and its frames: 0 of a row of padding."""
-  spectra = log_mel(signal, **dict(settings))
-  return spectra, jnp.where(length > 0, spectra.shape[1], 0).astype(jnp.int32)
+def _input(item: Any, position: int, sample_rate: int | None) -> Input:
+  if isinstance(item, Input):
+    return item
+  if isinstance(item, str | os.PathLike):
+    return Input(str(item), pathlib.Path(item))
+  if sample_rate is None:
+    raise InputError('an array needs its sample rate; give sample_rate=HZ.')
+  return Input(f'recording {position}', (item, sample_rate))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _hidden_states(
-  convention: HiddenStates,
-  longest: int,
-  needed: Tree,
-  samples: jax.Array,
-  length: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-  """Hidden states of waveforms, cut to `longest` frames; how many there are."""
-  frames, count = convention.apply(needed, samples, length)
-  return frames[:, :longest], jnp.minimum(count, longest).astype(jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(
-  system: System, params: Tree, state: Tree, batch: Batch
-) -> dict[str, jax.Array]:
-  """What is shown, of all that the system predicts."""
-  out = system.predict(params, state, batch)
-  answer = 'vad' if system.task == 'regression' else 'scores'
-  return {n: out[n].astype(jnp.float32) for n in (answer, 'embedding')}
-
-
-def _to_host(outputs: list[dict[str, jax.Array]]) -> dict[str, np.ndarray]:
-  """Values [members, rows, ...] by name."""
-  return {
-    name: np.stack([np.asarray(output[name]) for output in outputs])
-    for name in outputs[0]
-  }
+def log_mel_of(spec: Any, signal: jax.Array) -> jax.Array:
+  """Returns the features of a `Librosa22k` of fitted waveforms."""
+  own = spec.parameters()
+  kept = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
+  return log_mel(signal, **{n: own[n] for n in (*kept, 'range_db')})
 
 
 def region_of(
-  description: Description, members: Sequence[Member]
+  description: Description, models: Sequence[ensemble.Model]
 ) -> Callable[[np.ndarray], str]:
-  """A function that says in words where a point on the VAD scale lies.
+  """Returns a function that says in words where a point of the VAD scale lies.
 
-  Octants around the origin that the members were trained with: the middle of
+  Octants around the origin that the models were trained with: the middle of
   the scale, or a neutral point of their own. Zero counts as positive, as in
   `spherical.region_index`.
   """
@@ -328,7 +382,7 @@ def region_of(
   )
   order = [spherical.VAD.index(axis) for axis in spherical.OCTANT_AXES]
   own = getattr(description.system, 'centre', None)
-  centres = [m.state.get('split', {}).get('centre', own) for m in members]
+  centres = [m.state.get('split', {}).get('centre', own) for m in models]
   known = [c for c in centres if c is not None]
   centre = np.mean(known, axis=0) if known else np.full(3, sum(scale) / 2)
 

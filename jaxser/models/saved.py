@@ -3,7 +3,7 @@
 A run leaves in its work folder
 
   model.json                                   what the weights belong to
-  models/seed0-fold03.best_on_dev.safetensors  one file per training, selection
+  models/seed0-fold03.best_on_dev.safetensors  one file per fold and selection
 
 A weight file holds every array of (params, model_state) under its path in the
 tree, 'params/head/kernel' or 'state/batch_stats/...', in its own type. Its
@@ -45,13 +45,30 @@ _NAME = re.compile(r'^seed(\d+)-fold(\d+)\.(\w+)\.safetensors$')
 _IDENTITY = ('system', 'class', 'settings', 'classes', 'vad_range', 'features')
 _FIELDS = (*_IDENTITY, 'normalization', 'max_length', 'seeds', 'folds')
 
+CAVEAT = 'tested utterances may have been trained on'
+"""What every table and page says of weights that only the user vouches for."""
+
+
+def caveats(config: Mapping[str, Any]) -> list[str]:
+  """Returns what must be said wherever results of a config are shown."""
+  trusted = config.get('init_from') and config.get('trust_init_from')
+  return [CAVEAT] if trusted else []
+
 
 class Training(NamedTuple):
-  """Names one set of weights of a run."""
+  """Names one set of weights of a work folder."""
 
   seed: int
   fold: int
   selection: str
+
+  def __str__(self) -> str:
+    return f'seed {self.seed} fold {self.fold} {self.selection}'
+
+  @property
+  def name(self) -> str:
+    """The name of its file, without the suffix."""
+    return f'{curves.run_name(self.seed, self.fold)}.{self.selection}'
 
 
 def describe(
@@ -71,12 +88,12 @@ def describe(
   Args:
     workdir: of the run.
     config: its resolved config.
-    system: what is trained.
+    system: that is trained.
     corpus: `jaxser.data.corpus.Corpus` that it is trained on.
     folds: `jaxser.data.protocols.Fold`s that have weights of their own.
     selections: which weights of a fold, keys of `SELECTIONS`.
     max_length: frames or samples that utterances are cut to.
-    normalization: mean and deviation that waveforms are normalised with.
+    normalization: mean and standard deviation of waveforms.
     command: that trains it; default this process' own.
   """
   if jax.process_index():
@@ -108,6 +125,7 @@ def describe(
     'seeds': list(range(config.seed, config.seed + config.seeds)),
     'folds': [fold.number for fold in folds],
     'selections': list(selections),
+    'caveats': caveats(config),
     'command': command
     or shlex.join(['python', '-m', 'jaxser.main', *sys.argv[1:]]),
   }
@@ -117,7 +135,7 @@ def describe(
 
 
 def fingerprint(content: Mapping[str, Any]) -> str:
-  """Eight hexadecimal digits of all that weights must agree with."""
+  """Returns eight hexadecimal digits of all that weights must agree with."""
   identity = {name: content[name] for name in _IDENTITY}
   text = json.dumps(identity, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -126,9 +144,9 @@ def fingerprint(content: Mapping[str, Any]) -> str:
 def path_of(
   workdir: os.PathLike[str] | str, seed: int, fold_number: int, selection: str
 ) -> pathlib.Path:
-  """Where the weights of a training lie."""
-  name = f'{curves.run_name(seed, fold_number)}.{selection}.safetensors'
-  return pathlib.Path(workdir) / 'models' / name
+  """Returns the path of a weight file."""
+  name = Training(seed, fold_number, selection).name
+  return pathlib.Path(workdir) / 'models' / f'{name}.safetensors'
 
 
 def save(
@@ -141,14 +159,14 @@ def save(
   *,
   epoch: int | None = None,
 ) -> pathlib.Path:
-  """Writes the weights of one training and selection, whole or not at all.
+  """Writes the weights of one fold and selection, whole or not at all.
 
   In a run of several processes only the first one writes.
 
   Args:
     workdir: of the run; `describe` has been called for it.
-    seed: of the training.
-    fold_number: of the training.
+    seed: of the run.
+    fold_number: of the fold.
     selection: a key of `jaxser.evaluation.predictions.SELECTIONS`.
     params: nested dicts of arrays, on the host or on fully addressable devices.
     model_state: likewise.
@@ -167,26 +185,22 @@ def save(
       f'{", ".join(SELECTIONS)}.'
     )
   path = path_of(workdir, seed, fold_number, selection)
-  if jax.process_index():
-    return path
-  weights.write(
-    path,
-    {'params': params, 'state': model_state},
-    {
+  if jax.process_index() == 0:
+    metadata = {
       'format': FORMAT,
       'version': str(VERSION),
       'jaxser': jaxser.__version__,
       'model': open(workdir).content['fingerprint'],
       'training': json.dumps([seed, fold_number, selection, epoch]),
-    },
-  )
+    }
+    weights.write(path, {'params': params, 'state': model_state}, metadata)
   return path
 
 
 def load(
   workdir: os.PathLike[str] | str, seed: int, fold_number: int, selection: str
 ) -> tuple[Tree, Tree]:
-  """(params, model_state) of one training, as NumPy arrays.
+  """Returns (params, model_state) of one fold and selection as NumPy arrays.
 
   Raises:
     ModelError: if the file is missing, damaged, no model, or belongs to
@@ -197,44 +211,29 @@ def load(
   try:
     tree, metadata = weights.read(path)
   except FileNotFoundError as error:
-    there = [_text(t) for t in description.trainings]
+    there = '; '.join(map(str, description.trainings))
     raise ModelError(
-      f'{path}: no such file. {workdir} has '
-      f'{"; ".join(there) or "no finished training"}. Choose one of these, or '
-      f'finish the run: {description.content.get("command", "see config.json")}'
+      f'{path}: no such file. {workdir} has {there or "no finished fold"}. '
+      f'Choose one of these, or finish the run: {description.command}'
     ) from error
-  if (
-    metadata.get('format') != FORMAT or metadata.get('version') != f'{VERSION}'
-  ):
-    raise ModelError(
-      f'{path} is no model of this program (format '
-      f'{metadata.get("format", "not stated")!r}, version '
-      f'{metadata.get("version", "not stated")!r}; expected {FORMAT!r}, '
-      f'{VERSION}). Weights of others are read by --config.init_from.'
-    )
-  wanted = description.content['fingerprint']
-  if metadata.get('model') != wanted:
+  if metadata.get('model') != description.content['fingerprint']:
     raise ModelError(
       f'{path} belongs to another model ({metadata.get("model")}) than '
-      f'{description.path} describes ({wanted}). Do not mix the files of two '
-      'runs: copy the folder of the run again.'
+      f'{description.path} describes ({description.content["fingerprint"]}). Do '
+      'not mix the files of two runs: copy the folder of the run again. Weights '
+      'of others are read by --config.init_from.'
     )
   try:
-    named = json.loads(metadata['training'])[:3]
+    named = Training(*json.loads(metadata['training'])[:3])
     result = tree['params'], tree['state']
   except (KeyError, ValueError, TypeError) as error:
     raise weights.damaged(path, f'{type(error).__name__}: {error}') from error
-  if named != [seed, fold_number, selection]:
+  if named != (seed, fold_number, selection):
     raise ModelError(
-      f'{path} holds {_text(Training(*named))}; somebody renamed it. Give it '
-      f'its own name, {path_of("", *named).name}.'
+      f'{path} holds {named}; somebody renamed it. Give it its own name, '
+      f'{path_of("", *named).name}.'
     )
   return result
-
-
-def _text(training: Training) -> str:
-  seed, fold, selection = training
-  return f'seed {seed} fold {fold} {selection}'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -244,46 +243,37 @@ class Description:
   Attributes:
     workdir: of the run.
     content: of model.json.
+    weights: folder of the WavLM whose hidden states are the features, None if
+      it was not given.
     classes: names in the order of the scores.
     vad_range: ends of the VAD scale, or None.
-    normalization: mean and deviation of waveforms, or None.
+    normalization: mean and standard deviation of waveforms, or None.
     max_length: frames or samples that training cut utterances to.
-    longest: frames or samples of the longest utterance of the corpus, uncut.
-    hears_hidden_states: whether the features are those of a frozen WavLM.
-    weights: folder of that WavLM, None if it was not given.
   """
 
   workdir: pathlib.Path
   content: Mapping[str, Any]
   weights: pathlib.Path | None = None
 
+  def __post_init__(self) -> None:
+    for name in ('classes', 'vad_range', 'normalization', 'max_length'):
+      value = self.content[name]
+      value = tuple(value) if isinstance(value, list) else value
+      object.__setattr__(self, name, value)
+
   @property
   def path(self) -> pathlib.Path:
-    """model.json."""
+    """Path of model.json."""
     return self.workdir / 'model.json'
 
   @property
-  def classes(self) -> tuple[str, ...]:
-    return tuple(self.content['classes'])
+  def command(self) -> str:
+    """The command that trains the model."""
+    return self.content.get('command', 'see config.json')
 
   @property
-  def vad_range(self) -> tuple[float, float] | None:
-    return tuple(self.content['vad_range'] or ()) or None
-
-  @property
-  def normalization(self) -> tuple[float, float] | None:
-    return tuple(self.content['normalization'] or ()) or None
-
-  @property
-  def max_length(self) -> int:
-    return self.content['max_length']
-
-  @property
-  def longest(self) -> int:
-    return self.content.get('longest', self.max_length)
-
-  @property
-  def hears_hidden_states(self) -> bool:
+  def uses_hidden_states(self) -> bool:
+    """Whether the features are those of a frozen WavLM."""
     return self.content['features']['name'] == 'wavlm'
 
   @functools.cached_property
@@ -295,38 +285,33 @@ class Description:
     """
     name, kind = self.content['system'], self.content['class']
     if name not in registry.SYSTEMS:
-      raise ModelError(
-        f'{self.path}: system {name!r} is unknown; this version has '
-        f'{", ".join(registry.SYSTEMS)}. Use the version that trained it '
-        f'({self.content.get("jaxser")}).'
+      raise self._other_version(
+        f'system {name!r} is unknown; this version has '
+        f'{", ".join(registry.SYSTEMS)}'
       )
     module = importlib.import_module(f'jaxser.systems.{name}')
     found = getattr(module, str(kind), None)
     if not (isinstance(found, type) and issubclass(found, System)):
-      raise ModelError(
-        f'{self.path}: system {name!r} has no class {kind!r}; use the version '
-        f'that trained it ({self.content.get("jaxser")}).'
-      )
+      raise self._other_version(f'system {name!r} has no class {kind!r}')
     try:
       return found(**_tuples(self.content['settings']))
     except (TypeError, ValueError) as error:
-      raise ModelError(
-        f'{self.path}: these settings do not fit {kind} ({error}); use the '
-        f'version that trained it ({self.content.get("jaxser")}).'
+      raise self._other_version(
+        f'these settings do not fit {kind} ({error})'
       ) from error
 
   @functools.cached_property
-  def convention(self) -> features_lib.Convention:
-    """The feature convention with the parameters of the training corpus.
+  def feature_spec(self) -> features_lib.Convention:
+    """The feature spec with the parameters of the training corpus.
 
     Raises:
       ModelError: if this version computes other features under that name, or
-        the model hears hidden states and `weights` are not theirs.
+        the features are hidden states and `weights` are not theirs.
       ConvertError: if those weights cannot be read.
     """
     given = self.content['features']
-    if self.hears_hidden_states:
-      # Here: other models do without.
+    if self.uses_hidden_states:
+      # Other models do without WavLM, whose import takes a third of a second.
       from jaxser.models import frozen_wavlm
 
       return frozen_wavlm.for_model(
@@ -334,18 +319,13 @@ class Description:
       )
     try:
       kind = features_lib.CONVENTIONS[given['name']]
-      found = kind(
-        **{
-          field.name: given['parameters'][field.name]
-          for field in dataclasses.fields(kind)
-        }
-      )
+      names = [field.name for field in dataclasses.fields(kind)]
+      found = kind(**{name: given['parameters'][name] for name in names})
       here = json.loads(json.dumps(found.parameters()))
     except (KeyError, ValueError, TypeError) as error:
-      raise ModelError(
-        f'{self.path}: the features {given!r} cannot be computed here '
-        f'({type(error).__name__}: {error}); use the version that trained it '
-        f'({self.content.get("jaxser")}).'
+      raise self._other_version(
+        f'the features {given!r} cannot be computed here '
+        f'({type(error).__name__}: {error})'
       ) from error
     there = {'version': given['version'], **given['parameters']}
     here['version'] = features_lib.VERSION
@@ -355,26 +335,28 @@ class Description:
       if there.get(name) != here.get(name)
     ]
     if differing:
-      raise ModelError(
-        f'{self.path}: the model was trained on other {given["name"]} features '
-        f'than this version computes ({"; ".join(differing)}); use the version '
-        f'that trained it ({self.content.get("jaxser")}).'
+      raise self._other_version(
+        f'the model was trained on other {given["name"]} features than this '
+        f'version computes ({"; ".join(differing)})'
       )
     return found
 
   @functools.cached_property
   def trainings(self) -> tuple[Training, ...]:
     """All weights that are there, by seed, fold and selection."""
-    found = []
-    for path in (self.workdir / 'models').glob('*.safetensors'):
-      name = _NAME.match(path.name)
-      if name:
-        found.append(Training(int(name[1]), int(name[2]), name[3]))
-    return tuple(sorted(found))
+    names = (path.name for path in (self.workdir / 'models').glob('*'))
+    matches = filter(None, map(_NAME.match, names))
+    return tuple(sorted(Training(int(m[1]), int(m[2]), m[3]) for m in matches))
+
+  def _other_version(self, problem: str) -> ModelError:
+    return ModelError(
+      f'{self.path}: {problem}; use the version that trained it '
+      f'({self.content.get("jaxser")}).'
+    )
 
 
 def _tuples(value: Any) -> Any:
-  """JSON's lists as the tuples that hashable settings are made of."""
+  """Returns JSON's lists as the tuples that hashable settings are made of."""
   if isinstance(value, list):
     return tuple(_tuples(item) for item in value)
   if isinstance(value, dict):
@@ -390,20 +372,22 @@ def open(
 
   Args:
     workdir: of the run.
-    weights: folder of the WavLM whose hidden states the model hears, if it
-      does; read when the features are needed.
+    weights: folder of the WavLM whose hidden states are the model's features,
+      if they are; read when the features are needed.
 
   Raises:
     ModelError: if model.json is missing, damaged, or not of this format; or if
-      there are weights, and the model hears no hidden states.
+      weights are given for a model of other features.
   """
-  path = pathlib.Path(workdir) / 'model.json'
+  workdir = pathlib.Path(workdir)
+  path = workdir / 'model.json'
+  remedy = 'give the --workdir of a run of `python -m jaxser.main`.'
   try:
     content = json.loads(path.read_text('utf-8'))
   except OSError as error:
     raise ModelError(
       f'{path} cannot be read ({error.strerror}), so {workdir} is no folder of a '
-      'trained model; give the --workdir of a run of `python -m jaxser.main`.'
+      f'trained model; {remedy}'
     ) from error
   except ValueError as error:
     raise ModelError(
@@ -411,8 +395,7 @@ def open(
     ) from error
   if not isinstance(content, dict) or content.get('format') != FORMAT:
     raise ModelError(
-      f'{path} does not describe a model of this program; give the --workdir '
-      'of a run of `python -m jaxser.main`.'
+      f'{path} does not describe a model of this program; {remedy}'
     )
   if content.get('version') != VERSION:
     raise ModelError(
@@ -427,11 +410,11 @@ def open(
       'the folder of the run again.'
     )
   found = Description(
-    pathlib.Path(workdir), content, pathlib.Path(weights) if weights else None
+    workdir, content, pathlib.Path(weights) if weights else None
   )
-  if weights and not found.hears_hidden_states:
+  if weights and not found.uses_hidden_states:
     raise ModelError(
-      f'{path}: this model hears {content["features"]["name"]} features, no '
+      f'{path}: the features of this model are {content["features"]["name"]}, no '
       'hidden states of a WavLM; leave --weights out.'
     )
   return found

@@ -1,4 +1,4 @@
-"""How long prediction takes: the first answer, the next ones, thousands."""
+"""How long prediction takes: the first file, the next ones, thousands."""
 
 import pathlib
 import statistics
@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import soundfile
 
 from jaxser.models.audio_features import Input
-from jaxser.models.ensemble import Member
+from jaxser.models.ensemble import Model
 from jaxser.models.predictor import Predictor
 from jaxser.models.saved import Description
 
@@ -22,7 +21,7 @@ _WARM = 20
 
 def measure(
   description: Description,
-  members: Sequence[Member],
+  models: Sequence[Model],
   *,
   features_on: str = 'host',
   files: int = 256,
@@ -31,18 +30,18 @@ def measure(
   num_workers: int | None = None,
   repeats: int = 3,
 ) -> dict[str, Any]:
-  """Times prediction from wav files on disk to answers.
+  """Times prediction from wav files on disk.
 
-  The files are made up: noise and tones, 16 kHz, 16 bit, one channel.
+  The files are synthetic: noise and tones, 16 kHz, 16 bit, one channel.
 
   Args:
     description: of the model.
-    members: the networks whose answers are averaged.
+    models: the networks whose predictions are averaged.
     features_on: 'host' or 'device'.
     files: how many are predicted at a time for the throughput.
     seconds: of each file.
     batch_size: rows at once; 0 chooses.
-    num_workers: processes or threads that read files; None chooses.
+    num_workers: processes that read files; None chooses.
     repeats: passes over the files after one that compiles.
 
   Returns:
@@ -54,14 +53,14 @@ def measure(
     'times_real_time' (seconds of audio per second).
   """
   with tempfile.TemporaryDirectory() as folder:
-    inputs = _made_up(pathlib.Path(folder), files, seconds)
+    inputs = _synthetic(pathlib.Path(folder), files, seconds)
     predictor = Predictor(
-      description, members, features_on=features_on, batch_size=batch_size
+      description, models, features_on=features_on, batch_size=batch_size
     )
 
     def once(chosen: list[Input], workers: int | None) -> float:
       start = time.perf_counter()
-      for recording in predictor.predict(chosen, num_workers=workers):
+      for recording in predictor.stream(chosen, num_workers=workers):
         if recording.error:
           raise RuntimeError(recording.error)
       return time.perf_counter() - start
@@ -70,14 +69,13 @@ def measure(
     first = once(inputs[:1], 1)
     warm = [once([inputs[i % files]], 1) for i in range(_WARM)]
     once(inputs, num_workers)
-    passes = [once(inputs, num_workers) for _ in range(repeats)]
-  rates = sorted(files / taken for taken in passes)
+    rates = sorted(files / once(inputs, num_workers) for _ in range(repeats))
   rate = statistics.median(rates)
   return {
     'system': description.content['system'],
-    'features': description.convention.name,
+    'features': description.feature_spec.name,
     'features_on': features_on,
-    'members': len(members),
+    'members': len(models),
     'files': files,
     'seconds': seconds,
     'first_latency_s': first,
@@ -88,25 +86,26 @@ def measure(
   }
 
 
-def _made_up(folder: pathlib.Path, files: int, seconds: float) -> list[Input]:
+def _synthetic(folder: pathlib.Path, files: int, seconds: float) -> list[Input]:
+  import soundfile
+
   random = np.random.default_rng(0)
-  samples = max(1, round(seconds * _RATE))
-  at = np.arange(samples) / _RATE
+  at = np.arange(max(1, round(seconds * _RATE))) / _RATE
   inputs = []
   for i in range(files):
     path = folder / f'{i:05d}.wav'
     tone = np.sin(2 * np.pi * random.uniform(90, 400) * at)
-    noise = random.standard_normal(samples)
+    noise = random.standard_normal(len(at))
     soundfile.write(path, 0.3 * tone + 0.03 * noise, _RATE, 'PCM_16')
     inputs.append(Input(str(path), path))
   return inputs
 
 
 def lines(measured: dict[str, Any]) -> list[str]:
-  """What was measured, for people."""
+  """Returns what was measured, for people."""
   low, high = measured['files_per_s_range']
   return [
-    f'{measured["system"]}, {measured["members"]} members, '
+    f'{measured["system"]}, {measured["members"]} models, '
     f'{measured["features"]} features on the {measured["features_on"]}; '
     f'{measured["files"]} files of {measured["seconds"]:g} s',
     f'  first file     {1000 * measured["first_latency_s"]:9.1f} ms '

@@ -7,6 +7,7 @@ their own and need only what their format needs (h5py, safetensors, PyTorch).
 import importlib
 import os
 import pathlib
+import types
 from typing import Any
 
 from jaxser.core.errors import ConvertError
@@ -14,26 +15,36 @@ from jaxser.systems.base import System
 
 __all__ = ['ConvertError', 'is_authors_folder', 'load']
 
-# Module of the system -> module that reads its authors' files.
+# Module of the system -> module that reads its authors' files, and the names
+# that those have in a folder.
 _READERS = {
-  'jaxser.systems.timnet': 'jaxser.models.convert.keras_timnet',
-  'jaxser.systems.dsnet': 'jaxser.models.convert.torch_dsnet',
-  'jaxser.systems.emosphere': 'jaxser.models.convert.torch_emosphere',
+  'jaxser.systems.timnet': ('keras_timnet', ('**/*_*.hdf5', '**/*_*.h5')),
+  'jaxser.systems.dsnet': ('torch_dsnet', ()),
+  'jaxser.systems.emosphere': ('torch_emosphere', ('best_*.pt',)),
 }
 
 
 def is_authors_folder(system: System, path: os.PathLike[str] | str) -> bool:
-  """Whether a folder holds one of the files that the authors' training leaves."""
-  reader = importlib.import_module(_READERS[type(system).__module__])
-  names = getattr(reader, 'FILES', {}).values()
-  return any((pathlib.Path(path) / name).is_file() for name in names)
+  """Returns whether a folder holds files that the authors' training leaves."""
+  _, patterns = _READERS.get(type(system).__module__, ('', ()))
+  folder = pathlib.Path(path).expanduser()
+  return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
 def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
-  """(params, model_state) of every model in a file, in fold order.
+  """Returns (params, model_state) of every model in a file, in fold order.
 
   Raises:
     ConvertError: if the file is missing, of another format, or does not fit.
   """
-  reader = importlib.import_module(_READERS[type(system).__module__])
-  return reader.load(path, system)
+  return _reader(system, path).load(path, system)
+
+
+def _reader(system: System, path: os.PathLike[str] | str) -> types.ModuleType:
+  name, _ = _READERS.get(type(system).__module__, ('', ()))
+  if not name:
+    raise ConvertError(
+      f'{path}: {type(system).__name__} reads no files of others; give the '
+      '--workdir of an earlier run.'
+    )
+  return importlib.import_module(f'jaxser.models.convert.{name}')

@@ -1,14 +1,26 @@
-"""Named tensors in files of others, read one at a time and never executed."""
+"""Named tensors in the files of others, and their place in our trees.
 
+Files are never executed; tensors are read one at a time into their final place.
+"""
+
+import dataclasses
 import os
 import pathlib
+import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-import ml_dtypes
+import jax
 import numpy as np
+import safetensors
 
 from jaxser.core.errors import ConvertError
+
+Tree = Any
+
+_FLOATS = ('F64', 'F32', 'F16', 'BF16')
+_MOST_LISTED = 8
 
 
 class Tensors(Mapping[str, np.ndarray]):
@@ -27,11 +39,11 @@ class Tensors(Mapping[str, np.ndarray]):
   ) -> None:
     """Wraps `read`, which returns the array of a name."""
     self.source = source
-    self.shapes = dict(shapes)
+    self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
     self._read = read
 
   def __getitem__(self, name: str) -> np.ndarray:
-    return self._read(name)
+    return np.asarray(self._read(name), np.float32)
 
   def __iter__(self) -> Iterator[str]:
     return iter(self.shapes)
@@ -40,7 +52,7 @@ class Tensors(Mapping[str, np.ndarray]):
     return len(self.shapes)
 
   def renamed(self, names: Mapping[str, str]) -> 'Tensors':
-    """The tensors of `names` (new name -> name here) only."""
+    """Returns the tensors of `names` (new name -> name here) only."""
     return Tensors(
       self.source,
       {new: self.shapes[old] for new, old in names.items()},
@@ -52,20 +64,8 @@ def from_arrays(
   arrays: Mapping[str, np.ndarray], source: str = 'the given arrays'
 ) -> Tensors:
   """Wraps arrays that are in memory."""
-  return Tensors(
-    source,
-    {name: tuple(array.shape) for name, array in arrays.items()},
-    lambda name: np.asarray(arrays[name], np.float32),
-  )
-
-
-# Element types of the safetensors format that hold parameters.
-_DTYPES = {
-  'F64': np.dtype(np.float64),
-  'F32': np.dtype(np.float32),
-  'F16': np.dtype(np.float16),
-  'BF16': np.dtype(ml_dtypes.bfloat16),
-}
+  shapes = {name: np.shape(array) for name, array in arrays.items()}
+  return Tensors(source, shapes, arrays.__getitem__)
 
 
 def open_safetensors(path: os.PathLike[str] | str) -> Tensors:
@@ -74,33 +74,28 @@ def open_safetensors(path: os.PathLike[str] | str) -> Tensors:
   Raises:
     ConvertError: if the file is missing, damaged, or holds integers.
   """
-  import safetensors
-
-  path = pathlib.Path(path)
   try:
     file = safetensors.safe_open(str(path), framework='numpy')
-    shapes, kinds = {}, {}
-    for name in file.keys():  # noqa: SIM118, the handle is not iterable
-      part = file.get_slice(name)
-      shapes[name] = tuple(part.get_shape())
-      kinds[name] = part.get_dtype()
+    slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    shapes = {name: part.get_shape() for name, part in slices.items()}
+    kinds = {name: part.get_dtype() for name, part in slices.items()}
   except (OSError, safetensors.SafetensorError) as error:
     raise ConvertError(
       f'{path} cannot be read as safetensors ({error}). Copy it again.'
     ) from error
   for name, kind in kinds.items():
-    if kind not in _DTYPES:
+    if kind not in _FLOATS:
       raise ConvertError(
-        f'{path}: tensor {name} has type {kind}; parameters must be one of'
-        f' {", ".join(_DTYPES)}.'
+        f'{path}: tensor {name} has type {kind}; parameters must be one of '
+        f'{", ".join(_FLOATS)}.'
       )
-  return Tensors(
-    str(path), shapes, lambda name: file.get_tensor(name).astype(np.float32)
-  )
+  return Tensors(str(path), shapes, file.get_tensor)
 
 
 def open_torch(path: os.PathLike[str] | str) -> Tensors:
-  """Opens a `torch.save` state dict with `weights_only`: no code runs.
+  """Opens a `torch.save` file of tensors with `weights_only`: no code runs.
+
+  Tensors of nested state dicts, {'E': {'a.b': ...}}, are named 'E.a.b'.
 
   Raises:
     ConvertError: if PyTorch is missing, or the file is missing, damaged, or
@@ -113,8 +108,8 @@ def open_torch(path: os.PathLike[str] | str) -> Tensors:
     import torch
   except ModuleNotFoundError as error:
     raise ConvertError(
-      f'{path} is a PyTorch file; reading it needs PyTorch (pip install torch).'
-      ' A safetensors file needs none.'
+      f'{path} is a PyTorch file; reading it needs PyTorch (a CPU build '
+      "suffices): pip install 'jaxser[parity]'"
     ) from error
   try:
     content = torch.load(
@@ -125,57 +120,177 @@ def open_torch(path: os.PathLike[str] | str) -> Tensors:
     )
   except Exception as error:  # PyTorch promises no narrower type.
     raise ConvertError(
-      f'{path} is not a state dict of tensors that can be read without running'
-      f' code ({str(error).splitlines()[0]}). Save it as safetensors, or as'
-      ' torch.save(model.state_dict(), FILE).'
+      f'{path} is no file of tensors that can be read without running code '
+      f'({str(error).splitlines()[0]}). Save it as safetensors, or as '
+      'torch.save(model.state_dict(), FILE).'
     ) from error
-  if not isinstance(content, Mapping) or not content:
-    raise ConvertError(
-      f'{path} holds a {type(content).__name__}, not a state dict of tensors.'
-    )
-  for name, value in content.items():
-    if not isinstance(value, torch.Tensor) or not isinstance(name, str):
+  found = {}
+
+  def collect(value: Any, name: str) -> None:
+    if isinstance(value, Mapping):
+      for key, part in value.items():
+        collect(part, f'{name}.{key}' if name else str(key))
+    elif isinstance(value, torch.Tensor):
+      found[name] = value
+    else:
       raise ConvertError(
-        f'{path}: entry {name!r} is a {type(value).__name__}, not a tensor.'
+        f'{path}: {name or "the content"} is a {type(value).__name__}, not a '
+        'tensor or a state dict of tensors.'
       )
+
+  collect(content, '')
   return Tensors(
     str(path),
-    {name: tuple(value.shape) for name, value in content.items()},
-    lambda name: content[name].detach().to(torch.float32).numpy(),
+    {name: value.shape for name, value in found.items()},
+    lambda name: found[name].detach().to(torch.float32).numpy(),
   )
 
 
-def check(
-  tensors: Tensors,
-  wanted: Mapping[str, tuple[int, ...]],
-  optional: frozenset[str] = frozenset(),
-) -> None:
-  """Compares names and shapes, and reports every difference on both sides.
+@dataclasses.dataclass(frozen=True)
+class Naming:
+  """How a tree of ours is named and laid out in the files of others.
+
+  A path 'params/head/kernel' becomes their name by regular expressions. '{}' in
+  a name stands for the layer of a stack: our leading axis. Kernels are `(out,
+  in, *window)` there and `(*window, in, out)` here.
+
+  Attributes:
+    rules: (pattern, replacement), applied in order.
+    axes: pattern of a name -> index that adds the axes of length 1 that their
+      array has.
+    ignored: pattern of names that have no place here.
+    transposed: False where kernels lie there as here.
+  """
+
+  rules: tuple[tuple[str, str], ...]
+  axes: Mapping[str, tuple[Any, ...]] = dataclasses.field(default_factory=dict)
+  ignored: str = '$^'
+  transposed: bool = True
+
+  def name(self, path: str) -> str:
+    """Returns their name of our leaf."""
+    for pattern, replacement in self.rules:
+      path = re.sub(pattern, replacement, path)
+    return path.replace('/', '.')
+
+  def to_theirs(self, path: str, value: np.ndarray) -> np.ndarray:
+    """Returns our array (one layer of a stack) in their layout."""
+    if self._is_kernel(path, value.ndim):
+      value = value.transpose(-1, -2, *range(value.ndim - 2))
+    name = self.name(path)
+    for pattern, index in self.axes.items():
+      if re.search(pattern, name):
+        value = value[index]
+    return value
+
+  def from_theirs(
+    self, path: str, value: np.ndarray, shape: tuple[int, ...]
+  ) -> np.ndarray:
+    """Returns their array in our layout, which has this shape."""
+    if not self._is_kernel(path, len(shape)):
+      return value.reshape(shape)
+    value = value.reshape(shape[-1], shape[-2], *shape[:-2])
+    return value.transpose(*range(2, value.ndim), 1, 0)
+
+  def _is_kernel(self, path: str, ndim: int) -> bool:
+    kernel = path.endswith('/kernel') or ndim > 2
+    return self.transposed and kernel
+
+
+def leaves_of(tree: Tree) -> dict[str, Any]:
+  """Returns the leaves of nested dicts by 'a/b/c' path."""
+  return {
+    '/'.join(str(part.key) for part in path): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def expected(naming: Naming, tree: Tree) -> dict[str, tuple[int, ...]]:
+  """Returns their name -> shape of everything in a tree of ours."""
+  shapes = {}
+  for path, leaf in leaves_of(tree).items():
+    name, shape, layers = naming.name(path), leaf.shape, [None]
+    if '{}' in name:
+      shape, layers = shape[1:], range(shape[0])
+    # One byte, broadcast: no memory for parameters that are only counted.
+    theirs = naming.to_theirs(path, np.broadcast_to(np.int8(0), shape)).shape
+    shapes |= {name.format(layer): theirs for layer in layers}
+  return shapes
+
+
+def convert(
+  tensors: Tensors, naming: Naming, tree: Tree, hint: str = ''
+) -> Tree:
+  """Returns the tensors as float32 arrays in the places of a tree of ours.
 
   Args:
-    tensors: what the file has.
-    wanted: name -> shape that the model needs.
-    optional: names that the file may have and the model ignores.
+    tensors: what a file has.
+    naming: how it names and lays out our leaves.
+    tree: nested dicts whose leaves have the shapes of ours.
+    hint: what may help where they do not fit.
 
   Raises:
     ConvertError: listing what is missing, what is left over, and every shape
-      that differs.
+      that differs; or naming a tensor that is not finite.
   """
-  missing = sorted(wanted.keys() - tensors.shapes.keys())
-  left = sorted(tensors.shapes.keys() - wanted.keys() - optional)
+  wanted = expected(naming, tree)
+  shapes = {
+    name: shape
+    for name, shape in tensors.shapes.items()
+    if name in wanted or not re.search(naming.ignored, name)
+  }
+  _check(tensors.source, shapes, wanted, hint)
+
+  def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    value = tensors[name]
+    # A sum passes on what is not finite, without a mask as large as the array.
+    if not np.isfinite(value.sum()):
+      raise ConvertError(
+        f'{tensors.source}: {name} holds NaN or infinity; the training that '
+        'wrote it had diverged.'
+      )
+    return naming.from_theirs(path, value, shape)
+
+  result: dict[str, Any] = {}
+  for path, leaf in leaves_of(tree).items():
+    name = naming.name(path)
+    if '{}' in name:
+      value = np.empty(leaf.shape, np.float32)
+      for layer in range(len(value)):
+        value[layer] = read(path, name.format(layer), leaf.shape[1:])
+    else:
+      value = np.ascontiguousarray(read(path, name, leaf.shape))
+    *parents, last = path.split('/')
+    node = result
+    for part in parents:
+      node = node.setdefault(part, {})
+    node[last] = value
+  return result
+
+
+def _check(
+  source: str,
+  shapes: Mapping[str, tuple[int, ...]],
+  wanted: Mapping[str, tuple[int, ...]],
+  hint: str,
+) -> None:
+  """Raises ConvertError with every difference, on both sides."""
   differing = [
-    f'{name}: file {tensors.shapes[name]}, model {tuple(shape)}'
+    f'{name}: file {shapes[name]}, model {shape}'
     for name, shape in sorted(wanted.items())
-    if name in tensors.shapes and tensors.shapes[name] != tuple(shape)
+    if shapes.get(name, shape) != shape
   ]
-  if not (missing or left or differing):
-    return
-  parts = [f'{tensors.source} does not fit the model.']
+  parts = []
   for title, names in (
-    ('In the model but not in the file', missing),
-    ('In the file but not in the model', left),
+    ('In the model but not in the file', sorted(wanted.keys() - shapes.keys())),
+    ('In the file but not in the model', sorted(shapes.keys() - wanted.keys())),
     ('Different shapes', differing),
   ):
     if names:
-      parts.append(f'{title} ({len(names)}):\n    ' + '\n    '.join(names))
-  raise ConvertError('\n  '.join(parts))
+      shown = names[:_MOST_LISTED]
+      if len(names) > len(shown):
+        shown.append(f'and {len(names) - len(shown)} more')
+      parts.append(f'{title} ({len(names)}):\n    ' + '\n    '.join(shown))
+  if parts:
+    title = f'{source} does not fit the model.'
+    raise ConvertError('\n  '.join([f'{title} {hint}'.rstrip(), *parts]))

@@ -1,22 +1,21 @@
 """The authors' EmoSphere-SER checkpoints -> parameters of `EmoSphere`.
 
-Four state dicts: `best_ssl.pt` (a Hugging Face WavLM), `best_pool.pt`,
-`best_dim_ser.pt` and `best_sev_ser.pt` (the region head). They are read with
-`weights_only`; `params_from_tensors` takes arrays and needs no PyTorch.
+Four state dicts: a Hugging Face WavLM, the pooling, the VAD head and the region
+head. They are read with `weights_only`.
 """
 
 import os
 import pathlib
-from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxser.core.errors import ConvertError
 from jaxser.models.convert import hf_wavlm
 from jaxser.models.convert import tensors as tensors_lib
+from jaxser.systems.base import Tree
 from jaxser.systems.emosphere import EmoSphere
-
-Params = dict[str, Any]
 
 FILES = {
   'ssl': 'best_ssl.pt',
@@ -24,168 +23,79 @@ FILES = {
   'dim_head': 'best_dim_ser.pt',
   'region_head': 'best_sev_ser.pt',
 }
-"""Part -> file; the authors' names begin with the part here, not in files."""
+"""Part -> file; names begin with the part here, not in the files."""
+
+NAMING = tensors_lib.Naming(
+  rules=(
+    ('^pool/spectral_0/', 'pool.spectral.0.fc/'),
+    ('^pool/spectral_1/', 'pool.spectral.3.fc/'),
+    ('^pool/out/', 'pool.fc.fc/'),
+    ('^pool/attention/query/', 'pool.slf_attn.w_qs/'),
+    ('^pool/attention/key/', 'pool.slf_attn.w_ks/'),
+    ('^pool/attention/value/', 'pool.slf_attn.w_vs/'),
+    ('^pool/attention/out/', 'pool.slf_attn.fc/'),
+    (r'^pool/temporal_(\d)/conv/', r'pool.temporal.\1.conv1.conv/'),
+    ('^pool/linear/', 'pool.sap_linear/'),
+    ('^vad_head/', 'dim_head/'),
+    ('^auxiliary_head/', 'region_head/'),
+    ('_head/hidden/', '_head.fc.0.0/'),
+    ('_head/norm/', '_head.fc.0.1/'),
+    ('_head/out/', '_head.out.0/'),
+    ('^encoder/', 'ssl/'),
+    *hf_wavlm.RULES,
+  ),
+  axes=hf_wavlm.AXES,
+  ignored=r'^ssl\.masked_spec_embed$',
+)
 
 
-class _Entry(NamedTuple):
-  path: tuple[str, ...]
-  name: str
-  shape: tuple[int, ...]
-
-
-def _linear(path, name, inputs, outputs) -> list[_Entry]:
-  return [
-    _Entry((*path, 'kernel'), f'{name}.weight', (outputs, inputs)),
-    _Entry((*path, 'bias'), f'{name}.bias', (outputs,)),
-  ]
-
-
-def _style(width: int, inputs: int) -> list[_Entry]:
-  entries = []
-  for ours, theirs, size in (
-    ('spectral_0', 'spectral.0.fc', inputs),
-    ('spectral_1', 'spectral.3.fc', width),
-    ('out', 'fc.fc', width),
-  ):
-    entries += _linear(('pool', ours), f'pool.{theirs}', size, width)
-  for ours, theirs in (
-    ('query', 'w_qs'),
-    ('key', 'w_ks'),
-    ('value', 'w_vs'),
-    ('out', 'fc'),
-  ):
-    entries += _linear(
-      ('pool', 'attention', ours), f'pool.slf_attn.{theirs}', width, width
-    )
-  for i in range(2):
-    path, name = ('pool', f'temporal_{i}', 'conv'), f'pool.temporal.{i}.conv1'
-    entries += [
-      _Entry((*path, 'kernel'), f'{name}.conv.weight', (2 * width, width, 5)),
-      _Entry((*path, 'bias'), f'{name}.conv.bias', (2 * width,)),
-    ]
-  return entries
-
-
-def _statistics(inputs: int) -> list[_Entry]:
-  return [
-    *_linear(('pool', 'linear'), 'pool.sap_linear', inputs, inputs),
-    _Entry(('pool', 'attention'), 'pool.attention', (inputs, 1)),
-  ]
-
-
-def _head(path: str, name: str, inputs: int, width: int, outputs: int):
-  return [
-    *_linear((path, 'hidden'), f'{name}.fc.0.0', inputs, width),
-    _Entry((path, 'norm', 'scale'), f'{name}.fc.0.1.weight', (width,)),
-    _Entry((path, 'norm', 'bias'), f'{name}.fc.0.1.bias', (width,)),
-    *_linear((path, 'out'), f'{name}.out.0', width, outputs),
-  ]
-
-
-def _entries(system: EmoSphere, inputs: int) -> list[_Entry]:
-  """Every parameter behind the encoder, whose frames have `inputs` channels."""
-  if system.pooling == 'style':
-    entries, pooled = _style(system.width, inputs), system.width
-  else:
-    entries, pooled = _statistics(inputs), 2 * inputs
-  entries += _head('vad_head', 'dim_head', pooled, system.width, 3)
-  if system.classes:
-    entries += _head(
-      'auxiliary_head', 'region_head', pooled, system.width, system.classes
-    )
-  return entries
+def _shapes(system: EmoSphere, inputs: int) -> Tree:
+  """Returns our parameters as shapes, for features of so many channels."""
+  wavlm = system.encoder == 'wavlm'
+  shape = (1, system.min_length + 8, *([] if wavlm else [inputs]))
+  batch = {'features': jnp.zeros(shape)}
+  params, _ = jax.eval_shape(system.init, jax.random.key(0), batch)
+  return params
 
 
 def expected_shapes(
-  system: EmoSphere, inputs: int
+  system: EmoSphere, inputs: int = 0
 ) -> dict[str, tuple[int, ...]]:
-  """Name -> shape of every tensor behind the encoder, in PyTorch's layout."""
-  return {entry.name: entry.shape for entry in _entries(system, inputs)}
-
-
-def _arrange(entry: _Entry, value: np.ndarray) -> np.ndarray:
-  """PyTorch's layout -> Flax's; the attention vector is the same in both."""
-  if entry.path[-1] == 'kernel':
-    value = value.transpose()
-  return np.ascontiguousarray(value)
+  """Returns name -> shape of every tensor, in PyTorch's layout."""
+  return tensors_lib.expected(NAMING, _shapes(system, inputs))
 
 
 def params_from_tensors(
-  system: EmoSphere, tensors: tensors_lib.Tensors, inputs: int
-) -> Params:
-  """Parameters behind the encoder from tensors with the authors' names.
+  system: EmoSphere, tensors: tensors_lib.Tensors, inputs: int = 0
+) -> Tree:
+  """Returns float32 parameters from tensors with the authors' names.
 
   Args:
-    system: pooling, width and number of regions of the checkpoint.
-    tensors: names begin with 'pool.', 'dim_head.' or 'region_head.'.
-    inputs: channels of the frames that are pooled, 1024 for WavLM large.
-
-  Returns:
-    {'pool', 'vad_head', 'auxiliary_head'} of the network, float32.
+    system: encoder, pooling, width and number of regions of the checkpoint.
+    tensors: names begin with a part of `FILES`.
+    inputs: channels of the frames, where the encoder is not a WavLM.
 
   Raises:
     ConvertError: listing every name and shape that differs, on both sides.
   """
-  tensors_lib.check(tensors, expected_shapes(system, inputs))
-  params: Params = {}
-  for entry in _entries(system, inputs):
-    value = _arrange(entry, tensors[entry.name])
-    hf_wavlm.place(params, entry.path, value)
-  return params
+  return tensors_lib.convert(tensors, NAMING, _shapes(system, inputs))
 
 
 def names_of(
-  system: EmoSphere, params: Params, inputs: int
+  system: EmoSphere, params: Tree, inputs: int = 0
 ) -> dict[str, np.ndarray]:
-  """Leaves of a tree like `params_from_tensors`' under the authors' names.
+  """Returns leaves under the authors' names, for norms and counts.
 
-  Layouts stay Flax's: for norms, counts and tables of names.
+  Layouts stay Flax's.
   """
-  leaves = {}
-  for entry in _entries(system, inputs):
-    value = params
-    for part in entry.path:
-      value = value[part]
-    leaves[entry.name] = np.asarray(value)
-  return leaves
-
-
-def read_parts(
-  directory: os.PathLike[str] | str, parts: list[str]
-) -> tensors_lib.Tensors:
-  """The files of these parts as one mapping, names prefixed by the part.
-
-  Raises:
-    ConvertError: if a file is missing or not a state dict.
-  """
-  directory = pathlib.Path(directory)
-  absent = [
-    FILES[part] for part in parts if not (directory / FILES[part]).is_file()
-  ]
-  if absent:
-    raise ConvertError(
-      f'{directory} lacks {", ".join(absent)}; it must hold the'
-      f' {len(parts)} files {", ".join(FILES[part] for part in parts)}.'
-    )
-  opened = {
-    part: tensors_lib.open_torch(directory / FILES[part]) for part in parts
-  }
-  shapes = {
-    f'{part}.{name}': shape
-    for part, tensors in opened.items()
-    for name, shape in tensors.shapes.items()
-  }
-
-  def read(name):
-    part, _, rest = name.partition('.')
-    return opened[part][rest]
-
-  return tensors_lib.Tensors(str(directory), shapes, read)
+  del system, inputs
+  leaves = tensors_lib.leaves_of(params)
+  return {NAMING.name(path): np.asarray(leaf) for path, leaf in leaves.items()}
 
 
 def load(
   directory: os.PathLike[str] | str, system: EmoSphere
-) -> list[tuple[Params, Params]]:
+) -> list[tuple[Tree, Tree]]:
   """Reads the authors' four files.
 
   Args:
@@ -206,18 +116,27 @@ def load(
       f"{directory} holds a WavLM; the system's encoder is {system.encoder!r}."
       " Set it to 'wavlm'."
     )
-  heads = ['pool', 'dim_head', *(['region_head'] if system.classes else [])]
-  opened = read_parts(directory, ['ssl', *heads])
-  config = system.wavlm_config
-
-  def part(names):
-    return opened.renamed({n: n for n in opened if n.split('.')[0] in names})
-
-  ssl = opened.renamed(
-    {n.removeprefix('ssl.'): n for n in opened if n.startswith('ssl.')}
-  )
-  params = {
-    'encoder': hf_wavlm.params_from_tensors(config, ssl),
-    **params_from_tensors(system, part(heads), config.hidden_size),
+  files = {
+    part: pathlib.Path(directory) / name
+    for part, name in FILES.items()
+    if part != 'region_head' or system.classes
   }
-  return [(params, system.initial_state())]
+  absent = [path.name for path in files.values() if not path.is_file()]
+  if absent:
+    raise ConvertError(
+      f'{directory} lacks {", ".join(absent)}; it must hold the '
+      f'{len(files)} files {", ".join(path.name for path in files.values())}.'
+    )
+  opened = {part: tensors_lib.open_torch(path) for part, path in files.items()}
+  opened['ssl'] = hf_wavlm.canonical(opened['ssl'])
+  named = {
+    f'{part}.{name}': (part, name)
+    for part, tensors in opened.items()
+    for name in tensors
+  }
+  together = tensors_lib.Tensors(
+    str(directory),
+    {new: opened[part].shapes[name] for new, (part, name) in named.items()},
+    lambda new: opened[named[new][0]][named[new][1]],
+  )
+  return [(params_from_tensors(system, together), system.initial_state())]
