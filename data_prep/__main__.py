@@ -1,6 +1,7 @@
 """`python -m data_prep`: prepares a corpus for training."""
 
 import os
+import pathlib
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -12,172 +13,129 @@ from data_prep import corpora
 from data_prep.errors import UserError
 from data_prep.tables import CorpusError
 
-_ABOUT = """\
-Turns the audio of a speech emotion corpus into a feature store for jaxser.
-
-  python -m data_prep --corpus=NAME --audio_dir=DIR [--features=SPEC] ...
-
-It finds the wav files in DIR and all folders below it, compares them with what
-is published about the corpus (counts, classes, speakers; what is missing is
-listed), extracts features in parallel, and writes a TFDS data set with a
-manifest. Running it twice does nothing new; other parameters make another
-store. Nothing half-written is left behind.
-"""
-_FEATURES = """\
-Features (--features)
-  librosa22k  TIM-Net: log-mel spectrogram in dB, [frames, 128], 22,050 Hz, of
-              the utterance padded or cut to --signal_length about its centre
-  kaldi16k    DSNet: Kaldi log filterbank, [frames, 80], 16,000 Hz
-  wave16k     EmoSphere-SER: the waveform, [samples], 16,000 Hz
-  wavlm       EmoSphere-SER with frozen encoder: hidden states, [frames, width],
-              20 ms apart, of layer --layer of the WavLM in --weights; prepares
-              wave16k first, then starts `python -m jaxser.models.hidden_states`.
-              Stored in 16 bits: WavLM-large takes 370 MB per hour of speech
-"""
-_EXAMPLES = """\
-Examples
-  python -m data_prep --corpus=demo
-      synthesises a small corpus (no data needed) and prepares it
-  python -m data_prep --corpus=emodb --audio_dir=~/corpora/emodb
-      what TIM-Net needs, from the folder where EMODB is unpacked
-  python -m data_prep --corpus=manifest --manifest=calls.tsv --vad_range=1,7 \\
-      --features=wave16k --data_dir=stores
-      your own recordings, with valence, arousal and dominance from 1 to 7;
-      trained on with corpus=calls
-"""
-_OUTPUT = """\
-Where it goes
-  DATA_DIR/CORPUS/FEATURES-FINGERPRINT/1.0.0/ holds the TFRecord shards, what
-  TFDS needs to read them, manifest.tsv (one row per utterance, in the published
-  order), store.json (all parameters) and, where files were left out,
-  rejected.tsv. DATA_DIR is --data_dir, else $JAXSER_DATA_DIR, else
-  ~/jaxser_data, where jaxser.main looks too. Now: {data_dir}
-"""
+# Name, default, help, and the values of a choice.
+_TEXT_FLAGS = (
+  ('corpus', None, 'Name of the corpus, see above.'),
+  ('audio_dir', None, 'Folder that holds the corpus; not needed for demo.'),
+  (
+    'features',
+    'librosa22k',
+    'Feature spec, see above.',
+    ['librosa22k', 'kaldi16k', 'wave16k', 'wavlm'],
+  ),
+  ('data_dir', None, 'Where stores lie, see below.'),
+  (
+    'resampler',
+    None,
+    'Only --features=librosa22k: another way to resample than the published '
+    'one (kaiser_best_v03), to see what it costs.',
+    ['kaiser_best_v03', 'kaiser_best_v04', 'soxr_hq'],
+  ),
+  (
+    'weights',
+    None,
+    'Only --features=wavlm: folder of a Hugging Face WavLM (config.json and '
+    'model.safetensors).',
+  ),
+  (
+    'on_error',
+    'raise',
+    'What a file that cannot be used does: stop, or become a row of '
+    'rejected.tsv.',
+    ['raise', 'skip'],
+  ),
+  (
+    'manifest',
+    None,
+    'Only --corpus=manifest: your table; by default AUDIO_DIR/manifest.tsv.',
+  ),
+  (
+    'name',
+    None,
+    'Only --corpus=manifest: what your corpus is called, as in corpus=NAME of '
+    'jaxser.main; by default the name of the table.',
+  ),
+  (
+    'rows',
+    None,
+    'Only --corpus=msp_podcast: agreed (default) leaves out utterances without '
+    'agreement on a class (X) and keeps those of another class (O) without a '
+    'label; all keeps both; classes keeps the eight classes only.',
+    ['agreed', 'all', 'classes'],
+  ),
+)
+_NUMBER_FLAGS = (
+  (
+    'signal_length',
+    'Samples at 22,050 Hz that librosa22k pads or cuts to; by default the '
+    'number of the corpus above. Cross-corpus runs need one number for all '
+    '(100000 in the TIM-Net paper).',
+  ),
+  (
+    'layer',
+    'Only --features=wavlm: the layer whose output is kept, from 1; by default '
+    'the last.',
+  ),
+  (
+    'num_workers',
+    'Processes that extract features; by default one per core.',
+  ),
+)
+_SWITCHES = (
+  (
+    'allow_incomplete',
+    'Go on where the corpus differs from the published one.',
+  ),
+  (
+    'overwrite',
+    'Extract again, even if the same store is there, and remove stores of this '
+    'corpus that have the same features and parameters from other files.',
+  ),
+  ('help', 'Show this text.'),
+)
 
 
 def define_flags() -> flags.FlagValues:
   """Returns the flags of this program, as an object of their own."""
   values = flags.FlagValues()
-
-  def define(kind, name, help_text, *args, default=None, **kwargs):
-    kind(name, default, *args, help_text, flag_values=values, **kwargs)
-
-  text, enum = flags.DEFINE_string, flags.DEFINE_enum
-  integer, boolean = flags.DEFINE_integer, flags.DEFINE_boolean
-  define(text, 'corpus', 'Name of the corpus, see above.')
-  define(
-    text, 'audio_dir', 'Folder that holds the corpus; not needed for demo.'
-  )
-  define(
-    enum,
-    'features',
-    'Feature spec, see above.',
-    ['librosa22k', 'kaldi16k', 'wave16k', 'wavlm'],
-    default='librosa22k',
-  )
-  define(text, 'data_dir', 'Where stores lie, see below.')
-  define(
-    integer,
-    'signal_length',
-    'Samples at 22,050 Hz that librosa22k pads or cuts to; by default the '
-    'number of the corpus above. Cross-corpus runs need one number for all '
-    '(100000 in the TIM-Net paper).',
-  )
-  define(
-    enum,
-    'resampler',
-    'Only --features=librosa22k: another way to resample than the published '
-    'one (kaiser_best_v03), to see what it costs.',
-    ['kaiser_best_v03', 'kaiser_best_v04', 'soxr_hq'],
-  )
-  define(
-    text,
-    'weights',
-    'Only --features=wavlm: folder of a Hugging Face WavLM (config.json and '
-    'model.safetensors).',
-  )
-  define(
-    integer,
-    'layer',
-    'Only --features=wavlm: the layer whose output is kept, from 1; by default '
-    'the last.',
-  )
-  define(
-    enum,
-    'on_error',
-    'What a file that cannot be used does: stop, or become a row of '
-    'rejected.tsv.',
-    ['raise', 'skip'],
-    default='raise',
-  )
-  define(
-    boolean,
-    'allow_incomplete',
-    'Go on where the corpus differs from the published one.',
-    default=False,
-  )
-  define(
-    integer,
-    'num_workers',
-    'Processes that extract features; by default one per core.',
-    lower_bound=1,
-  )
-  define(
-    boolean,
-    'overwrite',
-    'Extract again, even if the same store is there, and remove stores of this '
-    'corpus that have the same features and parameters from other files.',
-    default=False,
-  )
-  define(
-    text,
-    'manifest',
-    'Only --corpus=manifest: your table; by default AUDIO_DIR/manifest.tsv.',
-  )
-  define(
-    text,
-    'name',
-    'Only --corpus=manifest: what your corpus is called, as in corpus=NAME of '
-    'jaxser.main; by default the name of the table.',
-  )
-  define(
-    flags.DEFINE_list,
+  for name, default, text, *choices in _TEXT_FLAGS:
+    define = flags.DEFINE_enum if choices else flags.DEFINE_string
+    define(name, default, *choices, text, flag_values=values)
+  for name, text in _NUMBER_FLAGS:
+    low = 1 if name == 'num_workers' else None
+    flags.DEFINE_integer(name, None, text, low, flag_values=values)
+  for name, text in _SWITCHES:
+    short = 'h' if name == 'help' else None
+    flags.DEFINE_boolean(name, False, text, values, short_name=short)
+  flags.DEFINE_list(
     'vad_range',
+    None,
     'Only --corpus=manifest: lowest and highest value of the VAD scale, as in '
     '1,7.',
+    flag_values=values,
   )
-  define(
-    enum,
-    'rows',
-    'Only --corpus=msp_podcast: agreed (default) leaves out utterances without '
-    'agreement on a class (X) and keeps those of another class (O) without a '
-    'label; all keeps both; classes keeps the eight classes only.',
-    ['agreed', 'all', 'classes'],
-  )
-  define(boolean, 'help', 'Show this text.', default=False, short_name='h')
   return values
 
 
 def help_text() -> str:
   """Returns everything a user needs to know."""
-  lines = [_ABOUT, 'Corpora (--corpus)']
-  for spec in corpora.CORPORA.values():
-    lines += _corpus_text(spec)
-  lines += ['', _FEATURES, 'Flags']
   values = define_flags()
-  for name in values:
-    if name == 'h':
-      continue
-    flag = values[name]
+  lines = []
+  for flag in (values[name] for name in values if name != 'h'):
     default = '' if flag.default in (None, False) else f' ({flag.default})'
     lines += textwrap.wrap(
-      f'--{name}{default}: {flag.help}',
+      f'--{flag.name}{default}: {flag.help}',
       78,
       initial_indent='  ',
       subsequent_indent=' ' * 6,
     )
-  output = _OUTPUT.format(data_dir=data_prep.default_data_dir())
-  return '\n'.join([*lines, '', output, _EXAMPLES])
+  specs = corpora.CORPORA.values()
+  text = pathlib.Path(__file__).with_name('help.txt').read_text('utf-8')
+  return text.format(
+    corpora='\n'.join(line for spec in specs for line in _corpus_text(spec)),
+    flags='\n'.join(lines),
+    data_dir=data_prep.default_data_dir(),
+  )
 
 
 def _corpus_text(spec: corpora.Corpus) -> list[str]:

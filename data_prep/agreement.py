@@ -9,14 +9,10 @@ Ratings = Sequence[Sequence[float]]
 
 
 def summarise(ratings: Mapping[str, Ratings]) -> dict[str, float | None]:
-  """What `Manifest.annotators` says.
+  """Returns what `Manifest.annotators` holds.
 
-  Args:
-    ratings: dimension ('valence', ...) -> [utterances, annotators].
-
-  Returns:
-    {'count': annotators, 'ccc_DIMENSION': see `pairwise_ccc`, 'ccc_mean': over
-    the dimensions}.
+  From dimension ('valence', ...) -> [utterances, annotators]: their `count`,
+  `ccc_DIMENSION` (see `pairwise_ccc`), and the mean of these, `ccc_mean`.
   """
   found = {f'ccc_{name}': pairwise_ccc(each) for name, each in ratings.items()}
   known = None not in found.values()
@@ -26,14 +22,10 @@ def summarise(ratings: Mapping[str, Ratings]) -> dict[str, float | None]:
 
 
 def pairwise_ccc(ratings: Ratings) -> float | None:
-  """Concordance of two annotators (Lin, 1989), averaged over all pairs.
+  """Returns the concordance (Lin, 1989) of two annotators, averaged over pairs.
 
-  Args:
-    ratings: [utterances, annotators], of one dimension.
-
-  Returns:
-    The mean of the pairs' concordance correlation coefficients; None where a
-    pair has none, as all its ratings are the same number.
+  `ratings` are [utterances, annotators]. None where a pair has no concordance,
+  as all its ratings are the same number.
   """
   ratings = np.asarray(ratings, np.float64)
   means, covariance = ratings.mean(0), np.cov(ratings.T, bias=True)

@@ -61,21 +61,14 @@ class AudioError(UserError):
 
 
 class Recording(NamedTuple):
-  """A recording, or the part of it that was needed.
+  """A recording, or the part of it that was needed."""
 
-  Attributes:
-    waveform: float32 `[samples of the part]`, full scale 1.
-    rate: sample rate, Hz.
-    start: the recording's sample with which the waveform begins.
-    samples: of the whole recording; from `read_blocks`, those read so far.
-    warning: a harmless fault of the file, in one sentence; '' if there is none.
-  """
-
-  waveform: np.ndarray
-  rate: int
-  start: int = 0
+  waveform: np.ndarray  # float32 `[samples of the part]`, full scale 1.
+  rate: int  # Hz.
+  start: int = 0  # The recording's sample with which the waveform begins.
+  # Of the whole recording; from `read_blocks`, those read so far.
   samples: int = 0
-  warning: str = ''
+  warning: str = ''  # A harmless fault of the file, in one sentence.
 
   @property
   def seconds(self) -> float:
@@ -96,10 +89,9 @@ def find_recordings(
     path: folder; a file is returned as the only one, whatever its name.
     suffixes: in lower case, of the files that are wanted.
   """
-  path = pathlib.Path(path)
-  if not path.is_dir():
-    return [path]
   found, seen = [], set()
+  if not os.path.isdir(path):
+    return [pathlib.Path(path)]
   for parent, folders, names in os.walk(path, followlinks=True):
     real = os.path.realpath(parent)
     if real in seen:  # A link that leads back up, or to a folder seen before.
@@ -120,8 +112,7 @@ def decode(
   source: Source, *, name: str | None = None
 ) -> tuple[np.ndarray, int]:
   """Decodes one recording; returns its waveform and sample rate, see `read`."""
-  recording = read(source, name=name)
-  return recording.waveform, recording.rate
+  return read(source, name=name)[:2]
 
 
 def read(
@@ -146,19 +137,25 @@ def read(
       samples or samples that are not finite; or needs ffmpeg, which is not
       installed.
   """
-  with _Decoder(source, name) as decoder:
+  with _opened(source, name) as decoder:
     blocks, samples = [], 0
     for block in decoder.blocks():
       samples += len(block)
+      blocks.append(block)
       if part and samples > _WHOLE:
         blocks.clear()
-      else:
-        blocks.append(block)
     start, stop = 0, samples
     if part and samples > _WHOLE:
       start, stop = part(samples, decoder.rate)
-      blocks = decoder.between(start, stop)
-    waveform = np.concatenate(list(blocks)) if len(blocks) > 1 else blocks[0]
+      # Seeking would be faster, but not every format seeks to the very sample.
+      count = 0
+      for block in decoder.blocks():
+        if count + len(block) > start:
+          blocks.append(block[max(0, start - count) : stop - count])
+        count += len(block)
+        if count >= stop:
+          break
+    waveform = np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
     return Recording(waveform, decoder.rate, start, samples, decoder.warning)
 
 
@@ -185,7 +182,7 @@ def read_blocks(
     AudioError: see `read`; what only shows at the end (a file that is cut off)
       is raised after the segments before it.
   """
-  with _Decoder(source, name) as decoder:
+  with _opened(source, name) as decoder:
     size = max(1, round(seconds * decoder.rate))
     held, origin, following, total = np.zeros(0, np.float32), 0, 0, 0
 
@@ -203,80 +200,142 @@ def read_blocks(
     yield segment(max(0, total - size), total)
 
 
+@contextlib.contextmanager
+def _opened(source: Source, name: str | None) -> Iterator['_Decoder']:
+  """Opens a recording; the decoder's errors become one that names it."""
+  import soundfile  # Only here, so that help and messages come at once.
+
+  with contextlib.ExitStack() as stack:
+    path, file = None, None
+    if isinstance(source, bytes | bytearray | memoryview):
+      name = name or '<bytes>'
+      file = io.BytesIO(source)
+    elif hasattr(source, 'read'):
+      name = name or str(getattr(source, 'name', '<stream>'))
+      file = stack.enter_context(_spooled(source))
+    else:
+      path = pathlib.Path(source)
+      name = name or str(path)
+      file = stack.enter_context(_open(path, name))
+    file = _File(file)
+    if not file.size:
+      raise AudioError(
+        f'{name}: the file is empty (0 bytes); copy or record it again.'
+      )
+    if _needs_ffmpeg(file, name):
+      file = _File(stack.enter_context(_through_ffmpeg(path, file, name)))
+    warning = _check_whole(file, name)
+    try:
+      yield _Decoder(file, name, warning)
+    except soundfile.SoundFileError as error:
+      # What the decoder says, without the name of our buffer.
+      reason = str(error).rsplit('>: ', 1)[-1].rstrip('.')
+      raise AudioError(
+        f'{name}: not readable as audio; the file begins with '
+        f'{file.at(0, 12)!r} and the decoder says "{reason}"; replace it or '
+        'convert it to WAV.'
+      ) from error
+
+
+def _spooled(source: BinaryIO) -> BinaryIO:
+  copy = tempfile.SpooledTemporaryFile(1 << 25)  # noqa: SIM115
+  shutil.copyfileobj(source, copy)
+  return copy
+
+
+def _open(path: pathlib.Path, name: str) -> BinaryIO:
+  try:
+    return open(path, 'rb')
+  except FileNotFoundError as error:
+    raise AudioError(
+      f'{name}: no such file; check the path and its folder.'
+    ) from error
+  except OSError as error:
+    raise AudioError(
+      f'{name}: cannot be read ({error.strerror}); it must be a readable file.'
+    ) from error
+
+
+class _File:
+  """A binary file, with another header if need be, whose seeks never raise.
+
+  Decoders probe a damaged file at negative offsets from inside a C callback,
+  where Python can only print an exception instead of raising it.
+  """
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self.header = b''  # What readers see in place of the first bytes.
+    self.size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+
+  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.size}
+    return self._file.seek(max(0, base[whence] + offset))
+
+  def tell(self) -> int:
+    return self._file.tell()
+
+  def read(self, size: int = -1) -> bytes:
+    start, data = self.tell(), self._file.read(size)
+    replaced = self.header[start : start + len(data)]
+    return replaced + data[len(replaced) :]
+
+  def at(self, position: int, size: int) -> bytes:
+    """Returns the bytes from a position on, fewer at the end of the file."""
+    self.seek(position)
+    return self.read(size)
+
+  def chunks(
+    self, order: str, position: int
+  ) -> Iterator[tuple[bytes, int, int]]:
+    """Yields (name, size, start) of the chunks of a RIFF or IFF file."""
+    while len(head := self.at(position, 8)) == 8:
+      kind, size = struct.unpack(f'{order}4sI', head)
+      yield kind, size, position + 8
+      position += 8 + size + size % 2
+
+
 class _Decoder:
-  """An opened recording; a context manager.
+  """A file that libsndfile reads.
 
   Attributes:
     rate: sample rate, Hz.
     warning: see `Recording`.
   """
 
-  def __init__(self, source: Source, name: str | None):
-    self._stack = contextlib.ExitStack()
-    with contextlib.ExitStack() as stack:
-      self._name, path, file = _open(source, name, stack)
-      if not file.size:
-        raise AudioError(
-          f'{self._name}: the file is empty (0 bytes); copy or record it again.'
-        )
-      if _needs_ffmpeg(file, self._name):
-        file = _through_ffmpeg(path, file, self._name, stack)
-      self._file = file
-      self.warning = _check_whole(file, self._name)
-      self._sound = stack.enter_context(self._decoder())
-      self.rate = self._sound.samplerate
-      self._stack = stack.pop_all()
+  def __init__(self, file: _File, name: str, warning: str):
+    self._file, self._name, self.warning = file, name, warning
+    with self._sound() as sound:
+      self.rate = sound.samplerate
 
-  def __enter__(self) -> '_Decoder':
-    return self
-
-  def __exit__(self, *error: object) -> None:
-    self._stack.close()
-
-  def _decoder(self):
-    import soundfile  # Only here, so that help and messages come at once.
-
-    self._file.seek(0)
-    with self._readable():
-      return soundfile.SoundFile(self._file)
-
-  @contextlib.contextmanager
-  def _readable(self) -> Iterator[None]:
-    """Turns the decoder's errors into one that names the file."""
+  def _sound(self):
     import soundfile
 
-    try:
-      yield
-    # soundfile raises TypeError for headerless data, which it cannot guess.
-    except (soundfile.SoundFileError, TypeError) as error:
-      # What the decoder says, without the name of our buffer.
-      reason = str(error).rsplit('>: ', 1)[-1].rstrip('.')
-      raise AudioError(
-        f'{self._name}: not readable as audio; the file begins with '
-        f'{self._file.at(0, 12)!r} and the decoder says "{reason}"; replace it '
-        'or convert it to WAV.'
-      ) from error
+    self._file.seek(0)
+    return soundfile.SoundFile(self._file)
 
   def blocks(self) -> Iterator[np.ndarray]:
     """Yields the mono waveform in blocks; at its end checks the whole."""
-    sound, count, bad, first_bad = self._sound, 0, 0, ''
-    while True:
-      with self._readable():
-        block = sound.read(_BLOCK, dtype='float32', always_2d=True)
-      if not len(block):
-        break
-      finite = np.isfinite(block).all(axis=1)
-      if not finite.all():
-        at = int(np.argmin(finite))
-        value = float(block[at][~np.isfinite(block[at])][0])
-        first_bad = first_bad or f'{value} at sample {count + at}'
-        bad += int((~finite).sum())
-      count += len(block)
-      yield _mono(block)
-    slack = _MP3_SLACK if sound.format in ('MP3', 'MPEG') else 0
-    if count + slack < sound.frames:
+    count, bad, first_bad = 0, 0, ''
+    with self._sound() as sound:
+      while len(block := sound.read(_BLOCK, dtype='float32', always_2d=True)):
+        finite = np.isfinite(block).all(axis=1)
+        if not finite.all():
+          at = int(np.argmin(finite))
+          value = float(block[at][~np.isfinite(block[at])][0])
+          first_bad = first_bad or f'{value} at sample {count + at}'
+          bad += int((~finite).sum())
+        count += len(block)
+        if block.shape[1] == 1:
+          yield block[:, 0]
+        else:
+          yield block.mean(axis=1, dtype=np.float64).astype(np.float32)
+      promised, kind = sound.frames, sound.format
+    slack = _MP3_SLACK if kind in ('MP3', 'MPEG') else 0
+    if count + slack < promised:
       raise AudioError(
-        f'{self._name}: truncated; the header promises {sound.frames} frames, '
+        f'{self._name}: truncated; the header promises {promised} frames, '
         f'{count} could be decoded; copy the file again.'
       )
     if not count:
@@ -290,105 +349,6 @@ class _Decoder:
         f'{first_bad}; repair or replace it.'
       )
 
-  def between(self, start: int, stop: int) -> list[np.ndarray]:
-    """Returns the blocks from start to stop, from a second decoding.
-
-    Seeking would be faster, but not every format seeks to the very sample.
-    """
-    found, count = [], 0
-    with self._decoder() as sound:
-      while count < stop:
-        block = sound.read(_BLOCK, dtype='float32', always_2d=True)
-        if not len(block):
-          break
-        if count + len(block) > start:
-          found.append(_mono(block[max(0, start - count) : stop - count]))
-        count += len(block)
-    return found
-
-
-def _mono(block: np.ndarray) -> np.ndarray:
-  if block.shape[1] == 1:
-    return block[:, 0]
-  return block.mean(axis=1, dtype=np.float64).astype(np.float32)
-
-
-class _File:
-  """A binary file with replaced bytes, whose seeks never raise.
-
-  Decoders probe a damaged file at negative offsets from inside a C callback,
-  where Python can only print an exception instead of raising it.
-  """
-
-  def __init__(self, file: BinaryIO):
-    self._file = file
-    self._replaced: dict[int, int] = {}
-    self.size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-
-  def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-    base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.size}
-    return self._file.seek(max(0, base[whence] + offset))
-
-  def tell(self) -> int:
-    return self._file.tell()
-
-  def read(self, size: int = -1) -> bytes:
-    start, data = self.tell(), self._file.read(size)
-    inside = {
-      at - start: value
-      for at, value in self._replaced.items()
-      if 0 <= at - start < len(data)
-    }
-    if inside:
-      data = bytearray(data)
-      for at, value in inside.items():
-        data[at] = value
-    return bytes(data)
-
-  def at(self, position: int, size: int) -> bytes:
-    """Returns the bytes from a position on, fewer at the end of the file."""
-    self.seek(position)
-    return self.read(size)
-
-  def replace(self, position: int, data: bytes) -> None:
-    """Makes readers see other bytes there."""
-    self._replaced |= {position + i: value for i, value in enumerate(data)}
-
-  def chunks(
-    self, order: str, position: int
-  ) -> Iterator[tuple[bytes, int, int]]:
-    """Yields (name, size, start) of the chunks of a RIFF or IFF file."""
-    while len(head := self.at(position, 8)) == 8:
-      kind, size = struct.unpack(f'{order}4sI', head)
-      yield kind, size, position + 8
-      position += 8 + size + size % 2
-
-
-def _open(
-  source: Source, name: str | None, stack: contextlib.ExitStack
-) -> tuple[str, pathlib.Path | None, _File]:
-  """Returns what to call the source, its path if it has one, and the file."""
-  if isinstance(source, bytes | bytearray | memoryview):
-    return name or '<bytes>', None, _File(io.BytesIO(source))
-  if hasattr(source, 'read'):
-    copy = tempfile.SpooledTemporaryFile(1 << 25)  # noqa: SIM115
-    stack.enter_context(copy)
-    shutil.copyfileobj(source, copy)
-    return name or str(getattr(source, 'name', '<stream>')), None, _File(copy)
-  path = pathlib.Path(source)
-  name = name or str(path)
-  try:
-    return name, path, _File(stack.enter_context(open(path, 'rb')))
-  except FileNotFoundError as error:
-    raise AudioError(
-      f'{name}: no such file; check the path and its folder.'
-    ) from error
-  except OSError as error:
-    raise AudioError(
-      f'{name}: cannot be read ({error.strerror}); it must be a readable file.'
-    ) from error
-
 
 def _needs_ffmpeg(file: _File, name: str) -> bool:
   head = file.at(0, 12)
@@ -399,11 +359,8 @@ def _needs_ffmpeg(file: _File, name: str) -> bool:
 
 
 def _through_ffmpeg(
-  path: pathlib.Path | None,
-  file: _File,
-  name: str,
-  stack: contextlib.ExitStack,
-) -> _File:
+  path: pathlib.Path | None, file: _File, name: str
+) -> BinaryIO:
   """Has ffmpeg decode the file into a temporary WAV."""
   program = shutil.which('ffmpeg')
   if not program:
@@ -411,34 +368,33 @@ def _through_ffmpeg(
       f'{name}: this format is decoded by ffmpeg, which is not installed; '
       'install it (ffmpeg.org), or convert the file to WAV.'
     )
-  if path is None:  # Many of these formats can only be decoded with seeks.
-    copy = tempfile.NamedTemporaryFile()  # noqa: SIM115
-    stack.enter_context(copy)
-    file.seek(0)
-    shutil.copyfileobj(file, copy)
-    copy.flush()
-    path = pathlib.Path(copy.name)
-  output = tempfile.TemporaryFile()  # noqa: SIM115
-  stack.enter_context(output)
-  # With file: a name is never taken for an option or a protocol.
-  options = ['-nostdin', '-v', 'error', '-xerror', '-i', f'file:{path}', '-vn']
-  options += ['-c:a', 'pcm_f32le', '-f', 'wav', 'pipe:1']
-  done = subprocess.run(
-    [program, *options],
-    stdin=subprocess.DEVNULL,
-    stdout=output,
-    stderr=subprocess.PIPE,
-    check=False,
-  )
-  decoded = _File(output)
-  if done.returncode or not decoded.size:
+  # Many of these formats can only be decoded with seeks: not from a pipe.
+  with tempfile.NamedTemporaryFile() as copy:
+    if path is None:
+      file.seek(0)
+      shutil.copyfileobj(file, copy)
+      copy.flush()
+    # With file: a name is never taken for an option or a protocol.
+    options = ['-nostdin', '-v', 'error', '-xerror']
+    options += ['-i', f'file:{path or copy.name}', '-vn']
+    options += ['-c:a', 'pcm_f32le', '-f', 'wav', 'pipe:1']
+    output = tempfile.TemporaryFile()  # noqa: SIM115
+    done = subprocess.run(
+      [program, *options],
+      stdin=subprocess.DEVNULL,
+      stdout=output,
+      stderr=subprocess.PIPE,
+      check=False,
+    )
+  if done.returncode or not output.tell():
+    output.close()
     said = done.stderr.decode(errors='replace').strip().splitlines() or ['']
     raise AudioError(
       f'{name}: not readable as audio; ffmpeg ended with exit status '
       f'{done.returncode} and says "{said[-1]}"; replace it or convert it to '
       'WAV.'
     )
-  return decoded
+  return output
 
 
 def _check_whole(file: _File, name: str) -> str:
@@ -461,8 +417,9 @@ def _check_whole(file: _File, name: str) -> str:
     )
   promised, start = layout
   present = file.size - start
-  # Some recorders count the header as audio, all of it or what RIFF counts.
-  if promised - present in (start, start - 8) and present:
+  # Some recorders count the header as audio: all of it, what RIFF counts, or
+  # the chunk's own.
+  if promised - present in (start, start - 8, 8) and present:
     if kind in (b'RIFF', b'RIFX'):
       _set_wav_size(file, start, '>' if kind == b'RIFX' else '<')
     return (
@@ -500,9 +457,11 @@ def _riff(file: _File) -> tuple[int, int] | None:
 
 
 def _set_wav_size(file: _File, start: int, order: str) -> None:
-  """Writes the sizes into the header that the file has."""
+  """Puts the sizes that the file has into its header."""
+  header = bytearray(file.at(0, start))
   for position, size in ((start - 4, file.size - start), (4, file.size - 8)):
-    file.replace(position, struct.pack(f'{order}I', min(size, _LARGEST)))
+    struct.pack_into(f'{order}I', header, position, min(size, _LARGEST))
+  file.header = bytes(header)
 
 
 def _unknown(size: int) -> bool:

@@ -36,22 +36,17 @@ def build(
   """Writes a whole store into a new directory.
 
   Args:
-    manifest: the utterances, in their order.
-    corpus_spec: title, citation, licence and homepage of the corpus.
-    features: what to extract.
+    manifest, corpus_spec, features, on_error, num_workers, progress: see
+      `store.prepare`.
     directory: does not exist.
     content: digest of all that the content depends on.
-    on_error: 'raise' or 'skip'.
-    num_workers: see `workers.Pool`.
-    progress: whether to show how far it is.
 
   Returns:
     The content of store.json, and 'warnings' with a sentence for every file
     that has a harmless fault.
 
   Raises:
-    audio.AudioError: under 'raise', if a file is unusable; if all are.
-    workers.WorkerError: if extraction fails for another reason.
+    audio.AudioError, workers.WorkerError: see `store.prepare`.
     OSError: if something cannot be written.
   """
   utterances = manifest.utterances

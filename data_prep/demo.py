@@ -5,7 +5,7 @@ each: 240 mono wav files of about one second, 16 kHz, 16 bit.
 
 Every utterance has a *known* point in valence, arousal and dominance: the
 centre of its class plus an offset of its own. The point, not the class, drives
-the prosody (`CORRELATES`), in directions reported for human speech: Banse &
+the prosody (`demo.toml`), in directions reported for human speech: Banse &
 Scherer (1996), Schröder et al. (2001), Juslin & Laukka (2003), Goudbeek &
 Scherer (2010), Waaramaa et al. (2010). So classes and VAD can both be learnt,
 and both with some error.
@@ -20,6 +20,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import tomllib
 import types
 from typing import NamedTuple
 
@@ -37,52 +38,12 @@ CLASSES = tuple(_SPEC.classes)
 VAD_RANGE = _SPEC.vad_range
 RECIPE = 1  # Counts up whenever a name would sound different.
 
-SPEAKERS = (
-  Speaker('demo_f1', 'female', 205.0, 1.17, 1.00, 1.00, 0.3, 1.0),
-  Speaker('demo_f2', 'female', 192.0, 1.14, 0.96, 0.92, -0.6, 2.0),
-  Speaker('demo_f3', 'female', 220.0, 1.19, 1.05, 1.08, 0.0, 0.0),
-  Speaker('demo_m1', 'male', 112.0, 1.00, 0.98, 1.04, 0.0, 0.0),
-  Speaker('demo_m2', 'male', 126.0, 1.03, 1.04, 0.92, 0.6, 1.5),
-  Speaker('demo_m3', 'male', 104.0, 0.98, 0.95, 1.00, -0.3, -0.5),
+_RECIPE = tomllib.loads(
+  pathlib.Path(__file__).with_name('demo.toml').read_text('utf-8')
 )
-
-# See `data_prep.voice.speak`.
-TEXTS = {
-  'a': "ma 'ne ti 'so la",
-  'b': "do 'ri ka 'mu se",
-  'c': "no 'Si be 'ta lu",
-  'd': "'ke la fu 'mi da",
-}
-
-# Valence, arousal and dominance of each class on a scale from 1 to 7, and the
-# standard deviation of the offset that each utterance adds.
-CENTRES = {
-  'angry': (2.0, 5.8, 5.7),
-  'fear': (2.2, 5.4, 2.2),
-  'happy': (5.9, 5.3, 4.7),
-  'neutral': (4.3, 3.6, 4.1),
-  'sad': (2.2, 2.1, 2.5),
-}
-VAD_SPREAD = 0.45
-
-# How prosody follows the point: its value at the centre of neutral; its change
-# per point of valence, of arousal, of dominance; the standard deviation of what
-# else differs between utterances; limits. `data_prep.voice.speak` has the units.
-CORRELATES = {
-  'pitch': (0.0, 0.2, 1.7, -0.5, 0.6, (-6.0, 9.0)),
-  'melody': (2.4, 0.7, 0.5, 0.3, 0.4, (0.4, 7.0)),
-  'ending': (-1.0, 0.8, 0.3, -0.3, 0.5, (-5.0, 4.0)),
-  'accent': (3.5, 1.0, 0.7, 0.3, 0.5, (0.0, 9.0)),
-  'rate': (0.0, 0.02, 0.085, -0.03, 0.04, (-0.35, 0.35)),
-  'level': (-24.0, 0.2, 1.6, 0.8, 1.0, (-32.0, -16.0)),
-  'tilt': (0.50, 0.0, -0.08, -0.07, 0.03, (0.0, 0.9)),
-  'open': (0.62, 0.0, -0.03, -0.03, 0.015, (0.40, 0.85)),
-  'breath': (-26.0, -0.3, -0.8, -2.4, 1.0, (-40.0, -14.0)),
-  'jitter': (0.7, -0.2, 0.15, -0.15, 0.12, (0.2, 2.5)),
-  'tremor': (0.1, -0.02, 0.08, -0.14, 0.06, (0.0, 1.0)),
-  'smile': (0.0, 0.03, 0.004, 0.0, 0.008, (-0.1, 0.1)),
-  'damping': (0.0, -0.15, 0.0, 0.0, 0.06, (-0.6, 0.6)),
-}
+SPEAKERS = tuple(Speaker(n, *v) for n, v in _RECIPE['speakers'].items())
+TEXTS, CENTRES = _RECIPE['texts'], _RECIPE['centres']
+VAD_SPREAD = 0.45  # Standard deviation of the offset that each utterance adds.
 
 _README = f"""SYNTHETIC SPEECH - the jaxser demo corpus, recipe {RECIPE}
 
@@ -154,7 +115,7 @@ def plan(name: str) -> Plan:
   point = np.round(np.clip(point, *VAD_RANGE), 2)
   difference = point - np.array(CENTRES['neutral'])
   prosody = {}
-  for key, (base, *slopes, deviation, limits) in CORRELATES.items():
+  for key, (base, *slopes, deviation, limits) in _RECIPE['correlates'].items():
     change = speaker.vividness * (np.array(slopes) @ difference)
     value = base + change + deviation * normal(1)[0]
     prosody[key] = float(np.clip(value, *limits))

@@ -26,19 +26,12 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Convention:
-  """What the feature specs share.
-
-  Attributes:
-    name: of the spec.
-    sample_rate: Hz, to which every waveform is resampled.
-    bins: size of the last axis of the features, None for a waveform.
-    fixed: parameters that are no fields, by name.
-  """
+  """What the feature specs share."""
 
   name: ClassVar[str]
-  sample_rate: ClassVar[int]
-  bins: ClassVar[int | None]
-  fixed: ClassVar[dict[str, Any]] = {}
+  sample_rate: ClassVar[int]  # Hz, to which every waveform is resampled.
+  bins: ClassVar[int | None]  # Size of the last axis, None for a waveform.
+  fixed: ClassVar[dict[str, Any]] = {}  # Parameters that are no fields.
 
   def parameters(self) -> dict[str, Any]:
     """Returns all parameters by name, ready for JSON."""
@@ -54,7 +47,7 @@ class Convention:
     self, samples: int, sample_rate: int | None = None
   ) -> tuple[int, ...]:
     """Returns the shape of the features of so many (resampled) samples."""
-    raise TypeError(f'{type(self).__name__} is not a feature spec itself')
+    raise NotImplementedError
 
   def part(
     self, samples: int, sample_rate: int, length: int | None = None
@@ -126,7 +119,7 @@ class Convention:
 
   def compute(self, signal: np.ndarray) -> np.ndarray:
     """Computes the features of a signal that `fitted` returned."""
-    raise TypeError(f'{type(self).__name__} is not a feature spec itself')
+    raise NotImplementedError
 
   def _length(self, samples: int, sample_rate: int | None) -> int:
     """Returns the number of samples after resampling, rounded up."""
@@ -145,22 +138,15 @@ class Librosa22k(Convention):
   paper's text names other frames (50 ms, Hamming); the published features are
   these.
 
-  Attributes:
-    signal_length: samples at 22,050 Hz; a constant of the corpus. Frames are
-      `1 + signal_length // 512`.
-    fft_length: samples per frame, with a Hann window, zero padded at the edges.
-    hop_length: samples between frames.
-    floor: the power spectrum's smallest value before the logarithm.
-    range_db: dynamic range below an utterance's maximum.
-    resampler: one of `resample.RESAMPLERS`; the published features are those of
-      the first, and others cost several per cent of a published checkpoint.
   """
 
-  signal_length: int
-  fft_length: int = 2048
-  hop_length: int = 512
-  floor: float = 1e-10
-  range_db: float = 80.0
+  signal_length: int  # Samples at 22,050 Hz; a constant of the corpus.
+  fft_length: int = 2048  # Samples per Hann frame, zero padded at the edges.
+  hop_length: int = 512  # Frames are `1 + signal_length // hop_length`.
+  floor: float = 1e-10  # Smallest power before the logarithm.
+  range_db: float = 80.0  # Dynamic range below an utterance's maximum.
+  # One of `resample.RESAMPLERS`: the published features have the first, others
+  # cost several per cent of a published checkpoint.
   resampler: str = 'kaiser_best_v03'
 
   name: ClassVar[str] = 'librosa22k'
@@ -259,18 +245,13 @@ class Kaldi16k(Convention):
   `1 + (samples - 640) // 160`. Direct current is removed per frame, there is no
   dither and no normalisation.
 
-  Attributes:
-    frame_length_ms: of a frame, with a Hamming window and a power-of-two FFT.
-    frame_shift_ms: between frames.
-    low_hz, high_hz: the range of the mel filters.
-    preemphasis: coefficient, applied per frame.
   """
 
-  frame_length_ms: float = 40.0
+  frame_length_ms: float = 40.0  # A Hamming window and a power-of-two FFT.
   frame_shift_ms: float = 10.0
-  low_hz: float = 0.0
+  low_hz: float = 0.0  # Range of the mel filters.
   high_hz: float = 8000.0
-  preemphasis: float = 0.97
+  preemphasis: float = 0.97  # Applied per frame.
 
   name: ClassVar[str] = 'kaldi16k'
   sample_rate: ClassVar[int] = 16000
@@ -309,21 +290,15 @@ class Kaldi16k(Convention):
         f'of {self.frame_length_ms:g} ms; leave it out.'
       )
     options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.samp_freq = self.sample_rate
-    options.frame_opts.dither = 0.0
-    options.frame_opts.frame_length_ms = self.frame_length_ms
-    options.frame_opts.frame_shift_ms = self.frame_shift_ms
-    options.frame_opts.window_type = 'hamming'
-    options.frame_opts.preemph_coeff = self.preemphasis
-    options.frame_opts.remove_dc_offset = True
-    options.frame_opts.round_to_power_of_two = True
-    options.frame_opts.snip_edges = True
-    options.mel_opts.num_bins = self.bins
-    options.mel_opts.low_freq = self.low_hz
-    options.mel_opts.high_freq = self.high_hz
-    options.use_energy = False
-    options.use_log_fbank = True
-    options.use_power = True
+    # Whatever is not named is so by default: power, logarithm, no energy,
+    # direct current removed, power-of-two FFT, edges snipped.
+    frames, mel = options.frame_opts, options.mel_opts
+    frames.samp_freq, frames.dither = self.sample_rate, 0.0
+    frames.frame_length_ms = self.frame_length_ms
+    frames.frame_shift_ms = self.frame_shift_ms
+    frames.window_type, frames.preemph_coeff = 'hamming', self.preemphasis
+    mel.num_bins = self.bins
+    mel.low_freq, mel.high_freq = self.low_hz, self.high_hz
     extractor = kaldi_native_fbank.OnlineFbank(options)
     extractor.accept_waveform(self.sample_rate, signal * np.float32(2**15))
     extractor.input_finished()

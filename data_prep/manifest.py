@@ -6,7 +6,6 @@ corpus of their own. The order of its rows is the *published order*: random
 folds are cut from it, so it is part of the result.
 """
 
-import collections
 import csv
 import dataclasses
 import math
@@ -33,32 +32,19 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class Utterance:
-  """One recording. Strings are '' and numbers None where unknown.
+  """One recording. Strings are '' and numbers None where unknown."""
 
-  Attributes:
-    id: Unique in its corpus; nearly always the file name without `.wav`.
-    path: Absolute path of the audio.
-    label: Class name, or '' where the corpus gives none.
-    speaker: Who speaks; needed by every speaker-independent protocol.
-    gender: 'female', 'male', '' or as the corpus says.
-    text: What is said: a sentence code where the corpus has a fixed set of
-      sentences, else a transcript.
-    split: The corpus' own split: 'train', 'dev', 'test' or a name of its own.
-    valence: In the units of the corpus, as are the next two.
-    arousal: Also called activation.
-    dominance: Also called power.
-  """
-
-  id: str
-  path: pathlib.Path
-  label: str = ''
-  speaker: str = ''
-  gender: str = ''
+  id: str  # Unique in its corpus; nearly always the file name without .wav.
+  path: pathlib.Path  # Absolute.
+  label: str = ''  # Class name.
+  speaker: str = ''  # Needed by every speaker-independent protocol.
+  gender: str = ''  # 'female', 'male' or as the corpus says.
+  # A sentence code where the corpus has a fixed set, else a transcript.
   text: str = ''
-  split: str = ''
-  valence: float | None = None
-  arousal: float | None = None
-  dominance: float | None = None
+  split: str = ''  # The corpus' own: 'train', 'dev', 'test' or another name.
+  valence: float | None = None  # In the units of the corpus.
+  arousal: float | None = None  # Also called activation.
+  dominance: float | None = None  # Also called power.
 
   @property
   def vad(self) -> tuple[float | None, float | None, float | None]:
@@ -76,76 +62,84 @@ class Rejected:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """A corpus in published order.
+  """A corpus in published order."""
 
-  Attributes:
-    corpus: Name of the corpus, as in `data_prep.corpora.CORPORA` or the user's.
-    classes: Class names, alphabetical: their order is the label order. Empty
-      for a corpus that has valence, arousal and dominance only.
-    vad_range: Lowest and highest value of the VAD scale, or None without VAD.
-    utterances: The rows.
-    root: Folder that paths are written relative to.
-    rejected: Files left out under `on_error='skip'`.
-    missing: Ids of utterances that the corpus' label files list and whose
-      audio is absent.
-    notes: Sentences for the user: what was ignored on purpose, and how much.
-    annotators: How many rated every utterance, and how far any two of them
-      agree (`data_prep.agreement.summarise`); empty where nobody says.
-  """
-
-  corpus: str
+  corpus: str  # As in `data_prep.corpora.CORPORA`, or a user's name.
+  # Alphabetical, which is the label order; empty for a corpus with VAD only.
   classes: tuple[str, ...]
-  vad_range: tuple[float, float] | None
+  vad_range: tuple[float, float] | None  # Ends of the VAD scale.
   utterances: tuple[Utterance, ...]
-  root: pathlib.Path
-  rejected: tuple[Rejected, ...] = ()
-  missing: tuple[str, ...] = ()
-  notes: tuple[str, ...] = ()
+  root: pathlib.Path  # Folder that paths are written relative to.
+  rejected: tuple[Rejected, ...] = ()  # Left out under on_error='skip'.
+  missing: tuple[str, ...] = ()  # Ids of label files whose audio is absent.
+  notes: tuple[str, ...] = ()  # What was ignored on purpose, and how much.
+  # How many rated every utterance, and how far any two of them agree
+  # (`data_prep.agreement.summarise`); empty where nobody says.
   annotators: Mapping[str, float | None] = dataclasses.field(
     default_factory=dict
   )
 
 
 def check(
-  manifest: Manifest, source: str | os.PathLike[str] | None = None
+  manifest: Manifest,
+  source: str | os.PathLike[str] | None = None,
+  *,
+  on_error: str = 'raise',
+  broken: Sequence[Rejected] = (),
+  places: Mapping[str, str] | None = None,
 ) -> Manifest:
-  """Returns the manifest, or raises for the rows that break a rule.
+  """Checks every utterance of a manifest.
 
-  Rules: at least one row; ids are unique; the audio is there; every row has a
-  speaker, and a label or valence, arousal and dominance; labels are among the
-  classes; VAD values lie in the range.
+  Rules: ids are unique; the audio is there; every row has a speaker, and a
+  label or valence, arousal and dominance; labels are among the classes; VAD
+  values lie in the range. At least one row must obey them.
 
   Args:
     manifest: Rows from a parser or a file.
     source: File or folder they came from, for the message.
+    on_error: 'raise', or 'skip' to move rows that break a rule to `rejected`.
+    broken: Rows that could not even be read.
+    places: Id -> where its row stands, for the message.
+
+  Returns:
+    The manifest, of which all rows obey the rules.
 
   Raises:
     CorpusError: Lists the rows, their values and what is allowed.
   """
   source = source or manifest.root
-  if not manifest.utterances:
-    reasons = [*manifest.notes, *_lines(manifest.rejected)]
+  kept, broken = {}, list(broken)
+  for utterance in manifest.utterances:
+    reason = problem(utterance, manifest.classes, manifest.vad_range)
+    if not reason and (other := kept.get(utterance.id)):
+      reason = (
+        f'id {utterance.id!r} is used by 2 files, and ids must be unique (is the '
+        'corpus in the folder twice? then point --audio_dir at one copy); the '
+        f'other is {other.path}'
+      )
+    if reason:
+      place = (places or {}).get(utterance.id, '')
+      broken.append(Rejected(utterance.path, place + reason))
+    else:
+      kept[utterance.id] = utterance
+  total = len(kept) + len(broken)
+  if broken and on_error == 'raise':
+    raise CorpusError(
+      f'{source}: {len(broken):,} of {total:,} utterances of '
+      f'{manifest.corpus!r} cannot be used. Correct or move them, or leave them '
+      f'out with --on_error=skip:\n{listed(_lines(broken))}'
+    )
+  rejected = (*manifest.rejected, *broken)
+  if not kept:
+    reasons = [*manifest.notes, *_lines(rejected)]
     raise CorpusError(
       f'{source}: has no utterance of {manifest.corpus!r} that can be used, so '
       'there is nothing to prepare.'
       + (f' Left out:\n{listed(reasons)}' if reasons else '')
     )
-  broken = [
-    f'{utterance.path}: {reason}'
-    for utterance in manifest.utterances
-    if (reason := problem(utterance, manifest.classes, manifest.vad_range))
-  ]
-  paths = collections.defaultdict(list)
-  for utterance in manifest.utterances:
-    paths[utterance.id].append(utterance.path)
-  broken += [duplicate(i, same) for i, same in paths.items() if len(same) > 1]
-  if broken:
-    raise CorpusError(
-      f'{source}: {len(broken):,} of {len(manifest.utterances):,} utterances '
-      f'of {manifest.corpus!r} cannot be used. Correct them, or leave them out '
-      f'with --on_error=skip:\n{listed(broken)}'
-    )
-  return manifest
+  return dataclasses.replace(
+    manifest, utterances=tuple(kept.values()), rejected=rejected
+  )
 
 
 def problem(
@@ -192,15 +186,6 @@ def problem(
   if not utterance.path.is_file():
     return 'there is no such file; correct the path or --audio_dir'
   return ''
-
-
-def duplicate(name: str, paths: Sequence[pathlib.Path]) -> str:
-  """Returns the sentence for files that would share an id."""
-  return (
-    f'id {name!r} is used by {len(paths)} files, and ids must be unique '
-    '(is the corpus in the folder twice? then point --audio_dir at one copy):'
-    f'\n{listed([str(p) for p in paths], indent="    ")}'
-  )
 
 
 def _lines(rejected: Iterable[Rejected]) -> list[str]:
@@ -302,6 +287,7 @@ def read_manifest(
     # Blanks around a path are a part of it only where there is such a file.
     if not audio.is_file():
       audio = pathlib.Path(root, row['path'].strip())
+    place = f'line {line} of {path.name}: '
     try:
       if not row['path'].strip():
         raise ValueError('the path is empty')
@@ -315,30 +301,16 @@ def read_manifest(
         split=normal_split(row.get('split', '')),
         **{name: number(row.get(name, '')) for name in VAD},
       )
-      reason = problem(utterance, classes, vad_range)
-      if not reason and utterance.id in places:
-        reason = duplicate(utterance.id, [places[utterance.id], audio])
     except ValueError as error:
-      reason = f'cannot be read: {error}'
-    if reason:
-      broken.append(Rejected(audio, f'line {line} of {path.name}: {reason}'))
-    else:
-      places[utterance.id] = audio
-      utterances.append(utterance)
-  if broken and on_error == 'raise':
-    raise CorpusError(
-      f'{path}: {len(broken):,} of {len(rows):,} rows cannot be used. Correct '
-      'them, or leave them out with --on_error=skip:\n'
-      f'{listed(_lines(broken))}'
-    )
-  return check(
-    Manifest(
-      corpus=corpus,
-      classes=tuple(classes),
-      vad_range=vad_range if has_vad else None,
-      utterances=tuple(utterances),
-      root=root,
-      rejected=tuple(broken),
-    ),
-    path,
+      broken.append(Rejected(audio, f'{place}cannot be read: {error}'))
+      continue
+    places[utterance.id] = place
+    utterances.append(utterance)
+  manifest = Manifest(
+    corpus=corpus,
+    classes=tuple(classes),
+    vad_range=vad_range if has_vad else None,
+    utterances=tuple(utterances),
+    root=root,
   )
+  return check(manifest, path, on_error=on_error, broken=broken, places=places)

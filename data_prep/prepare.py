@@ -59,8 +59,7 @@ def prepare_corpus(
       published one.
     on_error: 'raise', or 'skip' to leave out unusable files.
     allow_incomplete: Accept a corpus that differs from the published one.
-    num_workers: Processes that extract; by default one per core.
-    overwrite: Extract anew even where the same store is there.
+    num_workers, overwrite: See `store.prepare`.
     weights: For `wavlm`, folder of a Hugging Face WavLM.
     layer: For `wavlm`, whose output is kept, from 1; by default the last.
     report: Called with each line for the user.
@@ -221,11 +220,7 @@ def next_commands(
 ) -> list[str]:
   """Returns lines with the commands that train on a store.
 
-  Args:
-    manifest: What is in the store.
-    features: Name of the feature spec.
-    data_dir: Where stores lie.
-    chosen: Parameters of the features that the recipe must be told.
+  `chosen` has the parameters of the features that the recipe must be told.
   """
   recipes = [RECIPES[features]]
   # The light EmoSphere-SER learns VAD from DSNet's features.

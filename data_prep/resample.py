@@ -20,29 +20,17 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class KaiserSinc:
-  """A sinc under a Kaiser window, tabulated.
+  """A sinc under a Kaiser window, tabulated."""
 
-  Attributes:
-    num_zeros: zero crossings on either side.
-    precision: the table has 2^precision entries per zero crossing.
-    rolloff: cut-off, as a share of the lower Nyquist frequency.
-    beta: of the window.
-  """
-
-  num_zeros: int
-  precision: int
-  rolloff: float
-  beta: float
-
-  @property
-  def resolution(self) -> int:
-    """Entries of the table per zero crossing."""
-    return 2**self.precision
+  num_zeros: int  # Zero crossings on either side.
+  precision: int  # The table has 2^precision entries per zero crossing.
+  rolloff: float  # Cut-off, relative to the lower Nyquist frequency.
+  beta: float  # Of the window.
 
   @functools.cached_property
   def table(self) -> tuple[np.ndarray, np.ndarray]:
-    """The right half, and its increments: [num_zeros * resolution + 1] each."""
-    size = self.num_zeros * self.resolution
+    """The right half, and its increments: [num_zeros * 2^precision + 1] each."""
+    size = self.num_zeros * 2**self.precision
     time = np.linspace(0, self.num_zeros, size + 1)
     window = np.kaiser(2 * size + 1, self.beta)[size:]
     table = window * self.rolloff * np.sinc(self.rolloff * time)
@@ -63,28 +51,10 @@ _OUTPUTS = 8192
 def resample(
   waveform: np.ndarray, rate: int, new_rate: int, resampler: str
 ) -> np.ndarray:
-  """Resamples with one of `RESAMPLERS`.
-
-  Args:
-    waveform: float32 `[samples]`.
-    rate: its sample rate, Hz.
-    new_rate: the wanted sample rate, Hz.
-    resampler: name.
-
-  Returns:
-    float32 `[ceil(samples * new_rate / rate)]`.
-
-  Raises:
-    ValueError: for an unknown name.
-  """
+  """Resamples with one of `RESAMPLERS`; see the functions below."""
   if resampler in KAISER:
     return resample_kaiser(waveform, rate, new_rate, resampler)
-  if resampler == 'soxr_hq':
-    return resample_soxr_hq(waveform, rate, new_rate)
-  raise ValueError(
-    f'resampler {resampler!r} is unknown; choose one of '
-    f'{", ".join(RESAMPLERS)}.'
-  )
+  return resample_soxr_hq(waveform, rate, new_rate)
 
 
 def resample_kaiser(
@@ -172,15 +142,7 @@ def inputs_for(
   samples: int,
   name: str = 'kaiser_best_v03',
 ) -> tuple[int, int]:
-  """Returns which input samples `resample_kaiser` needs for output samples.
-
-  Args:
-    outputs: first output sample, and the first that is no longer wanted.
-    rate: of the input, Hz.
-    new_rate: of the output, Hz.
-    samples: of the whole input.
-    name: the filter, see `KAISER`.
-  """
+  """Returns which of the `samples` inputs `resample_kaiser` needs for outputs."""
   if rate == new_rate:
     return outputs
   reach = _reach(KAISER[name], rate, new_rate)
@@ -194,13 +156,7 @@ def resample_soxr_hq(
 ) -> np.ndarray:
   """Resamples with SoX at high quality, as `librosa.resample` does by default.
 
-  Args:
-    waveform: float32 `[samples]`.
-    rate: its sample rate, Hz.
-    new_rate: the wanted sample rate, Hz.
-
-  Returns:
-    float32 `[ceil(samples * new_rate / rate)]`.
+  Both float32; rates in Hz; the result is `[ceil(samples * new_rate / rate)]`.
   """
   if rate == new_rate:
     return waveform.astype(np.float32)
@@ -213,34 +169,29 @@ def resample_soxr_hq(
   return np.pad(result, (0, wanted - len(result)))
 
 
-def _stride(sinc: KaiserSinc, rate: int, new_rate: int) -> tuple[float, int]:
-  """Filter width, and table entries per input sample (whole, as in resampy)."""
-  scale = min(1.0, new_rate / rate)
-  return scale, int(scale * sinc.resolution)
+def _stride(sinc: KaiserSinc, rate: int, new_rate: int) -> int:
+  """Returns table entries per input sample (a whole number, as in resampy)."""
+  return int(min(1.0, new_rate / rate) * 2**sinc.precision)
 
 
 def _reach(sinc: KaiserSinc, rate: int, new_rate: int) -> int:
-  """Input samples that the filter sees on either side."""
-  return len(sinc.table[0]) // max(1, _stride(sinc, rate, new_rate)[1]) + 2
+  """Returns the input samples that the filter sees on either side."""
+  return len(sinc.table[0]) // max(1, _stride(sinc, rate, new_rate)) + 2
 
 
 @functools.lru_cache(maxsize=32)
 def _weights(
   sinc: KaiserSinc, rate: int, new_rate: int, first: int, last: int
 ) -> tuple[int, np.ndarray, np.ndarray]:
-  """The filter's taps for the output samples first <= t < last.
+  """Returns the filter's taps for the output samples first <= t < last.
 
-  Two rates without a common divisor need more of these than are kept; they are
-  then made again for every file, so that memory stays bounded.
-
-  Returns:
-    The first input sample that is used, counted from `_reach` samples before
-    the signal; then, in the order in which they are to be summed, the input
-    samples counted from that one, int32 `[taps, last - first]`, and their
-    weights, float64 of the same shape.
+  That is the first input sample used, counted from `_reach` samples before the
+  signal; then, in the order in which they are to be summed, the input samples
+  counted from that one, int32 `[taps, last - first]`, and their weights,
+  float64. The cache is small: rates without a common divisor need many of them.
   """
   table, increments = sinc.table
-  scale, stride = _stride(sinc, rate, new_rate)
+  scale, stride = min(1.0, new_rate / rate), _stride(sinc, rate, new_rate)
   table, increments = scale * table, scale * increments
   reach = _reach(sinc, rate, new_rate)
   # In whole numbers: the instant t * rate / new_rate = centre + rest/new_rate.
@@ -254,7 +205,7 @@ def _weights(
     (fraction, -1, 0),
     (scale - fraction, 1, 1),
   ):
-    position = position * sinc.resolution
+    position = position * 2**sinc.precision
     whole = position.astype(np.int64)
     entry = whole + taps * stride
     valid = taps < (len(table) - whole) // stride

@@ -19,6 +19,7 @@ what has its final name is whole.
 import csv
 import dataclasses
 import filecmp
+import functools
 import hashlib
 import json
 import os
@@ -62,14 +63,12 @@ def prepare(
 
   Args:
     manifest: the utterances, in the order in which they will be stored.
-    corpus_spec: what is published about the corpus (an entry of
-      `data_prep.corpora.CORPORA`): title, citation, licence, homepage.
+    corpus_spec: an entry of `data_prep.corpora.CORPORA`.
     features: a feature spec with its parameters.
     data_dir: where all stores lie.
     on_error: 'raise' stops at the first unusable file and leaves nothing;
       'skip' leaves it out and lists it in rejected.tsv.
-    num_workers: processes that extract; by default one per core, fewer for a
-      small corpus; 1 works in this process.
+    num_workers: see `workers.Pool`.
     progress: whether to say on standard error what happens; a function is
       called with each line instead, and the progress bar stays.
     overwrite: makes the store even if it exists, and removes others of this
@@ -91,7 +90,13 @@ def prepare(
       f'{manifest.corpus!r} is not a name for a corpus; use small letters, '
       'digits and _, beginning with a letter.'
     )
-  report = progress if callable(progress) else _print if progress else _ignore
+
+  def report(line: str) -> None:
+    if callable(progress):
+      progress(line)
+    elif progress:
+      print(line, file=sys.stderr, flush=True)
+
   content = content_digest(manifest, features)
   root = pathlib.Path(data_dir).expanduser().absolute() / manifest.corpus
   final = root / f'{features.name}-{content[:8]}' / VERSION_FOLDER
@@ -102,23 +107,21 @@ def prepare(
     and info['features'] == features.name
     and info['parameters'] == features.parameters()
   ]
-  for path, info in twins:
-    if not overwrite and _holds(path, info, manifest):
-      final = path
+  if not overwrite and not final.parent.exists():
+    same = (path for path, info in twins if _holds(path, info, manifest))
+    final = next(same, final)
   others = [path for path, _ in twins if path != final]
 
-  def make(directory: pathlib.Path) -> dict[str, Any]:
-    return build.build(
-      manifest,
-      corpus_spec,
-      features,
-      directory,
-      content=content,
-      on_error=on_error,
-      num_workers=num_workers,
-      progress=bool(progress),
-    )
-
+  make = functools.partial(
+    build.build,
+    manifest,
+    corpus_spec,
+    features,
+    content=content,
+    on_error=on_error,
+    num_workers=num_workers,
+    progress=bool(progress),
+  )
   info = publishing.write_once(
     final, make, report=report, overwrite=overwrite, replaced=others
   )
@@ -133,11 +136,8 @@ def prepare(
       f'{info["rejected"]} files were left out; {final / "rejected.tsv"} lists '
       'them, with reasons.'
     )
-  if info['warnings']:
-    report(
-      f'{len(info["warnings"])} files were read with a warning:\n'
-      f'{listed(info["warnings"])}'
-    )
+  if warnings := info['warnings']:
+    report(f'{len(warnings)} files have a harmless fault:\n{listed(warnings)}')
   if others and not overwrite:
     report(
       'These stores have the same features and parameters and came from other '
@@ -148,10 +148,7 @@ def prepare(
 
 
 def find_store(
-  data_dir: os.PathLike[str] | str,
-  corpus: str,
-  features: str,
-  **wanted: Any,
+  data_dir: os.PathLike[str] | str, corpus: str, features: str, **wanted: Any
 ) -> pathlib.Path:
   """Returns the prepared store of a corpus; needs no TensorFlow.
 
@@ -249,14 +246,6 @@ def content_digest(
     row = dataclasses.asdict(utterance) | {'path': audio_digest}
     digest.update(json.dumps(row, sort_keys=True).encode())
   return digest.hexdigest()
-
-
-def _print(text: str) -> None:
-  print(text, file=sys.stderr, flush=True)
-
-
-def _ignore(text: str) -> None:
-  del text
 
 
 def _holds(

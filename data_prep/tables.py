@@ -65,9 +65,7 @@ def listed(
 
 
 def read_table(
-  path: str | os.PathLike[str],
-  required: Sequence[str],
-  delimiter: str = '\t',
+  path: str | os.PathLike[str], required: Sequence[str], delimiter: str = '\t'
 ) -> list[tuple[int, dict[str, str]]]:
   """Reads a table with a header, one line per row.
 

@@ -6,8 +6,8 @@ shimmer, tremor and aspiration noise excites formants that glide from phone to
 phone; consonants add nasal murmur, closures, bursts and frication.
 """
 
-import dataclasses
 import types
+from typing import NamedTuple
 
 import numpy as np
 import scipy.ndimage
@@ -16,54 +16,30 @@ SAMPLE_RATE = 16_000
 SECONDS = (0.92, 1.58)  # Utterances are stretched into these limits.
 
 
-@dataclasses.dataclass(frozen=True)
-class Speaker:
-  """An invented person.
-
-  Attributes:
-    name: As in file names and manifests.
-    gender: 'female' or 'male'.
-    pitch: Mean fundamental frequency of neutral speech, Hz.
-    tract: Factor on all formants; 1 is a vocal tract of about 17.5 cm.
-    rate: Factor on the speech rate.
-    vividness: Factor on every deviation from neutral prosody.
-    level: Distance from the microphone, dB.
-    breath: Habitual breathiness, dB.
-  """
+class Speaker(NamedTuple):
+  """An invented person."""
 
   name: str
   gender: str
-  pitch: float
-  tract: float
-  rate: float
-  vividness: float
-  level: float
-  breath: float
+  pitch: float  # Mean fundamental frequency of neutral speech, Hz.
+  tract: float  # Factor on all formants; 1 is a tract of about 17.5 cm.
+  rate: float  # Factor on the speech rate.
+  vividness: float  # Factor on every deviation from neutral prosody.
+  level: float  # Distance from the microphone, dB.
+  breath: float  # Habitual breathiness, dB.
 
 
-@dataclasses.dataclass(frozen=True)
-class Segment:
-  """A stretch of constant targets; amplitudes are relative to a vowel.
+class Segment(NamedTuple):
+  """A stretch of constant targets; amplitudes are relative to a vowel."""
 
-  Attributes:
-    seconds: Duration at rate 1.
-    formants: F1 to F3 of a vocal tract of 17.5 cm, Hz.
-    voice: Amplitude of the glottal pulses.
-    breath: Amplitude of noise at the glottis.
-    noise: Amplitude of frication noise.
-    centre: Of the frication noise, Hz.
-    width: Of the frication noise, Hz.
-    nasal: 1 while the nose is open.
-  """
-
-  seconds: float
-  formants: tuple[float, float, float]
-  voice: float = 1.0
-  breath: float = 0.0
-  noise: float = 0.0
+  seconds: float  # At rate 1.
+  formants: tuple[float, float, float]  # Of a vocal tract of 17.5 cm, Hz.
+  voice: float = 1.0  # Amplitude of the glottal pulses.
+  breath: float = 0.0  # Amplitude of noise at the glottis.
+  noise: float = 0.0  # Amplitude of frication noise; its centre and width, Hz.
   centre: float = 3000.0
   width: float = 2000.0
-  nasal: float = 0.0
+  nasal: float = 0.0  # 1 while the nose is open.
 
 
 def _vowel(*formants):
@@ -123,17 +99,7 @@ def speak(
     text: Syllables separated by blanks, one letter of `PHONES` per phone; an
       apostrophe stresses the syllable that follows.
     speaker: Who.
-    prosody: How, with these attributes: `pitch` above the speaker's own mean,
-      `melody` (height of a pitch accent), `ending` (pitch movement on the last
-      syllable), `tremor` (of the pitch at 5 to 7 Hz), all in semitones;
-      `accent` (loudness of a stressed syllable over the others), `level` (of
-      the vowels, relative to full scale), `breath` (aspiration noise relative
-      to the pulses), in dB; `rate` (logarithm of the speech rate), `tilt` (pole
-      of the low-pass that tilts the source: 0 is flat), `open` (fraction of a
-      glottal cycle in which the glottis is open), `jitter` (difference between
-      glottal cycles, percent; shimmer follows it), `smile` (logarithm of the
-      second and higher formants: spread lips raise them) and `damping`
-      (logarithm of the formants' bandwidths).
+    prosody: How; demo.toml explains each of its attributes.
     rng: Decides noise, jitter and timing; consumed.
 
   Returns:

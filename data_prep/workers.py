@@ -25,8 +25,6 @@ from data_prep import audio
 from data_prep import features as features_lib
 from data_prep.errors import UserError
 
-# A pool larger than this waits for the process that writes the records.
-_MOST = 16
 # With fewer files per worker, starting it takes longer than it saves.
 _FILES_PER_WORKER = 32
 
@@ -37,19 +35,12 @@ class WorkerError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Extracted:
-  """What became of one file.
+  """What became of one file."""
 
-  Attributes:
-    features: float32, as the feature spec says; None if the file is unusable.
-    seconds: duration of the audio.
-    error: why the file is unusable, naming it; '' if it is fine.
-    warning: a harmless fault of the file; see `audio.Recording`.
-  """
-
-  features: np.ndarray | None
-  seconds: float = 0.0
-  error: str = ''
-  warning: str = ''
+  features: np.ndarray | None  # float32; None if the file is unusable.
+  seconds: float = 0.0  # Duration of the audio.
+  error: str = ''  # Why the file is unusable, naming it.
+  warning: str = ''  # A harmless fault of the file; see `audio.Recording`.
 
 
 def extract(
@@ -57,37 +48,31 @@ def extract(
 ) -> Extracted:
   """Decodes one file and computes its features."""
   try:
-    recording = audio.read(path, part=convention.part)
-  except audio.AudioError as error:
-    return Extracted(None, error=str(error))
-  try:
+    waveform, rate, start, samples, warning = recording = audio.read(
+      path, part=convention.part
+    )
     # A float file may hold values whose power is beyond any number.
     with np.errstate(over='ignore', invalid='ignore'):
-      features = convention(
-        recording.waveform,
-        recording.rate,
-        start=recording.start,
-        samples=recording.samples,
+      features = convention(waveform, rate, start=start, samples=samples)
+    if not np.isfinite(features).all():
+      raise audio.AudioError(
+        f'the {convention.name} features are not finite; the largest sample is '
+        f'{np.abs(waveform).max():g} and full scale is 1; normalise the file.'
       )
   except audio.AudioError as error:
-    return Extracted(None, error=f'{path}: {error}')
-  if not np.isfinite(features).all():
-    return Extracted(
-      None,
-      error=(
-        f'{path}: the {convention.name} features are not finite; the largest '
-        f'sample is {np.abs(recording.waveform).max():g} and full scale is 1; '
-        'normalise the file.'
-      ),
-    )
-  return Extracted(features, recording.seconds, warning=recording.warning)
+    named = str(error).startswith(str(path))
+    return Extracted(None, error=str(error) if named else f'{path}: {error}')
+  return Extracted(features, recording.seconds, warning=warning)
 
 
 def default_workers() -> int:
-  """Returns the processor cores that this process may use, at most 16."""
+  """Returns the cores that this process may use, at most 16.
+
+  A larger pool would wait for the process that writes the records.
+  """
   if hasattr(os, 'sched_getaffinity'):
-    return min(len(os.sched_getaffinity(0)), _MOST)
-  return min(os.cpu_count() or 1, _MOST)
+    return min(len(os.sched_getaffinity(0)), 16)
+  return min(os.cpu_count() or 1, 16)
 
 
 class Pool:
@@ -140,7 +125,7 @@ class Pool:
     """
     if self.num_workers == 1:
       for path in paths:
-        yield _raised(path, _work(self._convention, path))
+        yield _work(self._convention, path)
       return
     waiting = collections.deque()
     for path in paths:
@@ -174,7 +159,7 @@ class Pool:
   def _next(self, waiting: collections.deque) -> Extracted:
     path, future = waiting.popleft()
     try:
-      return _raised(path, future.result())
+      return future.result()
     except concurrent.futures.BrokenExecutor:
       # One process died, which ends all. Alone, each file shows if it was it.
       self.__exit__()
@@ -189,21 +174,17 @@ class Pool:
       self.__exit__()
     for index, (other, _) in enumerate(waiting):
       waiting[index] = other, self._submit(other)
-    return _raised(path, result)
+    return result
 
 
-def _raised(path, result: Extracted | str) -> Extracted:
-  if isinstance(result, str):
-    raise WorkerError(f'{path}: {result}')
-  return result
-
-
-def _work(convention: features_lib.Convention, path) -> Extracted | str:
-  """Extracts in a worker; an unforeseen failure is returned as its traceback."""
+def _work(convention: features_lib.Convention, path) -> Extracted:
+  """Extracts; an unforeseen failure names the file and shows its cause."""
   try:
     return extract(convention, path)
-  except Exception:
-    return traceback.format_exc()
+  except Exception as error:
+    # The traceback as text, since not every exception survives pickling.
+    cause = traceback.format_exc()
+    raise WorkerError(f'{path}: {cause}') from error
 
 
 def _start_worker() -> None:

@@ -195,7 +195,7 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
   def watched():
     nonlocal last_line
     for done, recording in enumerate(
-      loaded.stream(inputs, num_workers=_NUM_WORKERS.value)
+      loaded.stream(inputs, num_workers=_NUM_WORKERS.value), 1
     ):
       bar.update()
       if not terminal and time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:

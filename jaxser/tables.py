@@ -19,6 +19,7 @@ stopped by Ctrl-C and SIGTERM with the position saved.
 """
 
 import difflib
+import functools
 import gc
 import os
 import pathlib
@@ -33,37 +34,21 @@ from jaxser.core import command_line
 
 FLAGS = flags.FlagValues()
 FLAGS.set_gnu_getopt(True)
-command_line.define_path(
-  'workdir',
-  None,
-  'Folder for the cells and the table; default workdir/NAME-OF-TABLE.',
-  FLAGS,
-)
-command_line.define_path(
-  'data_dir',
-  None,
-  'Where stores lie; default $JAXSER_DATA_DIR, or ~/jaxser_data.',
-  FLAGS,
-)
-flags.DEFINE_multi_string(
-  'only',
-  [],
-  'CELL,...: run these cells only; the others are shown as they are.',
-  flag_values=FLAGS,
-)
-flags.DEFINE_multi_string(
+_path = functools.partial(command_line.define_path, flag_values=FLAGS)
+_texts = functools.partial(flags.DEFINE_multi_string, flag_values=FLAGS)
+_bool = functools.partial(flags.DEFINE_bool, flag_values=FLAGS)
+
+_path('workdir', None, 'For cells and table; default workdir/NAME-OF-TABLE.')
+_path('data_dir', None, 'Of stores; default $JAXSER_DATA_DIR or ~/jaxser_data.')
+_texts('only', [], 'CELL,...: run these; the others are shown as they are.')
+_texts(
   'set',
   [],
   'FIELD=VALUE: override a field of every config, as in --set=epochs=60; the '
   "table then says that it is not the paper's budget.",
-  flag_values=FLAGS,
 )
-flags.DEFINE_bool(
-  'demo', False, 'The cells on the demo corpus instead.', flag_values=FLAGS
-)
-flags.DEFINE_bool(
-  'list', False, 'Show the cells; run and write nothing.', flag_values=FLAGS
-)
+_bool('demo', False, 'The cells on the demo corpus instead.')
+_bool('list', False, 'Show the cells; run and write nothing.')
 
 
 def main(arguments: list[str]) -> int:
@@ -84,7 +69,7 @@ def main(arguments: list[str]) -> int:
   cells = table.demo if FLAGS.demo else table.cells
   only = [name for text in FLAGS.only for name in text.split(',') if name]
   _check_names(only, [cell.name for cell in cells])
-  sets = state.parse_sets(FLAGS.set)
+  sets = dict(text.partition('=')[::2] for text in FLAGS.set)
   chosen, states = [], []
   for cell in cells:
     wanted = cell.name in only if only else not cell.on_request
@@ -94,9 +79,9 @@ def main(arguments: list[str]) -> int:
     chosen += [each] if wanted else []
   state.check_sets(chosen, sets)
   for each in states:
-    each.look_up() if each in chosen else each.show()
+    each.look_up(each in chosen)
   if FLAGS.list:
-    print('\n'.join(line for each in states for line in _listing(each)))
+    print(pages.listing(states))
     return int(any(each.kind == 'failed' for each in chosen))
 
   def write() -> dict[str, Any]:
@@ -135,19 +120,6 @@ def _check_names(only: Sequence[str], names: Sequence[str]) -> None:
         f'--only={name}: is no cell of this table.{hint} Cells: '
         f'{", ".join(names)}.'
       )
-
-
-def _listing(each: Any) -> list[str]:
-  """How far a cell is, and the command for it."""
-  from jaxser.report.tables import state
-
-  lines = [f'{each.cell.name}: {state.KINDS[each.kind]}', f'  {each.error}']
-  if each.cell.on_request:
-    lines.append(f'  on request: {each.cell.on_request}')
-  if each.budget:
-    lines.append(f"  not the paper's budget: {each.budget}")
-  lines += [f'  {command}' for command in (*each.prepare, each.command)]
-  return [line for line in lines if line.strip()]
 
 
 def _run_all(states: Sequence[Any], changed: Callable[[], Any]) -> None:

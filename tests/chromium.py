@@ -1,19 +1,21 @@
 """One Chromium without a window, that tests show pages to, over a pipe."""
 
-import dataclasses
 import json
 import os
 import pathlib
 import select
 import shutil
 import subprocess
-import time
+import types
 from typing import Any
 
 PHONE = (390, 844)
 PAPER = (718, 1046)  # A4 less a centimetre on each side, at 96 dots an inch.
 _PATIENCE = 120.0  # Seconds; a busy machine starts a browser slowly.
-
+_FLAGS = (
+  *('--headless', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe'),
+  *('--disable-background-networking', '--host-resolver-rules=MAP * ~NOTFOUND'),
+)
 # Elements that stick out of the page, unless something around them scrolls.
 _MEASURE = """
 (() => {
@@ -24,39 +26,19 @@ _MEASURE = """
   const sticks = box => box.width && (box.right > WIDTH + 1 || box.left < -1);
   const out = [...document.body.querySelectorAll('*')].filter(e =>
     sticks(e.getBoundingClientRect()) && !scrolls(e.parentElement));
+  const light = c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + +b, 0) / 3;
   return JSON.stringify({
     width: root.scrollWidth, height: root.scrollHeight,
-    background: style.backgroundColor, ink: style.color,
+    background: light(style.backgroundColor), ink: light(style.color),
     out: out.map(e => name(e)).slice(0, 5)});
 })()
 """
 
 
 def find() -> str | None:
-  """The program, None if there is none."""
+  """Returns the program, None if there is none."""
   names = ('chromium', 'google-chrome', 'chrome')
   return next(filter(None, map(shutil.which, names)), None)
-
-
-@dataclasses.dataclass(frozen=True)
-class Shown:
-  """What came of showing a page.
-
-  Attributes:
-    said: errors and warnings on the console.
-    asked: addresses that were requested besides the page's own.
-    width, height: of the page, pixels.
-    out: elements that are wider than the screen or paper.
-    background, ink: brightness of the body's colours, 0 to 255.
-  """
-
-  said: list[str]
-  asked: list[str]
-  width: int
-  height: int
-  out: list[str]
-  background: float
-  ink: float
 
 
 class Browser:
@@ -64,38 +46,28 @@ class Browser:
 
   def __init__(self, folder: pathlib.Path):
     """Starts the browser, with its profile in `folder`."""
-    theirs_in, self._in = os.pipe()
-    self._out, theirs_out = os.pipe()
-    command = [
-      find(),
-      '--headless',
-      '--no-sandbox',
-      '--disable-gpu',
-      '--disable-background-networking',
-      '--host-resolver-rules=MAP * ~NOTFOUND',
-      f'--user-data-dir={folder}/profile',
-      '--remote-debugging-pipe',
-    ]
+    to_read, self._in = os.pipe()
+    self._out, to_write = os.pipe()
+    command = [find(), *_FLAGS, f'--user-data-dir={folder}/profile']
     # It reads from descriptor 3 and writes to 4.
-    pipes = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+    pipes = f'exec "$@" 3<&{to_read} 4>&{to_write}'
     with open(folder / 'log', 'wb') as log:
       self._process = subprocess.Popen(
         ['bash', '-c', pipes, 'bash', *command],
-        pass_fds=(theirs_in, theirs_out),
+        pass_fds=(to_read, to_write),
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         env={**os.environ, 'HOME': str(folder)},
       )
-    os.close(theirs_in)
-    os.close(theirs_out)
+    os.close(to_read)
+    os.close(to_write)
     self._rest, self._count, self._session = b'', 0, None
     self._events: list[dict[str, Any]] = []
     target = self._call('Target.createTarget', url='about:blank')['targetId']
-    attached = self._call(
+    self._session = self._call(
       'Target.attachToTarget', targetId=target, flatten=True
-    )
-    self._session = attached['sessionId']
+    )['sessionId']
     for domain in ('Page', 'Network', 'Log', 'Runtime'):
       self._call(f'{domain}.enable')
 
@@ -110,58 +82,47 @@ class Browser:
     os.close(self._out)
 
   def show(
-    self,
-    page: pathlib.Path,
-    *,
-    dark: bool = False,
-    paper: bool = False,
-  ) -> Shown:
-    """Opens a page as on a phone, light or dark, or as it is printed."""
+    self, page: pathlib.Path, *, dark: bool = False, paper: bool = False
+  ) -> types.SimpleNamespace:
+    """Opens a page as on a phone, light or dark, or as it is printed.
+
+    Returns:
+      `said` on the console, `asked` addresses, `width` and `height` of the page,
+      `out`, elements wider than it, brightness of `background` and `ink`, 0 to
+      255.
+    """
     width, height = PAPER if paper else PHONE
-    self._call(
-      'Emulation.setDeviceMetricsOverride',
-      width=width,
-      height=height,
-      deviceScaleFactor=1,
-      mobile=not paper,
-    )
-    scheme = 'dark' if dark else 'light'
-    self._call(
-      'Emulation.setEmulatedMedia',
-      media='print' if paper else 'screen',
-      features=[{'name': 'prefers-color-scheme', 'value': scheme}],
-    )
-    # What an earlier page still said is not of this one.
-    self._open('about:blank')
-    self._open(page.as_uri())
+    size = {'width': width, 'height': height, 'deviceScaleFactor': 1}
+    self._call('Emulation.setDeviceMetricsOverride', **size, mobile=not paper)
+    scheme = {
+      'name': 'prefers-color-scheme',
+      'value': 'dark' if dark else 'light',
+    }
+    media = 'print' if paper else 'screen'
+    self._call('Emulation.setEmulatedMedia', media=media, features=[scheme])
+    for url in ('about:blank', page.as_uri()):
+      # What an earlier page still said is not of this one.
+      self._events.clear()
+      self._call('Page.navigate', url=url)
+      while not self._named('Page.loadEventFired'):
+        self._receive()
     script = _MEASURE.replace('WIDTH', str(width))
     found = self._call('Runtime.evaluate', expression=script)
-    measured = json.loads(found['result']['value'])
-    asked = [
-      event['request']['url']
-      for event in self._named('Network.requestWillBeSent')
+    urls = [
+      e['request']['url'] for e in self._named('Network.requestWillBeSent')
     ]
-    return Shown(
-      said=[
-        *(event['entry']['text'] for event in self._named('Log.entryAdded')),
-        *map(str, self._named('Runtime.consoleAPICalled')),
-        *map(str, self._named('Runtime.exceptionThrown')),
-      ],
-      asked=[
-        url for url in asked if not url.startswith((page.as_uri(), 'data:'))
-      ],
-      width=measured['width'],
-      height=measured['height'],
-      out=measured['out'],
-      background=_brightness(measured['background']),
-      ink=_brightness(measured['ink']),
+    said = (
+      'Log.entryAdded',
+      'Runtime.consoleAPICalled',
+      'Runtime.exceptionThrown',
     )
-
-  def _open(self, url: str) -> None:
-    self._events.clear()
-    self._call('Page.navigate', url=url)
-    while not self._named('Page.loadEventFired'):
-      self._receive()
+    return types.SimpleNamespace(
+      said=[str(event) for name in said for event in self._named(name)],
+      asked=[
+        url for url in urls if not url.startswith((page.as_uri(), 'data:'))
+      ],
+      **json.loads(found['result']['value']),
+    )
 
   def _named(self, method: str) -> list[dict[str, Any]]:
     return [e['params'] for e in self._events if e['method'] == method]
@@ -180,21 +141,13 @@ class Browser:
 
   def _receive(self) -> dict[str, Any]:
     """The next message; events are kept."""
-    until = time.monotonic() + _PATIENCE
     while b'\0' not in self._rest:
-      left = until - time.monotonic()
-      ready, _, _ = select.select([self._out], [], [], max(0, left))
+      ready, _, _ = select.select([self._out], [], [], _PATIENCE)
       read = os.read(self._out, 1 << 20) if ready else b''
       assert read, 'Chromium does not answer'
       self._rest += read
-    text, _, self._rest = self._rest.partition(b'\0')
-    message = json.loads(text)
+    line, _, self._rest = self._rest.partition(b'\0')
+    message = json.loads(line)
     if 'method' in message:
       self._events.append(message)
     return message
-
-
-def _brightness(colour: str) -> float:
-  """Of 'rgb(1, 2, 3)'."""
-  numbers = colour.partition('(')[2].rstrip(')').split(',')
-  return sum(float(x) for x in numbers[:3]) / 3

@@ -12,10 +12,10 @@ import soundfile
 from data_prep import audio, features
 
 
-def encoded(waveform, rate=16000, kind='WAV', subtype='PCM_16'):
+def encoded(waveform, rate=16000, kind='WAV', subtype='PCM_16', endian=None):
   """The bytes of an audio file."""
   file = io.BytesIO()
-  soundfile.write(file, waveform, rate, format=kind, subtype=subtype)
+  soundfile.write(file, waveform, rate, subtype, endian, format=kind)
   return file.getvalue()
 
 
@@ -41,13 +41,21 @@ def rejected(source, **kwargs):
   return str(error.value)
 
 
-def test_mono_is_returned_as_it_was_written(written):
-  waveform = noise(1234)
-  path = written(encoded(waveform, subtype='FLOAT'))
-  result, rate = audio.decode(path)
-  assert rate == 16000
+@pytest.mark.parametrize('rate', [7350, 16000, 192000])
+@pytest.mark.parametrize('channels', [1, 2, 6])
+def test_samples_are_returned_as_written_and_channels_averaged(
+  written, rate, channels
+):
+  waveform = noise(500, channels)
+  path = written(encoded(waveform, rate, subtype='FLOAT'))
+  result, found = audio.decode(path)
+  assert found == rate
   assert result.dtype == np.float32
-  np.testing.assert_array_equal(result, waveform)
+  expected = waveform.astype(np.float64).mean(axis=1)
+  np.testing.assert_allclose(result, expected, atol=1e-7)
+  with open(path, 'rb') as file:
+    for source in (str(path), path.read_bytes(), file):
+      np.testing.assert_array_equal(audio.decode(source)[0], result)
 
 
 def test_sixteen_bits_are_scaled_to_one(written):
@@ -56,149 +64,101 @@ def test_sixteen_bits_are_scaled_to_one(written):
   np.testing.assert_array_equal(result, [-1, 0, 0.5, 1 - 2**-15])
 
 
-@pytest.mark.parametrize('channels', [2, 3, 6])
-def test_channels_are_averaged(written, channels):
-  waveform = noise(500, channels)
-  result, _ = audio.decode(written(encoded(waveform, subtype='FLOAT')))
-  assert result.shape == (500,)
-  expected = waveform.astype(np.float64).mean(axis=1)
-  np.testing.assert_allclose(result, expected, atol=1e-7)
-
-
-@pytest.mark.parametrize('rate', [7350, 11025, 22051, 44100, 48000, 192000])
-def test_any_sample_rate_is_reported(written, rate):
-  result, found = audio.decode(written(encoded(noise(321), rate)))
-  assert (len(result), found) == (321, rate)
+FORMATS = [
+  ('RF64', 'PCM_16'),
+  ('AIFF', 'PCM_16'),
+  ('AU', 'PCM_16'),
+  ('NIST', 'PCM_16'),
+  ('FLAC', 'PCM_16'),
+  ('OGG', 'VORBIS'),
+  ('MP3', 'MPEG_LAYER_III'),
+]
 
 
 @pytest.mark.parametrize(
   ('kind', 'subtype'),
   [
+    *FORMATS,
     ('WAV', 'PCM_U8'),
     ('WAV', 'PCM_24'),
     ('WAV', 'ULAW'),
     ('WAVEX', 'PCM_16'),
-    ('RF64', 'PCM_16'),
-    ('AIFF', 'PCM_16'),
-    ('AU', 'PCM_16'),
-    ('NIST', 'PCM_16'),
-    ('FLAC', 'PCM_16'),
-    ('OGG', 'VORBIS'),
-    ('MP3', 'MPEG_LAYER_III'),
   ],
 )
 def test_formats(kind, subtype):
-  waveform = np.sin(np.arange(8000) / 20).astype(np.float32) / 2
-  result, rate = audio.decode(encoded(waveform, 16000, kind, subtype))
-  assert rate == 16000
-  assert len(result) == 8000
-  np.testing.assert_allclose(result[1000:7000], waveform[1000:7000], atol=0.06)
-
-
-def test_bytes_open_files_and_paths_are_the_same(written):
-  data = encoded(noise(100))
-  path = written(data)
-  expected, _ = audio.decode(path)
-  with open(path, 'rb') as file:
-    for source in (str(path), data, file, io.BytesIO(data)):
-      np.testing.assert_array_equal(audio.decode(source)[0], expected)
-
-
-def test_a_missing_file(tmp_path):
-  path = tmp_path / 'gone.wav'
-  message = rejected(path)
-  assert message.startswith(f'{path}: no such file')
-  assert 'check the path' in message
-
-
-def test_a_folder(tmp_path):
-  assert f'{tmp_path}: cannot be read' in rejected(tmp_path)
-
-
-def test_an_empty_file(written):
-  path = written(b'')
-  assert f'{path}: the file is empty (0 bytes)' in rejected(path)
-
-
-def test_zero_length_audio(written):
-  path = written(encoded(np.zeros(0, np.float32)))
-  assert f'{path}: zero-length audio' in rejected(path)
-  assert '0 samples at 16000 Hz' in rejected(path)
-
-
-@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
-def test_samples_that_are_not_finite(written, bad):
-  waveform = noise(1000, 2)
-  waveform[[700, 710], 1] = bad
-  path = written(encoded(waveform, subtype='FLOAT'))
-  assert (
-    f'{path}: 2 of 1000 samples are not finite, the first is {bad} at sample '
-    '700'
-  ) in rejected(path)
-
-
-def test_text_that_is_called_wav(written):
-  path = written(b'This is a note, not a recording.\n')
-  message = rejected(path)
-  assert (
-    f"{path}: not readable as audio; the file begins with b'This" in message
+  waveform = np.sin(np.arange(40000) / 20).astype(np.float32) / 2
+  data = encoded(waveform, 16000, kind, subtype)
+  result, rate = audio.decode(data)
+  assert (rate, len(result)) == (16000, 40000)
+  np.testing.assert_allclose(
+    result[1000:39000], waveform[1000:39000], atol=0.06
   )
-  assert 'convert it to WAV' in message
-
-
-def test_bytes_that_cannot_be_decoded(written):
-  data = bytearray(encoded(noise(20000), kind='FLAC'))
-  data[1000:] = np.random.default_rng(0).bytes(len(data) - 1000)
-  assert 'x.wav: ' in rejected(written(bytes(data)))
-  data = bytearray(encoded(noise(100)))
-  data[20:22] = struct.pack('<H', 0x7777)  # No such codec.
-  assert 'not readable as audio' in rejected(written(bytes(data)))
-
-
-@pytest.mark.parametrize('size', [1, 4, 11, 12, 20, 36, 43])
-def test_a_wav_cut_in_its_header(written, size):
-  path = written(encoded(noise(100))[:size])
-  message = rejected(path)
-  assert message.startswith(f'{path}: ')
-  assert 'truncated header' in message or 'not readable as audio' in message
-
-
-@pytest.mark.parametrize('removed', [1, 2, 1000, 199])
-def test_a_wav_shorter_than_its_header_promises(written, removed):
-  path = written(encoded(noise(1000))[:-removed])
-  assert (
-    f'{path}: truncated; the header promises 2000 bytes of audio, the file '
-    f'holds {2000 - removed}'
-  ) in rejected(path)
-
-
-@pytest.mark.parametrize(
-  ('kind', 'subtype'),
-  [
-    ('RF64', 'PCM_16'),
-    ('AIFF', 'PCM_16'),
-    ('AU', 'PCM_16'),
-    ('NIST', 'PCM_16'),
-    ('FLAC', 'PCM_16'),
-    ('OGG', 'VORBIS'),
-    ('MP3', 'MPEG_LAYER_III'),
-  ],
-)
-@pytest.mark.filterwarnings('error')
-def test_other_formats_cut_in_the_middle(kind, subtype):
   data = encoded(noise(40000), 16000, kind, subtype)
-  assert len(audio.decode(data)[0]) == 40000
-  for part in (0.9, 0.5, 0.1):
+  for part in (0.9, 0.5, 0.1) if (kind, subtype) in FORMATS else ():
     message = rejected(data[: int(len(data) * part)], name='a.bin')
     assert message.startswith('a.bin: ')
     assert 'truncated' in message or 'not readable' in message
 
 
-def test_chunks_before_and_after_the_audio_are_no_matter(written):
+@pytest.mark.parametrize(
+  ('data', 'message'),
+  [
+    (b'', 'the file is empty (0 bytes)'),
+    (
+      encoded(noise(0)),
+      'zero-length audio (a valid header and 0 samples at 16',
+    ),
+    (
+      b'This is a note.\n',
+      "not readable as audio; the file begins with b'This is a no' and the",
+    ),
+    (
+      encoded(np.repeat([[0.1, np.nan]], 3, 0), subtype='FLOAT'),
+      '3 of 3 samples are not finite, the first is nan at sample 0; repair',
+    ),
+    (
+      encoded(np.r_[noise(700), -np.inf], subtype='FLOAT'),
+      '1 of 701 samples are not finite, the first is -inf at sample 700',
+    ),
+    # A codec that does not exist, and a FLAC of noise.
+    (
+      encoded(noise(100))[:20] + b'ww' + encoded(noise(100))[22:],
+      'not readabl',
+    ),
+    (encoded(noise(20000), kind='FLAC')[:1000] + bytes(9000), ''),
+    # After no audio other chunks may come: they are none.
+    (encoded(noise(0)) + b'LIST\4\0\0\0INFO', 'zero-length audio'),
+  ],
+)
+def test_what_cannot_be_used_is_named(written, data, message):
+  path = written(data)
+  assert f'{path}: {message}' in rejected(path)
+
+
+def test_files_that_are_not_there(tmp_path):
+  path = tmp_path / 'gone.wav'
+  assert f'{path}: no such file; check the path' in rejected(path)
+  assert f'{tmp_path}: cannot be read' in rejected(tmp_path)
+
+
+@pytest.mark.parametrize('size', [1, 4, 11, 12, 20, 36, 43])
+def test_a_wav_cut_in_its_header(written, size):
+  message = rejected(encoded(noise(100))[:size])
+  assert 'truncated header' in message or 'not readable as audio' in message
+
+
+@pytest.mark.parametrize('removed', [1, 2, 1000, 199])
+def test_a_wav_shorter_than_its_header_promises(removed):
+  assert (
+    'truncated; the header promises 2000 bytes of audio, the file holds '
+    f'{2000 - removed}'
+  ) in rejected(encoded(noise(1000))[:-removed])
+
+
+def test_chunks_before_and_after_the_audio_are_no_matter():
   data = encoded(noise(500))
   extra = b'LIST' + struct.pack('<I', 3) + b'abc\0'  # Padded to even.
-  middle = data[:36] + extra + data[36:] + extra
-  result, _ = audio.decode(written(middle))
+  result, _ = audio.decode(data[:36] + extra + data[36:] + extra)
   assert len(result) == 500
 
 
@@ -226,27 +186,19 @@ def streamed(data, size, order='<'):
 @pytest.mark.parametrize('size', STREAMED.values(), ids=STREAMED)
 @pytest.mark.parametrize('subtype', ['PCM_16', 'PCM_24', 'FLOAT', 'ULAW'])
 def test_a_stream_that_could_not_know_its_length_is_accepted(size, subtype):
-  waveform = noise(500, 2)
-  whole = encoded(waveform, subtype=subtype)
+  whole = encoded(noise(500, 2), subtype=subtype)
   expected, _ = audio.decode(whole)
   # Of what follows the audio nothing is known in a stream, so nothing does.
   end = whole.index(b'data') + 8
   end += struct.unpack_from('<I', whole, end - 4)[0]
   data = streamed(whole[:end], size)
-  result, rate = audio.decode(io.BytesIO(data))
-  assert rate == 16000
-  np.testing.assert_array_equal(result, expected)
+  np.testing.assert_array_equal(audio.decode(io.BytesIO(data))[0], expected)
   # A recorder that was stopped in the middle of a frame.
-  result, _ = audio.decode(data[:-1])
-  np.testing.assert_array_equal(result, expected[:-1])
-
-
-def test_a_stream_of_the_other_byte_order():
-  file = io.BytesIO()
-  soundfile.write(file, noise(500), 16000, format='WAV', endian='BIG')
-  data = streamed(file.getvalue(), 0x80000000, '>')
-  assert data[:4] == b'RIFX'
-  assert len(audio.decode(data)[0]) == 500
+  np.testing.assert_array_equal(audio.decode(data[:-1])[0], expected[:-1])
+  if subtype == 'PCM_16':
+    assert 'zero-length audio' in rejected(streamed(whole[:44], size))
+    big = streamed(encoded(noise(500), endian='BIG'), size, '>')
+    assert (big[:4], len(audio.decode(big)[0])) == (b'RIFX', 500)
 
 
 @pytest.mark.parametrize('size', [1001, 3_000_000, 0x7FFE0000, 0xC0000000])
@@ -255,33 +207,16 @@ def test_a_size_that_a_file_may_have_is_believed(size):
   assert f'truncated; the header promises {size} bytes of audio' in message
 
 
-def test_no_audio_before_other_chunks_is_no_audio():
-  data = encoded(np.zeros(0, np.float32))
-  assert data[40:44] == b'\0\0\0\0'
-  note = b'LIST' + struct.pack('<I', 4) + b'INFO'
-  assert 'zero-length audio' in rejected(data + note)
-
-
-@pytest.mark.parametrize('size', [0, 0x80000000, 0xFFFFFFFF])
-def test_a_stream_that_ended_before_its_audio(size):
-  data = streamed(encoded(np.zeros(0, np.float32)), size)
-  assert 'zero-length audio' in rejected(data)
-
-
-@pytest.mark.parametrize('extra', [44, 36])
+@pytest.mark.parametrize('extra', [44, 36, 8])
 def test_a_header_that_counts_itself_is_believed_with_a_warning(extra):
   """As Android recorders write it."""
-  waveform = noise(500)
-  data = bytearray(encoded(waveform, subtype='PCM_16'))
-  struct.pack_into('<I', data, 40, 1000 + extra)
-  struct.pack_into('<I', data, 4, 1000 + extra + 36)
-  found = audio.read(bytes(data))
-  np.testing.assert_array_equal(
-    found.waveform, audio.decode(encoded(waveform))[0]
-  )
+  data = encoded(noise(500))
+  assert audio.read(data).warning == ''
+  odd = streamed(data, 1000 + extra)
+  found = audio.read(odd)
+  np.testing.assert_array_equal(found.waveform, audio.decode(data)[0])
   assert f'the header promises {1000 + extra} bytes of audio' in found.warning
-  assert audio.read(encoded(waveform)).warning == ''
-  assert 'truncated' in rejected(bytes(data[:-2]))
+  assert 'truncated' in rejected(odd[:-2])
 
 
 M4A = b'\0\0\0\x20ftypM4A \0\0\0\0'
@@ -304,9 +239,9 @@ def test_other_formats_are_decoded_by_ffmpeg(
 ):
   path = written(head + bytes(100), name)
   monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
-  message = rejected(path)
-  assert message.startswith(f'{path}: ')
-  assert 'decoded by ffmpeg, which is not installed; install it' in message
+  assert (
+    f'{path}: this format is decoded by ffmpeg, which is not installed; inst'
+  ) in rejected(path)
   # One that writes to a pipe, and so cannot know the size.
   wav = streamed(encoded(noise(500)), 0xFFFFFFFF)
   (tmp_path / 'out.wav').write_bytes(wav)
@@ -348,19 +283,11 @@ def test_only_the_needed_part_of_a_long_recording_is_kept(written, monkeypatch):
   monkeypatch.setattr(audio, '_WHOLE', 16000)
   monkeypatch.setattr(audio, '_BLOCK', 5000)
   part = audio.read(path, part=convention.part)
-  assert part.samples == len(waveform)
-  assert part.seconds == 60
+  assert (part.samples, part.seconds) == (len(waveform), 60)
   assert len(part.waveform) < 17000
-  np.testing.assert_array_equal(
-    part.waveform, waveform[part.start : part.start + len(part.waveform)]
-  )
   # Not a bit differs from the features of the whole.
-  np.testing.assert_array_equal(
-    convention(
-      part.waveform, part.rate, start=part.start, samples=part.samples
-    ),
-    convention(waveform, 16000),
-  )
+  found = convention(*part[:2], start=part.start, samples=part.samples)
+  np.testing.assert_array_equal(found, convention(waveform, 16000))
   beginning = audio.read(path, part=audio.first(2.5)).waveform
   np.testing.assert_array_equal(beginning, waveform[:40000])
   assert 'truncated' in rejected(path.read_bytes()[:-400_000])

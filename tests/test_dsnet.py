@@ -28,8 +28,6 @@ from tests.dsnet_cases import (
 )
 from tests.random_tree import params_like
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope='module')
 def batch():
@@ -260,6 +258,7 @@ def test_padding_rows_and_frames_change_nothing(variables, batch):
   assert_trees_close(got, want, tolerance=1e-6)
 
 
+@pytest.mark.slow
 def test_mesh_and_pmap_of_eight_equal_one_device(variables, batch):
   params, state = variables
   rng = jax.random.key(3)
@@ -290,6 +289,7 @@ def test_mesh_and_pmap_of_eight_equal_one_device(variables, batch):
     )
 
 
+@pytest.mark.slow
 def test_vmap_over_folds_equals_one_by_one(batch):
   rngs = jax.random.split(jax.random.key(7), 2)
   folds = []

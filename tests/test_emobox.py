@@ -17,7 +17,7 @@ LABELS = {'Anger': 'Angry', 'fear': 'Fear', 'HAP': 'Happy'}
 
 
 def write_folds(folder, corpus, folds=3, skip=None, shared=True):
-  """Writes folds of a made-up corpus in EmoBox's format."""
+  """Writes folds of a synthetic corpus in EmoBox's format."""
   table = corpus.table
   for n in range(1, folds + 1):
     tested = np.arange(len(table)) % folds == n - 1
@@ -62,7 +62,9 @@ def test_shared_speakers_are_told_and_dev_holds_utterances_of_every_class(
 ):
   write_folds(tmp_path / 'fake', corpus)
   folds = make_folds(corpus, tmp_path)  # The folder above will do.
-  assert '4 of 4 speakers are on both sides' in capsys.readouterr().err
+  assert (
+    '4 of 4 speakers are both trained on and tested' in capsys.readouterr().err
+  )
   for fold in folds:
     np.testing.assert_array_equal(fold.test, np.arange(fold.number, 60, 3))
     counts = np.bincount(corpus.table.labels[fold.dev], minlength=3)
@@ -89,7 +91,9 @@ def test_a_speaker_develops_where_none_is_on_both_sides(
     (held,) = set(corpus.table.speakers[fold.dev])
     assert held not in corpus.table.speakers[fold.train]
     assert len(fold.dev) == 15
-  assert '0 of 4 speakers are on both sides' in capsys.readouterr().err
+  assert (
+    '0 of 4 speakers are both trained on and tested' in capsys.readouterr().err
+  )
 
 
 def test_folds_that_do_not_fit_are_refused(corpus, tmp_path):

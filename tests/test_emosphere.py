@@ -19,8 +19,6 @@ from jaxser.systems.base import Progress
 from jaxser.systems.emosphere import EmoSphere
 from tests.random_tree import params_like, quick_jit
 
-pytestmark = pytest.mark.slow
-
 NOISY = EmoSphere(width=16, vad_range=(1.0, 5.0), stride=2)
 # Without dropout: what most tests are about compiles three times as fast.
 LIGHT = dataclasses.replace(NOISY, dropout=0.0, head_dropout=0.0)
@@ -181,6 +179,7 @@ def test_padding_changes_no_answer(system):
     assert np.isfinite(got[name]).all()
 
 
+@pytest.mark.slow
 def test_eight_devices_are_one():
   (loss, aux), grads = _whole(NOISY)
   shard = {k: v.reshape(8, 1, *v.shape[1:]) for k, v in _batch().items()}

@@ -219,9 +219,8 @@ def test_predictions_are_those_on_stored_states(
   source = pipeline.Source(corpus, max_length=LONGEST)
   assert (source.lengths == LONGEST).sum() == 2
   description = models.open(workdir)
-  weights_of_run = models.load(workdir, *description.trainings[0])
-  batch = source.batch(pipeline.Slot(np.arange(5), LONGEST))
-  wanted = description.system.predict(*weights_of_run, batch)['vad']
+  tree = models.load(workdir, *description.trainings[0])
+  wanted = trained.outputs(description.system, source, *tree)
   # As a user types it.
   monkeypatch.setenv('HOME', str(weights.parent))
   files = [folder / 'audio' / f'{name}.wav' for name in corpus.table.ids]

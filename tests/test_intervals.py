@@ -81,20 +81,6 @@ def test_same_seed_same_interval():
   assert first != intervals.bootstrap_interval(metrics.uar, groups, seed=1)
 
 
-def test_unlike_speakers_widen_the_interval():
-  """The reason to draw speakers: utterances of one speaker are alike."""
-  targets, predictions, names = _run(speakers=10, each=60)
-  alone = [str(i) for i in range(len(names))]
-  by_speaker, by_utterance = (
-    intervals.bootstrap_interval(
-      metrics.war, _groups(targets, predictions, groups)
-    )
-    for groups in (names, alone)
-  )
-  width = by_utterance.high - by_utterance.low
-  assert by_speaker.high - by_speaker.low > 1.3 * width
-
-
 def test_one_speaker_has_a_value_and_no_bounds():
   targets, predictions, names = _run(speakers=1)
   groups = _groups(targets, predictions, names)

@@ -44,13 +44,8 @@ def test_local_starts_one_process_each_on_one_port():
     f'--num_processes=2 --process_id={i}'
     for i in (0, 1)
   ] + ['# all at once; again on 143, 75, 134, 137, at most 3 times']
-
-
-def test_local_keeps_the_users_flags_for_xla():
   line = dry('local.sh', '--processes=1', XLA_FLAGS='--mine=1 --b')[0]
-  assert (
-    "'XLA_FLAGS=--mine=1 --b --xla_force_host_platform_device_count=1'" in line
-  )
+  assert "'XLA_FLAGS=--mine=1 --b --xla_force_host_platform" in line
 
 
 def test_gpu_node_runs_one_process_again_and_again():
@@ -59,6 +54,10 @@ def test_gpu_node_runs_one_process_again_and_again():
     + QUOTED,
     '# and again on exit code 143, 75, 134, 137, at most 7 times',
   ]
+  # Options of the program may stand apart from their values.
+  apart = ('--coordinator', 'h:1', '--workdir', 'W')
+  line = dry('gpu_node.sh', *apart, PYTHON='py')[0]
+  assert '--coordinator h:1 --workdir W' in line
 
 
 def test_gpu_node_says_that_there_is_no_gpu():
@@ -75,20 +74,14 @@ def test_gpu_node_says_that_there_is_no_gpu():
   [
     ('local.sh', '--processes=two', '--processes=two must be a whole number'),
     ('local.sh', '--processes=08', '--processes=08 must be a whole number'),
-    ('local.sh', '--processes=0', '--processes=0 must be a whole number, at l'),
     ('local.sh', '--devices=', '--devices= must be a whole number, at least 1'),
     ('local.sh', '--port=x', '--port=x must be'),
-    ('local.sh', '--max_restarts=-1', '--max_restarts=-1 must be'),
-    ('slurm.sh', '--nodes=1.5', '--nodes=1.5 must be'),
     ('slurm.sh', '--gpus=all', '--gpus=all must be a whole number, at least 0'),
     ('slurm.sh', '--cpus=0', '--cpus=0 must be'),
-    ('slurm.sh', '--max_restarts=x', '--max_restarts=x must be'),
     ('gpu_node.sh', '--max_restarts=x', '--max_restarts=x must be'),
-    ('relaunch.sh', '--max_restarts=x', '--max_restarts=x must be'),
+    ('relaunch.sh', '--max_restarts=-1', '--max_restarts=-1 must be'),
     ('tpu_vm.sh', '--max_restarts=x', '--max_restarts=x must be'),
-    ('local.sh', '--processes', '--processes needs its value after =, as in'),
-    ('slurm.sh', '--nodes', '--nodes needs its value'),
-    ('gpu_node.sh', '--gpus', '--gpus needs its value'),
+    ('slurm.sh', '--nodes', '--nodes needs its value after =, as in'),
     ('tpu_vm.sh', '--zone', '--zone needs its value'),
     ('relaunch.sh', '--max_restarts', '--max_restarts needs its value'),
   ],
@@ -102,12 +95,6 @@ def test_a_mistyped_option_is_refused_before_anything_starts(
   assert message in done.stderr
   assert done.stderr.count('\n') == 1
   assert '--help' in done.stderr
-
-
-def test_options_of_the_program_may_stand_apart_from_their_values():
-  apart = ('--coordinator', 'h:1', '--workdir', 'W')
-  line = dry('gpu_node.sh', *apart, PYTHON='py')[0]
-  assert '--coordinator h:1 --workdir W' in line
 
 
 def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
@@ -171,6 +158,9 @@ def test_tpu_vm_makes_copies_installs_and_runs_on_all_hosts():
     '--version=v2-alpha-tpuv5-lite --spot'
   )
   assert lines[1].startswith('tar -czf jaxser.tar.gz ')
+  words = lines[1].split()
+  for name in words[words.index('-C') + 2 :]:
+    assert (ROOT / name).exists(), name
   assert lines[2] == (
     f'{gcloud} scp jaxser.tar.gz n:jaxser.tar.gz --zone=z --project=p '
     '--worker=all'
@@ -187,12 +177,6 @@ def test_tpu_vm_makes_copies_installs_and_runs_on_all_hosts():
   refused = launch('tpu_vm.sh', '--dry_run', '--zone=z')
   assert refused.returncode == 2
   assert '--name and --zone are needed' in refused.stderr
-
-
-def test_what_the_tpu_gets_is_there():
-  words = dry('tpu_vm.sh', '--name=n', '--zone=z')[0].split()
-  for name in words[words.index('-C') + 2 :]:
-    assert (ROOT / name).exists(), name
 
 
 @pytest.mark.parametrize('name', RUNNABLE)

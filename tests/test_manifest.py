@@ -164,8 +164,7 @@ def test_a_users_table(audio, tmp_path):
 
 def test_a_users_table_with_vad_only(audio, tmp_path):
   path = table(
-    tmp_path,
-    'path|speaker|valence|arousal|dominance\na.wav|ann|1|4.5|7\n',
+    tmp_path, 'path|speaker|valence|arousal|dominance\na.wav|ann|1|4.5|7\n'
   )
   with pytest.raises(CorpusError, match='--vad_range=1,7'):
     manifest.read_manifest(path)

@@ -99,19 +99,23 @@ def page(request, tmp_path_factory):
   return make[request.param](folder)
 
 
-@pytest.mark.parametrize('dark', [False, True], ids=['light', 'dark'])
-@pytest.mark.parametrize('paper', [False, True], ids=['phone', 'paper'])
-def test_a_page_fits_is_silent_and_asks_for_nothing(browser, page, dark, paper):
-  shown = browser.show(page, dark=dark, paper=paper)
-  assert shown.said == []
-  assert shown.asked == []
-  assert shown.out == []
-  assert shown.width <= (chromium.PAPER if paper else chromium.PHONE)[0]
-  assert shown.height > 500
-  if dark and not paper:
-    assert shown.background < 60 < 180 < shown.ink
-  else:  # Nobody prints on black.
-    assert shown.ink < 60 < 250 < shown.background
+def test_a_page_fits_is_silent_and_asks_for_nothing(browser, page):
+  for dark, paper in (
+    (False, False),
+    (True, False),
+    (False, True),
+    (True, True),
+  ):
+    shown = browser.show(page, dark=dark, paper=paper)
+    assert shown.said == []
+    assert shown.asked == []
+    assert shown.out == []
+    assert shown.width <= (chromium.PAPER if paper else chromium.PHONE)[0]
+    assert shown.height > 500
+    if dark and not paper:
+      assert shown.background < 60 < 180 < shown.ink
+    else:  # Nobody prints on black.
+      assert shown.ink < 60 < 250 < shown.background
 
 
 def test_what_is_wrong_with_a_page_would_be_seen(browser, tmp_path):

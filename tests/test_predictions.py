@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -70,28 +71,29 @@ def test_unusual_names_survive(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('changes', 'message'),
+  ('name', 'value', 'others'),
   [
-    ({'seed': -1}, r'"seed" is -1, expected a whole number from 0'),
-    ({'fold': 1.5}, r'"fold" is 1.5, expected a whole number'),
-    ({'fold': True}, r'"fold" is True'),
-    ({'epoch': 'last'}, r'"epoch" is \'last\', .* or null'),
-    ({'selection': 'best'}, r'"selection" is \'best\', expected one of last'),
-    ({'id': ''}, r'"id" is \'\', expected the name of an utterance'),
-    ({'speaker': 3}, r'"speaker" is 3, expected a name'),
-    ({'target': ''}, r'"target" is \'\''),
-    ({'prediction': [1, 2, 3]}, r'"prediction" is .* as the target'),
-    ({'scores': None}, r'"scores" is None, expected one finite number'),
-    ({'scores': [0.5, float('nan')]}, r'"scores" is .*nan.* finite'),
-    ({'target': [1, 2]}, r'"target" is \[1, 2\], expected .* three finite'),
-    ({'target': [1, 2, 3]}, r'"prediction" is \'sad\', .* three finite'),
-    ({**VAD, 'prediction': [1, 2, float('inf')]}, r'"prediction" is .*inf'),
-    ({**VAD, 'scores': [1.0]}, r'"scores" is .* absent without classes'),
+    ('seed', -1, {}),
+    ('fold', 1.5, {}),
+    ('fold', True, {}),
+    ('epoch', 'last', {}),
+    ('selection', 'best', {}),
+    ('id', '', {}),
+    ('speaker', 3, {}),
+    ('target', '', {}),
+    ('prediction', [1, 2, 3], {}),
+    ('scores', None, {}),
+    ('scores', [0.5, float('nan')], {}),
+    ('target', [1, 2], VAD),
+    ('prediction', 'sad', VAD),
+    ('prediction', [1, 2, float('inf')], VAD),
+    ('scores', [1.0], VAD),
   ],
 )
-def test_a_wrong_field_is_named_with_its_value(changes, message):
+def test_a_wrong_field_is_named_with_its_value(name, value, others):
+  message = re.escape(f'"{name}" is {value!r}, which cannot be in a')
   with pytest.raises(PredictionsError, match=message):
-    _one(**changes)
+    _one(**{**others, name: value})
 
 
 @pytest.mark.parametrize(

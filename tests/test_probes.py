@@ -38,24 +38,15 @@ def test_scored_utterances_are_others_of_the_same_speakers():
   assert found['spaces']['space'] == 0.5
 
 
-def test_emotion_probe_goes_from_one_side_to_the_other():
+def test_emotion_probe_goes_from_one_split_to_the_other():
   train = np.tile(['angry', 'happy', 'sad'], 30)
   test = np.array(['angry', 'sad'] * 10 + [''])
+  together = blobs(np.concatenate([train, np.where(test == '', 'sad', test)]))
   found = probes.emotion_probe(
-    {'space': blobs(train)},
-    train,
-    {'space': _like_train(test)},
-    test,
+    {'space': together[:90]}, train, {'space': together[90:]}, test
   )
   assert (found['classes'], found['fitted'], found['scored']) == (3, 90, 20)
   assert found['spaces']['space'] > 0.95
-
-
-def _like_train(labels):
-  """`blobs` of three classes at these labels; '' anywhere."""
-  number = np.searchsorted(['angry', 'happy', 'sad'], labels) % 3
-  centres = 6 * np.random.default_rng(1).standard_normal((3, 6))
-  return centres[number] + RNG.standard_normal((len(labels), 6))
 
 
 def test_what_cannot_be_probed_is_none():
@@ -70,29 +61,18 @@ def test_what_cannot_be_probed_is_none():
 
 def test_summary_over_folds():
   def fold(share, classes=4):
+    counts = {'classes': classes, 'fitted': 30, 'scored': 10}
     return {
       'emotion': None,
-      'speaker': {
-        'classes': classes,
-        'fitted': 30,
-        'scored': 10,
-        'spaces': {'relevant': share},
-      },
+      'speaker': {**counts, 'spaces': {'relevant': share}},
     }
 
   nothing = {'emotion': None, 'speaker': None}
   found = probes.summarise([fold(0.5), nothing, fold(0.7, classes=5)])
+  space = {'mean': 60.0, 'std': 14.14, 'per_fold': [50, None, 70]}
+  counts = {'classes': [4, 5], 'folds': 2, 'fitted': 60, 'scored': 20}
   assert found == {
-    'speaker': {
-      'chance': 22.5,
-      'classes': [4, 5],
-      'folds': 2,
-      'fitted': 60,
-      'scored': 20,
-      'spaces': {
-        'relevant': {'mean': 60.0, 'std': 14.14, 'per_fold': [50, None, 70]}
-      },
-    }
+    'speaker': {'chance': 22.5, **counts, 'spaces': {'relevant': space}}
   }
   one = probes.summarise([fold(0.5)])['speaker']['spaces']['relevant']
   assert one == {'mean': 50.0, 'std': None, 'per_fold': [50.0]}
@@ -120,7 +100,7 @@ def test_2d_view_of_little_to_see():
 
 def test_subsampling_is_even_and_keeps_order():
   rows = np.arange(100, 1100)
-  few = probes.thinned(rows, 11)
+  few = probes.subsampled(rows, 11)
   assert (len(few), few[0], few[-1]) == (11, 100, 1099)
   assert np.ptp(np.diff(few)) <= 1
-  np.testing.assert_array_equal(probes.thinned(rows[:5], 11), rows[:5])
+  np.testing.assert_array_equal(probes.subsampled(rows[:5], 11), rows[:5])

@@ -14,8 +14,6 @@ from jaxser.data.protocols import ProtocolError
 from jaxser.models import predictor
 from tests import shared
 
-pytestmark = pytest.mark.slow
-
 SHORT = {'epochs': 1, 'tensorboard': False, 'embeddings': False}
 RECIPES = {
   'timnet': (timnet, '', {'model.num_blocks': 1}),
@@ -36,7 +34,15 @@ def make_config(module, arg, data_dir, changes):
   return config
 
 
-@pytest.mark.parametrize('name', RECIPES)
+@pytest.mark.parametrize(
+  'name',
+  [
+    'timnet',
+    *(
+      pytest.param(n, marks=pytest.mark.slow) for n in RECIPES if n != 'timnet'
+    ),
+  ],
+)
 def test_recipe_trains_and_reports(name, data_dir, tmp_path):
   module, arg, changes = RECIPES[name]
   config = make_config(module, arg, data_dir, changes)
@@ -48,6 +54,7 @@ def test_recipe_trains_and_reports(name, data_dir, tmp_path):
   assert (tmp_path / 'report.html').stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
   """Wav files to results.json: pooled WAR 95.70 and UAR 95.17."""
   from data_prep import prepare

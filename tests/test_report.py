@@ -232,7 +232,7 @@ def test_curves_are_medians_and_quartiles_over_folds(tmp_path):
   stale = {**rows[0], 'loss': 99.0}  # Written before a kill, and again after.
   path = tmp_path / 'metrics.jsonl'
   path.write_text(''.join(json.dumps(r) + '\n' for r in [stale, *rows]))
-  curves = run_lib.read_curves(path)
+  curves = run_lib.read_curves(tmp_path)
   assert list(curves) == ['loss', 'uar', 'war']
   train = curves['uar'][0]
   wanted = [
@@ -250,7 +250,7 @@ def test_odd_curves_are_drawn():
   values = np.array([[1, np.nan], [1, 1]])
   gap = run_lib.Curve('test', np.array([1.0, 2]), values)
   for curves in ([one], [gap], [one, gap]):
-    drawn = figures.learning_curves('Loss', curves, {})
+    drawn = figures.learning_curves('Loss', curves, {}, (0, 1))
     ElementTree.fromstring(drawn)
     assert 'nan ' not in drawn
 

@@ -12,7 +12,7 @@ from tests import runs
 METRICS = ('uar', 'war', 'f1')
 
 
-def answers(rate, seeds=(0,), speakers=20, drop=()):
+def predicted(rate, seeds=(0,), speakers=20, drop=()):
   """Predictions right with this rate; the same utterances each time."""
   rng = np.random.default_rng(int(100 * rate))
   made = []
@@ -21,9 +21,9 @@ def answers(rate, seeds=(0,), speakers=20, drop=()):
       for i in range(12):
         name = f's{speaker:02d}-{i}'
         target = i % 4
-        answer = target if rng.random() < rate else (target + 1) % 4
-        scores = np.where(np.arange(4) == answer, 0.7, 0.1)
-        classes = runs.CLASSES[target], runs.CLASSES[answer]
+        label = target if rng.random() < rate else (target + 1) % 4
+        scores = np.where(np.arange(4) == label, 0.7, 0.1)
+        classes = runs.CLASSES[target], runs.CLASSES[label]
         about = (seed, 0, 'last', 1, name, name[:3])
         if name not in drop:
           made.append(Prediction(*about, *classes, scores))
@@ -36,7 +36,7 @@ def compare(first, second, *classes, **more):
 
 
 def test_a_better_run_is_better_and_the_other_way_round():
-  good, poor = answers(0.9), answers(0.6)
+  good, poor = predicted(0.9), predicted(0.6)
   found, back = compare(good, poor), compare(poor, good)
   share = [np.mean([p.target == p.prediction for p in r]) for r in (good, poor)]
   war = found.changes['war']
@@ -54,7 +54,7 @@ def test_a_better_run_is_better_and_the_other_way_round():
 
 
 def test_a_run_does_not_differ_from_itself():
-  found = compare(answers(0.7), answers(0.7))
+  found = compare(predicted(0.7), predicted(0.7))
   assert (found.common, found.only_first, found.only_second) == (240, 0, 0)
   assert found.speakers == 20
   for change in found.changes.values():
@@ -63,8 +63,8 @@ def test_a_run_does_not_differ_from_itself():
 
 
 def test_only_common_utterances_count():
-  whole = answers(0.8)
-  part = answers(0.6, drop={'s03-1', 's04-2', 's04-3'})
+  whole = predicted(0.8)
+  part = predicted(0.6, drop={'s03-1', 's04-2', 's04-3'})
   found = compare(whole, part)
   assert (found.common, found.only_first, found.only_second) == (237, 3, 0)
   shared = {p.id for p in part}
@@ -73,7 +73,7 @@ def test_only_common_utterances_count():
 
 
 def test_several_seeds_count_together():
-  three, one = answers(0.8, seeds=(0, 1, 2)), answers(0.8)
+  three, one = predicted(0.8, seeds=(0, 1, 2)), predicted(0.8)
   found = compare(three, one)
   right = [p.target == p.prediction for p in three]
   assert found.common == 240
@@ -92,7 +92,7 @@ def test_vad_is_compared_by_ccc():
 
 
 def test_runs_of_different_things_are_not_compared():
-  vad, classes = runs.vad_predictions(), answers(0.8)
+  vad, classes = runs.vad_predictions(), predicted(0.8)
   assert 'one predicts classes' in compare(vad, classes).reason
   other = compare(classes, classes, runs.CLASSES, (*runs.CLASSES, 'calm'))
   assert 'different classes' in other.reason
@@ -104,7 +104,7 @@ def test_runs_of_different_things_are_not_compared():
 
 
 def test_one_speaker_has_no_interval():
-  found = compare(answers(0.9, speakers=1), answers(0.5, speakers=1))
+  found = compare(predicted(0.9, speakers=1), predicted(0.5, speakers=1))
   war = found.changes['war']
   assert (war.low, war.high, war.p_value) == (None, None, None)
   assert war.value is not None

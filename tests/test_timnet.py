@@ -12,8 +12,6 @@ from jaxser.systems import timnet
 from jaxser.systems.base import Progress
 from tests.random_tree import params_like, quick_jit
 
-pytestmark = pytest.mark.slow
-
 FRAMES, MELS = 24, 48
 SMALL = timnet.TimNet(num_classes=4, num_blocks=3)
 NO_PROGRESS = Progress(jnp.int32(0), jnp.int32(0))
@@ -194,6 +192,7 @@ def test_nothing_but_padding_gives_zero_loss_and_keeps_the_statistics():
   jax.tree.map(np.testing.assert_array_equal, aux['state'], state)
 
 
+@pytest.mark.slow
 def test_one_device_is_eight_is_pmap():
   params, state = weights(SMALL)
   # 13 utterances on 8 devices: one device has one, one has none.

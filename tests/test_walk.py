@@ -1,4 +1,4 @@
-"""Every command of README, run in an empty home as a new user would.
+"""Every command of README and docs, run in an empty home as a user would.
 
 They train small networks for an epoch of one fold, on a part of EmoDB and on
 noise under the names of other corpora; otherwise they are as they stand there.
@@ -21,12 +21,14 @@ import soundfile
 
 from data_prep import corpora
 from tests import shared
-from tests.test_readme import ROOT
+from tests.test_readme import PAGES, ROOT
 from tests.trees import emotale_table
 
 pytestmark = pytest.mark.walk
 
 _COMMAND = re.compile(r'^    ((?:python -m|launch/).+)$', re.MULTILINE)
+# Tested in tests/test_export.py; hours, and libtpu.
+_ELSEWHERE = ('export.md', 'scaling.md')
 _QUICK = {
   'timnet': ('model.num_blocks=2',),
   'dsnet': (
@@ -55,8 +57,10 @@ _NEEDS = {
 
 
 def _stages():
-  """README's commands by stage, each needing those before: first corpora."""
-  text = (ROOT / 'README.md').read_text('utf-8')
+  """The commands by stage, each needing those before: first corpora."""
+  text = '\n'.join(
+    page.read_text('utf-8') for page in PAGES if page.name not in _ELSEWHERE
+  )
   found = [
     part.strip() for line in _COMMAND.findall(text) for part in line.split('&&')
   ]
@@ -87,7 +91,7 @@ def _part_of_emodb(folder):
 
 
 def _ravdess(folder):
-  for name in corpora.CORPORA['ravdess'].expected():
+  for name in corpora.CORPORA['ravdess'].expected:
     if int(name[-2:]) <= 4:
       _noise(folder / f'Actor_{name[-2:]}' / f'{name}.wav')
 
@@ -95,7 +99,7 @@ def _ravdess(folder):
 def _emotale(folder):
   folder.mkdir(parents=True)
   rng = np.random.default_rng(0)
-  names = [n for n in corpora.CORPORA['emotale'].expected() if n[3:6] < '008']
+  names = [n for n in corpora.CORPORA['emotale'].expected if n[3:6] < '008']
   ratings = {
     name: {
       f'{who}_{what}': f'{rng.uniform(1, 5):.1f}'

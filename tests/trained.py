@@ -16,7 +16,7 @@ from jaxser.data.corpus import Corpus, Table, normalization
 from jaxser.data.protocols import Fold
 from jaxser.models import saved as models
 from jaxser.systems import registry
-from tests.random_tree import params_like
+from tests.random_tree import params_like, quick_jit
 
 RECIPES = {'timnet': timnet, 'dsnet': dsnet, 'emosphere': emosphere}
 CONVENTIONS = {
@@ -144,3 +144,11 @@ def write_run_of(
       models.save(workdir, 0, fold.number, selection, params, state, epoch=3)
       weights[0, fold.number, selection] = (params, state)
   return Run(workdir, config, system, source, dev, weights)
+
+
+def outputs(system: Any, source: pipeline.Source, *weights: Any) -> np.ndarray:
+  """What a system predicts of a whole corpus."""
+  rows = np.arange(len(source.corpus.table))
+  batch = source.batch(pipeline.Slot(rows, source.max_length))
+  name = 'vad' if system.task == 'regression' else 'scores'
+  return np.asarray(quick_jit(system.predict)(*weights, batch)[name])

@@ -38,65 +38,49 @@ class WrongCorpusError(CorpusError):
 class Corpus:
   """What is published about a corpus, and how to read it: a file `NAME.toml`.
 
-  Attributes:
-    name: As in `--corpus`.
-    title: As in a paper.
-    licence: In one line.
-    layout: Where the audio may lie, for the help text.
-    classes: Class name -> published number of utterances, or None where that
-      varies; alphabetical, which is the label order.
-    speakers: Published number of speakers, or None.
-    languages: ISO 639-1 codes.
-    signal_length: Samples at 22,050 Hz that `librosa22k` pads or cuts to.
-    homepage: Where it comes from.
-    citation: BibTeX.
-    vad_range: Lowest and highest value of the VAD scale, or None without VAD.
-    example: A file name, for messages.
-    patterns: Regular expressions of file names without `.wav`, or of the end
-      of paths, in any case. Their groups are the fields of an utterance;
-      `speaker` and `emotion` are needed.
-    values: Field -> its valid values, as they are to be spelled (or a table
-      from other spellings to them); fields without an entry become lower case.
-    emotions: Value of the field `emotion` -> class; by default the same.
-    gender: 'female' or 'male' -> regular expression of speakers; the first that
-      matches counts.
-    id: Format of the id, from the fields.
-    text: Format of the text, from the fields.
-    left_out: Why files are left out on purpose -> regular expression of names.
-    order: Fields that utterances are sorted by inside a class, in the order of
-      their values; by default the natural order of the ids.
-    absent: Regular expression of ids that were never published though all
-      their fields have valid values.
-    ids: Where the fields do not foretell the ids: lines of a beginning in two
-      parts and all ends.
-    parser: Reads the corpus where names do not say everything:
-      `parser(spec, audio_dir, on_error=..., **options)` returns the manifest.
-    options: Options of `parser` beyond `on_error`, with their defaults.
+  Regular expressions are those of Python's `re`; formats those of `str.format`.
   """
 
-  name: str
-  title: str
-  licence: str
-  layout: str
+  name: str  # As in --corpus.
+  title: str  # As in a paper.
+  licence: str  # In one line.
+  layout: str  # Where the audio may lie, for the help text.
+  # Class, alphabetically (the label order) -> published number of utterances,
+  # None where that varies.
   classes: Mapping[str, int | None] = dataclasses.field(default_factory=dict)
   speakers: int | None = None
-  languages: Sequence[str] = ()
-  signal_length: int = 100_000
+  languages: Sequence[str] = ()  # ISO 639-1.
+  signal_length: int = 100_000  # Samples at 22,050 Hz, for librosa22k.
   homepage: str = ''
-  citation: str = ''
-  vad_range: tuple[float, float] | None = None
-  example: str = ''
+  citation: str = ''  # BibTeX.
+  vad_range: tuple[float, float] | None = None  # Ends of the VAD scale.
+  example: str = ''  # A file name, for messages.
+  # Expressions of file names without .wav, or of the end of paths, in any case.
+  # Their groups are an utterance's fields; `speaker` and `emotion` are needed.
   patterns: Sequence[str] = ()
+  # Field -> its valid values, as they are to be spelled (or a table from other
+  # spellings to them); fields without an entry become lower case.
   values: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+  # Value of the field `emotion` -> class; by default the same.
   emotions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Gender -> expression of speakers; the first that matches counts.
   gender: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  id: str = ''
+  id: str = ''  # Formats from the fields.
   text: str = ''
+  # Why files are left out on purpose -> expression of their names.
   left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  # Fields that sort utterances inside a class, in the order of their values; by
+  # default the natural order of the ids.
   order: Sequence[str] = ()
+  # Expression of ids that were never published though their fields are valid.
   absent: str = ''
+  # Where fields do not foretell the ids: lines of a beginning in two parts and
+  # all its ends.
   ids: str = ''
+  # Reads the corpus where names do not say everything:
+  # `parser(spec, audio_dir, on_error=..., **options)` returns the manifest.
   parser: Callable[..., Manifest] | None = None
+  # Options of the parser beyond `on_error`, with their defaults.
   options: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
   @property
@@ -245,25 +229,20 @@ def find_files(
   from data_prep import audio  # Only here: help does without NumPy.
 
   folder = pathlib.Path(folder).absolute()
-  if not folder.exists():
-    raise CorpusError(
-      f'{folder}: there is no such folder; give the one that holds the corpus '
-      'as --audio_dir.'
-    )
   if not folder.is_dir():
+    problem = (
+      'is a file; unpack an archive first and'
+      if folder.exists()
+      else 'there is no such folder;'
+    )
     raise CorpusError(
-      f'{folder}: is a file; give the folder that holds the corpus as '
-      '--audio_dir (unpack an archive first).'
+      f'{folder}: {problem} give the folder that holds the corpus as --audio_dir.'
     )
   return audio.find_recordings(folder, suffixes)
 
 
 def find_wavs(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
-  """Returns all `.wav` files below a folder, sorted.
-
-  Raises:
-    CorpusError: The folder is missing or has no such file.
-  """
+  """Returns all `.wav` files below a folder; CorpusError if there is none."""
   found = find_files(folder, ['.wav'])
   if not found:
     raise CorpusError(
@@ -321,42 +300,28 @@ def from_names(
   """
   root = pathlib.Path(audio_dir).absolute()
   paths = find_wavs(root)
-  utterances, rejected, places = [], [], {}
-  ignored = collections.Counter()
+  utterances, broken, ignored = [], [], collections.Counter()
   for path in paths:
     try:
       result = spec.utterance(path)
       if isinstance(result, str):
         ignored[result] += 1
-        continue
-      result = complete(result)
+      else:
+        utterances.append(complete(result))
     except CorpusError as error:
-      rejected.append(Rejected(path, str(error)))
-      continue
-    if on_error == 'skip' and result.id in places:
-      reason = manifest_lib.duplicate(result.id, [places[result.id], path])
-      rejected.append(Rejected(path, reason))
-    else:
-      places.setdefault(result.id, path)
-      utterances.append(result)
-  if not utterances and rejected:
+      broken.append(Rejected(path, str(error)))
+  if not utterances and broken:
     raise WrongCorpusError(
       f'{root}: none of its {len(paths):,} wav files has a name of '
       f'{spec.title} (like {spec.example}); found, for example, '
-      f'{rejected[0].path.name}.',
+      f'{broken[0].path.name}.',
       paths,
-    )
-  if rejected and on_error == 'raise':
-    raise CorpusError(
-      f'{root}: {len(rejected):,} of {len(paths):,} wav files do not belong to '
-      f'{spec.title}. Move them away, or leave them out with --on_error=skip:'
-      f'\n{tables.listed([f"{r.path}: {r.reason}" for r in rejected])}'
     )
   return published(
     spec,
     root,
     utterances,
-    rejected=rejected,
+    broken=broken,
     notes=[f'wav files left out: {n:,} ({why})' for why, n in ignored.items()],
     on_error=on_error,
   )
@@ -402,17 +367,8 @@ def from_labels(
       wanted[name] = {'label': emotions[code], **fields}
     else:
       others[code] += 1
-  groups = collections.defaultdict(list)
-  for path in paths:
-    if path.stem in wanted:
-      groups[path.stem].append(path)
-  if twice := [
-    manifest_lib.duplicate(name, group)
-    for name, group in groups.items()
-    if len(group) > 1
-  ]:
-    raise CorpusError(f'{root}: {tables.listed(twice, indent="")}')
-  if not groups:
+  found = [path for path in paths if path.stem in wanted]
+  if not found:
     raise WrongCorpusError(
       f'{root}: none of its {len(paths):,} wav files is one of the '
       f'{len(wanted):,} that the label files of {spec.title} list (like '
@@ -423,11 +379,8 @@ def from_labels(
   return published(
     spec,
     root,
-    [
-      Utterance(id=name, path=path, **wanted[name])
-      for name, (path,) in groups.items()
-    ],
-    missing=[name for name in wanted if name not in groups],
+    [Utterance(id=p.stem, path=p, **wanted[p.stem]) for p in found],
+    missing=sorted(wanted.keys() - {path.stem for path in found}),
     notes=[f'{note}: {counts}'] if counts else [],
     on_error=on_error,
   )
@@ -438,44 +391,31 @@ def published(
   root: pathlib.Path,
   utterances: Sequence[Utterance],
   *,
-  rejected: Sequence[Rejected] = (),
+  broken: Sequence[Rejected] = (),
   missing: Sequence[str] = (),
   notes: Sequence[str] = (),
   on_error: str = 'raise',
 ) -> Manifest:
   """Sorts utterances into published order and checks them.
 
-  Utterances without a label come last.
-
-  Raises:
-    CorpusError: An utterance breaks a rule of `manifest.check`; with
-      `on_error='skip'` such utterances are moved to `rejected`.
+  Utterances without a label come last; for `broken`, `on_error` and what is
+  raised see `manifest.check`.
   """
   classes = tuple(spec.classes)
-  if on_error == 'skip':
-    reasons = [
-      manifest_lib.problem(u, classes, spec.vad_range) for u in utterances
-    ]
-    pairs = list(zip(utterances, reasons, strict=True))
-    rejected = [*rejected, *(Rejected(u.path, r) for u, r in pairs if r)]
-    utterances = [u for u, r in pairs if not r]
   rank = {label: index for index, label in enumerate(classes)}
-  return manifest_lib.check(
-    Manifest(
-      corpus=spec.name,
-      classes=classes,
-      vad_range=spec.vad_range,
-      utterances=tuple(
-        sorted(
-          utterances, key=lambda u: (rank.get(u.label, len(rank)), spec.rank(u))
-        )
-      ),
-      root=root.absolute(),
-      rejected=tuple(rejected),
-      missing=tuple(missing),
-      notes=tuple(notes),
-    )
+  ordered = sorted(
+    utterances, key=lambda u: (rank.get(u.label, len(rank)), spec.rank(u))
   )
+  manifest = Manifest(
+    corpus=spec.name,
+    classes=classes,
+    vad_range=spec.vad_range,
+    utterances=tuple(ordered),
+    root=root.absolute(),
+    missing=tuple(missing),
+    notes=tuple(notes),
+  )
+  return manifest_lib.check(manifest, on_error=on_error, broken=broken)
 
 
 def text_lines(path: pathlib.Path) -> list[str]:

@@ -19,13 +19,7 @@ SPLITS = {'train': 'train', 'validation': 'dev', 'test': 'test'}
 def utterances(
   tfds_dir: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, str, str, bytes]]:
-  """Yields split, speaker, label and audio, in the order of the data set.
-
-  Args:
-    tfds_dir: Where TFDS keeps its data sets; None for its default.
-
-  Yields:
-    ('train' | 'dev' | 'test', '1001', 'ANG', 16-bit samples at 16 kHz).
+  """Yields split, speaker, label and 16-bit samples, as TFDS orders them.
 
   Raises:
     CorpusError: TFDS is not installed, or cannot read or make the data set.
@@ -61,8 +55,7 @@ def utterances(
 
 
 def export(
-  folder: str | os.PathLike[str],
-  tfds_dir: str | os.PathLike[str] | None = None,
+  folder: str | os.PathLike[str], tfds_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
   """Writes the audio as `SPLIT/SPEAKER_LABEL_NUMBER.wav`, or finds it written.
 
@@ -103,16 +96,8 @@ def parse(
   """Reads the TFDS data set `crema_d`, downloading it if TFDS has not yet.
 
   TFDS keeps neither file names nor sentences, so ids are counted and the text
-  is unknown; its split by speaker becomes the column `split`.
-
-  Args:
-    spec: The corpus, see `variant`.
-    audio_dir: 'tfds', or 'tfds:DIR' where TFDS keeps its data sets.
-    on_error: See `base.from_names`.
-    export_dir: Folder for the audio as wav files; made, or used if complete.
-
-  Raises:
-    CorpusError: TFDS cannot give the data set, or there is no `export_dir`.
+  is unknown; its split by speaker becomes the column `split`. `audio_dir` is
+  'tfds' or 'tfds:DIR'; `export_dir` gets the audio as wav files.
   """
   if not export_dir:
     raise CorpusError(f'{audio_dir}: a folder to keep its audio is needed.')

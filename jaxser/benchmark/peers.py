@@ -26,12 +26,6 @@ def steps(
 ) -> tuple[list[Program], list[str]]:
   """Returns training steps and predictions of a library, and notes on it.
 
-  Args:
-    compare: one of `COMPARISONS`.
-    workload: of ours.
-    dtypes: of the matmuls.
-    works: of 'training' and 'prediction', those that are timed.
-
   Raises:
     BenchmarkError: if the library is missing or has no such network here.
   """
@@ -57,12 +51,6 @@ def epochs(
 
   Those of one turn are one call of `fit`, so what `fit` does once is not counted
   for every epoch.
-
-  Args:
-    compare: 'none' or 'keras'.
-    workload: of ours.
-    trained: utterances that are trained on.
-    tested: utterances that are evaluated after every epoch.
 
   Raises:
     BenchmarkError: if Keras is missing or has no such network here.

@@ -5,7 +5,6 @@ optimiser is fused on GPUs. Imported only for --compare=torch.
 """
 
 import collections
-import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -25,15 +24,10 @@ def build(
 ) -> dict[str, Callable[[], Any]]:
   """Returns a 'training' step and a 'prediction' of one batch.
 
-  Args:
-    workload: of ours: the network, the optimiser's constants, the batch.
-    dtype: 'float32', or 'bfloat16' by autocast.
-    device: 'cuda' or 'cpu'.
-    compiled: whether torch.compile is used.
-
   Raises:
     BenchmarkError: if the network needs transformers, and it is missing.
   """
+  torch.manual_seed(0)
   make = _dsnet if isinstance(workload.system, DSNet) else _wavlm
   model, loss_of, predict_all = make(workload, device)
   if compiled:
@@ -48,16 +42,13 @@ def build(
     fused=device == 'cuda',
   )
 
-  def autocast():
-    if dtype == 'float32':
-      return contextlib.nullcontext()
-    return torch.autocast(device, torch.bfloat16)
+  autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == 'bfloat16')
 
   def train():
     model.train()
     optimizer.zero_grad(set_to_none=True)
     for part in range(parts):
-      with autocast():
+      with autocast:
         loss = loss_of(slice(part, None, parts))
       (loss / parts).backward()
     optimizer.step()
@@ -65,7 +56,7 @@ def build(
   @torch.inference_mode()
   def predict():
     model.eval()
-    with autocast():
+    with autocast:
       return predict_all()
 
   return {'training': train, 'prediction': predict}
@@ -80,13 +71,9 @@ def _dsnet(workload: Workload, device: str) -> tuple[Any, ...]:
       if module.bias is not None:
         nn.init.zeros_(module.bias)
   model = model.to(device, memory_format=torch.channels_last)
-  generator = torch.Generator().manual_seed(0)
-  shape = size, 3, system.max_frames, workload.shape[-1]
+  shape = 2, size, 3, system.max_frames, workload.shape[-1]
   images, neutral = (
-    torch.randn(shape, generator=generator).to(
-      device, memory_format=torch.channels_last
-    )
-    for _ in range(2)
+    x.to(device, memory_format=torch.channels_last) for x in torch.randn(shape)
   )
   labels = (torch.arange(size) % system.num_classes).to(device)
 
@@ -98,10 +85,8 @@ def _dsnet(workload: Workload, device: str) -> tuple[Any, ...]:
 
 def _wavlm(workload: Workload, device: str) -> tuple[Any, ...]:
   model = WavLMRegression(workload.system).to(device)
-  generator = torch.Generator().manual_seed(0)
-  shape = workload.size, workload.shape[0]
-  samples = torch.randn(shape, generator=generator).to(device)
-  vad = torch.rand(workload.size, 3, generator=generator).to(device)
+  samples = torch.randn(workload.size, workload.shape[0]).to(device)
+  vad = torch.rand(workload.size, 3).to(device)
 
   def loss_of(rows):
     return model.loss(samples[rows], vad[rows])

@@ -88,7 +88,7 @@ class Stack:
       parts: micro-batches of a step; 0 is the workload's for the size.
       runs: of the stack.
       utterances: of the corpus on the devices; 0 trains on one batch.
-      parallel: 'jit', or 'pmap' for a batch of one run.
+      parallel: config.parallel.
     """
     self.workload, self.size = workload, size or workload.size
     self.runs, self.utterances = runs, utterances
@@ -258,11 +258,6 @@ def waiting(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
 
   Of steps on one batch that lies on the devices, of the pipeline alone, and of
   both together; batches have one length, so that one program is compiled.
-
-  Args:
-    config: a recipe; its corpus must be prepared.
-    data_dir: where.
-    steps: how many.
 
   Raises:
     BenchmarkError: if the first fold has no utterance to train on.

@@ -26,27 +26,17 @@ class BenchmarkError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """One thing to be timed.
+  """One thing to be timed; figures are of one call, None where unknown.
 
-  Attributes:
-    implementation: 'jaxser', 'Keras', 'PyTorch eager', ...
-    work: 'training' or 'prediction'; ratios are within one work and dtype.
-    utterances: per call.
-    compile_seconds: time of the first call or of the compiler.
-    run: runs so many calls, one after the other, and waits for the last.
-    dtype: of the matmuls: 'float32' or 'bfloat16'.
-    flops: operations of the matmuls of one call, None where unknown.
-    bytes_accessed: memory traffic of one call by the compiler's count, or None.
-    memory: bytes by kind, see `costs.memory_of`; empty where unknown.
-    variant: what else names it, such as '8 devices'.
+  `run` makes so many calls, one after the other, and waits for the last.
   """
 
-  implementation: str
-  work: str
+  implementation: str  # 'jaxser', 'Keras', 'PyTorch eager', ...
+  work: str  # 'training' or 'prediction'; ratios are within one.
   utterances: int
-  compile_seconds: float
+  compile_seconds: float  # Of the compiler, or of the first call.
   run: Callable[[int], None]
-  dtype: str = 'float32'
+  dtype: str = 'float32'  # Of the matmuls.
   flops: float | None = None
   bytes_accessed: float | None = None
   memory: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -90,17 +80,11 @@ def read_counters() -> Counters:
 
 
 class Turn(NamedTuple):
-  """One turn of a program.
-
-  Attributes:
-    clock: seconds per call.
-    processor: seconds per call of this process, all cores.
-    foreign: cores that other processes kept busy; None where unknown.
-  """
+  """One turn of a program, in seconds per call."""
 
   clock: float
-  processor: float
-  foreign: float | None = 0.0
+  processor: float  # Of all cores, for this process.
+  foreign: float | None = 0.0  # Cores that other processes kept busy.
 
   @property
   def quiet(self) -> bool:
@@ -153,15 +137,10 @@ def measure(
 def speed(
   program: Program, turns: Sequence[Turn], peaks: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-  """Summarises the turns of a program for JSON.
+  """Summarises the turns of a program for JSON, beside `machine.measure_peaks`.
 
   Figures are medians of the quiet turns; of all where none was quiet. 'quiet' is
   whether at least half of them were.
-
-  Args:
-    program: that was timed.
-    turns: from `measure`.
-    peaks: from `machine.measure_peaks`, for the shares of them.
   """
   quiet = [turn for turn in turns if turn.quiet]
   clock, processor, _ = zip(*(quiet or turns), strict=True)

@@ -26,17 +26,11 @@ GIB = 2**30
 
 
 class Chip(NamedTuple):
-  """A chip, from the pages of Google Cloud.
+  """A chip, from the pages of Google Cloud."""
 
-  Attributes:
-    memory: bytes.
-    flops: bfloat16 operations per second.
-    links: bytes per second between chips, one way.
-  """
-
-  memory: int
-  flops: float
-  links: float
+  memory: int  # Bytes.
+  flops: float  # bfloat16 operations per second.
+  links: float  # Bytes per second between chips, one way.
 
 
 # By the beginning of the kind that JAX names, longer ones first.
@@ -85,11 +79,6 @@ def compile_facts(
   function: Any, arguments: Sequence[Any], devices: Sequence[Any]
 ) -> dict[str, Any]:
   """Compiles for the devices, and describes what the program needs and sends.
-
-  Args:
-    function: jitted.
-    arguments: abstract, with shardings over the devices.
-    devices: of the topology.
 
   Returns:
     Per device: 'memory_bytes' by kind, whether that 'fits' into a chip, 'flop' of

@@ -30,21 +30,13 @@ FOLDS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-  """A system, and the utterances that it is timed on.
-
-  Attributes:
-    config: a recipe.
-    system: made from it.
-    corpus: synthetic.
-    shape: of one utterance's features.
-    size: utterances of a step.
-  """
+  """A system, and the synthetic utterances that it is timed on."""
 
   config: Any
   system: System
   corpus: Corpus
-  shape: tuple[int, ...]
-  size: int
+  shape: tuple[int, ...]  # Of one utterance's features.
+  size: int  # Utterances of a step.
 
   @classmethod
   def create(

@@ -120,8 +120,16 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
       with the others.
   """
   path = pathlib.Path(path)
-  info = read_info(path)
-  name, classes = info['corpus'], tuple(info['classes'])
+  try:
+    info = json.loads((path / 'store.json').read_text('utf-8'))
+    name, classes = info['corpus'], tuple(info['classes'])
+  except FileNotFoundError as error:
+    raise StoreError(
+      f'{path} has no store.json, so it is not a feature store; prepare one with '
+      '`python -m data_prep`.'
+    ) from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise _damaged(path, f'has no valid store.json ({error})') from error
   table = _read_table(path, classes)
   if len(table) != info['count']:
     raise _damaged(
@@ -139,31 +147,6 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
     read=_Records(path, len(table)),
     parts=np.full(len(table), name),
   )
-
-
-def read_info(path: pathlib.Path) -> dict[str, Any]:
-  """Reads store.json of a store's version directory.
-
-  Raises:
-    StoreError: if it is missing or damaged.
-  """
-  try:
-    info = json.loads((path / 'store.json').read_text('utf-8'))
-  except FileNotFoundError as error:
-    raise StoreError(
-      f'{path / "store.json"} is missing, so this is not a feature store; '
-      'prepare one with `python -m data_prep`.'
-    ) from error
-  except ValueError as error:
-    raise _damaged(
-      path, f'has a store.json that is no JSON ({error})'
-    ) from error
-  needed = {'corpus', 'classes', 'count', 'features', 'parameters'}
-  if not isinstance(info, dict) or not needed <= info.keys():
-    raise _damaged(
-      path, f'has a store.json without {", ".join(sorted(needed))}'
-    )
-  return info
 
 
 def _damaged(path: pathlib.Path, problem: str) -> StoreError:

@@ -59,10 +59,11 @@ def make_folds(
   """Cuts the corpus into folds.
 
   - `published`: scikit-learn `KFold(num_folds, shuffle=True, seed)` over the
-    utterances in published order; speakers are on both sides (TIM-Net). A
+    utterances in published order; speakers are trained on and tested (TIM-Net). A
     regression over a corpus with an official split: its training split trains;
     of its development split `PUBLISHED_DEV` utterances of each class, drawn by
-    `seed`, develop and the others test (EmoSphere-SER, section 3.1).
+    `seed`, develop and the others test (EmoSphere-SER, section 3.1, whose
+    utterances without agreement `data_prep` leaves out of MSP-Podcast).
   - `speaker_independent`: every speaker (or group, beyond 12 speakers) is
     tested once; its neighbour in sorted order is the development speaker: k + 1
     for even k, k - 1 for odd k (DSNet), so dev labels may guide training.
@@ -74,20 +75,22 @@ def make_folds(
     speakers are left out (DSNet).
   - `emobox`: the folds of EmoBox (arXiv 2406.07162) in `emobox_dir`, the folder
     of the corpus or the one above. With `emobox_dev` a tenth of each training
-    side develops: whole speakers (at least one) where none is on both sides,
-    else utterances of every class; drawn by `seed` and fold.
+    split develops: whole speakers (at least one) where the fold tests none of
+    them, else utterances of every class; drawn by `seed` and fold.
   - `all`: one fold that trains on every utterance and tests none.
 
-  `every_class` is for classification: each training side must have all classes.
+  `every_class` is for classification: each training split must have all classes.
 
   Raises:
     ProtocolError: where speakers or splits are missing or too few, a class has
       no utterance in a training fold, or EmoBox's folds are of other utterances.
   """
   table = corpus.table
-  if protocol == 'published':
-    cut = not every_class and {'train', 'dev'} <= set(table.splits.tolist())
-    folds = (_cut_dev_split if cut else _random_folds)(table, num_folds, seed)
+  has_split = {'train', 'dev'} <= set(table.splits.tolist())
+  if protocol == 'published' and has_split and not every_class:
+    folds = _cut_dev_split(table, seed)
+  elif protocol == 'published':
+    folds = _random_folds(table, num_folds, seed)
   elif protocol == 'speaker_independent':
     folds = _speaker_folds(table, num_folds, seed)
   elif protocol == 'official':
@@ -108,8 +111,7 @@ def make_folds(
   return folds
 
 
-def _cut_dev_split(table: Table, num_folds: int, seed: int) -> list[Fold]:
-  del num_folds
+def _cut_dev_split(table: Table, seed: int) -> list[Fold]:
   generator, dev = np.random.default_rng(seed), []
   whole = np.flatnonzero(table.splits == 'dev')
   for label in np.unique(table.labels[table.labels >= 0]):
@@ -229,8 +231,8 @@ def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
     folds.append(fold if seed is None else _hold_out(fold, table, seed))
   shared = shared_speakers(folds, table)
   print(
-    f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are on both '
-    'sides of a fold.',
+    f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are both '
+    'trained on and tested.',
     file=sys.stderr,
   )
   return folds
@@ -247,37 +249,34 @@ def shared_speakers(folds: Sequence[Fold], table: Table) -> list[str]:
 
 def _hold_out(fold: Fold, table: Table, seed: int) -> Fold:
   """Moves a tenth of the training split to the development split."""
-  groups = table.speakers[fold.train]
-  whole = not shared_speakers([fold], table) and len(np.unique(groups)) > 1
-  if not whole:
-    groups = table.labels[fold.train]
   generator = np.random.default_rng([seed, fold.number])
-  if whole:
-    names = np.unique(groups)
+  speakers, labels = table.speakers[fold.train], table.labels[fold.train]
+  names = np.unique(speakers)
+  if len(names) > 1 and not shared_speakers([fold], table):
     chosen = generator.permutation(names)[: -(-len(names) // 10)]
-    held = np.isin(groups, chosen)
+    held = np.isin(speakers, chosen)
   else:
-    held = np.zeros(len(groups), bool)
-    for label in np.unique(groups):
-      own = np.flatnonzero(groups == label)
-      held[generator.permutation(own)[: -(-len(own) // 10)]] = len(own) > 1
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+      own = generator.permutation(np.flatnonzero(labels == label))
+      held[own[: -(-len(own) // 10)]] = len(own) > 1
   return Fold(fold.number, fold.train[~held], fold.train[held], fold.test)
 
 
 def check_folds(
   folds: Sequence[Fold], corpus: Corpus, every_class: bool = True
 ) -> None:
-  """Raises ProtocolError for empty or overlapping sides, or an unseen class.
+  """Raises ProtocolError for empty or overlapping splits, or an unseen class.
 
-  A fold may test nobody if it trains on everybody.
+  Only a fold that trains on every utterance may test none.
   """
   table = corpus.table
   for fold in folds:
     where = f'fold {fold.number}'
     splits = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
-    tests_nobody = not len(fold.test) and len(fold.train) == len(table)
+    tests_none = not len(fold.test) and len(fold.train) == len(table)
     for name in ('train', 'test'):
-      if not len(splits[name]) and not tests_nobody:
+      if not len(splits[name]) and not tests_none:
         raise ProtocolError(f'{where} has no {name} utterance.')
     for (a, rows), (b, others) in itertools.combinations(splits.items(), 2):
       both = np.intersect1d(rows, others)
@@ -290,13 +289,15 @@ def check_folds(
     if missing and every_class:
       raise ProtocolError(
         f'{where}: no training utterance of class {", ".join(missing)}, so it '
-        f'can never be predicted; {_advice(table)}, or leave the class out of '
-        'the manifest.'
+        f'can never be predicted; {_advice(fold, table)}, or leave the class out '
+        'of the manifest.'
       )
 
 
-def _advice(table: Table) -> str:
-  """Returns what helps where folds of speakers lack classes."""
+def _advice(fold: Fold, table: Table) -> str:
+  """Returns what helps where a fold cannot train on a class."""
+  if shared_speakers([fold], table):
+    return 'use fewer folds, another fold_seed'
   counts = collections.Counter(table.speakers.tolist())
   speaker, fewest = counts.most_common()[-1]
   if 10 * fewest < np.median([*counts.values()]):

@@ -15,6 +15,8 @@ import numpy as np
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
+LEVEL = 0.95
+"""Coverage that every interval aims at."""
 FEW_GROUPS = 20
 """Below this many speakers an interval is known to be too narrow."""
 
@@ -90,7 +92,6 @@ def bootstrap_interval(
   groups: np.ndarray,
   *,
   resamples: int = 2000,
-  level: float = 0.95,
   seed: int = 0,
 ) -> Interval:
   """Returns a percentile interval by drawing whole speakers with replacement.
@@ -109,10 +110,9 @@ def bootstrap_interval(
     statistic: sums over groups [..., *shape] -> [...] or [..., m].
     groups: what the statistic is computed from, additive, [groups, *shape].
     resamples: number of bootstrap samples.
-    level: coverage aimed at.
     seed: of the resampling; the same seed draws the same speakers.
   """
-  return Interval(*_bootstrap(statistic, [groups], resamples, level, seed)[:3])
+  return Interval(*_bootstrap(statistic, [groups], resamples, seed)[:3])
 
 
 def paired_bootstrap(
@@ -121,7 +121,6 @@ def paired_bootstrap(
   second: np.ndarray,
   *,
   resamples: int = 2000,
-  level: float = 0.95,
   seed: int = 0,
 ) -> Difference:
   """Returns the difference of two systems on the same utterances.
@@ -133,7 +132,7 @@ def paired_bootstrap(
   the same groups in the same order.
   """
   value, low, high, values = _bootstrap(
-    statistic, [first, second], resamples, level, seed
+    statistic, [first, second], resamples, seed
   )
   if not len(values):
     return Difference(value, low, high, low)
@@ -146,7 +145,6 @@ def _bootstrap(
   statistic: Statistic,
   systems: Sequence[np.ndarray],
   resamples: int,
-  level: float,
   seed: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
   """Returns value, bounds and resamples of one system or a difference of two."""
@@ -167,7 +165,7 @@ def _bootstrap(
   with warnings.catch_warnings():
     # Without any defined resample the bounds are NaN, as documented.
     warnings.simplefilter('ignore', RuntimeWarning)
-    tails = [(1 - level) / 2, (1 + level) / 2]
+    tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.nanquantile(values, tails, axis=0)
   return value, low, high, values
 

@@ -41,21 +41,6 @@ class PredictionsError(UserError):
   """Predictions cannot be used; the message says where, why and what to do."""
 
 
-# What each field must be, for messages.
-_COUNT = 'a whole number from 0'
-_EXPECTED = {
-  'seed': _COUNT,
-  'fold': _COUNT,
-  'selection': f'one of {", ".join(SELECTIONS)}',
-  'epoch': f'{_COUNT}, or null',
-  'id': 'the name of an utterance',
-  'speaker': 'a name, empty if unknown',
-  'target': 'a class name or three finite numbers',
-  'prediction': 'a class name or three finite numbers, as the target',
-  'scores': 'one finite number per class, absent without classes',
-}
-
-
 def _count(value: Any) -> int | None:
   """Returns an int (also of NumPy's) from 0, None of anything else."""
   whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -77,9 +62,8 @@ def _floats(values: Any) -> tuple[float, ...] | None:
   return tuple(float(f'{x:.6g}') for x in values.tolist())
 
 
-def _vad(values: Any) -> tuple[float, ...] | None:
-  values = _floats(values)
-  return values if values and len(values) == 3 else None
+def _three(values: Any) -> tuple[float, ...] | None:
+  return _floats(values) if np.size(values) == 3 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +99,8 @@ class Prediction:
   scores: tuple[float, ...] | None = None
 
   def __post_init__(self):
-    named = self.task == 'classification'
-    answer = _name if named else _vad
+    classes = self.task == 'classification'
+    convert = _name if classes else _three
     plain = {
       'seed': _count(self.seed),
       'fold': _count(self.fold),
@@ -124,16 +108,16 @@ class Prediction:
       'epoch': _count(self.epoch),
       'id': _name(self.id),
       'speaker': self.speaker if self.speaker == '' else _name(self.speaker),
-      'target': answer(self.target),
-      'prediction': answer(self.prediction),
+      'target': convert(self.target),
+      'prediction': convert(self.prediction),
       'scores': _floats(self.scores),
     }
-    absent = {'epoch'} if self.epoch is None else set()
-    absent |= set() if named else {'scores'}
+    null = {'epoch': self.epoch is None, 'scores': not classes}
     for name, value in plain.items():
-      if (value is None) != (name in absent):
+      if (value is None) != null.get(name, False):
         raise PredictionsError(
-          f'"{name}" is {getattr(self, name)!r}, expected {_EXPECTED[name]}'
+          f'"{name}" is {getattr(self, name)!r}, which cannot be in a '
+          f'{self.task}'
         )
       object.__setattr__(self, name, value)
 
@@ -238,12 +222,10 @@ def _some(names: Iterable[str]) -> str:
 def check_once(
   predictions: Iterable[Prediction], ids: Iterable[str] | None = None
 ) -> None:
-  """Checks that all utterances were tested equally often, usually once.
+  """Checks that each utterance was tested equally often, once in a fold.
 
-  A fold predicts an utterance at most once, and all utterances are tested by
-  the same number of folds: by one, or, across corpora, by all. Every (seed,
-  selection) must hold the same utterances, and these must agree on target and
-  speaker.
+  Usually by one fold, across corpora by all. Every (seed, selection) must hold
+  the same utterances, and these must agree on target and speaker.
 
   Args:
     predictions: of a whole run.
@@ -254,21 +236,19 @@ def check_once(
   """
   tested = collections.defaultdict(collections.Counter)
   truth: dict[str, tuple[Any, str]] = {}
-  known = set()
+  seen = set()
   for p in predictions:
     where = f'seed {p.seed}, selection {p.selection}'
-    if (p.seed, p.selection, p.fold, p.id) in known:
+    if (where, p.fold, p.id) in seen:
       raise PredictionsError(
-        f'{where}, fold {p.fold}: utterance {p.id!r} was predicted more than '
-        'once'
+        f'{where}, fold {p.fold}: {p.id!r} was predicted more than once'
       )
-    known.add((p.seed, p.selection, p.fold, p.id))
+    seen.add((where, p.fold, p.id))
     tested[where][p.id] += 1
     if truth.setdefault(p.id, (p.target, p.speaker)) != (p.target, p.speaker):
       raise PredictionsError(
-        f'{where}: utterance {p.id!r} has target and speaker '
-        f'{p.target, p.speaker} here but {truth[p.id]} before; the predictions '
-        'are of different corpora'
+        f'{where}: {p.id!r} has target and speaker {p.target, p.speaker} here '
+        f'but {truth[p.id]} before; the predictions are of different corpora'
       )
   expected = set(truth) if ids is None else set(ids)
   for where, folds in tested.items():
@@ -276,8 +256,8 @@ def check_once(
     (often, most), (seldom, least) = ranking[0], ranking[-1]
     if most != least:
       raise PredictionsError(
-        f'{where}: utterance {often!r} is tested by {most} folds, {seldom!r} by '
-        f'{least}; its folds overlap'
+        f'{where}: {often!r} is tested by {most} folds, {seldom!r} by {least}; '
+        'its folds overlap'
       )
     for names, problem in (
       (expected - set(folds), 'no prediction for'),

@@ -33,7 +33,7 @@ HELD_OUT = 4
 Spaces = Mapping[str, np.ndarray]
 
 
-def thinned(examples: np.ndarray, most: int) -> np.ndarray:
+def subsampled(examples: np.ndarray, most: int) -> np.ndarray:
   """Returns at most so many examples, evenly chosen, in their order."""
   if len(examples) <= most:
     return examples
@@ -82,7 +82,9 @@ def emotion_probe(
   Returns:
     As `speaker_probe`; None where a split has no labels or only one class.
   """
-  fitted, scored = np.flatnonzero(train_labels), np.flatnonzero(test_labels)
+  fitted, scored = (
+    np.flatnonzero(labels != '') for labels in (train_labels, test_labels)
+  )
   return _probe(train, train_labels, fitted, test, test_labels, scored)
 
 
@@ -95,27 +97,24 @@ def _probe(
   scored: Sequence[int],
 ) -> dict[str, Any] | None:
   """Fits each space to examples of `train`, scores on examples of `test`."""
-  if not len(scored) or len(np.unique(train_labels[fitted])) < 2:
+  labels, targets = train_labels[fitted], test_labels[scored]
+  if not len(targets) or len(np.unique(labels)) < 2:
     return None
   from sklearn import linear_model, metrics, pipeline, preprocessing
 
-  targets, spaces = test_labels[scored], {}
+  # Of the targets' classes; balanced_accuracy_score warns of any other.
+  about = {'labels': np.unique(targets), 'average': 'macro', 'zero_division': 0}
+  spaces = {}
   for name, value in train.items():
     model = pipeline.make_pipeline(
       preprocessing.StandardScaler(),
       linear_model.LogisticRegression(class_weight='balanced', max_iter=2000),
     )
-    model.fit(value[fitted].astype(np.float64), train_labels[fitted])
+    model.fit(value[fitted].astype(np.float64), labels)
     predicted = model.predict(test[name][scored].astype(np.float64))
-    # Only the classes that occur; balanced_accuracy_score warns of others.
-    present = np.unique(targets)
-    spaces[name] = float(
-      metrics.recall_score(
-        targets, predicted, labels=present, average='macro', zero_division=0
-      )
-    )
+    spaces[name] = float(metrics.recall_score(targets, predicted, **about))
   return {
-    'classes': len(np.unique(train_labels[fitted])),
+    'classes': len(np.unique(labels)),
     'fitted': len(fitted),
     'scored': len(scored),
     'spaces': spaces,
@@ -138,31 +137,26 @@ def summarise(
   """
   result = {}
   for kind in KINDS:
-    known = [fold[kind] for fold in found if fold[kind] is not None]
-    if not known:
-      continue
-    spaces = {}
-    for name in known[0]['spaces']:
-      per_fold = [
-        np.nan if fold[kind] is None else fold[kind]['spaces'][name]
-        for fold in found
-      ]
-      mean, std = intervals.mean_std(per_fold)
-      spaces[name] = {
-        'mean': _percent(mean),
-        'std': _percent(std),
-        'per_fold': [_percent(value) for value in per_fold],
+    probed = [fold[kind] for fold in found]
+    known = [probe for probe in probed if probe]
+    if known:
+      classes = [probe['classes'] for probe in known]
+      result[kind] = {
+        'chance': _percent(np.mean(1 / np.array(classes))),
+        'classes': [min(classes), max(classes)],
+        'folds': len(known),
+        'fitted': sum(probe['fitted'] for probe in known),
+        'scored': sum(probe['scored'] for probe in known),
+        'spaces': {name: _space(probed, name) for name in known[0]['spaces']},
       }
-    classes = [fold['classes'] for fold in known]
-    result[kind] = {
-      'chance': _percent(np.mean([1 / count for count in classes])),
-      'classes': [min(classes), max(classes)],
-      'folds': len(known),
-      'fitted': sum(fold['fitted'] for fold in known),
-      'scored': sum(fold['scored'] for fold in known),
-      'spaces': spaces,
-    }
   return result
+
+
+def _space(probed: Sequence[Any], name: str) -> dict[str, Any]:
+  shares = [probe['spaces'][name] if probe else np.nan for probe in probed]
+  mean, std = intervals.mean_std(shares)
+  per_fold = [_percent(share) for share in shares]
+  return {'mean': _percent(mean), 'std': _percent(std), 'per_fold': per_fold}
 
 
 def _percent(share: float) -> float | None:
@@ -190,11 +184,9 @@ def tsne_2d(values: np.ndarray) -> np.ndarray:
     return np.zeros((len(values), 2), np.float32)
   centred = values - values.mean(0, keepdims=True)
   values = centred[:, std > 0] / std[None, std > 0]
-  if values.shape[1] == 1:
-    values = np.concatenate([values, np.zeros_like(values)], 1)
-  reduced = decomposition.PCA(
-    min(50, *values.shape), svd_solver='full', random_state=0
-  ).fit_transform(values)
+  values = np.pad(values, ((0, 0), (0, values.shape[1] == 1)))  # Two, at least.
+  pca = decomposition.PCA(min(50, *values.shape), svd_solver='full')
+  reduced = pca.fit_transform(values)
   # As small as t-SNE likes its start.
   start = 1e-4 * reduced[:, :2] / max(reduced[:, 0].std(), 1e-12)
   model = manifold.TSNE(

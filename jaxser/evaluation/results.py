@@ -27,14 +27,13 @@ Percentages have two decimals, CCC four; null stands for what is not defined
    "probes": what `jaxser.engine.inspection.inspect` found, {} where nothing was,
    "wall_time_s", "command", "environment", "demo"}
 
-METRIC is uar, war, f1 or, for valence, arousal and dominance, ccc_valence,
-ccc_arousal, ccc_dominance, ccc_mean; `recall`, `absent_classes` and `confusion`
-(rows targets, columns predicted) belong to classes. `regions` scores the regions
-in which predicted and target points lie, not a region head. `pooled` puts all
-folds and seeds into one set; `fold_mean` averages over folds (and seeds),
-`over_seeds` over the pooled values of the seeds. The three are different
-numbers. Across corpora every fold may test the same utterances: `pooled` then
-counts each once per fold.
+METRIC is uar, war, f1 or ccc_valence, ccc_arousal, ccc_dominance, ccc_mean;
+`recall`, `absent_classes` and `confusion` (rows targets, columns predicted)
+belong to classes. `regions` scores the regions in which predicted and target
+points lie, not a region head. `pooled` puts all folds and seeds into one set;
+`fold_mean` averages over folds (and seeds), `over_seeds` over the pooled values
+of the seeds: three different numbers. Across corpora every fold may test the
+same utterances: `pooled` then counts each once per fold.
 """
 
 import collections
@@ -244,25 +243,20 @@ def _check(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
       f'predictions of {" and ".join(sorted(tasks))} do not go with classes '
       f'{[*classes]}'
     )
-  for p in predictions if classes else ():
-    if (
+  epochs = {}
+  for p in predictions:
+    where = f'seed {p.seed}, fold {p.fold}, selection {p.selection}'
+    if epochs.setdefault(where, p.epoch) != p.epoch:
+      raise PredictionsError(f'{where}: predictions of several epochs')
+    if classes and (
       not {p.target, p.prediction} <= set(classes)
       or len(p.scores) != len(classes)
       or p.scores[classes.index(p.prediction)] < max(p.scores)
     ):
       raise PredictionsError(
-        f'utterance {p.id!r} (seed {p.seed}, fold {p.fold}): target '
-        f'{p.target!r}, prediction {p.prediction!r} and scores {p.scores} do '
-        f'not go with classes {", ".join(classes)}; were they ordered '
-        'differently?'
-      )
-  for (seed, fold, selection), part in _by(
-    predictions, 'seed', 'fold', 'selection'
-  ).items():
-    if len({p.epoch for p in part}) > 1:
-      raise PredictionsError(
-        f'seed {seed}, fold {fold}, selection {selection}: predictions of '
-        'several epochs, expected one'
+        f'{where}: target {p.target!r}, prediction {p.prediction!r} and scores '
+        f'{p.scores} of {p.id!r} do not go with classes {", ".join(classes)}; '
+        'were they ordered differently?'
       )
 
 
@@ -270,14 +264,12 @@ def _check_paper(paper: Mapping[str, Any], task: str) -> None:
   """Raises PredictionsError for a row of config.paper that is none."""
   valid = {'source', 'comparable', 'reason', *METRICS[task]}
   for selection, row in paper.items():
-    if selection not in SELECTIONS or not set(row) <= valid:
+    unexplained = not row.get('comparable', True) and not row.get('reason')
+    if selection not in SELECTIONS or not set(row) <= valid or unexplained:
       raise PredictionsError(
-        f'paper[{selection!r}] has {", ".join(row)}; expected one of '
-        f'{", ".join(SELECTIONS)} with {", ".join(sorted(valid))}'
-      )
-    if not row.get('comparable', True) and not row.get('reason'):
-      raise PredictionsError(
-        f'paper[{selection!r}] is not comparable; say why in "reason"'
+        f'paper[{selection!r}] is {dict(row)}; expected one of '
+        f'{", ".join(SELECTIONS)} with {", ".join(sorted(valid))}, and a reason '
+        'where comparable is False'
       )
 
 
@@ -334,7 +326,7 @@ def summarise(
     'speakers': len(speakers),
     'speakers_in_several_folds': sum(folds_of[s] > 1 for s in speakers),
     'interval': {
-      'level': 0.95,
+      'level': intervals.LEVEL,
       'resamples': resamples,
       'speakers': len(speakers),
       'unknown_speakers': len({p.id for p in predictions if not p.speaker}),
@@ -374,9 +366,8 @@ def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
   except ValueError as error:
     raise PredictionsError(f'{path}: not JSON ({error})') from error
   needed = {'system', 'corpus', 'task', 'classes', 'metrics', 'selections'}
-  missing = needed - set(results if isinstance(results, dict) else ())
-  if missing:
-    raise PredictionsError(f'{path}: no results of a run, lacks {missing}')
+  if not isinstance(results, dict) or not needed <= results.keys():
+    raise PredictionsError(f'{path}: no results of a run; those have {needed}')
   return results
 
 

@@ -79,26 +79,25 @@ def compare(
     {p.id: (p.target, p.speaker) for p in run} for run in (first, second)
   ]
   shared = truth[0].keys() & truth[1].keys()
+  found = Comparison(len(shared), *(len(t) - len(shared) for t in truth))
   odd = sorted(name for name in shared if truth[0][name] != truth[1][name])
   tasks = {p.task for p in (*first, *second)}
-  found = Comparison(len(shared), *(len(t) - len(shared) for t in truth))
-  reason = ''
-  if len(tasks) > 1:
-    reason = 'one predicts classes, the other valence and arousal'
-  elif tuple(first_classes) != tuple(second_classes):
-    reason = (
-      f'they know different classes ({", ".join(first_classes)} and '
-      f'{", ".join(second_classes)})'
-    )
-  elif not shared:
-    reason = 'they tested no common utterance'
-  elif odd:
-    reason = (
+  known = [', '.join(classes) for classes in (first_classes, second_classes)]
+  for differ, reason in (
+    (len(tasks) > 1, 'one predicts classes, the other valence and arousal'),
+    (
+      known[0] != known[1],
+      f'they know different classes ({" and ".join(known)})',
+    ),
+    (not shared, 'they tested no common utterance'),
+    (
+      odd,
       f'{len(odd)} utterances have one name but another label or speaker, the '
-      f'first is {odd[0]!r}: these are different corpora'
-    )
-  if reason:
-    return dataclasses.replace(found, reason=reason)
+      f'first is {min(odd, default="")!r}: these are different corpora',
+    ),
+  ):
+    if differ:
+      return dataclasses.replace(found, reason=reason)
   task = tasks.pop()
   pair = [
     results.grouped([p for p in run if p.id in shared], task, first_classes)

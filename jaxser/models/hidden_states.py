@@ -98,27 +98,20 @@ def extract(
   """
   import jax
 
-  from jaxser.data import buckets, pipeline
+  from jaxser.data import pipeline
 
   run, needed = jax.jit(hidden.states), jax.device_put(hidden.needed)
-  rows = np.arange(len(source.corpus.table))
-  bucket = buckets.bucket_of(source.lengths, source.buckets)
-  for start in range(0, len(rows), _WINDOW * batch_size):
-    window = rows[start : start + _WINDOW * batch_size]
-    found = {}
-    for chosen, length in buckets.batches(
-      window, bucket, batch_size, source.buckets
-    ):
-      padded = pipeline.pad_rows(chosen, batch_size)
-      batch = source.batch(pipeline.Slot(padded, length))
-      frames, count = jax.device_get(
-        run(needed, batch['features'], batch['length'])
-      )
-      for i, row in enumerate(chosen.tolist()):
-        found[row] = frames[i, : count[i]]
-      advance(len(chosen))
-    for row in window.tolist():
-      yield found[row]
+  rows, size = np.arange(len(source.corpus.table)), _WINDOW * batch_size
+  for window in np.split(rows, range(size, len(rows), size)):
+    slots, places = pipeline.for_evaluation(source, window, batch_size)
+    states = []
+    for slot in slots:
+      batch = source.batch(slot)
+      found = run(needed, batch['features'], batch['length'])
+      frames, count = jax.device_get(found)
+      states += [row[:n] for row, n in zip(frames, count, strict=True)]
+      advance(int(np.count_nonzero(slot.rows != pipeline.PADDING_ROW)))
+    yield from (states[place] for place in places)
 
 
 def prepare(

@@ -24,13 +24,10 @@ from jaxser.models.audio_features import (
 from jaxser.models.saved import Description
 from jaxser.ops import spherical
 from jaxser.ops.log_mel import log_mel
-from jaxser.systems.base import Batch, System, Tree
+from jaxser.systems.base import Batch, Tree
 
-# Rows per batch, of log-mel or other frames and of waveforms.
-BATCH_SIZES = {'frames': 64, 'samples': 8}
+ROWS_AT_ONCE, WAVES_AT_ONCE = 64, 8
 _BUCKETS = 4
-
-FrontEnd = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,26 +138,46 @@ class Predictor:
     )
     spec = description.feature_spec
     waves = spec.bins is None or description.uses_hidden_states
-    self._batch_size = (
-      batch_size or BATCH_SIZES['samples' if waves else 'frames']
-    )
+    self._batch_size = batch_size or (WAVES_AT_ONCE if waves else ROWS_AT_ONCE)
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     self._rows = NamedSharding(mesh, PartitionSpec('data'))
     everywhere = NamedSharding(mesh, PartitionSpec())
     trees = [(model.params, model.state) for model in models]
     self._stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-    front_end, needed = _front_end(description, self.extractor)
+    needed = spec.needed if description.uses_hidden_states else ()
     self._weights = jax.device_put((self._stacked, needed), everywhere)
-    self._run = jax.jit(
-      functools.partial(_predict, description.system, front_end)
-    )
+    self._run = jax.jit(self._predict_batch)
     self._region = region_of(description, models)
     self.shapes: set[tuple[int, ...]] = set()
 
-  def program(self, batch: Batch) -> dict[str, jax.Array]:
-    """Returns [models, rows, ...] of a batch of features, to be traced."""
-    system, weights = self.description.system, (self._stacked, ())
-    return _predict(system, None, weights, batch)
+  def program(self, batch: Batch, stacked: Any = None) -> dict[str, jax.Array]:
+    """Returns [models, rows, ...] of a batch of features; to be traced."""
+    system = self.description.system
+    output = 'vad' if system.task == 'regression' else 'scores'
+
+    def one(model: tuple[Tree, Tree]) -> dict[str, jax.Array]:
+      out = system.predict(*model, batch)
+      return {n: out[n].astype(jnp.float32) for n in (output, 'embedding')}
+
+    return jax.lax.map(one, stacked or self._stacked)
+
+  def _predict_batch(self, weights: Tree, batch: Batch) -> dict[str, jax.Array]:
+    """As `program`, of what the extractor hands over."""
+    stacked, needed = weights
+    spec, length = self.description.feature_spec, batch['length']
+    if self.description.uses_hidden_states:
+      longest = self.description.max_length
+      frames, count = spec.apply(needed, batch['features'], length)
+      frames, length = frames[:, :longest], jnp.minimum(count, longest)
+    elif self.extractor.on_device:
+      frames = log_mel_of(spec, batch['features'])
+      length = jnp.where(length > 0, frames.shape[1], 0)  # 0 of padding rows.
+    else:
+      frames = batch['features']
+    length = length.astype(jnp.int32)
+    return self.program(
+      {**batch, 'features': frames, 'length': length}, stacked
+    )
 
   @functools.cached_property
   def lengths(self) -> tuple[int, ...]:
@@ -341,54 +358,11 @@ def _input(item: Any, position: int, sample_rate: int | None) -> Input:
   return Input(f'recording {position}', (item, sample_rate))
 
 
-def _front_end(
-  description: Description, extractor: FeatureExtractor
-) -> tuple[FrontEnd | None, Tree]:
-  """Returns what makes features of waveforms on the device, and its weights."""
-  spec = description.feature_spec
-  if description.uses_hidden_states:
-    longest = description.max_length
-
-    def hidden_states(needed, samples, length):
-      frames, count = spec.apply(needed, samples, length)
-      return frames[:, :longest], jnp.minimum(count, longest)
-
-    return hidden_states, spec.needed
-  if not extractor.on_device:
-    return None, ()
-  return lambda needed, signal, length: _log_mel(spec, signal, length), ()
-
-
-def _log_mel(
-  spec: Any, signal: jax.Array, length: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Log-mel of waveforms, and its frames: 0 of a row of padding."""
-  frames = log_mel_of(spec, signal)
-  return frames, jnp.where(length > 0, frames.shape[1], 0)
-
-
 def log_mel_of(spec: Any, signal: jax.Array) -> jax.Array:
   """Returns the features of a `Librosa22k` of fitted waveforms."""
   own = spec.parameters()
   kept = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
   return log_mel(signal, **{n: own[n] for n in (*kept, 'range_db')})
-
-
-def _predict(
-  system: System, front_end: FrontEnd | None, weights: Tree, batch: Batch
-) -> dict[str, jax.Array]:
-  """Returns what is shown of all that each model predicts, [models, ...]."""
-  stacked, needed = weights
-  if front_end is not None:
-    frames, count = front_end(needed, batch['features'], batch['length'])
-    batch = {**batch, 'features': frames, 'length': count.astype(jnp.int32)}
-  output = 'vad' if system.task == 'regression' else 'scores'
-
-  def one(model: tuple[Tree, Tree]) -> dict[str, jax.Array]:
-    out = system.predict(*model, batch)
-    return {n: out[n].astype(jnp.float32) for n in (output, 'embedding')}
-
-  return jax.lax.map(one, stacked)
 
 
 def region_of(

@@ -15,6 +15,7 @@ are enough.
 Exit codes: 0 done; 2 a mistake that the message explains.
 """
 
+import functools
 import os
 import pathlib
 import sys
@@ -33,19 +34,15 @@ command_line.define_path(
   'folder for several runs.',
   FLAGS,
 )
-flags.DEFINE_string(
-  'into',
-  '',
-  'PAGE#NAME: write a table into a Markdown page instead, between its marks.',
-  flag_values=FLAGS,
+_text = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
+_text(
+  'into', '', 'PAGE#NAME: write a table between the marks of a page instead.'
 )
-flags.DEFINE_enum(
+_text(
   'selection',
-  None,
-  ['last', 'best_on_dev', 'best_on_test', 'init_from'],
-  'Which weights to compare; default the most honest that all runs have, and '
-  'all of them with --into.',
-  flag_values=FLAGS,
+  '',
+  'Which weights to compare: last, best_on_dev, best_on_test or init_from; '
+  'default the most honest that all runs have, and all of them with --into.',
 )
 
 
@@ -60,7 +57,7 @@ def _write(workdirs: list[str]) -> pathlib.Path:
   from jaxser.core import files
   from jaxser.report import insert, pages
 
-  out, into, selection = FLAGS.out, FLAGS.into, FLAGS.selection or ''
+  out, into, selection = FLAGS.out, FLAGS.into, FLAGS.selection
   page, _, name = into.partition('#')
   if not workdirs:
     raise UsageError('give the folder of a finished run.')

@@ -6,10 +6,12 @@ print. Text stays text. Every chart function takes the title first and returns
 an SVG element with that title and a description, for people who cannot see it.
 """
 
+import collections
 import functools
 import io
 import itertools
 import math
+import pathlib
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,11 +27,12 @@ KINDS = 10
 """Categories that get a colour of their own; the others share a grey one."""
 POINTS = 160
 """A curve is drawn through at most this many epochs."""
-DOTS = 1500
+DOTS = 1000
 """A chart shows at most this many dots."""
 LINES = 12
 """More runs than this are drawn as a band between their quartiles."""
-_LETTERS = 26
+_LETTERS = 24
+_STYLE = pathlib.Path(__file__).parent / 'templates' / 'chart.mplstyle'
 _VARIABLES = (
   *('ink', 'soft', 'rule', 'mark', 'train', 'dev', 'test', 'paper'),
   *(f'k{i}' for i in range(KINDS + 1)),
@@ -40,31 +43,6 @@ _DASHES = ('-', (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 def colour(name: str) -> str:
   """Returns the colour that becomes `var(--name)` in the page."""
   return f'#fe{_VARIABLES.index(name):04x}'
-
-
-_SETTINGS = {
-  'svg.fonttype': 'none',
-  'svg.hashsalt': 'jaxser',
-  'path.simplify': False,
-  'font.size': 12,
-  'text.parse_math': False,
-  'text.color': colour('ink'),
-  'axes.labelcolor': colour('soft'),
-  'axes.edgecolor': colour('soft'),
-  'axes.titlesize': 12,
-  'axes.titleweight': 'bold',
-  'axes.titlelocation': 'left',
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.spines.left': False,
-  'axes.axisbelow': True,
-  'grid.color': colour('rule'),
-  'xtick.color': colour('soft'),
-  'ytick.color': colour('soft'),
-  # Marks of length 0 are not drawn, and then nothing in the file needs an id.
-  'xtick.major.size': 0,
-  'ytick.major.size': 0,
-}
 
 
 def _drawn(width: int, height: int, grid: str = '') -> Callable:
@@ -85,7 +63,7 @@ def _drawn(width: int, height: int, grid: str = '') -> Callable:
       from matplotlib.figure import Figure
 
       title = text.printable(title)
-      with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
+      with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
         # The fonts of the reader are used, whichever matplotlib lacks.
         warnings.filterwarnings('ignore', 'Glyph')
         figure = Figure(figsize=(width / 72, height / 72))
@@ -131,17 +109,17 @@ def _for_a_page(svg: str) -> str:
   svg = re.sub(r' (?:id|clip-path)="[^"]*"', '', svg)
   svg = re.sub(r' transform="rotate\(-0 [^"]*"', '', svg)
   svg = re.sub(r'</?g ?/?>\s*', '', svg)
-  svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, svg)
+  # Coordinates on one line and with one decimal.
+  svg = re.sub(
+    r' (?:d|x|y|transform)="[^"]*"',
+    lambda m: re.sub(r'(\.\d)\d+|\n', r'\1', m[0]),
+    svg,
+  )
   svg = re.sub('font-family: [^;"]*', 'font-family: inherit', svg)
   svg = re.sub(r"font: ([^'\";]*)'[^;\"]*", r'font: \1system-ui', svg)
   return re.sub(
     '#fe([0-9a-f]{4})', lambda m: f'var(--{_VARIABLES[int(m[1], 16)]})', svg
   )
-
-
-def _rounded(found: re.Match[str]) -> str:
-  """An attribute on one line, numbers with one decimal."""
-  return re.sub(r'\s+', ' ', re.sub(r'(\.\d)\d+', r'\1', found[0]))
 
 
 def _line(axes: Any, x: Any, y: Any, name: str, **style: Any) -> None:
@@ -153,23 +131,11 @@ def _dots(
   axes: Any, x: Any, y: Any, name: str, size: float, alpha=1.0, layers=1
 ) -> None:
   """Draws points as few paths; dots of one layer do not add up."""
-  from matplotlib.patches import PathPatch
-  from matplotlib.path import Path
-
-  places = np.stack([x, y], -1)
-  for part in (places[i::layers] for i in range(min(layers, len(places)))):
-    codes = np.tile([Path.MOVETO, Path.LINETO], len(part))
-    axes.add_patch(
-      PathPatch(
-        Path(np.repeat(part, 2, axis=0), codes),
-        facecolor='none',
-        edgecolor=colour(name),
-        linewidth=size,
-        alpha=alpha,
-        capstyle='round',
-        clip_on=False,
-      )
-    )
+  style = {'linewidth': size, 'alpha': alpha, 'solid_capstyle': 'round'}
+  for i in range(layers):
+    # Lines of length 0 with gaps.
+    parts = [np.asarray(v)[i::layers, None] + [0, 0, np.nan] for v in (x, y)]
+    _line(axes, parts[0].ravel(), parts[1].ravel(), name, **style)
 
 
 def _subsampled(size: int, most: int) -> np.ndarray:
@@ -178,8 +144,8 @@ def _subsampled(size: int, most: int) -> np.ndarray:
   return np.unique(places).astype(int)
 
 
-def _padded(low: float, high: float) -> tuple[float, float]:
-  margin = 0.05 * (high - low) or 0.5
+def _padded(low: float, high: float, share=0.05) -> tuple[float, float]:
+  margin = share * (high - low) or 0.5
   return low - margin, high + margin
 
 
@@ -188,24 +154,19 @@ def learning_curves(
   axes: Any,
   curves: Sequence[Curve],
   paper: Mapping[str, float],
-  limits: tuple[float, float] | None = None,
+  limits: tuple[float, float],
 ) -> str:
   """Draws every run thinly and their median; many runs become a band.
 
-  Args:
-    axes: to draw on.
-    curves: one per split.
-    paper: label -> published figure, drawn as horizontal lines.
-    limits: lowest and highest value of all charts to be compared.
+  There is one curve per split; `paper` has published figures by label, drawn as
+  horizontal lines; `limits` are those of all charts to be compared.
   """
   ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
   ends[1] = max(ends[1], ends[0] + 1)
   words = []
   for curve in curves:
-    rows, (low, middle, high) = (
-      _subsampled(len(curve.epochs), POINTS),
-      curve.quartiles(),
-    )
+    rows = _subsampled(len(curve.epochs), POINTS)
+    low, middle, high = curve.quartiles()
     x, runs = curve.epochs[rows], len(curve.values)
     if runs > LINES:
       style = {'color': colour(curve.name), 'alpha': 0.2, 'linewidth': 0}
@@ -217,24 +178,25 @@ def learning_curves(
         _line(axes, x[seen], values[seen], curve.name, **thin)
     _line(axes, x, middle[rows], curve.name, linewidth=2)
     _dots(axes, x[-1:], middle[-1:], curve.name, 6)
-    told = f'{curve.name}: {middle[-1]:.4g} at epoch {curve.epochs[-1]:g}'
+    words.append(
+      f'{curve.name}: {middle[-1]:.4g} at epoch {curve.epochs[-1]:g}'
+    )
     if runs > 1:
-      told += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
-    words.append(told)
-  for label, value in paper.items():
+      words[-1] += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
+  for i, (label, value) in enumerate(paper.items()):
     _line(axes, ends, [value] * 2, 'paper', linewidth=1.5, dashes=(2, 2))
-    place = {'ha': 'right', 'va': 'bottom', 'color': colour('paper')}
-    axes.text(ends[1], value, label, **place)
+    # At either end, as the lines may lie close together.
+    place = {'ha': ('left', 'right')[i % 2], 'va': 'bottom'}
+    axes.text(ends[i % 2], value, label, color=colour('paper'), **place)
     words.append(f'{label}: {value:g}')
   axes.set(xlim=ends, xlabel='epoch')
   axes.xaxis.get_major_locator().set_params(integer=True)
-  if limits:
-    axes.set_ylim(*_padded(*limits))
+  axes.set_ylim(*_padded(*limits))
   runs = max(len(curve.values) for curve in curves)
   return f'{text.count(runs, "run")}, median; {"; ".join(words)}.'
 
 
-@_drawn(340, 350, 'both')
+@_drawn(340, 348, 'both')
 def scatter(
   axes: Any,
   targets: np.ndarray,
@@ -244,28 +206,31 @@ def scatter(
 ) -> str:
   """Draws predicted against true values [n] on one scale."""
   rows = _subsampled(len(targets), DOTS)
-  _line(axes, limits, limits, 'soft', linewidth=1, dashes=(4, 4))
   _dots(axes, targets[rows], predictions[rows], 'mark', 4, 0.3, layers=6)
-  axes.set(xlabel='true', ylabel='predicted', aspect='equal')
-  axes.set(xlim=_padded(*limits), ylim=_padded(*limits))
+  _equality(axes, limits, 'true', 'predicted')
   return f'{len(targets)} predictions, {description}.'
 
 
-@_drawn(340, 350, 'both')
+@_drawn(340, 348, 'both')
 def reliability(axes: Any, bins: Sequence[tuple], description: str) -> str:
   """Draws (count, confidence, accuracy) of bins; a dot's area is its count."""
   whole = sum(count for count, _, _ in bins)
-  _line(axes, [0, 100], [0, 100], 'soft', linewidth=1, dashes=(4, 4))
   words = [description]
   for count, sure, right in bins:
     size = 4 + 28 * math.sqrt(count / whole)
     _dots(axes, [100 * sure], [100 * right], 'mark', size, 0.55)
     words.append(
-      f'{100 * sure:.0f} % sure, {100 * right:.0f} % right ({count}).'
+      f'{100 * sure:.0f} % confident, {100 * right:.0f} % right ({count}).'
     )
-  axes.set(xlabel='confidence, per cent', ylabel='right, per cent')
-  axes.set(xlim=(0, 100), ylim=(0, 100), aspect='equal')
+  _equality(axes, (0, 100), 'confidence, per cent', 'right, per cent')
   return ' '.join(words)
+
+
+def _equality(axes: Any, limits: tuple, x_name: str, y_name: str) -> None:
+  """Draws the line on which both axes have the same value."""
+  _line(axes, limits, limits, 'soft', linewidth=1, dashes=(4, 4))
+  ends = _padded(*limits, 0.02)
+  axes.set(xlim=ends, ylim=ends, xlabel=x_name, ylabel=y_name, aspect='equal')
 
 
 @_drawn(430, 84, 'x')
@@ -278,37 +243,30 @@ def forest(
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
-  Args:
-    axes: to draw on.
-    marks: (label, value, low, high, reference) top to bottom; all but the label
-      may be None.
-    axis: name and unit of the figures.
-    task: of the figures.
-    zero: whether to draw a line at zero, for differences.
+  Marks are (label, value, low, high, paper) top to bottom; all but the label
+  may be None. `zero` draws a line at zero, for differences.
   """
   longest = max(min(len(label), _LETTERS) for label, *_ in marks)
   axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
-  _margins(axes.figure, 16 + 6.5 * longest, 42)
+  _margins(axes.figure, 16 + 7.5 * longest, 42)
   labels, words, known = [], [], [0.0] if zero else []
   if zero:
     ends = [-0.5, len(marks) - 0.5]
     _line(axes, [0, 0], ends, 'soft', linewidth=1, dashes=(4, 4))
-  for row, (label, value, low, high, reference) in enumerate(marks):
-    known += [x for x in (value, low, high, reference) if x is not None]
-    told = f'{label}: {text.number(value, task)}'
+  for row, (label, value, low, high, paper) in enumerate(marks):
+    known += [x for x in (value, low, high, paper) if x is not None]
+    entry = {'value': value, 'low': low, 'high': high}
+    words.append(f'{label}: {text.with_interval(entry, task)}')
     if low is not None:
       _line(axes, [low, high], [row, row], 'test', linewidth=2)
-      told += f' ({text.number(low, task)} to {text.number(high, task)})'
-    if reference is not None:
+    if paper is not None:
       tick = [row - 0.3, row + 0.3]
-      _line(axes, [reference] * 2, tick, 'paper', linewidth=3)
-      told += f', paper {text.number(reference, task)}'
+      _line(axes, [paper] * 2, tick, 'paper', linewidth=3)
+      words[-1] += f', paper {text.number(paper, task)}'
     if value is not None:
       _dots(axes, [value], [row], 'test', 9)
     label = text.printable(label)
-    short = f'{label[: _LETTERS - 1]}…' if len(label) > _LETTERS else label
-    labels.append(short)
-    words.append(told)
+    labels.append(label if len(label) <= _LETTERS else f'{label[:_LETTERS]}…')
   axes.set_yticks(range(len(marks)), labels, color=colour('ink'))
   axes.set(xlabel=axis, ylim=(len(marks) - 0.5, -0.5))
   if known:
@@ -316,7 +274,21 @@ def forest(
   return f'{"; ".join(words)}.'
 
 
-@_drawn(340, 364)
+def categories(values: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
+  """Returns a legend of names, and the colour of each of the values [n].
+
+  Of too many names the most frequent get a colour; '' is unknown.
+  """
+  counts = collections.Counter(values[values != ''].tolist())
+  most = KINDS - (len(counts) > KINDS)
+  names = sorted(name for name, _ in counts.most_common(most))
+  kinds = [names.index(v) if v in names else KINDS for v in values]
+  legend = [(name, f'k{i}') for i, name in enumerate(names)]
+  legend += [('others', f'k{KINDS}')] if KINDS in kinds else []
+  return legend, np.array(kinds)
+
+
+@_drawn(340, 352)
 def embedding_map(
   axes: Any,
   places: np.ndarray,
@@ -378,28 +350,23 @@ def borders(cut: str | float) -> list[np.ndarray]:
   ]
 
 
-@_drawn(340, 364)
+@_drawn(340, 352)
 def sphere(
   axes: Any,
   view: np.ndarray,
   points: np.ndarray,
   kinds: np.ndarray,
-  curves: Sequence[np.ndarray],
-  description: str,
+  cut: str | float,
 ) -> str:
-  """Draws the unit sphere of valence, arousal and dominance from a direction.
+  """Draws the unit sphere of valence, arousal and dominance.
 
-  Args:
-    axes: to draw on; the projection is parallel, so it reads like a map.
-    view: of `directions`.
-    points: [n, 3], neutral being 0.
-    kinds: colours int [n], at most `KINDS`.
-    curves: borders of regions on the sphere.
-    description: in words.
+  Points [n, 3] around neutral, in the colours of their regions int [n], and the
+  borders of the regions, seen from one of the `directions`, in parallel.
   """
+  curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)
   _line(axes, np.cos(around), np.sin(around), 'soft', linewidth=1)
-  rows = _subsampled(len(points), DOTS // 4)
+  rows = _subsampled(len(points), DOTS // 2)
   x, y, depth = view @ points[rows].T
   for front, alpha in ((False, 0.35), (True, 0.75)):
     for curve in curves:
@@ -419,7 +386,11 @@ def sphere(
       axes.text(end_x, end_y, f'{name} +', ha=side, va='bottom')
   reach = min(max(1.3, float(np.linalg.norm(points, axis=-1).max())), 1.5)
   axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
-  return description
+  length = np.linalg.norm(points, axis=-1).mean()
+  return (
+    f'{len(points)} points, on average {length:.2f} from neutral, where the '
+    'sphere has radius 1.'
+  )
 
 
 @_drawn(860, 280, 'y')

@@ -11,12 +11,11 @@ import os
 import pathlib
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from jaxser.core import files
-from jaxser.evaluation import significance
-from jaxser.evaluation.predictions import SELECTIONS, PredictionsError
-from jaxser.report import text
+from jaxser.evaluation.predictions import PredictionsError
+from jaxser.report import derived, pages
 from jaxser.report.run import View, read_views
 
 # Where things lie on somebody's machine is nothing for a page.
@@ -82,6 +81,8 @@ def around(page: os.PathLike[str] | str, name: str) -> tuple[str, str]:
 def render(views: Sequence[View], only: str = '') -> str:
   """Returns a table of every selection of every run, and their commands.
 
+  The others are compared with the first where both answer the same question.
+
   Args:
     views: the runs, each with the selection that is compared.
     only: the one selection that is shown, '' for all.
@@ -94,76 +95,17 @@ def render(views: Sequence[View], only: str = '') -> str:
       'runs of classes and runs of valence, arousal and dominance do not go '
       'into one table; give them separately'
     )
-  first = views[0].run.results
-  task, metrics = views[0].task, first['metrics']
-  rows = [row for view in views for row in _run_rows(view, only)]
-  rows += _difference_rows(views)
-  if first['annotators']:
-    label = f'*two of the {first["annotators"]["count"]} annotators*'
-    rows.append([label, *_figures(first['annotators'], metrics, task)])
-  table = text.markdown_table(['run', *map(text.metric, metrics)], rows)
-  about = [
-    f'{text.headline(text.unit(first))}, pooled, with 95 % intervals over '
-    f'speakers; {text.size(first)}.'
-  ]
-  for view in views:
-    if view.run.results['trust_init_from']:
-      about.append(f'**{view.name}**: {text.TRUSTED}')
-    for why in text.incomparable(view.run.results):
-      about.append(f'**{view.name}** and the paper are not comparable: {why}.')
-  commands = dict.fromkeys(f'    {_command(view)}' for view in views)
-  return '\n'.join([table, '', ' '.join(about), '', *commands])
-
-
-def _figures(found: dict, metrics: Sequence[str], task: str) -> list[str]:
-  return [text.number(found.get(metric), task) for metric in metrics]
-
-
-def _run_rows(view: View, only: str) -> Iterator[list[str]]:
-  """The selections of a run, each with what was published of it."""
-  results = view.run.results
-  for selection, entry in results['selections'].items():
-    if only not in ('', selection):
-      continue
-    figures = []
-    for metric in results['metrics']:
-      found = entry['pooled'][metric]
-      figure = text.number(found['value'], view.task)
-      if found['low'] is not None:
-        figure += f' ({text.interval(found, view.task)})'
-      figures.append(figure)
-    yield [f'**{view.name}**, {SELECTIONS[selection]}', *figures]
-    paper = text.paper(results).get(selection, {})
-    if any(metric in paper for metric in results['metrics']):
-      published = _figures(paper, results['metrics'], view.task)
-      yield [f'*published: {paper.get("source", "")}*', *published]
-
-
-def _difference_rows(views: Sequence[View]) -> Iterator[list[str]]:
-  """A row for every other run against the first, where it can be compared."""
-  first, task = views[0], views[0].task
-  for view in views[1:]:
-    same = view.run.results['protocol'] == first.run.results['protocol']
-    if not same or view.selection != first.selection:
-      continue
-    found = significance.compare(
-      view.predictions,
-      first.predictions,
-      view.run.results['classes'],
-      first.run.results['classes'],
-    )
-    if found.reason:
-      continue
-    cells = []
-    for metric in first.run.results['metrics']:
-      change = found.changes[metric]
-      cell = text.signed(change.value, task)
-      if change.low is not None:
-        cell += f' ({text.signed_interval(change.low, change.high, task)})'
-        cell += f', {text.p_value(change.p_value)}'
-      cells.append(cell)
-    label = f'{view.name} minus {first.name}, {text.short(view.selection)}'
-    yield [label, *cells]
+  questions = [(v.run.results['protocol'], v.selection) for v in views]
+  same = [v for v, q in zip(views, questions, strict=True) if q == questions[0]]
+  compared = [(view, derived.compare(view, views[0])) for view in same[1:]]
+  page = pages.render(
+    'insert.md',
+    views=views,
+    only=only,
+    differences=[pair for pair in compared if not pair[1].reason],
+    commands=dict.fromkeys(map(_command, views)),
+  )
+  return page.strip('\n')
 
 
 def _command(view: View) -> str:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 import jaxser
 from jaxser.core import files
+from jaxser.evaluation import embeddings, regions
 from jaxser.evaluation.intervals import FEW_GROUPS
 from jaxser.evaluation.predictions import DIMENSIONS, SELECTIONS
 from jaxser.evaluation.probes import HELD_OUT
@@ -44,7 +45,10 @@ def _environment() -> jinja2.Environment:
     'number': text.number,
     'head': text.headline,
     'metric': text.metric,
+    'aligned': _aligned,
     'contents': _contents,
+    'short': text.short,
+    'wrap': lambda line: textwrap.fill(line, 80),
     'header': lambda cell: cell[:2],
     'markdown': text.markdown,
     'speaker_scores': derived.speaker_scores,
@@ -60,6 +64,8 @@ def _environment() -> jinja2.Environment:
     'figures': figures,
     'most_honest': most_honest,
     'notes': notes,
+    'read_embeddings': embeddings.read,
+    'regions_lib': regions,
     'text': text,
     'version': jaxser.__version__,
   }
@@ -84,43 +90,17 @@ def format_table(results: Mapping[str, Any]) -> str:
   Percentages for classes, CCC for valence, arousal and dominance; a warning
   where the corpus is the demo. `results` is the content of results.json.
   """
-  parts = [f'{_wrapped(text.title(results))}\n{_wrapped(text.size(results))}']
-  if results['demo']:
-    parts.append(_wrapped(DEMO_WARNING))
-  selections = results['selections']
-  for name, entry in selections.items():
-    header = [text.unit(results), *text.columns(results)]
-    lines = [text.headline(entry['label'])]
-    table = _aligned([header, *text.rows(results, name)])
-    region = text.regions(results, name)
-    parts.append('\n'.join([*map(_wrapped, lines), table, _wrapped(region)]))
-  if results['task'] == 'classification':
-    header = ['recall, per cent', *map(text.short, selections)]
-    recalls = [e['pooled']['recall'] for e in selections.values()]
-    rows = [
-      [label, *(text.number(r[label], results['task']) for r in recalls)]
-      for label in results['classes']
-    ]
-    parts.append(_aligned([header, *rows]))
-  parts.append('\n'.join(map(_wrapped, notes(results))))
-  if results['wall_time_s'] is not None:
-    parts.append(f'Wall time: {text.duration(results["wall_time_s"])}')
-  return '\n\n'.join(part.rstrip() for part in parts)
+  return render('terminal.txt', results=results).rstrip()
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> str:
   """A text table: first column left, the others right."""
   widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  return '\n'.join(
-    '  '.join(
-      [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
-    ).rstrip()
+  lines = [
+    [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
     for row in table
-  )
-
-
-def _wrapped(line: str) -> str:
-  return textwrap.fill(line, 80)
+  ]
+  return '\n'.join('  '.join(line).rstrip() for line in lines)
 
 
 def write_report(
@@ -161,12 +141,14 @@ def write_comparison(
       selection, or is given twice.
   """
   views = read_views(workdirs, selection)
+  compared = [(view, derived.compare(view, views[0])) for view in views[1:]]
   page = render(
     'comparison.html',
     title=' / '.join(view.name for view in views),
     views=views,
     runs={view.name: view.run for view in views},
-    differences=derived.Differences(views),
+    compared=compared,
+    differences=[pair for pair in compared if not pair[1].reason],
     interval_notes=dict.fromkeys(
       note
       for view in views

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import json
 import math
 import os
 import pathlib
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxser.core import files
+from jaxser.evaluation import curves as curves_lib
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation.predictions import (
   Prediction,
@@ -20,7 +20,6 @@ from jaxser.evaluation.predictions import (
   read_predictions,
 )
 
-SPLITS = ('train', 'dev', 'test')
 PREFERRED = ('best_on_dev', 'last', 'init_from', 'best_on_test')
 """Which selection is shown where one must do, the most honest first."""
 # Fields of results.json that older or foreign files may lack.
@@ -36,22 +35,15 @@ _DEFAULTS = {
   'trust_init_from': False,
 }
 _KEYS = ('seed', 'fold', 'epoch', 'split')
-_PERCENT = ('uar', 'war', 'f1')
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """Values of several runs at the same epochs; NaN where a run has none.
+  """Values of several runs at the same epochs; NaN where a run has none."""
 
-  Attributes:
-    name: of the split; also that of its colour.
-    epochs: [epochs], increasing.
-    values: [runs, epochs]; every epoch has at least one value.
-  """
-
-  name: str
-  epochs: np.ndarray
-  values: np.ndarray
+  name: str  # Of the split; also that of its colour.
+  epochs: np.ndarray  # [epochs], increasing.
+  values: np.ndarray  # [runs, epochs]; every epoch has at least one value.
 
   def quartiles(self) -> np.ndarray:
     """Returns lower quartile, median and upper quartile, [3, epochs]."""
@@ -60,23 +52,14 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run left behind.
-
-  Attributes:
-    workdir: its folder.
-    results: content of results.json.
-    predictions: of predictions.jsonl.
-    curves: {metric: curves of its splits}, empty where nothing was trained.
-    config: content of config.json, empty if there is none.
-    folds: content of folds.json, empty if there is none.
-  """
+  """What a run left behind."""
 
   workdir: pathlib.Path
-  results: dict[str, Any]
+  results: dict[str, Any]  # Content of results.json.
   predictions: list[Prediction]
-  curves: dict[str, list[Curve]]
-  config: dict[str, Any]
-  folds: dict[str, Any]
+  curves: dict[str, list[Curve]]  # By metric; {} where nothing was trained.
+  config: dict[str, Any]  # Content of config.json, {} if there is none.
+  folds: dict[str, Any]  # Likewise of folds.json.
 
   def tested(self, fold: int) -> list[str]:
     """Returns the names of the speakers that a fold tests."""
@@ -86,15 +69,9 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """One selection of a run under the name that it has on a page.
+  """One selection of a run under the name that it has on a page."""
 
-  Attributes:
-    name: unique on the page.
-    run: as read.
-    selection: whose predictions are meant.
-  """
-
-  name: str
+  name: str  # Unique on the page.
   run: Run
   selection: str
 
@@ -145,7 +122,7 @@ def read_run(workdir: os.PathLike[str] | str) -> Run:
     workdir,
     results,
     predictions,
-    read_curves(workdir / 'metrics.jsonl'),
+    read_curves(workdir),
     config,
     _read_if_there(workdir / 'folds.json'),
   )
@@ -212,59 +189,28 @@ def _read_if_there(path: pathlib.Path) -> dict[str, Any]:
   return files.read_json(path) if path.is_file() else {}
 
 
-def _read_row(line: str) -> dict[str, Any]:
-  row = json.loads(line)
-  if not isinstance(row, dict):
-    raise ValueError(f'expected an object, got {type(row).__name__}')
-  missing = [key for key in _KEYS if key not in row]
-  if missing:
-    raise ValueError(f'lacks {", ".join(missing)}')
-  if row['split'] not in SPLITS:
-    raise ValueError(
-      f'split is {row["split"]!r}, expected one of {", ".join(SPLITS)}'
-    )
-  return row
+def read_curves(workdir: os.PathLike[str] | str) -> dict[str, list[Curve]]:
+  """Reads learning curves from metrics.jsonl; {} if there is no such file.
 
-
-def read_curves(path: os.PathLike[str] | str) -> dict[str, list[Curve]]:
-  """Reads learning curves from metrics.jsonl; empty if there is no such file.
-
-  Rows are {"seed", "fold", "epoch", "split": "train|dev|test", METRIC: value};
   UAR, WAR and F1 are fractions in the file and per cent in the curves. Where a
   run was resumed and wrote an epoch again, the later row counts.
-
-  Raises:
-    PredictionsError: a row is wrong; the message has file and line.
   """
-  path = pathlib.Path(path)
-  if not path.is_file():
-    return {}
-  found: dict[tuple[str, str], dict[tuple[int, int, int], float]] = {}
-  with path.open(encoding='utf-8') as file:
-    for number, line in enumerate(file, 1):
-      try:
-        row = _read_row(line)
-      except ValueError as error:
-        raise PredictionsError(f'{path}:{number}: {error}') from error
-      where = row['seed'], row['fold'], row['epoch']
-      for name, value in row.items():
-        if name in _KEYS or isinstance(value, bool):
-          continue
-        if isinstance(value, int | float) and math.isfinite(value):
-          scale = 100 if name in _PERCENT else 1
-          found.setdefault((name, row['split']), {})[where] = scale * value
-  curves: dict[str, list[Curve]] = {}
-  for name, split in sorted(found, key=lambda key: SPLITS.index(key[1])):
-    curves.setdefault(name, []).append(_curve(split, found[name, split]))
-  return curves
+  points = collections.defaultdict(dict)
+  for row in curves_lib.Curves(workdir).read():
+    where = (row['seed'], row['fold']), row['epoch']
+    for name, value in row.items():
+      if name not in _KEYS and math.isfinite(value):
+        scale = 100 if name in ('uar', 'war', 'f1') else 1
+        points[name, row['split']][where] = scale * value
+  curves = collections.defaultdict(list)
+  for split in ('train', 'dev', 'test'):
+    for name in [name for name, of in points if of == split]:
+      curves[name].append(_curve(split, points[name, split]))
+  return dict(curves)
 
 
-def _curve(split: str, points: dict[tuple[int, int, int], float]) -> Curve:
+def _curve(split: str, points: dict[tuple, float]) -> Curve:
   """One line per (seed, fold), on the epochs of all."""
-  runs = {key: i for i, key in enumerate(sorted({p[:2] for p in points}))}
-  epochs = sorted({p[2] for p in points})
-  column = {epoch: i for i, epoch in enumerate(epochs)}
-  values = np.full((len(runs), len(epochs)), np.nan)
-  for (seed, fold, epoch), value in points.items():
-    values[runs[seed, fold], column[epoch]] = value
-  return Curve(split, np.asarray(epochs, np.float64), values)
+  runs, epochs = (sorted(set(column)) for column in zip(*points, strict=True))
+  values = [[points.get((run, e), math.nan) for e in epochs] for run in runs]
+  return Curve(split, np.array(epochs, np.float64), np.array(values))

@@ -1,7 +1,7 @@
 """Figures and labels as people read them, on pages and in the terminal."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jaxser.evaluation.results import NAMES
@@ -47,12 +47,6 @@ def signed_interval(low: float, high: float, task: str) -> str:
   return f'{signed(low, task)} to {signed(high, task)}'
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Returns a Markdown table whose figures stand at the right."""
-  lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-
-
 def markdown(text: str) -> str:
   """Returns text that neither ends a cell nor is taken for markup."""
   return re.sub(r'([\\|<*_`])', r'\\\1', ' '.join(str(text).split()))
@@ -60,9 +54,8 @@ def markdown(text: str) -> str:
 
 def p_value(value: float | None) -> str:
   """'p < 0.001', 'p = 0.012', or ''."""
-  if value is None:
-    return ''
-  return 'p < 0.001' if value < 0.001 else f'p = {value:.3f}'
+  small = value is not None and value < 0.001
+  return '' if value is None else 'p < 0.001' if small else f'p = {value:.3f}'
 
 
 def interval(entry: Mapping[str, float | None], task: str) -> str:
@@ -70,6 +63,12 @@ def interval(entry: Mapping[str, float | None], task: str) -> str:
   if entry['low'] is None:
     return MISSING
   return f'{number(entry["low"], task)} to {number(entry["high"], task)}'
+
+
+def with_interval(entry: Mapping[str, float | None], task: str) -> str:
+  """'88.75 (86.01 to 92.20)', or the figure alone."""
+  value = number(entry['value'], task)
+  return value if entry['low'] is None else f'{value} ({interval(entry, task)})'
 
 
 def spread(entry: Mapping[str, float | None], task: str) -> str:
@@ -91,21 +90,15 @@ def duration(seconds: float) -> str:
 
 def title(results: Mapping[str, Any]) -> str:
   """'timnet on emodb, protocol published'."""
-  return (
-    f'{results["system"]} on {results["corpus"]}, '
-    f'protocol {results["protocol"]}'
-  )
+  return '{system} on {corpus}, protocol {protocol}'.format_map(results)
 
 
 def size(results: Mapping[str, Any]) -> str:
   """'535 utterances, 10 speakers, 10 folds, 1 seed'."""
-  parts = [
-    count(results['utterances'], 'utterance'),
-    count(results['speakers'], 'speaker'),
-    count(len(results['folds']), 'fold'),
-    count(len(results['seeds']), 'seed'),
-  ]
-  return ', '.join(parts)
+  numbers = results['utterances'], results['speakers']
+  numbers += len(results['folds']), len(results['seeds'])
+  nouns = ('utterance', 'speaker', 'fold', 'seed')
+  return ', '.join(map(count, numbers, nouns))
 
 
 def headline(label: str) -> str:
@@ -131,10 +124,9 @@ def short(selection: str) -> str:
 
 def paper(results: Mapping[str, Any]) -> dict[str, Any]:
   """Returns published figures by selection, {} where none may stand beside."""
-  if results.get('trust_init_from'):
-    return {}
+  rows = {} if results.get('trust_init_from') else results['paper']
   return {
-    k: v for k, v in results['paper'].items() if k in results['selections']
+    name: row for name, row in rows.items() if name in results['selections']
   }
 
 
@@ -145,50 +137,34 @@ def incomparable(results: Mapping[str, Any]) -> list[str]:
   return list(dict.fromkeys(reasons))
 
 
-def columns(results: Mapping[str, Any]) -> list[str]:
-  """Columns of the table of a selection, after the name of the metric."""
-  names = ['pooled', '95 % interval']
-  if len(results['folds']) > 1:
-    names.append('fold mean ± std')
-  if len(results['seeds']) > 1:
-    names.append(f'{len(results["seeds"])} seeds ± std')
-  if paper(results):
-    names.append('paper')
-  if results['annotators']:
-    names.append('annotators')
-  return names
-
-
-def rows(results: Mapping[str, Any], selection: str) -> list[list[str]]:
-  """One row per metric: its name and a cell for each of `columns`."""
+def table(results: Mapping[str, Any], selection: str) -> list[list[str]]:
+  """Returns a header and a row per metric, as the terminal and a page show."""
   task, entry = results['task'], results['selections'][selection]
-  published = paper(results)
-  table = []
-  for name in results['metrics']:
-    pooled = entry['pooled'][name]
-    row = [number(pooled['value'], task), interval(pooled, task)]
-    if len(results['folds']) > 1:
-      row.append(spread(entry['fold_mean'][name], task))
-    if len(results['seeds']) > 1:
-      row.append(spread(entry['over_seeds'][name], task))
-    if paper(results):
-      row.append(number(published.get(selection, {}).get(name), task))
-    if results['annotators']:
-      row.append(number(results['annotators'].get(name), task))
-    table.append([metric(name), *row])
-  return table
-
-
-def regions(results: Mapping[str, Any], selection: str) -> str:
-  """How often the predicted point lies in the true region; '' for classes."""
-  found = results['selections'][selection]['pooled'].get('regions')
-  if not found:
-    return ''
-  kind = results['sphere']['regions']
-  shown = 'octants' if kind == 'octants' else f'{kind:g} degrees'
-  parts = [
-    f'{name} {number(found[key]["value"], "classification")} % '
-    f'({interval(found[key], "classification")})'
-    for key, name in (('accuracy', 'accuracy'), ('macro_f1', 'macro F1'))
+  header = [unit(results), 'pooled', '95 % interval']
+  spreads = []
+  if len(results['folds']) > 1:
+    spreads.append(entry['fold_mean'])
+    header.append('fold mean ± std')
+  if len(results['seeds']) > 1:
+    spreads.append(entry['over_seeds'])
+    header.append(f'{len(results["seeds"])} seeds ± std')
+  others = []
+  if paper(results):
+    others.append(paper(results).get(selection, {}))
+    header.append('paper')
+  if results['annotators']:
+    others.append(results['annotators'])
+    header.append('annotators')
+  return [
+    header,
+    *(
+      [
+        metric(name),
+        number(entry['pooled'][name]['value'], task),
+        interval(entry['pooled'][name], task),
+        *(spread(found[name], task) for found in spreads),
+        *(number(found.get(name), task) for found in others),
+      ]
+      for name in results['metrics']
+    ),
   ]
-  return f'Regions of the sphere ({shown}): {", ".join(parts)}'

@@ -57,11 +57,10 @@ def _timeline(recording: Any, description: Any) -> dict[str, Any]:
   whole = recording.overall.region if vad else recording.overall.emotion
   means = zip(names, values.mean(0), strict=True)
   words = (
-    f'{len(values)} segments in {recording.seconds:.1f} s; on the whole '
+    f'{recording.name}: {len(values)} segments in {recording.seconds:.1f} s; on the whole '
     f'{whole}; means: {", ".join(f"{name} {v:.2f}" for name, v in means)}.'
   )
-  unit = 'value' if vad else 'probability'
-  title = f'{recording.name} over time, {unit}'
+  title = f'{"Value" if vad else "Probability"} over time'
   return {
     'name': recording.name,
     'legend': [(n, f'k{i % figures.KINDS}') for i, n in enumerate(names)],

@@ -32,32 +32,16 @@ _SAME_BUDGET = (*config_lib.FREE, 'engine', 'parallel', 'seed', 'seeds')
 
 @dataclasses.dataclass(eq=False)
 class State:
-  """A cell and how far it is.
-
-  Attributes:
-    cell: of the table.
-    config: resolved, with all overrides.
-    changed: (field, the table's value, the value now) of each --set.
-    folder: of the run.
-    kind: one of `KINDS`; 'failed' says why in `error`.
-    prepare: commands that prepare what is missing, where 'not prepared'.
-    error: a message for the user, where 'failed'.
-    run: what was read, where 'finished'.
-  """
+  """A cell and how far it is."""
 
   cell: Cell
-  config: ml_collections.ConfigDict
-  changed: Sequence[tuple[str, Any, Any]]
-  folder: pathlib.Path
-  kind: str = 'ready'
-  prepare: Sequence[str] = ()
-  error: str = ''
-  run: Run | None = None
-
-  @property
-  def results(self) -> dict[str, Any] | None:
-    """Content of results.json, where 'finished'."""
-    return self.run and self.run.results
+  config: ml_collections.ConfigDict  # Resolved, with all overrides.
+  changed: Sequence[tuple[str, Any, Any]]  # Field, the table's value, --set's.
+  folder: pathlib.Path  # Of the run.
+  kind: str = 'ready'  # One of `KINDS`.
+  prepare: Sequence[str] = ()  # Commands, where 'not prepared'.
+  error: str = ''  # A message for the user, where 'failed'.
+  run: Run | None = None  # What was read, where 'finished'.
 
   @property
   def command(self) -> str:
@@ -81,50 +65,42 @@ class State:
     )
 
   def read(self) -> None:
-    """Reads the results of a run that has finished.
-
-    Raises:
-      PredictionsError: a file is missing or wrong.
-    """
-    self.run = read_run(self.folder)
-    self.kind, self.error = 'finished', ''
+    """Reads a finished run; what is wrong with its files is noted."""
+    try:
+      self.run = read_run(self.folder)
+      self.kind, self.error = 'finished', ''
+    except UserError as error:
+      self.fail(error)
 
   def fail(self, error: BaseException | str) -> None:
     """Notes what went wrong."""
     self.kind, self.error = 'failed', str(error) or type(error).__name__
 
-  def look_up(self) -> None:
-    """Finds out, writing nothing, how far the cell is."""
+  def look_up(self, to_run: bool) -> None:
+    """Finds out, writing nothing, how far the cell is.
+
+    Where it is not to be run, a finished run of another config is shown, and
+    is not the paper's budget.
+    """
+    finished = (self.folder / 'results.json').exists()
+    if finished and not to_run:
+      self.read()
+      there = config_lib.flatten(self.run.config) if self.run else {}
+      before = config_lib.flatten(config_lib.to_json(self.config))
+      self.changed = _difference(before, there) if there else ()
+      return
     try:
       config_lib.check_same(self.config, self.folder)
-      if (self.folder / 'results.json').exists():
-        self.read()
-        return
-      missing = _missing(self)
+      self.prepare = () if finished else _missing(self)
     except UserError as error:
       self.fail(error)
       return
-    if (self.folder / 'config.json').exists():
-      self.kind = 'started'
-    if missing:
-      self.kind, self.prepare = 'not prepared', missing
-
-  def show(self) -> None:
-    """Reads whatever the folder holds, of a cell that is not to be run.
-
-    A finished run of another config is not the paper's budget.
-    """
-    if not (self.folder / 'results.json').exists():
-      self.look_up()
-      return
-    try:
+    if finished:
       self.read()
-    except UserError as error:
-      self.fail(error)
-      return
-    there = config_lib.flatten(self.run.config)
-    before = config_lib.flatten(config_lib.to_json(self.config))
-    self.changed = _difference(before, there) if there else ()
+    elif self.prepare:
+      self.kind = 'not prepared'
+    elif (self.folder / 'config.json').exists():
+      self.kind = 'started'
 
 
 def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -141,25 +117,6 @@ def _difference(before: Mapping, now: Mapping) -> list[tuple[str, Any, Any]]:
     for name in {**before, **now}
     if before.get(name) != now.get(name)
   ]
-
-
-def parse_sets(texts: Sequence[str]) -> dict[str, str]:
-  """Parses ['epochs=60'] into {'epochs': '60'}.
-
-  Raises:
-    TableError: a text is not FIELD=VALUE, or a field is given twice.
-  """
-  found: dict[str, str] = {}
-  for text in texts:
-    field, sign, value = text.partition('=')
-    if not field or not sign:
-      raise TableError(
-        f'--set={text}: is not FIELD=VALUE, as in --set=epochs=60.'
-      )
-    if field in found:
-      raise TableError(f'--set={text}: {field} is set twice.')
-    found[field] = value
-  return found
 
 
 def resolve(

@@ -27,9 +27,8 @@ from typing import Any
 
 from data_prep import corpora
 from jaxser.evaluation import intervals, significance
-from jaxser.evaluation import results as results_lib
 from jaxser.evaluation.predictions import SELECTIONS
-from jaxser.report import text
+from jaxser.report import derived, text
 from jaxser.report.run import View
 from jaxser.report.tables.spec import Average, Figure, Table
 from jaxser.report.tables.state import State
@@ -54,17 +53,21 @@ def build(
     sets: the overrides of --set.
     demo: whether these are the cells on the demo corpus.
   """
-  pairs = [(state, f) for state in states for f in state.cell.figures]
-  groups = list(dict.fromkeys(figure.group for _, figure in pairs))
-  pairs.sort(key=lambda pair: groups.index(pair[1].group))
   by_name = {state.cell.name: state for state in states}
-  lines = [_line(table, state, f, by_name) for state, f in pairs]
-  _adjust(lines)
+  groups = collections.defaultdict(list)
+  for state in states:
+    for figure in state.cell.figures:
+      groups[figure.group].append((state, figure))
+  lines = []
+  for members in groups.values():
+    found = [_line(table, *member, by_name) for member in members]
+    _adjust(found)
+    lines += found
+  averages = [a for a in table.averages if a.group in groups]
   lines += [
-    _average(table, average, [p for p in pairs if p[1].group == average.group])
-    for average in table.averages
-    if average.group in groups
+    _average(table, average, groups[average.group]) for average in averages
   ]
+  prepare = [command for state in states for command in state.prepare]
   return {
     'title': table.title,
     'about': list(table.about),
@@ -75,16 +78,23 @@ def build(
     'tolerance': dict(table.tolerance),
     'demo': demo,
     'sets': dict(sets),
-    'groups': groups,
-    'prepare': list(dict.fromkeys(c for s in states for c in s.prepare)),
+    'groups': list(groups),
+    'prepare': list(dict.fromkeys(prepare)),
     'cells': [_cell(state) for state in states],
     'lines': lines,
   }
 
 
 def _cell(state: State) -> dict[str, Any]:
-  kept = ('utterances', 'speakers', 'seeds', 'folds', 'wall_time_s')
-  found = state.results or {}
+  found = state.run.results if state.run else {}
+  kept = (
+    'utterances',
+    'speakers',
+    'seeds',
+    'folds',
+    'wall_time_s',
+    'environment',
+  )
   return {
     'name': state.cell.name,
     'label': state.cell.label,
@@ -95,62 +105,57 @@ def _cell(state: State) -> dict[str, Any]:
     'folder': state.folder.name,
     'budget': state.budget,
     'on_request': state.cell.on_request,
-    **{name: found.get(name) for name in (*kept, 'environment')},
+    **{name: found.get(name) for name in kept},
   }
 
 
 def _line(
   table: Table, state: State, figure: Figure, by_name: Mapping[str, State]
 ) -> dict[str, Any]:
-  entry = state.results and state.results['selections'].get(figure.selection)
+  selections = state.run.results['selections'] if state.run else {}
+  entry, why = selections.get(figure.selection), _incomparable(state, figure)
+  paper = {} if why == text.TRUSTED else figure.paper
   values = {}
   for metric in table.metrics:
-    value = _measured(entry, metric, table.statistic)
-    paper = None if _trusted(state) else figure.paper.get(metric)
-    why = _incomparable(state, figure)
-    verdict = _verdict(value['value'], paper, table.tolerance.get(metric), why)
-    values[metric] = value | verdict
+    value = dict.fromkeys(('value', 'low', 'high'))
+    value |= {'fold_mean': _UNKNOWN, 'over_seeds': _UNKNOWN}
+    if entry:
+      value |= {key: entry[key][metric] for key in ('fold_mean', 'over_seeds')}
+      if table.statistic == 'pooled':
+        value |= entry['pooled'][metric]
+      else:  # The interval is that of the pooled figure and would mislead.
+        value['value'] = value['fold_mean']['mean']
+    values[metric] = value | _verdict(table, metric, value['value'], paper, why)
+  other = by_name.get(state.cell.baseline)
   return {
-    'group': figure.group,
     'cell': state.cell.name,
     'label': state.cell.label,
-    'selection': figure.selection,
-    'selection_label': SELECTIONS[figure.selection],
-    'source': figure.source,
+    **_origin(figure, figure.selection),
     'values': values,
-    'against': _against(state, figure, by_name.get(state.cell.baseline)),
+    'against': _against(state, figure, other) if other else None,
   }
 
 
-def _measured(
-  entry: Mapping[str, Any] | None, metric: str, statistic: str
-) -> dict[str, Any]:
-  """Figures of one metric from results.json; None where there are none."""
-  unknown = dict.fromkeys(('value', 'low', 'high'))
-  if entry is None or metric not in entry['pooled']:
-    return {**unknown, 'fold_mean': _UNKNOWN, 'over_seeds': _UNKNOWN}
-  spreads = {key: entry[key][metric] for key in ('fold_mean', 'over_seeds')}
-  if statistic == 'fold_mean':
-    # The interval is that of the pooled figure and would mislead here.
-    return {**unknown, 'value': spreads['fold_mean']['mean'], **spreads}
-  return {**entry['pooled'][metric], **spreads}
-
-
-def _trusted(state: State) -> bool:
-  """Whether tested utterances may have been trained on."""
-  return bool(state.results and state.results['trust_init_from'])
+def _origin(figure: Figure | Average, selection: str) -> dict[str, str]:
+  return {
+    'group': figure.group,
+    'source': figure.source,
+    'selection': selection,
+    'selection_label': SELECTIONS[selection],
+  }
 
 
 def _incomparable(state: State, figure: Figure) -> str:
   """Why measured and published figures are of different things, or ''."""
-  if _trusted(state):
+  found = state.run.results if state.run else {}
+  if found.get('trust_init_from'):
     return text.TRUSTED
   if state.budget:
     return f"not the paper's budget: {state.budget}"
   if figure.incomparable:
     return figure.incomparable
-  found, name = state.results, state.config.corpus
-  if found and state.config.protocol in ('published', 'speaker_independent'):
+  name, protocol = state.config.corpus, state.config.protocol
+  if found and protocol in ('published', 'speaker_independent'):
     whole = corpora.CORPORA[name].count if name in corpora.CORPORA else None
     if whole and found['utterances'] != whole:
       return f'{found["utterances"]} of the {whole} utterances of {name}'
@@ -158,37 +163,37 @@ def _incomparable(state: State, figure: Figure) -> str:
 
 
 def _verdict(
-  value: float | None, paper: float | None, tolerance: float | None, why: str
+  table: Table,
+  metric: str,
+  value: float | None,
+  paper: Mapping[str, float],
+  why: str,
 ) -> dict[str, Any]:
   """The paper's figure, how far it is, and what that means."""
-  found = {'paper': paper, 'difference': None, 'verdict': '', 'reason': ''}
+  published = paper.get(metric)
+  found = {'paper': published, 'difference': None, 'verdict': '', 'reason': ''}
   if value is None:
     return found
-  if why or paper is None:
+  if why or published is None:
     why = why or 'the paper has no figure'
     return {**found, 'verdict': 'not comparable', 'reason': why}
-  difference = round(value - paper, 4)
+  difference = round(value - published, 4)
   verdict = 'above' if difference > 0 else 'below'
-  if abs(difference) <= tolerance:
+  if abs(difference) <= table.tolerance[metric]:
     verdict = 'within'
   return {**found, 'difference': difference, 'verdict': verdict}
 
 
 def _against(
-  state: State, figure: Figure, other: State | None
+  state: State, figure: Figure, other: State
 ) -> dict[str, Any] | None:
   """The paired difference to the cell's baseline, if both have finished."""
-  if other is None or state.run is None or other.run is None:
+  if state.run is None or other.run is None:
     return None
   one, two = (View('', s.run, figure.selection) for s in (state, other))
   if not one.predictions or not two.predictions:
     return None
-  found = significance.compare(
-    one.predictions,
-    two.predictions,
-    state.results['classes'],
-    other.results['classes'],
-  )
+  found = derived.compare(one, two)
   kept = ('value', 'low', 'high', 'p_value')
   return {
     'baseline': other.cell.name,
@@ -205,51 +210,42 @@ def _against(
 
 def _adjust(lines: Sequence[dict[str, Any]]) -> None:
   """Adds Holm's p values over the comparisons of a group and metric."""
-  families = collections.defaultdict(list)
-  for line in lines:
-    if line['against']:
-      for metric, change in line['against']['metrics'].items():
-        families[line['group'], metric].append(change)
-  for changes in families.values():
+  compared = [line['against']['metrics'] for line in lines if line['against']]
+  for metric in lines[0]['values']:
+    changes = [found[metric] for found in compared if metric in found]
     adjusted = significance.holm([change['p_value'] for change in changes])
     for change, value in zip(changes, adjusted, strict=True):
       change['p_holm'] = value
 
 
 def _average(
-  table: Table, average: Average, pairs: Sequence[tuple[State, Figure]]
+  table: Table, average: Average, members: Sequence[tuple[State, Figure]]
 ) -> dict[str, Any]:
   """The mean over all cells of a group, once all of them are there."""
-  there = [pair for pair in pairs if pair[0].run is not None]
-  reasons = [_incomparable(*pair) for pair in there]
+  there = [member for member in members if member[0].run is not None]
+  reasons = [_incomparable(*member) for member in there]
+  paper = {} if text.TRUSTED in reasons else average.paper
   why = next(filter(None, reasons), '')
-  if len(there) < len(pairs):
-    why = f'{len(there)} of {len(pairs)} cells are there'
-  paper = {} if any(_trusted(s) for s, _ in there) else average.paper
-  by_cell = [_by_seed(*pair) for pair in there]
+  if len(there) < len(members):
+    why = f'{len(there)} of {len(members)} cells are there'
+  by_cell = [_by_seed(*member) for member in there]
   choose = max if average.over == 'best' else statistics.fmean
   values = {}
   for metric in table.metrics:
     cells = [{k: v[metric] for k, v in seeds.items()} for seeds in by_cell]
     chosen = [choose(seeds.values()) for seeds in cells]
     value = round(statistics.fmean(chosen), 4) if chosen else None
-    tolerance = table.tolerance.get(metric)
     values[metric] = {
-      **_measured(None, metric, ''),
+      **{'value': value, 'low': None, 'high': None, 'fold_mean': _UNKNOWN},
       'over_seeds': _over_seeds(cells) if average.over == 'mean' else _UNKNOWN,
-      **_verdict(value, paper.get(metric), tolerance, why),
-      'value': value,
+      **_verdict(table, metric, value, paper, why),
     }
-  selection = pairs[0][1].selection
   return {
-    'group': average.group,
     'cell': None,
     'label': average.label,
-    'selection': selection,
-    'selection_label': SELECTIONS[selection],
-    'source': average.source,
+    **_origin(average, members[0][1].selection),
     'have': len(there),
-    'need': len(pairs),
+    'need': len(members),
     'values': values,
     'against': None,
   }
@@ -257,18 +253,11 @@ def _average(
 
 def _by_seed(state: State, figure: Figure) -> dict[int, dict[str, float]]:
   """Seed -> metrics of all folds pooled, in per cent or CCC."""
-  task, classes = state.results['task'], state.results['classes']
   parts = collections.defaultdict(list)
   for p in View('', state.run, figure.selection).predictions:
     parts[p.seed].append(p)
-  scale = 100 if task == 'classification' else 1
-  found = {}
-  for seed, rows in parts.items():
-    sums = results_lib.grouped(rows, task, classes).sum(0)
-    values = scale * results_lib.STATISTICS[task](sums)
-    names = results_lib.METRICS[task]
-    found[seed] = dict(zip(names, values.tolist(), strict=True))
-  return found
+  results = state.run.results
+  return {k: derived.metrics_of(rows, results) for k, rows in parts.items()}
 
 
 def _over_seeds(cells: Sequence[Mapping[int, float]]) -> dict[str, Any]:
