@@ -77,18 +77,21 @@ def speaker_scores(view: View) -> dict[str, dict[str, float]]:
   parts = collections.defaultdict(list)
   for p in view.predictions:
     parts[p.speaker or 'unknown'].append(p)
-  found = {}
-  for name, rows in sorted(parts.items()):
-    scores = metrics_of(rows, view.run.results)
-    found[name] = {m: scores[m] for m in PER_SPEAKER[view.task] if m in scores}
-    found[name]['utterances'] = len({p.id for p in rows})
-  return found
+  return {
+    name: {
+      **metrics_of(rows, view.run.results, PER_SPEAKER[view.task]),
+      'utterances': len({p.id for p in rows}),
+    }
+    for name, rows in sorted(parts.items())
+  }
 
 
 def metrics_of(
-  predictions: Sequence[Prediction], results: Mapping[str, Any]
+  predictions: Sequence[Prediction],
+  results: Mapping[str, Any],
+  names: Sequence[str],
 ) -> dict[str, float]:
-  """Computes the metrics of some predictions of a run, in per cent or CCC.
+  """Computes metrics of some predictions of a run, in per cent or CCC.
 
   One that is not defined is left out.
   """
@@ -96,8 +99,8 @@ def metrics_of(
   sums = results_lib.grouped(predictions, task, results['classes']).sum(0)
   scale = 100 if task == 'classification' else 1
   values = (scale * results_lib.STATISTICS[task](sums)).tolist()
-  pairs = zip(results_lib.METRICS[task], values, strict=True)
-  return {name: value for name, value in pairs if np.isfinite(value)}
+  known = dict(zip(results_lib.METRICS[task], values, strict=True))
+  return {name: known[name] for name in names if np.isfinite(known[name])}
 
 
 def extremes(scores: Mapping[str, Mapping[str, float]], task: str) -> str:
@@ -107,8 +110,8 @@ def extremes(scores: Mapping[str, Mapping[str, float]], task: str) -> str:
   if len(known) < 2:
     return ''
   (low, worst), (high, best) = known[0], known[-1]
-  std = text.number(statistics.stdev(value for value, _ in known), task)
-  low, high = text.number(low, task), text.number(high, task)
+  std = statistics.stdev(value for value, _ in known)
+  low, high, std = (text.number(value, task) for value in (low, high, std))
   return (
     f'{NAMES[metric]} from {low} ({worst}) to {high} ({best}), standard '
     f'deviation over speakers {std}.'
@@ -119,28 +122,38 @@ def marks(views: Sequence[View], metric: str) -> list[tuple]:
   """Returns lines of `figures.forest`: a metric of every view, and the paper's."""
   lines = []
   for view in views:
-    found = view.entry['pooled'][metric]
     paper = text.paper(view.run.results).get(view.selection, {})
-    values = [found[key] for key in ('value', 'low', 'high')]
+    values = view.entry['pooled'][metric].values()
     lines.append((view.name, *values, paper.get(metric)))
   return lines
 
 
-def compare(one: View, other: View) -> significance.Comparison:
-  """Compares two runs on the utterances that both tested."""
-  return significance.compare(
-    one.predictions,
-    other.predictions,
-    one.run.results['classes'],
-    other.run.results['classes'],
-  )
+def compare_with_first(
+  views: Sequence[View],
+) -> list[tuple[View, significance.Comparison]]:
+  """Compares each of the other runs with the first one."""
+  reference, *others = views
+  reference_classes = reference.run.results['classes']
+  return [
+    (
+      view,
+      significance.compare(
+        view.predictions,
+        reference.predictions,
+        view.run.results['classes'],
+        reference_classes,
+      ),
+    )
+    for view in others
+  ]
 
 
 def holm(
-  found: Sequence[significance.Comparison], metric: str
+  differences: Sequence[tuple[View, significance.Comparison]], metric: str
 ) -> list[float | None]:
   """Returns p values of a metric, adjusted for the number of comparisons."""
-  return significance.holm([c.changes[metric].p_value for c in found])
+  changes = [comparison.changes[metric] for _, comparison in differences]
+  return significance.holm([change.p_value for change in changes])
 
 
 def limits(views: Sequence[View]) -> tuple[float, float]:
@@ -155,18 +168,18 @@ def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
   Charts of one metric share their scale; the parts of a loss are drawn for a
   single run only.
   """
-  known = dict.fromkeys(name for run in runs.values() for name in run.curves)
+  known = {name for run in runs.values() for name in run.curves}
   main = ['loss', *(m for run in runs.values() for m in run.results['metrics'])]
-  order = [m for m in dict.fromkeys(main) if m in known]
-  if len(runs) == 1:
-    order += sorted(known.keys() - set(order))
-  for metric in order:
+  others = sorted(known.difference(main)) if len(runs) == 1 else []
+  for metric in dict.fromkeys([*main, *others]):
     having = {name: run for name, run in runs.items() if metric in run.curves}
+    if not having:
+      continue
     values = [c.values for run in having.values() for c in run.curves[metric]]
     papers = {name: _paper_lines(run, metric) for name, run in having.items()}
     values += [np.array(list(p.values())) for p in papers.values() if p]
     scale = min(map(np.nanmin, values)), max(map(np.nanmax, values))
-    title = NAMES.get(metric) or text.headline(metric.replace('_', ' '))
+    title = NAMES.get(metric) or text.head(metric.replace('_', ' '))
     unit = ', per cent' if metric in ('uar', 'war', 'f1') else ''
     for name, run in having.items():
       chart = figures.learning_curves(
@@ -176,6 +189,7 @@ def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
 
 
 def _paper_lines(run: Run, metric: str) -> dict[str, float]:
+  """Returns published figures of a metric that belong to an epoch, by label."""
   return {
     f'paper, {text.short(selection)}': row[metric]
     for selection, row in text.paper(run.results).items()
@@ -195,10 +209,11 @@ def compared_fields(
   trees: Sequence[Mapping[str, Any]],
 ) -> tuple[dict[str, str], dict[str, list[str]]]:
   """Returns the nested settings that are the same, and the others of all."""
-  flat = [flattened(tree) for tree in trees]
-  rows = {
-    name: [fields.get(name, text.MISSING) for fields in flat]
-    for name in dict.fromkeys(name for fields in flat for name in fields)
-  }
-  same = {name: row[0] for name, row in rows.items() if len(set(row)) == 1}
-  return same, {name: row for name, row in rows.items() if name not in same}
+  flat, same, differing = [flattened(tree) for tree in trees], {}, {}
+  for name in dict.fromkeys(name for fields in flat for name in fields):
+    row = [fields.get(name, text.MISSING) for fields in flat]
+    if len(set(row)) == 1:
+      same[name] = row[0]
+    else:
+      differing[name] = row
+  return same, differing

@@ -42,17 +42,12 @@ def _environment() -> jinja2.Environment:
     lstrip_blocks=True,
   )
   environment.filters |= {
-    'number': text.number,
-    'head': text.headline,
-    'metric': text.metric,
-    'aligned': _aligned,
     'contents': _contents,
-    'short': text.short,
-    'wrap': lambda line: textwrap.fill(line, 80),
-    'header': lambda cell: cell[:2],
-    'markdown': text.markdown,
     'speaker_scores': derived.speaker_scores,
+    'wrap': lambda line: textwrap.fill(line, 80),
   }
+  for function in (text.number, text.head, text.metric, text.short):
+    environment.filters[function.__name__] = function
   environment.globals |= {
     'DEMO_WARNING': DEMO_WARNING,
     'DIMENSIONS': DIMENSIONS,
@@ -93,16 +88,6 @@ def format_table(results: Mapping[str, Any]) -> str:
   return render('terminal.txt', results=results).rstrip()
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> str:
-  """A text table: first column left, the others right."""
-  widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-  lines = [
-    [row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]
-    for row in table
-  ]
-  return '\n'.join('  '.join(line).rstrip() for line in lines)
-
-
 def write_report(
   workdir: os.PathLike[str] | str, out: os.PathLike[str] | str | None = None
 ) -> pathlib.Path:
@@ -114,7 +99,7 @@ def write_report(
   """
   run = read_run(workdir)
   views = [
-    View(text.headline(text.short(selection)), run, selection)
+    View(text.head(text.short(selection)), run, selection)
     for selection in run.results['selections']
   ]
   path = pathlib.Path(out or pathlib.Path(workdir) / 'report.html')
@@ -141,7 +126,8 @@ def write_comparison(
       selection, or is given twice.
   """
   views = read_views(workdirs, selection)
-  compared = [(view, derived.compare(view, views[0])) for view in views[1:]]
+  compared = derived.compare_with_first(views)
+  every_note = [note for view in views for note in notes(view.run.results)]
   page = render(
     'comparison.html',
     title=' / '.join(view.name for view in views),
@@ -150,10 +136,7 @@ def write_comparison(
     compared=compared,
     differences=[pair for pair in compared if not pair[1].reason],
     interval_notes=dict.fromkeys(
-      note
-      for view in views
-      for note in notes(view.run.results)
-      if note.startswith('Intervals')
+      note for note in every_note if note.startswith('Intervals')
     ),
   )
   files.write_text(out, page)

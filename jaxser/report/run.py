@@ -100,21 +100,18 @@ def read_run(workdir: os.PathLike[str] | str) -> Run:
     PredictionsError: a file is missing or wrong, or the two disagree.
   """
   workdir = pathlib.Path(workdir)
+  metadata = [
+    files.read_json(path) if path.is_file() else {}
+    for path in (workdir / 'config.json', workdir / 'folds.json')
+  ]
   results = results_lib.read_results(workdir / 'results.json')
   predictions = read_predictions(workdir / 'predictions.jsonl')
   results_lib.check_results(results, predictions)
-  config = _read_if_there(workdir / 'config.json')
   # Absent from results that are older than the option.
-  trusted = results.get('trust_init_from') or config.get('trust_init_from')
-  results['trust_init_from'] = bool(trusted)
-  return Run(
-    workdir,
-    results,
-    predictions,
-    read_curves(workdir),
-    config,
-    _read_if_there(workdir / 'folds.json'),
+  results['trust_init_from'] = any(
+    entry.get('trust_init_from') for entry in (results, metadata[0])
   )
+  return Run(workdir, results, predictions, read_curves(workdir), *metadata)
 
 
 def read_views(
@@ -122,20 +119,15 @@ def read_views(
 ) -> list[View]:
   """Reads several finished runs, in the order given, one selection of each.
 
-  That is the most honest one that all have; where none is common, the most
-  honest one of each.
-
-  Args:
-    workdirs: folders of the runs.
-    selection: the one to take instead.
+  That is `selection` or, where it is '', the most honest one that all have, or
+  the most honest one of each where none is common.
 
   Raises:
     PredictionsError: a file of a run is missing or wrong, a run lacks the
       selection, or is given twice.
   """
-  folders = [pathlib.Path(workdir) for workdir in workdirs]
-  names = names_of(folders)
-  runs = [read_run(folder) for folder in folders]
+  names = names_of(workdirs)
+  runs = [read_run(workdir) for workdir in workdirs]
   for run in runs:
     if selection and selection not in run.results['selections']:
       raise PredictionsError(
@@ -159,23 +151,19 @@ def most_honest(views: Sequence[View]) -> list[View]:
   return [view for view in views if view in chosen.values()]
 
 
-def names_of(workdirs: Sequence[pathlib.Path]) -> list[str]:
+def names_of(workdirs: Sequence[os.PathLike[str] | str]) -> list[str]:
   """Returns the last part of each path, with as many before it as it takes.
 
   Raises:
     PredictionsError: the same path is given twice.
   """
-  paths = [path.absolute() for path in workdirs]
+  paths = [pathlib.Path(workdir).absolute() for workdir in workdirs]
   for depth in range(1, max(len(path.parts) for path in paths) + 1):
     names = ['/'.join(path.parts[-depth:]) for path in paths]
     if len(set(names)) == len(names):
       return names
   twice = [str(p) for p, n in collections.Counter(paths).items() if n > 1]
   raise PredictionsError(f'the same run is given twice: {", ".join(twice)}')
-
-
-def _read_if_there(path: pathlib.Path) -> dict[str, Any]:
-  return files.read_json(path) if path.is_file() else {}
 
 
 def read_curves(workdir: os.PathLike[str] | str) -> dict[str, list[Curve]]:
@@ -194,12 +182,9 @@ def read_curves(workdir: os.PathLike[str] | str) -> dict[str, list[Curve]]:
   curves = collections.defaultdict(list)
   for split in ('train', 'dev', 'test'):
     for name in [name for name, of in points if of == split]:
-      curves[name].append(_curve(split, points[name, split]))
+      values = points[name, split]
+      run_ids, epochs = map(sorted, map(set, zip(*values, strict=True)))
+      rows = [[values.get((r, e), math.nan) for e in epochs] for r in run_ids]
+      curve = Curve(split, np.array(epochs, np.float64), np.array(rows))
+      curves[name].append(curve)
   return dict(curves)
-
-
-def _curve(split: str, points: dict[tuple, float]) -> Curve:
-  """One line per (seed, fold), on the epochs of all."""
-  runs, epochs = (sorted(set(column)) for column in zip(*points, strict=True))
-  values = [[points.get((run, e), math.nan) for e in epochs] for run in runs]
-  return Curve(split, np.array(epochs, np.float64), np.array(values))

@@ -19,20 +19,14 @@ def write(
   recordings: Sequence[Any],
   description: Any,
 ) -> None:
-  """Writes the page.
+  """Writes the page of recordings (each a `jaxser.models.predictor.Recording`).
 
-  Args:
-    path: of the page.
-    recordings: `jaxser.models.predictor.Recording` of each file.
-    description: `jaxser.models.saved.Description` of the model.
+  `description` is the `jaxser.models.saved.Description` of the model.
   """
   shown = [r for r in recordings if r.segments and not r.error]
   shown = shown[:MOST_RECORDINGS]
-  content = description.content
-  about = (
-    f'{content["system"]} trained on {content["corpus"]}, '
-    f'{description.workdir}.'
-  )
+  about = '{system} trained on {corpus}, '.format_map(description.content)
+  about += f'{description.workdir}.'
   if len(shown) < len(recordings):
     about += f' {len(recordings) - len(shown)} recordings are not shown.'
   page = pages.render(

@@ -34,67 +34,75 @@ def listing(states: Sequence[State]) -> str:
 
 
 def _render(template: str, content: Content) -> str:
-  groups = [
-    (group, [line for line in content['lines'] if line['group'] == group])
-    for group in content['groups']
-  ]
-  values = [v for line in content['lines'] for v in line['values'].values()]
-  compared = any(value['paper'] is not None for value in values)
+  groups = []
+  for group in content['groups']:
+    lines = [line for line in content['lines'] if line['group'] == group]
+    groups.append((group, lines, *_table(content, lines)))
+  states = [cell['state'] for cell in content['cells']]
+  counts = [f'{states.count("finished")} of {text.count(len(states), "cell")}']
+  counts[0] += ' finished'
+  for kind, label in KINDS.items():
+    if kind in states and kind != 'finished':
+      counts.append(f'{states.count(kind)} {label}')
+  compared = any(_has_paper(line) for line in content['lines'])
   notes = pages.render('table_notes.txt', content=content, compared=compared)
   return pages.render(
     template,
     title=content['title'],
     content=content,
-    groups=[(group, lines, _table(content, lines)) for group, lines in groups],
+    groups=groups,
+    progress=', '.join(counts),
     notes=notes.split('\n')[:-1],
     marks=_marks,
-    kinds=KINDS,
   )
+
+
+def _has_paper(line: Mapping[str, Any]) -> bool:
+  return any(value['paper'] is not None for value in line['values'].values())
 
 
 def _table(
   content: Content, lines: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Cell], list[list[list[Cell]]]]:
   """Returns the header and, for each line, a row per metric."""
-  values = [value for line in lines for value in line['values'].values()]
-  paper = any(value['paper'] is not None for value in values)
+  paper = any(map(_has_paper, lines))
   against = any(line['against'] for line in lines)
   header = [Cell('cell'), Cell('metric'), Cell('measured', '95 % interval')]
   header.append(Cell('mean ± std', 'over'))
   header += [Cell('paper', 'difference'), Cell('verdict')] if paper else []
   header += [Cell('against', 'interval, p')] if against else []
-  cells = {cell['name']: cell for cell in content['cells']}
+  cells, task = {c['name']: c for c in content['cells']}, content['task']
   bodies = []
   for line in lines:
     cell = cells.get(line['cell'], {})  # An average has none.
     finished = cell.get('state') == 'finished'
     href = f'{cell["folder"]}/report.html' if finished else ''
     have = f'{line["have"]} of {line["need"]} cells' if 'need' in line else ''
-    why, rows = _why_not(cell, line), []
+    name, why = Cell(line['label'], have, href=href), _why_not(cell, line)
+    rows = []
     for metric, value in line['values'].items():
-      name = Cell('') if rows else Cell(line['label'], have, href=href)
       row = [name, Cell(text.metric(metric))]
-      if why:
-        row += [Cell('' if rows else why, kind='why'), Cell('')]
-      else:
-        row += _measured(value, cell, content['task'])
-      if paper:
-        row += _compared(value, content['task'])
-      if against:
-        row.append(_against(line['against'], metric, content['task']))
+      row += [Cell(why, kind='why'), Cell('')] if why else []
+      row += _measured(value, cell, task) if not why else []
+      row += _compared(value, task) if paper else []
+      row += [_against(line['against'], metric, task)] if against else []
+      if rows:  # Said once.
+        row[0] = Cell('')
+        row[2] = row[2]._replace(text='') if why else row[2]
       rows.append(row)
     bodies.append(rows)
   return header, bodies
 
 
 def _why_not(cell: Mapping[str, Any], line: Mapping[str, Any]) -> str:
-  """Why a line has no figures, or ''."""
-  if cell.get('state') == 'failed':
+  """Returns why a line has no figures, or ''."""
+  state = cell.get('state', 'finished')
+  if state == 'failed':
     return f'failed: {cell["error"]}'
-  if cell.get('state') == 'ready' and cell['on_request']:
+  if state == 'ready' and cell['on_request']:
     return f'not run: {cell["on_request"]}'
-  if cell and cell['state'] != 'finished':
-    return KINDS[cell['state']]
+  if state != 'finished':
+    return KINDS[state]
   if all(value['value'] is None for value in line['values'].values()):
     return 'no such selection in this run' if cell else 'no cell is there'
   return ''
@@ -103,7 +111,7 @@ def _why_not(cell: Mapping[str, Any], line: Mapping[str, Any]) -> str:
 def _measured(
   value: Mapping[str, Any], cell: Mapping[str, Any], task: str
 ) -> list[Cell]:
-  """The figure with its interval; its spread over seeds, else over folds."""
+  """Returns the figure with its interval; its spread over seeds, else folds."""
   bounds = '' if value['low'] is None else text.interval(value, task)
   spread = Cell(text.MISSING)
   for key, noun in (('fold_mean', 'fold'), ('over_seeds', 'seed')):
@@ -114,7 +122,7 @@ def _measured(
 
 
 def _compared(value: Mapping[str, Any], task: str) -> list[Cell]:
-  """The paper's figure with the difference, and the verdict."""
+  """Returns the paper's figure with the difference, and the verdict."""
   word, difference = value['verdict'], value['difference']
   shown = '' if difference is None else text.signed(difference, task)
   kind = f'verdict {word.replace(" ", "-")}' if word else ''
@@ -125,7 +133,7 @@ def _compared(value: Mapping[str, Any], task: str) -> list[Cell]:
 
 
 def _against(found: Mapping[str, Any] | None, metric: str, task: str) -> Cell:
-  """'+1.20', '−0.40 to +2.80, p = 0.120 to TIM-Net' of a paired difference."""
+  """Returns '+1.20', '−0.40 to +2.80, p = 0.120 to TIM-Net' of a difference."""
   if not found:
     return Cell(text.MISSING)
   if found['reason']:
@@ -138,12 +146,9 @@ def _against(found: Mapping[str, Any] | None, metric: str, task: str) -> Cell:
 
 
 def _marks(lines: Sequence[Mapping[str, Any]], metric: str) -> list[tuple]:
-  """The lines of a chart; nothing where fewer than two have a figure."""
-  values = [(line['label'], line['values'][metric]) for line in lines]
+  """Returns the lines of a chart, none where fewer than two have a figure."""
   keys = ('value', 'low', 'high', 'paper')
-  marks = [
-    (label, *(value[key] for key in keys))
-    for label, value in values
-    if value['value'] is not None
-  ]
+  values = [(line['label'], line['values'][metric]) for line in lines]
+  marks = [(label, *map(v.get, keys)) for label, v in values]
+  marks = [mark for mark in marks if mark[1] is not None]
   return marks if len(marks) > 1 else []

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxser.core import command_line
@@ -80,17 +80,14 @@ class Table:
 
   @property
   def task(self) -> str:
-    """'classification' or 'regression'; '' if the metrics are of neither."""
-    tasks = (
-      t for t, names in METRICS.items() if set(self.metrics) <= set(names)
-    )
-    return next(tasks, '')
+    """'classification' or 'regression'."""
+    return next(t for t, v in METRICS.items() if {*self.metrics} <= {*v})
 
   def _mistakes(self) -> Iterator[str]:
-    if not self.metrics or not self.task:
+    of_a_task = [{*self.metrics} <= {*valid} for valid in METRICS.values()]
+    if not self.metrics or not any(of_a_task):
       valid = ' or from '.join(map(', '.join, METRICS.values()))
       yield f'metrics {self.metrics} are not of one task: choose from {valid}'
-    yield from _unknown('statistic', self.statistic, ('pooled', 'fold_mean'))
     cells = (*self.cells, *self.demo)
     names = [cell.name for cell in cells]
     for cell in cells:
@@ -103,30 +100,32 @@ class Table:
         yield f'two cells have the name {cell.name!r}'
       if not cell.figures:
         yield f'cell {cell.name!r} has no figure'
-      if cell.baseline:
-        yield from _unknown('baseline', cell.baseline, names)
     figures = [figure for cell in cells for figure in cell.figures]
-    for figure in figures:
-      yield from _unknown('selection', figure.selection, SELECTIONS)
-    for average in self.averages:
-      yield from _unknown('over', average.over, ('mean', 'best'))
-      groups = [figure.group for figure in figures]
-      yield from _unknown('group', average.group, dict.fromkeys(groups))
-    for entry in (*figures, *self.averages):
-      where = f'group {entry.group!r}'
+    groups = dict.fromkeys(figure.group for figure in figures)
+    with_paper = [(f'group {x.group!r}', x) for x in (*figures, *self.averages)]
+    choices = [
+      ('statistic', self.statistic, ('pooled', 'fold_mean')),
+      *(('baseline', c.baseline, names) for c in cells if c.baseline),
+      *(('selection', figure.selection, SELECTIONS) for figure in figures),
+      *(('over', average.over, ('mean', 'best')) for average in self.averages),
+      *(('group', average.group, groups) for average in self.averages),
+      *(
+        (f'{where}: metric', metric, self.metrics)
+        for where, entry in with_paper
+        for metric in entry.paper
+      ),
+    ]
+    for name, value, valid in choices:
+      if value not in valid:
+        yield f'{name} {value!r} is unknown; choose one of {", ".join(valid)}'
+    for where, entry in with_paper:
       if entry.paper and not entry.source:
         yield f'{where}: say where the paper has its figures (source)'
       for metric, value in entry.paper.items():
-        yield from _unknown(f'{where}: metric', metric, self.metrics)
         if metric not in self.tolerance:
           yield f'{where} has a figure for {metric!r}: state its tolerance'
         if not isinstance(value, int | float):
           yield f'{where}: {metric} is {value!r}, expected a number'
-
-
-def _unknown(name: str, value: str, valid: Iterable[str]) -> Iterator[str]:
-  if value not in valid:
-    yield f'{name} {value!r} is unknown; choose one of {", ".join(valid)}'
 
 
 def load(path: os.PathLike[str] | str) -> Table:

@@ -49,10 +49,9 @@ class State:
     plain = command_line.load_recipe(self.cell.config, self.cell.arg)
     recipe = ':'.join(filter(None, (self.cell.config, self.cell.arg)))
     words = ['python', '-m', 'jaxser.main', f'--config={recipe}']
-    words += [
-      f'--config.{name}={value}'
-      for name, _, value in _difference(_fields(plain), _fields(self.config))
-    ]
+    for name, _, value in _difference(plain, self.config):
+      value = tuple(value) if isinstance(value, list) else value
+      words.append(f'--config.{name}={value}')
     return shlex.join([*words, f'--workdir={self.folder}'])
 
   @property
@@ -83,40 +82,47 @@ class State:
     is not the paper's budget.
     """
     finished = (self.folder / 'results.json').exists()
-    if finished and not to_run:
-      self.read()
-      there = config_lib.flatten(self.run.config) if self.run else {}
-      before = config_lib.flatten(config_lib.to_json(self.config))
-      self.changed = _difference(before, there) if there else ()
-      return
     try:
-      config_lib.check_same(self.config, self.folder)
-      self.prepare = () if finished else _missing(self)
+      if to_run or not finished:
+        config_lib.check_same(self.config, self.folder)
+        self.prepare = () if finished else self._missing()
     except UserError as error:
-      self.fail(error)
-      return
+      return self.fail(error)
     if finished:
       self.read()
+      if not to_run:
+        there = self.run.config if self.run else {}
+        now = config_lib.to_json(self.config)
+        self.changed = _difference(now, there) if there else ()
     elif self.prepare:
       self.kind = 'not prepared'
     elif (self.folder / 'config.json').exists():
       self.kind = 'started'
 
+  def _missing(self) -> list[str]:
+    """Returns what to give and to prepare; raises if a store is damaged."""
+    fields = config_lib.flatten(self.config)
+    commands = [
+      f'--set={field}={value}'
+      for field, value in self.cell.required.items()
+      if not fields[field]
+    ]
+    for name in (self.config.corpus, self.config.test_corpus):
+      try:
+        if name not in ('', 'demo'):  # Synthesised when it is first needed.
+          opening.find(self.config, name)
+      except store.NotPreparedError as error:
+        commands.append(error.command)
+    return commands
 
-def _fields(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Flat fields, tuples where there are several values."""
-  return {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in config_lib.flatten(config).items()
-  }
 
-
-def _difference(before: Mapping, now: Mapping) -> list[tuple[str, Any, Any]]:
-  return [
-    (name, before.get(name), now.get(name))
-    for name in {**before, **now}
-    if before.get(name) != now.get(name)
-  ]
+def _difference(
+  before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+  """Returns (field, value before, value now) where nested settings differ."""
+  old, new = map(config_lib.flatten, (before, now))
+  fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
+  return [field for field in fields if field[1] != field[2]]
 
 
 def resolve(
@@ -133,11 +139,10 @@ def resolve(
     TableError: the cell or a value of --set does not fit the recipe.
   """
   try:
-    plain = command_line.load_recipe(cell.config, cell.arg)
     table = _overridden(cell, cell.overrides)
-    known = {k: v for k, v in sets.items() if k in config_lib.flatten(plain)}
+    known = {k: v for k, v in sets.items() if k in config_lib.flatten(table)}
     config = _overridden(cell, {**cell.overrides, **known})
-    changed = _difference(_fields(table), _fields(config))
+    changed = _difference(table, config)
     if data_dir:
       config.data_dir = data_dir
     config_lib.validate(config)
@@ -150,7 +155,7 @@ def resolve(
 def _overridden(
   cell: Cell, fields: Mapping[str, Any]
 ) -> ml_collections.ConfigDict:
-  """The config of a cell, as the command line of jaxser.main makes it."""
+  """Returns the config of a cell as the command line of jaxser.main makes it."""
   values = flags.FlagValues()
   command_line.define_config(values)
   words = [f'--config.{name}={value}' for name, value in fields.items()]
@@ -167,21 +172,3 @@ def check_sets(states: Sequence[State], sets: Mapping[str, str]) -> None:
   for name, text in sets.items():
     if not any(name in known for known in fields):
       _overridden(states[0].cell, {name: text})
-
-
-def _missing(state: State) -> list[str]:
-  """What to give and to prepare first; raises if a store is damaged."""
-  fields = config_lib.flatten(state.config)
-  commands = [
-    f'--set={field}={about}'
-    for field, about in state.cell.required.items()
-    if not fields[field]
-  ]
-  for name in filter(None, (state.config.corpus, state.config.test_corpus)):
-    if name == 'demo':
-      continue  # Synthesised when it is first needed.
-    try:
-      opening.find(state.config, name)
-    except store.NotPreparedError as error:
-      commands.append(error.command)
-  return commands

@@ -34,6 +34,7 @@ from jaxser.report.tables.spec import Average, Figure, Table
 from jaxser.report.tables.state import State
 
 _UNKNOWN = {'mean': None, 'std': None}
+_OF_A_RUN = ('utterances', 'speakers', 'seeds', 'folds', 'wall_time_s')
 
 
 def build(
@@ -56,13 +57,12 @@ def build(
       groups[figure.group].append((state, figure))
   lines = []
   for members in groups.values():
-    found = [_line(table, *member, by_name) for member in members]
-    _adjust(found)
-    lines += found
-  averages = [a for a in table.averages if a.group in groups]
-  lines += [
-    _average(table, average, groups[average.group]) for average in averages
-  ]
+    made = [_line(table, *member, by_name) for member in members]
+    _adjust(made)
+    lines += made
+  for average in table.averages:
+    if average.group in groups:
+      lines.append(_average(table, average, groups[average.group]))
   prepare = [command for state in states for command in state.prepare]
   return {
     'title': table.title,
@@ -82,15 +82,7 @@ def build(
 
 
 def _cell(state: State) -> dict[str, Any]:
-  found = state.run.results if state.run else {}
-  kept = (
-    'utterances',
-    'speakers',
-    'seeds',
-    'folds',
-    'wall_time_s',
-    'environment',
-  )
+  results = state.run.results if state.run else {}
   return {
     'name': state.cell.name,
     'label': state.cell.label,
@@ -101,7 +93,7 @@ def _cell(state: State) -> dict[str, Any]:
     'folder': state.folder.name,
     'budget': state.budget,
     'on_request': state.cell.on_request,
-    **{name: found.get(name) for name in kept},
+    **{name: results.get(name) for name in (*_OF_A_RUN, 'environment')},
   }
 
 
@@ -110,18 +102,17 @@ def _line(
 ) -> dict[str, Any]:
   selections = state.run.results['selections'] if state.run else {}
   entry, why = selections.get(figure.selection), _incomparable(state, figure)
-  paper = {} if why == text.TRUSTED else figure.paper
   values = {}
   for metric in table.metrics:
-    value = dict.fromkeys(('value', 'low', 'high'))
-    value |= {'fold_mean': _UNKNOWN, 'over_seeds': _UNKNOWN}
+    measured = {}
     if entry:
-      value |= {key: entry[key][metric] for key in ('fold_mean', 'over_seeds')}
-      if table.statistic == 'pooled':
-        value |= entry['pooled'][metric]
-      else:  # The interval is that of the pooled figure and would mislead.
-        value['value'] = value['fold_mean']['mean']
-    values[metric] = value | _verdict(table, metric, value['value'], paper, why)
+      keys = ('fold_mean', 'over_seeds')
+      measured = {key: entry[key][metric] for key in keys}
+      # The interval is that of the pooled figure and would mislead elsewhere.
+      mean = {'value': measured['fold_mean']['mean']}
+      pooled = table.statistic == 'pooled'
+      measured |= entry['pooled'][metric] if pooled else mean
+    values[metric] = _value(table, metric, measured, figure, why)
   other = by_name.get(state.cell.baseline)
   return {
     'cell': state.cell.name,
@@ -142,54 +133,59 @@ def _origin(figure: Figure | Average, selection: str) -> dict[str, str]:
 
 
 def _incomparable(state: State, figure: Figure) -> str:
-  """Why measured and published figures are of different things, or ''."""
-  found = state.run.results if state.run else {}
-  if found.get('trust_init_from'):
+  """Returns why measured and published figures differ in kind, or ''."""
+  results = state.run.results if state.run else {}
+  if results.get('trust_init_from'):
     return text.TRUSTED
   if state.budget:
     return f"not the paper's budget: {state.budget}"
   if figure.incomparable:
     return figure.incomparable
   name, protocol = state.config.corpus, state.config.protocol
-  if found and protocol in ('published', 'speaker_independent'):
+  if results and protocol in ('published', 'speaker_independent'):
     whole = corpora.CORPORA[name].count if name in corpora.CORPORA else None
-    if whole and found['utterances'] != whole:
-      return f'{found["utterances"]} of the {whole} utterances of {name}'
+    if whole and results['utterances'] != whole:
+      return f'{results["utterances"]} of the {whole} utterances of {name}'
   return ''
 
 
-def _verdict(
+def _value(
   table: Table,
   metric: str,
-  value: float | None,
-  paper: Mapping[str, float],
+  measured: Mapping[str, Any],
+  figure: Figure | Average,
   why: str,
 ) -> dict[str, Any]:
-  """The paper's figure, how far it is, and what that means."""
-  published = paper.get(metric)
-  found = {'paper': published, 'difference': None, 'verdict': '', 'reason': ''}
-  if value is None:
-    return found
-  if why or published is None:
+  """Returns VALUE: what was measured, the paper's figure, and the verdict."""
+  paper = None if why == text.TRUSTED else figure.paper.get(metric)
+  value = {
+    **{'value': None, 'low': None, 'high': None},
+    **{'fold_mean': _UNKNOWN, 'over_seeds': _UNKNOWN},
+    **measured,
+    **{'paper': paper, 'difference': None, 'verdict': '', 'reason': ''},
+  }
+  if value['value'] is None:
+    return value
+  if why or paper is None:
     why = why or 'the paper has no figure'
-    return {**found, 'verdict': 'not comparable', 'reason': why}
-  difference = round(value - published, 4)
+    return {**value, 'verdict': 'not comparable', 'reason': why}
+  difference = round(value['value'] - paper, 4)
   verdict = 'above' if difference > 0 else 'below'
   if abs(difference) <= table.tolerance[metric]:
     verdict = 'within'
-  return {**found, 'difference': difference, 'verdict': verdict}
+  return {**value, 'difference': difference, 'verdict': verdict}
 
 
 def _against(
   state: State, figure: Figure, other: State
 ) -> dict[str, Any] | None:
-  """The paired difference to the cell's baseline, if both have finished."""
+  """Returns the paired difference to the baseline, if both have finished."""
   if state.run is None or other.run is None:
     return None
-  one, two = (View('', s.run, figure.selection) for s in (state, other))
-  if not one.predictions or not two.predictions:
+  views = [View('', s.run, figure.selection) for s in (other, state)]
+  if not all(view.predictions for view in views):
     return None
-  found = derived.compare(one, two)
+  ((_, found),) = derived.compare_with_first(views)
   kept = ('value', 'low', 'high', 'p_value')
   return {
     'baseline': other.cell.name,
@@ -217,25 +213,26 @@ def _adjust(lines: Sequence[dict[str, Any]]) -> None:
 def _average(
   table: Table, average: Average, members: Sequence[tuple[State, Figure]]
 ) -> dict[str, Any]:
-  """The mean over all cells of a group, once all of them are there."""
+  """Returns the mean over all cells of a group that are there."""
   there = [member for member in members if member[0].run is not None]
   reasons = [_incomparable(*member) for member in there]
-  paper = {} if text.TRUSTED in reasons else average.paper
   why = next(filter(None, reasons), '')
-  if len(there) < len(members):
+  if text.TRUSTED in reasons:
+    why = text.TRUSTED
+  elif len(there) < len(members):
     why = f'{len(there)} of {len(members)} cells are there'
-  by_cell = [_by_seed(*member) for member in there]
+  by_cell = [_by_seed(*member, table.metrics) for member in there]
   choose = max if average.over == 'best' else statistics.fmean
   values = {}
   for metric in table.metrics:
     cells = [{k: v[metric] for k, v in seeds.items()} for seeds in by_cell]
-    chosen = [choose(seeds.values()) for seeds in cells]
-    value = round(statistics.fmean(chosen), 4) if chosen else None
-    values[metric] = {
-      **{'value': value, 'low': None, 'high': None, 'fold_mean': _UNKNOWN},
-      'over_seeds': _over_seeds(cells) if average.over == 'mean' else _UNKNOWN,
-      **_verdict(table, metric, value, paper, why),
-    }
+    measured = {}
+    if cells:
+      mean = statistics.fmean(choose(seeds.values()) for seeds in cells)
+      measured['value'] = round(mean, 4)
+    if average.over == 'mean':
+      measured['over_seeds'] = _over_seeds(cells)
+    values[metric] = _value(table, metric, measured, average, why)
   return {
     'cell': None,
     'label': average.label,
@@ -247,17 +244,21 @@ def _average(
   }
 
 
-def _by_seed(state: State, figure: Figure) -> dict[int, dict[str, float]]:
-  """Seed -> metrics of all folds pooled, in per cent or CCC."""
+def _by_seed(
+  state: State, figure: Figure, metrics: Sequence[str]
+) -> dict[int, dict[str, float]]:
+  """Returns {seed: metrics of all folds pooled, in per cent or CCC}."""
   parts = collections.defaultdict(list)
   for p in View('', state.run, figure.selection).predictions:
     parts[p.seed].append(p)
-  results = state.run.results
-  return {k: derived.metrics_of(rows, results) for k, rows in parts.items()}
+  return {
+    seed: derived.metrics_of(rows, state.run.results, metrics)
+    for seed, rows in parts.items()
+  }
 
 
 def _over_seeds(cells: Sequence[Mapping[int, float]]) -> dict[str, Any]:
-  """Mean and std, over seeds, of the average over cells."""
+  """Returns mean and std, over seeds, of the average over cells."""
   seeds = set.intersection(*map(set, cells)) if cells else set()
   if len(seeds) < 2:
     return _UNKNOWN
