@@ -31,6 +31,7 @@ from typing import Any
 from absl import flags, logging
 
 from jaxser.core import command_line
+from jaxser.core.command_line import UsageError
 
 FLAGS = flags.FlagValues()
 FLAGS.set_gnu_getopt(True)
@@ -54,7 +55,7 @@ _bool('list', False, 'Show the cells; run and write nothing.')
 def main(arguments: list[str]) -> int:
   """Runs the cells of a table and writes it; returns the exit code."""
   if len(arguments) != 1:
-    raise command_line.UsageError('give one file of configs/tables.')
+    raise UsageError('give one file of configs/tables.')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   # Orbax logs every checkpoint at the level below.
   logging.set_verbosity(logging.WARNING)
@@ -84,24 +85,22 @@ def main(arguments: list[str]) -> int:
     print(pages.listing(states))
     return int(any(each.kind == 'failed' for each in chosen))
 
-  def write() -> dict[str, Any]:
+  def write() -> None:
     content = summary.build(
       table, states, file=file, sets=sets, demo=FLAGS.demo
     )
     files.write_json(workdir / 'table.json', content)
-    files.write_text(workdir / 'table.md', pages.markdown(content))
-    files.write_text(workdir / 'table.html', pages.html(content))
-    return content
+    for name in ('table.md', 'table.html'):
+      files.write_text(workdir / name, pages.render(name, content))
 
-  write()
   try:
     _run_all(chosen, write)
   except interruption.Interrupted as stop:
     print(f'\n{stop}', file=sys.stderr)
     return stop.exit_code
   finally:
-    content = write()
-  print(pages.markdown(content))
+    write()
+  print((workdir / 'table.md').read_text('utf-8'))
   print(f'Table: {workdir}/table.md, table.html and table.json')
   failed = [each for each in chosen if each.kind == 'failed']
   for each in failed:
@@ -111,22 +110,21 @@ def main(arguments: list[str]) -> int:
 
 def _check_names(only: Sequence[str], names: Sequence[str]) -> None:
   if not names:
-    raise command_line.UsageError('this table has no cells on the demo corpus.')
+    raise UsageError('this table has no cells on the demo corpus.')
   for name in only:
     if name not in names:
       close = difflib.get_close_matches(name, names, n=1)
       hint = f' Did you mean {close[0]}?' if close else ''
-      raise command_line.UsageError(
+      raise UsageError(
         f'--only={name}: is no cell of this table.{hint} Cells: '
         f'{", ".join(names)}.'
       )
 
 
-def _run_all(states: Sequence[Any], changed: Callable[[], Any]) -> None:
-  """Runs every cell that is ready or was interrupted.
+def _run_all(states: Sequence[Any], write: Callable[[], None]) -> None:
+  """Runs every cell that is ready or was interrupted; writes before each.
 
-  An error ends its own cell only; it is kept in the state. `changed` is called
-  after every cell.
+  An error ends its own cell only; it is kept in the state.
 
   Raises:
     Interrupted: on Ctrl-C or SIGTERM, after the position was saved.
@@ -140,10 +138,12 @@ def _run_all(states: Sequence[Any], changed: Callable[[], Any]) -> None:
   runtime.keep_freed_memory()
   runtime.quiet_without_tpu()
   runtime.enable_compilation_cache()
+  say = functools.partial(print, file=sys.stderr, flush=True)
   waiting = [each for each in states if each.kind in ('ready', 'started')]
   for number, each in enumerate(waiting, 1):
+    write()
     verb = 'continues' if each.kind == 'started' else 'starts'
-    _say(f'[{number}/{len(waiting)}] {each.cell.name} {verb}')
+    say(f'[{number}/{len(waiting)}] {each.cell.name} {verb}')
     each.kind = 'started'
     try:
       train.run(each.config, each.folder, command=each.command)
@@ -157,15 +157,10 @@ def _run_all(states: Sequence[Any], changed: Callable[[], Any]) -> None:
       traceback.print_exc(file=sys.stderr)
       each.fail(f'{type(error).__name__}: {error}')
     if each.kind == 'failed':
-      _say(f'{each.cell.name} failed: {each.error}')
-    changed()
+      say(f'{each.cell.name} failed: {each.error}')
     # The programs and arrays of a cell are of no use to the next one.
     gc.collect()
     jax.clear_caches()
-
-
-def _say(line: str) -> None:
-  print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == '__main__':

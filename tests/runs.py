@@ -1,8 +1,9 @@
-"""Made-up runs for tests of predictions, results and the report."""
+"""Synthetic runs for tests of predictions, results and pages."""
 
 import json
 import pathlib
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from jaxser.evaluation.predictions import (
 
 CLASSES = ('angry', 'boredom', 'happy', 'sad')
 SPEAKERS = ('03', '08', '09', '10', '11')
+SPHERE = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
 
 
 def class_predictions(
@@ -23,27 +25,21 @@ def class_predictions(
   """One fold per speaker, `each` utterances per speaker, right in 70 %."""
   rng = np.random.default_rng(11)
   made = []
-  for seed in seeds:
-    for selection in selections:
-      for fold, speaker in enumerate(SPEAKERS):
-        for i in range(each):
-          target = i % len(CLASSES)
-          scores = 0.4 * rng.dirichlet(np.ones(len(CLASSES)))
-          answer = target if rng.random() < 0.7 else rng.integers(4)
-          scores[answer] += 0.6
-          made.append(
-            Prediction(
-              seed,
-              fold,
-              selection,
-              500 if selection == 'last' else 100 + fold,
-              f'{speaker}a{i:02d}',
-              speaker,
-              CLASSES[target],
-              CLASSES[answer],
-              scores,
-            )
-          )
+  for seed, selection, fold, i in np.ndindex(
+    len(seeds), len(selections), len(SPEAKERS), each
+  ):
+    seed, selection, speaker = (
+      seeds[seed],
+      selections[selection],
+      SPEAKERS[fold],
+    )
+    target = i % len(CLASSES)
+    scores = 0.4 * rng.dirichlet(np.ones(len(CLASSES)))
+    output = target if rng.random() < 0.7 else rng.integers(4)
+    scores[output] += 0.6
+    epoch = 500 if selection == 'last' else 100 + fold
+    about = (seed, fold, selection, epoch, f'{speaker}a{i:02d}', speaker)
+    made.append(Prediction(*about, CLASSES[target], CLASSES[output], scores))
   return made
 
 
@@ -52,23 +48,13 @@ def vad_predictions(seeds=(0,), selections=('last',), each=20):
   rng = np.random.default_rng(12)
   truth = rng.uniform(1, 5, (len(SPEAKERS), each, 3)).round(1)
   made = []
-  for seed in seeds:
-    for selection in selections:
-      for fold, speaker in enumerate(SPEAKERS):
-        for i, target in enumerate(truth[fold]):
-          answer = 3 + 0.7 * (target - 3) + rng.normal(0, 0.4, 3)
-          made.append(
-            Prediction(
-              seed,
-              fold,
-              selection,
-              20,
-              f'{speaker}_{i}',
-              speaker,
-              target,
-              answer,
-            )
-          )
+  for seed, selection, fold, i in np.ndindex(
+    len(seeds), len(selections), len(SPEAKERS), each
+  ):
+    target, speaker = truth[fold, i], SPEAKERS[fold]
+    output = 3 + 0.7 * (target - 3) + rng.normal(0, 0.4, 3)
+    about = (seeds[seed], fold, selections[selection], 20, f'{speaker}_{i}')
+    made.append(Prediction(*about, speaker, target, output))
   return made
 
 
@@ -77,10 +63,7 @@ def curve_rows(seeds=(0,), epochs=30, names=('uar', 'war')):
   rng = np.random.default_rng(13)
   return [
     {
-      'seed': seed,
-      'fold': fold,
-      'epoch': epoch,
-      'split': split,
+      **{'seed': seed, 'fold': fold, 'epoch': epoch, 'split': split},
       'loss': float(2 * np.exp(-epoch / 9) + 0.1 * rng.random()),
       **{name: float(1 - np.exp(-epoch / 9) * rng.random()) for name in names},
     }
@@ -111,12 +94,30 @@ def write_run(
   write_predictions(workdir / 'predictions.jsonl', predictions)
   results.write_results(workdir / 'results.json', made)
   names = [f'ccc_{n}' for n in DIMENSIONS] if vad else ['uar', 'war']
-  rows = curve_rows(seeds=made['seeds'], names=names)
-  (workdir / 'metrics.jsonl').write_text(
-    ''.join(json.dumps(row) + '\n' for row in rows)
-  )
-  (workdir / 'config.json').write_text(
-    json.dumps({'system': 'timnet', 'optimizer': {'learning_rate': 1e-3}})
-  )
-  (workdir / 'folds.json').write_text(json.dumps({'folds': []}))
+  write_curves(workdir, curve_rows(seeds=made['seeds'], names=names))
+  config = {'system': 'timnet', 'optimizer': {'learning_rate': 1e-3}}
+  for name, content in (('config', config), ('folds', {'folds': []})):
+    (workdir / f'{name}.json').write_text(json.dumps(content))
   return made
+
+
+def write_curves(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None:
+  """Writes metrics.jsonl."""
+  lines = [json.dumps(row) + '\n' for row in rows]
+  (workdir / 'metrics.jsonl').write_text(''.join(lines))
+
+
+def words(node: ElementTree.Element) -> str:
+  """The text of an element of a page, markup removed."""
+  return ' '.join(' '.join(node.itertext()).split())
+
+
+def section(page: str, anchor: str) -> ElementTree.Element:
+  """A section of a page."""
+  return ElementTree.fromstring(page).find(f".//section[@id='{anchor}']")
+
+
+def cells(page: str, anchor: str) -> list[list[str]]:
+  """Texts of the table rows of a section of a page."""
+  rows = section(page, anchor).iter('tr')
+  return [[words(cell) for cell in row] for row in rows]

@@ -1,5 +1,7 @@
 """Tables that a command writes into a page of Markdown."""
 
+import dataclasses
+
 import pytest
 
 from jaxser.evaluation.predictions import PredictionsError
@@ -13,24 +15,28 @@ COMMAND = (
 )
 
 
+@pytest.fixture
+def page(tmp_path):
+  path = tmp_path / 'page.md'
+  path.write_text(PAGE, 'utf-8')
+  return path
+
+
 def write(folder, made, **more):
   runs.write_run(folder, made, command=COMMAND, **more)
   return str(folder)
 
 
-def test_figures_stand_between_the_marks_and_nothing_else_changes(tmp_path):
-  page = tmp_path / 'page.md'
-  page.write_text(PAGE, 'utf-8')
+def test_figures_stand_between_the_marks_and_nothing_else_changes(
+  page, tmp_path
+):
   made = runs.class_predictions(selections=('last',))
   paper = {'last': {'source': 'Somebody 2023', 'war': 90.28}}
   first = write(tmp_path / 'first', made, paper=paper)
-  sure = {
-    name: [float(name == c) for c in runs.CLASSES] for name in runs.CLASSES
-  }
-  other = [
-    type(p)(**{**vars(p), 'prediction': p.target, 'scores': sure[p.target]})
-    for p in made
-  ]
+  other = []
+  for p in made:
+    sure = [float(p.target == name) for name in runs.CLASSES]
+    other.append(dataclasses.replace(p, prediction=p.target, scores=sure))
   second = write(tmp_path / 'second', other)
   for _ in range(2):
     assert insert.write_into(page, 't', [first, second]) == page
@@ -61,9 +67,7 @@ def test_figures_stand_between_the_marks_and_nothing_else_changes(tmp_path):
   assert '/tmp' not in text
 
 
-def test_agreement_of_annotators_is_a_row(tmp_path):
-  page = tmp_path / 'page.md'
-  page.write_text(PAGE, 'utf-8')
+def test_agreement_of_annotators_is_a_row(page, tmp_path):
   agreement = {'count': 3, 'ccc_valence': 0.72, 'ccc_mean': 0.67}
   run = write(tmp_path / 'w', runs.vad_predictions(), annotators=agreement)
   insert.write_into(page, 't', [run])
@@ -71,9 +75,7 @@ def test_agreement_of_annotators_is_a_row(tmp_path):
   assert row in page.read_text('utf-8')
 
 
-def test_what_cannot_be_written_is_explained(tmp_path):
-  page = tmp_path / 'page.md'
-  page.write_text(PAGE, 'utf-8')
+def test_what_cannot_be_written_is_explained(page, tmp_path):
   classes = write(tmp_path / 'c', runs.class_predictions())
   vad = write(tmp_path / 'v', runs.vad_predictions())
   with pytest.raises(PredictionsError, match=r'page\.md: has no <!-- x -->'):
@@ -87,9 +89,7 @@ def test_what_cannot_be_written_is_explained(tmp_path):
   assert page.read_text('utf-8') == PAGE
 
 
-def test_one_selection_is_shown_where_it_is_asked_for(tmp_path):
-  page = tmp_path / 'page.md'
-  page.write_text(PAGE, 'utf-8')
+def test_one_selection_is_shown_where_it_is_asked_for(page, tmp_path):
   made = runs.class_predictions(selections=('last', 'best_on_dev'))
   pair = [write(tmp_path / name, made) for name in ('a', 'b')]
 

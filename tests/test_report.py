@@ -1,8 +1,8 @@
 """The page and the terminal table: self-contained, safe, true to the results."""
 
+import dataclasses
 import html.parser
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,13 +16,13 @@ from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from jaxser.report import figures, pages, text
 from jaxser.report import run as run_lib
 from tests import runs
+from tests.runs import SPHERE, cells, section, words
 
 SVG = '{http://www.w3.org/2000/svg}'
 PAPER = {
   'last': {'source': 'the authors', 'uar': 89.19, 'war': 90.28},
   'best_on_test': {'source': 'the paper', 'uar': 95.17, 'war': 95.70},
 }
-SPHERE = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
 PROBES = {
   'seed': 0,
   'selection': 'last',
@@ -56,44 +56,27 @@ def page(request):
   return request.getfixturevalue(request.param)[2]
 
 
-def tree(page):
-  return ElementTree.fromstring(page)
-
-
-def words(node):
-  return ' '.join(' '.join(node.itertext()).split())
-
-
-def cells(page, anchor):
-  """Texts of the table rows of one section, markup removed."""
-  section = tree(page).find(f".//section[@id='{anchor}']")
-  return [[words(cell) for cell in row] for row in section.iter('tr')]
+def changed(predictions, **fields):
+  """The predictions with other values of some fields."""
+  return [dataclasses.replace(p, **fields) for p in predictions]
 
 
 class Tags(html.parser.HTMLParser):
-  """Collects start tags, and checks that tags are closed in order."""
+  """Collects start tags as a browser finds them."""
 
   def __init__(self, page):
     super().__init__()
-    self.starts, self.open = [], []
+    self.starts = []
     self.feed(page)
     self.close()
-    assert not self.open
 
   def handle_starttag(self, tag, attrs):
     self.starts.append((tag, dict(attrs)))
-    self.open.append(tag)
-
-  def handle_startendtag(self, tag, attrs):
-    self.starts.append((tag, dict(attrs)))
-
-  def handle_endtag(self, tag):
-    assert self.open.pop() == tag
 
 
 def test_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
   assert page.startswith('<!DOCTYPE html>\n<html lang="en">')
-  tree(page)  # It is XML, too.
+  ElementTree.fromstring(page)  # It is XML: every tag is closed.
   tags = Tags(page)
   ids = [attrs['id'] for _, attrs in tags.starts if 'id' in attrs]
   assert len(ids) == len(set(ids))
@@ -115,7 +98,8 @@ def test_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
 
 
 def test_every_chart_has_a_text_alternative_and_the_colours_of_the_page(page):
-  charts = list(tree(page).iter(f'{SVG}svg'))
+  tree = ElementTree.fromstring(page)
+  charts = list(tree.iter(f'{SVG}svg'))
   assert len(charts) >= 3
   for svg in charts:
     assert svg.get('role') == 'img'
@@ -124,7 +108,7 @@ def test_every_chart_has_a_text_alternative_and_the_colours_of_the_page(page):
     drawn = ElementTree.tostring(svg, 'unicode')
     assert 'nan ' not in drawn
     assert not re.search('#[0-9a-f]{6}', drawn)
-  for table in tree(page).iter('table'):
+  for table in tree.iter('table'):
     if table.get('class') != 'facts':
       assert table.find('caption').text
       assert table.find('.//th[@scope]') is not None
@@ -157,18 +141,16 @@ def test_figures_are_those_of_the_results(classes):
     for cell, value in zip(row[1:], line, strict=True):
       share = f'{100 * value / sum(line):.0f} {value}' if value else '·'
       assert cell == share
-  folds = cells(page, 'folds')[1:]
-  for i, row in enumerate(folds):
+  for i, row in enumerate(cells(page, 'folds')[1:]):
     assert row[:4] == [str(i // 5), str(i % 5), runs.SPEAKERS[i % 5], '12']
-    assert row[4:] == [
-      str(x)
-      for entry in entries
-      for line in [entry['per_fold'][i]]
-      for x in (line['epoch'], f'{line["uar"]:.2f}', f'{line["war"]:.2f}')
+    lines = [entry['per_fold'][i] for entry in entries]
+    found = zip(row[4::3], row[5::3], row[6::3], strict=True)
+    assert [tuple(map(float, x)) for x in found] == [
+      (line['epoch'], line['uar'], line['war']) for line in lines
     ]
   for told in (results['command'], 'optimizer.learning_rate', '3 min 21 s'):
     assert told in page
-  charts = tree(page).findall(f".//section[@id='curves']//{SVG}desc")
+  charts = section(page, 'curves').findall(f'.//{SVG}desc')
   assert any('paper, last: 89.19' in chart.text for chart in charts)
 
 
@@ -178,21 +160,18 @@ def test_the_most_confident_mistakes_come_first(classes, vad):
   assert view.selection == 'best_on_dev'
   wrong = [p for p in view.predictions if p.prediction != p.target]
   worst = max(wrong, key=lambda p: max(p.scores))
-  first = cells(page, 'mistakes')[1]
-  assert first[:4] == [
-    f'{worst.id} (seed {worst.seed})',
-    worst.speaker,
-    worst.target,
-    worst.prediction,
+  assert cells(page, 'mistakes')[1] == [
+    *(f'{worst.id} (seed {worst.seed})', worst.speaker, worst.target),
+    *(worst.prediction, f'{100 * max(worst.scores):.1f} %'),
   ]
-  assert first[4] == f'{100 * max(worst.scores):.1f} %'
   distances = [float(row[4]) for row in cells(vad[2], 'mistakes')[1:]]
   assert distances == sorted(distances, reverse=True)
 
 
 def test_vad_page_has_scatters_regions_and_spheres(vad):
   _, results, page = vad
-  titles = [svg.text for svg in tree(page).iter(f'{SVG}title')]
+  tree = ElementTree.fromstring(page)
+  titles = [svg.text for svg in tree.iter(f'{SVG}title')]
   for name in DIMENSIONS:
     assert titles.count(f'{name.capitalize()}: predicted against true') == 2
   for name in ('True', 'Predicted'):
@@ -202,17 +181,15 @@ def test_vad_page_has_scatters_regions_and_spheres(vad):
       assert f'{entry["pooled"][metric]["value"]:.4f}' in page
   assert 'Confusion' not in page
   entry = results['selections']['last']['pooled']['regions']
-  section = words(tree(page).find(".//section[@id='regions']"))
-  assert f'{entry["accuracy"]["value"]:.2f}' in section
+  told = words(section(page, 'regions'))
+  assert f'{entry["accuracy"]["value"]:.2f}' in told
   head = (
     'The region head itself, last epoch, seed 0: accuracy 41.25 %, macro F1'
   )
-  assert f'{head} 17.50 % of 1,234 utterances.' in section
+  assert f'{head} 17.50 % of 1,234 utterances.' in told
   counts = np.array(entry['confusion'])
-  rows = [
-    r for r in cells(page, 'regions') if r[0] == 'IV hostile (A+, V-, D+)'
-  ]
-  shown = [row[1:3] for row in rows]
+  hostile = 'IV hostile (A+, V-, D+)'
+  shown = [row[1:3] for row in cells(page, 'regions') if row[0] == hostile]
   assert [str(counts[3].sum()), str(counts[:, 3].sum())] in shown
 
 
@@ -230,8 +207,7 @@ def test_views_are_right_handed_and_borders_lie_on_the_sphere():
 def test_curves_are_medians_and_quartiles_over_folds(tmp_path):
   rows = runs.curve_rows(epochs=4)
   stale = {**rows[0], 'loss': 99.0}  # Written before a kill, and again after.
-  path = tmp_path / 'metrics.jsonl'
-  path.write_text(''.join(json.dumps(r) + '\n' for r in [stale, *rows]))
+  runs.write_curves(tmp_path, [stale, *rows])
   curves = run_lib.read_curves(tmp_path)
   assert list(curves) == ['loss', 'uar', 'war']
   train = curves['uar'][0]
@@ -259,7 +235,7 @@ def test_hostile_names_are_shown_not_run(tmp_path):
   evil = '<script>alert("1")</script>\x00&\ud800'
   made = runs.class_predictions(selections=('last',))
   names = [
-    type(p)(**{**vars(p), 'speaker': f'<script>$a$ {p.speaker}'}) for p in made
+    dataclasses.replace(p, speaker=f'<script>$a$ {p.speaker}') for p in made
   ]
   about = {
     'system': evil[:-1],
@@ -282,7 +258,7 @@ def test_hostile_names_are_shown_not_run(tmp_path):
     assert '\x00' not in page
     assert '&lt;script&gt;alert(' in page
     assert '&lt;script&gt;$a$ 03' in page
-    tree(page)
+    ElementTree.fromstring(page)
 
 
 def test_demo_and_weights_on_trust_are_called_what_they_are(tmp_path):
@@ -304,8 +280,7 @@ def test_demo_and_weights_on_trust_are_called_what_they_are(tmp_path):
 
 def test_a_published_result_has_a_page(tmp_path):
   """Of config.json, folds.json, predictions.jsonl and results.json alone."""
-  made = runs.class_predictions(selections=('init_from',))
-  made = [type(p)(**{**vars(p), 'epoch': None}) for p in made]
+  made = changed(runs.class_predictions(selections=('init_from',)), epoch=None)
   doubt = {'comparable': False, 'reason': 'an assumed order'}
   paper = {'init_from': {'source': 'x', 'uar': 90.0, **doubt}}
   runs.write_run(tmp_path, made, paper=paper)
@@ -315,11 +290,7 @@ def test_a_published_result_has_a_page(tmp_path):
   assert 'Weights as loaded (init_from), not trained here' in page
   assert 'not comparable: an assumed order' in page
   assert not [p for p in tmp_path.iterdir() if p.name.startswith('.')]
-
-
-def test_same_run_same_bytes(classes):
-  workdir, _, page = classes
-  assert report.write_report(workdir).read_text('utf-8') == page
+  assert report.write_report(tmp_path).read_text('utf-8') == page
 
 
 def test_stale_results_are_refused(tmp_path):
@@ -331,10 +302,15 @@ def test_stale_results_are_refused(tmp_path):
   assert not (tmp_path / 'report.html').exists()
 
 
+def narrow_table(results):
+  printed = report.format_table(results)
+  assert max(map(len, printed.splitlines())) <= 80
+  return printed
+
+
 def test_terminal_table_has_the_figures_in_eighty_columns(classes, vad):
   for _, results, _ in (classes, vad):
-    printed = report.format_table(results)
-    assert max(map(len, printed.splitlines())) <= 80
+    printed = narrow_table(results)
     for entry in results['selections'].values():
       assert entry['label'].split('(')[0].strip()[1:] in printed
       for metric in results['metrics']:
@@ -342,16 +318,13 @@ def test_terminal_table_has_the_figures_in_eighty_columns(classes, vad):
         assert text.number(pooled['value'], results['task']) in printed
         assert text.interval(pooled, results['task']) in printed
   assert 'Regions of the sphere (octants): accuracy' in printed
-  printed = report.format_table(classes[1])
+  printed, entries = narrow_table(classes[1]), classes[1]['selections'].values()
   (happy,) = [x for x in printed.splitlines() if x.startswith('happy')]
-  recalls = [
-    entry['pooled']['recall']['happy']
-    for entry in classes[1]['selections'].values()
-  ]
+  recalls = [entry['pooled']['recall']['happy'] for entry in entries]
   assert list(map(float, happy.split()[1:])) == recalls
   assert '95.17' in printed
   few = 'With 5 speakers they are somewhat too narrow'
-  assert few in printed.replace('\n', ' ')
+  assert few in ' '.join(printed.split())
   assert 'Wall time: 3 min 21 s' in printed
 
 
@@ -359,16 +332,13 @@ def test_terminal_table_at_its_widest_and_with_annotators(tmp_path):
   agreement = {'count': 3, 'ccc_valence': 0.7203, 'ccc_arousal': None}
   made = runs.vad_predictions(seeds=tuple(range(10)))
   paper = {'last': {'source': 'x', 'ccc_valence': 0.6952}}
-  printed = report.format_table(runs.write_run(tmp_path, made, paper=paper))
+  printed = narrow_table(runs.write_run(tmp_path, made, paper=paper))
   assert '10 seeds ± std' in printed
   assert '0.6952' in printed
-  assert max(map(len, printed.splitlines())) <= 80
   results = runs.write_run(tmp_path, made, annotators=agreement)
   printed = report.format_table(results)
-  table = printed.split('\n\n')[1].splitlines()
-  assert [x.split()[-1] for x in table[1:5]] == [
-    *('annotators', '0.7203', '—', '—')
-  ]
+  last = [line.split()[-1] for line in printed.splitlines()[4:8]]
+  assert last == ['annotators', '0.7203', '—', '—']
   assert 'concordance of two of the 3 who rated' in printed.replace('\n', ' ')
 
 
@@ -379,41 +349,41 @@ def test_notes_say_what_a_reader_must_know(tmp_path):
     results = runs.write_run(tmp_path, predictions, **about)
     return ' '.join(pages.notes(results))
 
-  mixed = [type(p)(**{**vars(p), 'fold': i % 2}) for i, p in enumerate(made)]
+  mixed = changed(made[::2], fold=0) + changed(made[1::2], fold=1)
   assert '5 of 5 speakers are tested in more than one fold' in notes(mixed)
-  every = [type(p)(**{**vars(p), 'fold': f}) for p in made for f in (0, 1)]
+  every = changed(made, fold=0) + changed(made, fold=1)
   across = notes(every, protocol='cross_corpus')
   assert 'pooled figures count an utterance once per fold' in across
   assert 'speaker-independent' not in across
   alone = notes([p for p in made if p.speaker == '03'])
   assert 'One speaker only: no interval can be given' in alone
   assert 'paper' not in notes(made, paper={'best_on_test': PAPER['last']})
-  clipped = [
-    type(p)(**{**vars(p), 'prediction': (1.0, 3.0, p.prediction[2])})
-    for p in runs.vad_predictions()
-  ]
+  clipped = changed(runs.vad_predictions(), prediction=(1.0, 3.0, 2.0))
   told = notes(clipped, sphere=SPHERE)
   assert 'bound of the scale: valence 100.00 %, arousal 0.00 %' in told
   assert 'arousal is predicted as 3 for every utterance' in told
 
 
-def test_durations():
+def test_durations_and_markdown():
   shown = [text.duration(seconds) for seconds in (45.4, 200, 7530)]
   assert shown == ['45 s', '3 min 20 s', '2 h 5 min']
+  assert text.markdown_table(['x', 'y'], [['a', '1']]) == (
+    '| x | y |\n| --- | ---: |\n| a | 1 |'
+  )
 
 
 def test_metrics_and_report_import_without_heavy_libraries():
   """In a process where none of these can be imported."""
-  blocked = (
+  blocked = [
     'tensorflow',
     'tensorflow_datasets',
     'librosa',
     'matplotlib',
     'jax',
-  )
+  ]
   code = (
     f'import sys\nfor name in {blocked}: sys.modules[name] = None\n'
     'import jaxser.evaluation.metrics, jaxser.evaluation.intervals\n'
     'import jaxser.report, jaxser.report.__main__\n'
   )
-  subprocess.run([sys.executable, '-c', code], check=True, env=dict(os.environ))
+  subprocess.run([sys.executable, '-c', code], check=True)

@@ -25,7 +25,7 @@ NAMES = sorted(path.stem for path in FILES.glob('[!_]*.py'))
 
 @pytest.fixture
 def table(tmp_path):
-  """The table above as a file."""
+  """A small table as a file."""
   path = tmp_path / 'table_file.py'
   path.write_text(TABLE)
   return path
@@ -99,6 +99,14 @@ def test_finished_cells_are_read_and_not_run_again(table, calls, workdir):
   before = [page.read_bytes() for page in pages]
   assert run(table, f'--workdir={workdir}') == 0
   assert [page.read_bytes() for page in pages] == before
+  tree = ElementTree.fromstring((workdir / 'table.html').read_text())
+  assert tree.find('.//h1').text == 'A <table>'
+  links = [x.get('href') for x in tree.iter('a')]
+  assert 'emodb-published/report.html' in links
+  charts = list(tree.iter('{http://www.w3.org/2000/svg}svg'))
+  assert len(charts) == 4
+  words = ''.join(charts[0].itertext())
+  assert 'EMODB: 82.00 (79.00 to 85.00), paper 80.00' in words
 
 
 def test_overrides_are_not_the_papers_budget(table, calls, workdir, capsys):
@@ -187,10 +195,7 @@ def test_an_error_ends_its_own_cell_only(
 
 @pytest.mark.parametrize(
   ('stop', 'code'),
-  [
-    (interruption.Interrupted(signal.SIGTERM), 143),
-    (KeyboardInterrupt(), 130),
-  ],
+  [(interruption.Interrupted(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)],
 )
 def test_stopping_leaves_the_table_and_the_same_command_continues(
   table, calls, workdir, monkeypatch, stop, code
@@ -290,18 +295,6 @@ def test_wrong_table_files_are_explained(
   assert 'Traceback' not in words
 
 
-def test_page_is_well_formed_and_links_to_the_reports(table, calls, workdir):
-  assert run(table, f'--workdir={workdir}') == 0
-  tree = ElementTree.fromstring((workdir / 'table.html').read_text())
-  assert tree.find('.//h1').text == 'A <table>'
-  links = [x.get('href') for x in tree.iter('a')]
-  assert 'emodb-published/report.html' in links
-  charts = list(tree.iter('{http://www.w3.org/2000/svg}svg'))
-  assert len(charts) == 4
-  words = ''.join(charts[0].itertext())
-  assert 'EMODB: 82.00 (79.00 to 85.00), paper 80.00' in words
-
-
 def test_averages_over_seeds_as_cross_corpus_papers_give_them(
   tmp_path, monkeypatch
 ):
@@ -322,25 +315,23 @@ def test_averages_over_seeds_as_cross_corpus_papers_give_them(
     ),
   )
   made, expected = [], []
+  rows = runs.class_predictions(seeds=(0, 1, 2), selections=('last',))
   for cell in cells:
-    each = state.resolve(cell, tmp_path, {})
-    rows = runs.class_predictions(seeds=(0, 1, 2), selections=('last',))
-    if cell.name == 'b':
-      rows = [p for p in rows if p.speaker != '03']
-    runs.write_run(each.folder, rows)
-    each.read()
-    made.append(each)
-    by_seed = [[p for p in rows if p.seed == seed] for seed in (0, 1, 2)]
-    expected.append(
-      [100 * sum(p.target == p.prediction for p in x) / len(x) for x in by_seed]
-    )
+    made.append(state.resolve(cell, tmp_path, {}))
+    runs.write_run(made[-1].folder, rows)
+    made[-1].read()
+    right = [
+      [p.target == p.prediction for p in rows if p.seed == seed]
+      for seed in (0, 1, 2)
+    ]
+    expected.append([100 * statistics.fmean(x) for x in right])
+    rows = [p for p in rows if p.speaker != '03']
   content = summary.build(table, made, file='t.py', sets={})
   mean, best = (entry['values']['war'] for entry in content['lines'][-2:])
   a, b = expected
   assert mean['value'] == pytest.approx((sum(a) + sum(b)) / 6, abs=1e-3)
   assert best['value'] == pytest.approx((max(a) + max(b)) / 2, abs=1e-3)
-  each_seed = [(x + y) / 2 for x, y in zip(a, b, strict=True)]
-  std = statistics.stdev(each_seed)
+  std = statistics.stdev((x + y) / 2 for x, y in zip(a, b, strict=True))
   assert mean['over_seeds']['std'] == pytest.approx(std, abs=1e-3)
   assert mean['reason'] == '60 of the 240 utterances of demo'
   monkeypatch.setattr(summary.corpora, 'CORPORA', {})
@@ -364,8 +355,8 @@ def test_every_cell_of_a_shipped_table_is_a_valid_run(name, tmp_path):
         assert not figure.paper or figure.incomparable, cell.name
       if 'savee-' in cell.name and found.config.protocol == 'published':
         assert 'assumed, not confirmed' in figure.incomparable, cell.name
-  text = (FILES / f'{name}.py').read_text()
-  assert f'python -m jaxser.tables configs/tables/{name}.py' in text
+  command = f'python -m jaxser.tables configs/tables/{name}.py'
+  assert command in (FILES / f'{name}.py').read_text()
   assert spec.load(name).title == table.title  # From any folder.
 
 
@@ -376,22 +367,21 @@ def test_shipped_tables_have_what_the_papers_have(tmp_path):
     if ablation == 'none':
       paper = timnet.PAPER[corpus]['best_on_test']
       assert tuple(cell.figures[0].paper.values()) == paper
-  pairs = [
-    state.resolve(cell, tmp_path, {}).config
-    for cell in cells['timnet_cross_corpus']
-  ]
+
+  def configs(name):
+    resolved = [state.resolve(cell, tmp_path, {}) for cell in cells[name]]
+    return {each.cell.name: each.config for each in resolved}
+
+  pairs = configs('timnet_cross_corpus').values()
   assert len({(c.corpus, c.test_corpus) for c in pairs}) == 20
   assert {(c.seeds, c.epochs) for c in pairs} == {(10, 500)}
   assert {c.features.signal_length for c in pairs} == {100_000}
-  configs = {
-    cell.name: state.resolve(cell, tmp_path, {}).config.to_dict()
-    for cell in cells['dsnet_comparison']
-  }
+  dsnet = configs('dsnet_comparison')
   for loss in ('calibration', 'orthogonality', 'reconstruction'):
-    less = configs[f'emodb-no-{loss}']
+    less = dsnet[f'emodb-no-{loss}'].to_dict()
     assert less['model'][f'{loss}_weight'] == 0
     less['model'][f'{loss}_weight'] = 1
-    assert less == configs['emodb-dsnet']
+    assert less == dsnet['emodb-dsnet'].to_dict()
   whole = next(c for c in cells['emosphere'] if c.name == 'msp_podcast-whole')
   assert len(whole.figures) == 3  # The first row stands in all three tables.
   assert sum(bool(c.figures[0].paper) for c in cells['emosphere']) == 9

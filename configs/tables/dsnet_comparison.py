@@ -15,14 +15,8 @@ The paper's result tables could not be had, so no figure stands beside.
 from jaxser.report.tables import spec
 
 CORPORA = (
-  'emodb',
-  'ravdess',
-  'savee',
-  'emovo',
-  'casia',
-  'emotale',
-  'iemocap',
-  'msp_improv',
+  *('emodb', 'ravdess', 'savee', 'emovo'),
+  *('casia', 'emotale', 'iemocap', 'msp_improv'),
 )
 # Name -> what people read, argument of the recipe.
 VARIANTS = {

@@ -10,7 +10,6 @@ block, and the mean of the blocks instead of learned weights.
 from configs.timnet import SAVEE_ORDER
 from jaxser.report.tables import spec
 
-CORPORA = ('casia', 'emodb', 'emovo', 'iemocap', 'ravdess', 'savee')
 LABELS = {
   'none': 'TIM-Net',
   'tcn': 'plain TCN',
@@ -18,49 +17,15 @@ LABELS = {
   'last_scale': 'without multi-scale (w/o MS)',
   'mean_fusion': 'without dynamic fusion (w/o DF)',
 }
-# UAR and WAR in per cent, in the order of CORPORA.
-PAPER = {
-  'none': (
-    (94.67, 94.67),
-    (95.17, 95.70),
-    (92.00, 92.00),
-    (72.50, 71.65),
-    (91.93, 92.08),
-    (86.31, 87.71),
-  ),
-  'tcn': (
-    (86.92, 86.92),
-    (89.68, 90.09),
-    (82.14, 82.14),
-    (61.97, 59.84),
-    (83.20, 83.75),
-    (78.81, 80.63),
-  ),
-  'forward_only': (
-    (91.33, 91.33),
-    (90.96, 91.59),
-    (86.73, 86.73),
-    (71.07, 70.22),
-    (88.48, 88.68),
-    (80.95, 83.33),
-  ),
-  'last_scale': (
-    (90.50, 90.50),
-    (91.80, 92.52),
-    (87.24, 87.24),
-    (70.68, 70.04),
-    (89.97, 90.21),
-    (82.50, 84.38),
-  ),
-  'mean_fusion': (
-    (91.83, 91.83),
-    (91.46, 92.34),
-    (86.56, 86.56),
-    (70.82, 69.82),
-    (87.50, 87.99),
-    (80.95, 82.92),
-  ),
-}
+# UAR and WAR in per cent, in the order of LABELS.
+PAPER = """
+casia    94.67 94.67  86.92 86.92  91.33 91.33  90.50 90.50  91.83 91.83
+emodb    95.17 95.70  89.68 90.09  90.96 91.59  91.80 92.52  91.46 92.34
+emovo    92.00 92.00  82.14 82.14  86.73 86.73  87.24 87.24  86.56 86.56
+iemocap  72.50 71.65  61.97 59.84  71.07 70.22  70.68 70.04  70.82 69.82
+ravdess  91.93 92.08  83.20 83.75  88.48 88.68  89.97 90.21  87.50 87.99
+savee    86.31 87.71  78.81 80.63  80.95 83.33  82.50 84.38  80.95 82.92
+"""
 
 
 def _cell(corpus, ablation, paper):
@@ -92,9 +57,9 @@ TABLE = spec.Table(
   metrics=('uar', 'war'),
   tolerance={'uar': 2.0, 'war': 2.0},
   cells=tuple(
-    _cell(corpus, name, dict(zip(('uar', 'war'), PAPER[name][i], strict=True)))
-    for i, corpus in enumerate(CORPORA)
-    for name in LABELS
+    _cell(corpus, name, {'uar': float(uar), 'war': float(war)})
+    for corpus, *row in map(str.split, PAPER.strip().splitlines())
+    for name, uar, war in zip(LABELS, row[::2], row[1::2], strict=True)
   ),
   demo=tuple(_cell('demo', name, {}) for name in LABELS),
 )

@@ -24,18 +24,17 @@ SPEAKER_INDEPENDENT = {
 
 def _cell(corpus, protocol, groups):
   rows = timnet.paper_rows(corpus) if protocol == 'published' else {}
-  figures = []
-  for selection, group in groups.items():
-    row = rows.get(selection, {})
-    figures.append(
-      spec.Figure(
-        group=group,
-        selection=selection,
-        paper={k: v for k, v in row.items() if k in ('uar', 'war')},
-        source=row.get('source', ''),
-        incomparable=row.get('reason', ''),
-      )
+  rows = {selection: rows.get(selection, {}) for selection in groups}
+  figures = [
+    spec.Figure(
+      group=groups[selection],
+      selection=selection,
+      paper={k: v for k, v in row.items() if k in ('uar', 'war')},
+      source=row.get('source', ''),
+      incomparable=row.get('reason', ''),
     )
+    for selection, row in rows.items()
+  ]
   return spec.Cell(
     name=f'{corpus}-{protocol}',
     label=corpus if corpus == 'demo' else corpus.upper(),

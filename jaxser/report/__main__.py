@@ -15,8 +15,6 @@ are enough.
 Exit codes: 0 done; 2 a mistake that the message explains.
 """
 
-import functools
-import os
 import pathlib
 import sys
 
@@ -34,25 +32,28 @@ command_line.define_path(
   'folder for several runs.',
   FLAGS,
 )
-_text = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
-_text(
-  'into', '', 'PAGE#NAME: write a table between the marks of a page instead.'
+flags.DEFINE_string(
+  'into',
+  '',
+  'PAGE#NAME: write a table between the marks of a page instead.',
+  FLAGS,
 )
-_text(
+flags.DEFINE_string(
   'selection',
   '',
   'Which weights to compare: last, best_on_dev, best_on_test or init_from; '
   'default the most honest that all runs have, and all of them with --into.',
+  FLAGS,
 )
 
 
 def main(arguments: list[str]) -> int:
   """Writes the page and prints its path; returns the exit code."""
-  print(_write([os.path.expanduser(folder) for folder in arguments]))
+  print(_write([pathlib.Path(folder).expanduser() for folder in arguments]))
   return 0
 
 
-def _write(workdirs: list[str]) -> pathlib.Path:
+def _write(workdirs: list[pathlib.Path]) -> pathlib.Path:
   # Late, so that --help is quick.
   from jaxser.core import files
   from jaxser.report import insert, pages
@@ -66,18 +67,18 @@ def _write(workdirs: list[str]) -> pathlib.Path:
       f'--into={into} writes into that page, --out={out} a page of its own; '
       'give one of them.'
     )
+  if into and not name:
+    raise UsageError(f'--into={into}: give the marks too: README.md#NAME.')
   if into:
-    if not name:
-      raise UsageError(f'--into={into}: give the marks too: README.md#NAME.')
     return insert.write_into(page, name, workdirs, selection)
-  if out:
-    try:
+  try:
+    if out:
       files.check_writable(out)
-    except OSError as error:
-      raise UsageError(
-        f'--out={out} cannot be written ({error.strerror or error}); give '
-        'another file.'
-      ) from error
+  except OSError as error:
+    raise UsageError(
+      f'--out={out} cannot be written ({error.strerror or error}); give '
+      'another file.'
+    ) from error
   if len(workdirs) > 1:
     out = out or pathlib.Path('comparison.html')
     return pages.write_comparison(workdirs, out, selection)

@@ -48,9 +48,8 @@ def reliability(predictions: Sequence[Prediction]) -> Reliability:
     (int(rows.sum()), float(confidence[rows].mean()), float(right[rows].mean()))
     for rows in (index == i for i in np.unique(index))
   ]
-  gaps = [count * (sure - right) for count, sure, right in bins]
-  size = len(predictions)
-  return Reliability(bins, sum(map(abs, gaps)) / size, sum(gaps) / size)
+  gaps = [n * (sure - right) / len(predictions) for n, sure, right in bins]
+  return Reliability(bins, sum(map(abs, gaps)), sum(gaps))
 
 
 def mistakes(view: View) -> list[tuple[Prediction, float]]:
@@ -60,12 +59,12 @@ def mistakes(view: View) -> list[tuple[Prediction, float]]:
   target, the farthest first.
   """
   if view.task == 'classification':
-    wrong = (p for p in view.predictions if p.prediction != p.target)
-    found = [(p, max(p.scores)) for p in wrong]
+    sizes = [(p, max(p.scores)) for p in view.predictions]
+    sizes = [(p, size) for p, size in sizes if p.prediction != p.target]
   else:
     errors = np.linalg.norm(view.outputs - view.targets, axis=-1)
-    found = list(zip(view.predictions, errors.tolist(), strict=True))
-  return sorted(found, key=lambda pair: (-pair[1], pair[0].id, pair[0].seed))
+    sizes = zip(view.predictions, errors.tolist(), strict=True)
+  return sorted(sizes, key=lambda pair: (-pair[1], pair[0].id, pair[0].seed))
 
 
 def speaker_scores(view: View) -> dict[str, dict[str, float]]:
@@ -132,20 +131,13 @@ def compare_with_first(
   views: Sequence[View],
 ) -> list[tuple[View, significance.Comparison]]:
   """Compares each of the other runs with the first one."""
-  reference, *others = views
-  reference_classes = reference.run.results['classes']
-  return [
-    (
-      view,
-      significance.compare(
-        view.predictions,
-        reference.predictions,
-        view.run.results['classes'],
-        reference_classes,
-      ),
-    )
-    for view in others
-  ]
+  first, *others = views
+  compared = []
+  for view in others:
+    pair = view.predictions, first.predictions
+    found = significance.compare(*pair, view.classes, first.classes)
+    compared.append((view, found))
+  return compared
 
 
 def holm(

@@ -169,16 +169,13 @@ def learning_curves(
     if runs > LINES:
       style = {'color': colour(curve.name), 'alpha': 0.2, 'linewidth': 0}
       axes.fill_between(x, low[rows], high[rows], clip_on=False, **style)
-    elif runs > 1:
-      for values in curve.values[:, rows]:
-        seen = np.isfinite(values)
-        thin = {'linewidth': 1, 'alpha': 0.3}
-        _line(axes, x[seen], values[seen], curve.name, **thin)
+    for values in curve.values[:, rows] if 1 < runs <= LINES else ():
+      thin = {'linewidth': 1, 'alpha': 0.3}
+      seen = np.isfinite(values)
+      _line(axes, x[seen], values[seen], curve.name, **thin)
     _line(axes, x, middle[rows], curve.name, linewidth=2)
     _dots(axes, x[-1:], middle[-1:], curve.name, 6)
-    words.append(
-      f'{curve.name}: {middle[-1]:.4g} at epoch {curve.epochs[-1]:g}'
-    )
+    words.append(f'{curve.name}: {middle[-1]:.4g} at epoch {x[-1]:g}')
     if runs > 1:
       words[-1] += f' (quartiles {low[-1]:.4g} to {high[-1]:.4g})'
   for i, (label, value) in enumerate(paper.items()):
@@ -214,12 +211,11 @@ def reliability(axes: Any, bins: Sequence[tuple], description: str) -> str:
   """Draws (count, confidence, accuracy) of bins; a dot's area is its count."""
   whole = sum(count for count, _, _ in bins)
   words = [description]
-  for count, sure, right in bins:
+  for count, *place in bins:
+    sure, right = (100 * x for x in place)
     size = 4 + 28 * math.sqrt(count / whole)
-    _dots(axes, [100 * sure], [100 * right], 'mark', size, 0.55)
-    words.append(
-      f'{100 * sure:.0f} % confident, {100 * right:.0f} % right ({count}).'
-    )
+    _dots(axes, [sure], [right], 'mark', size, 0.55)
+    words.append(f'{sure:.0f} % confident, {right:.0f} % right ({count}).')
   _equality(axes, (0, 100), 'confidence, per cent', 'right, per cent')
   return ' '.join(words)
 
@@ -233,11 +229,7 @@ def _equality(axes: Any, limits: tuple, x_name: str, y_name: str) -> None:
 
 @_drawn(430, 84, 'x')
 def forest(
-  axes: Any,
-  marks: Sequence[tuple],
-  axis: str,
-  task: str,
-  zero: bool = False,
+  axes: Any, marks: Sequence[tuple], axis: str, task: str, zero=False
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
@@ -258,8 +250,7 @@ def forest(
     if low is not None:
       _line(axes, [low, high], [row, row], 'test', linewidth=2)
     if paper is not None:
-      tick = [row - 0.3, row + 0.3]
-      _line(axes, [paper] * 2, tick, 'paper', linewidth=3)
+      _line(axes, [paper] * 2, [row - 0.3, row + 0.3], 'paper', linewidth=3)
       words[-1] += f', paper {text.number(paper, task)}'
     if value is not None:
       _dots(axes, [value], [row], 'test', 9)
@@ -322,10 +313,7 @@ def directions() -> dict[str, np.ndarray]:
     'valence and arousal': ([1, 0, 0], [0, 1, 0]),
     'valence and dominance': ([1, 0, 0], [0, 0, 1]),
   }
-  return {
-    name: np.stack([right, up, np.cross(right, up)])
-    for name, (right, up) in pairs.items()
-  }
+  return {k: np.stack([*v, np.cross(*v)]) for k, v in pairs.items()}
 
 
 def borders(cut: str | float) -> list[np.ndarray]:
@@ -342,10 +330,8 @@ def borders(cut: str | float) -> list[np.ndarray]:
     *((around, 0 * around + k * step) for k in range(1, round(np.pi / step))),
     *((0 * down + k * step, down) for k in range(round(2 * np.pi / step))),
   ]
-  return [
-    np.asarray(spherical.spherical_to_cartesian(np.stack(place, -1)))
-    for place in ((1 + 0 * polar, turn, polar) for turn, polar in places)
-  ]
+  places = [np.stack([1 + 0 * p, turn, p], -1) for turn, p in places]
+  return [np.asarray(spherical.spherical_to_cartesian(x)) for x in places]
 
 
 @_drawn(340, 352)
@@ -371,8 +357,7 @@ def sphere(
       line_x, line_y, line_depth = view @ curve.T
       seen = np.where((line_depth >= -1e-9) == front, line_x, np.nan)
       if np.isfinite(seen).any():
-        style = {'linewidth': 0.8, 'alpha': alpha}
-        _line(axes, seen, line_y, 'soft', **style)
+        _line(axes, seen, line_y, 'soft', linewidth=0.8, alpha=alpha)
     for kind in np.unique(kinds):
       these = (kinds[rows] == kind) & ((depth >= 0) == front)
       _dots(axes, x[these], y[these], f'k{kind}', 5, alpha)

@@ -7,7 +7,6 @@
 So figures in a page are never typed: the command is run again instead.
 """
 
-import os
 import pathlib
 import re
 import shlex
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 from jaxser.core import files
 from jaxser.evaluation.predictions import PredictionsError
 from jaxser.report import derived, pages
-from jaxser.report.run import View, read_views
+from jaxser.report.run import PathLike, View, read_views
 
 # Where things lie on somebody's machine is nothing for a page.
 _PLACES = ('--config.data_dir=', '--workdir=')
@@ -24,10 +23,7 @@ _FILES = ('--config.init_from=', '--config.model.weights=')
 
 
 def write_into(
-  page: os.PathLike[str] | str,
-  name: str,
-  workdirs: Sequence[os.PathLike[str] | str],
-  selection: str = '',
+  page: PathLike, name: str, workdirs: Sequence[PathLike], selection: str = ''
 ) -> pathlib.Path:
   """Puts the table of finished runs between two marks; returns the page's path.
 
@@ -59,7 +55,7 @@ def write_into(
   return replace(page, name, made.strip('\n'))
 
 
-def replace(page: os.PathLike[str] | str, name: str, made: str) -> pathlib.Path:
+def replace(page: PathLike, name: str, made: str) -> pathlib.Path:
   """Puts text between the marks of a name; returns the page's path.
 
   Raises:
@@ -70,7 +66,7 @@ def replace(page: os.PathLike[str] | str, name: str, made: str) -> pathlib.Path:
   return pathlib.Path(page)
 
 
-def around(page: os.PathLike[str] | str, name: str) -> tuple[str, str]:
+def around(page: PathLike, name: str) -> tuple[str, str]:
   """Returns the page up to the first mark of a name, and from the second on.
 
   Raises:

@@ -5,7 +5,6 @@ pages of the same look: a template that extends `base.html` and `render`.
 """
 
 import functools
-import os
 import pathlib
 import re
 import textwrap
@@ -23,7 +22,7 @@ from jaxser.evaluation.predictions import DIMENSIONS, SELECTIONS
 from jaxser.evaluation.probes import HELD_OUT
 from jaxser.evaluation.results import DEMO_WARNING, NAMES
 from jaxser.report import derived, figures, text
-from jaxser.report.run import View, most_honest, read_run, read_views
+from jaxser.report.run import PathLike, View, most_honest, read_run, read_views
 
 
 def render(template: str, **data: Any) -> str:
@@ -89,7 +88,7 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def write_report(
-  workdir: os.PathLike[str] | str, out: os.PathLike[str] | str | None = None
+  workdir: PathLike, out: PathLike | None = None
 ) -> pathlib.Path:
   """Writes the page of a run, by default report.html in it; returns its path.
 
@@ -110,16 +109,14 @@ def write_report(
 
 
 def write_comparison(
-  workdirs: Sequence[os.PathLike[str] | str],
-  out: os.PathLike[str] | str = 'comparison.html',
+  workdirs: Sequence[PathLike],
+  out: PathLike = 'comparison.html',
   selection: str = '',
 ) -> pathlib.Path:
   """Writes one page that compares finished runs; returns its path.
 
-  Args:
-    workdirs: folders of at least two runs; the first is the reference.
-    out: the file to write.
-    selection: to compare; by default the most honest one that all have.
+  The first of at least two is the reference. `selection` is the one compared,
+  by default the most honest one that all have.
 
   Raises:
     PredictionsError: a file of a run is missing or wrong, a run lacks the

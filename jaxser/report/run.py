@@ -22,6 +22,7 @@ from jaxser.evaluation.predictions import (
 
 PREFERRED = ('best_on_dev', 'last', 'init_from', 'best_on_test')
 """Which selection is shown where one must do, the most honest first."""
+PathLike = os.PathLike[str] | str
 _KEYS = ('seed', 'fold', 'epoch', 'split')
 
 
@@ -55,7 +56,7 @@ class Run:
     return sorted(found)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class View:
   """One selection of a run under the name that it has on a page."""
 
@@ -67,6 +68,11 @@ class View:
   def task(self) -> str:
     """'classification' or 'regression'."""
     return self.run.results['task']
+
+  @property
+  def classes(self) -> list[str]:
+    """Names of the classes, none for valence, arousal and dominance."""
+    return self.run.results['classes']
 
   @property
   def entry(self) -> dict[str, Any]:
@@ -89,7 +95,7 @@ class View:
     return np.array([p.prediction for p in self.predictions])
 
 
-def read_run(workdir: os.PathLike[str] | str) -> Run:
+def read_run(workdir: PathLike) -> Run:
   """Reads the folder of a run.
 
   results.json and predictions.jsonl must be there and agree; metrics.jsonl is
@@ -114,9 +120,7 @@ def read_run(workdir: os.PathLike[str] | str) -> Run:
   return Run(workdir, results, predictions, read_curves(workdir), *metadata)
 
 
-def read_views(
-  workdirs: Sequence[os.PathLike[str] | str], selection: str = ''
-) -> list[View]:
+def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
   """Reads several finished runs, in the order given, one selection of each.
 
   That is `selection` or, where it is '', the most honest one that all have, or
@@ -151,7 +155,7 @@ def most_honest(views: Sequence[View]) -> list[View]:
   return [view for view in views if view in chosen.values()]
 
 
-def names_of(workdirs: Sequence[os.PathLike[str] | str]) -> list[str]:
+def names_of(workdirs: Sequence[PathLike]) -> list[str]:
   """Returns the last part of each path, with as many before it as it takes.
 
   Raises:
@@ -166,7 +170,7 @@ def names_of(workdirs: Sequence[os.PathLike[str] | str]) -> list[str]:
   raise PredictionsError(f'the same run is given twice: {", ".join(twice)}')
 
 
-def read_curves(workdir: os.PathLike[str] | str) -> dict[str, list[Curve]]:
+def read_curves(workdir: PathLike) -> dict[str, list[Curve]]:
   """Reads learning curves from metrics.jsonl; {} if there is no such file.
 
   UAR, WAR and F1 are fractions in the file and per cent in the curves. Where a

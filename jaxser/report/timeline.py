@@ -1,6 +1,5 @@
 """Predictions over time as a page: one chart and one table per recording."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +8,14 @@ import numpy as np
 from jaxser.core import files
 from jaxser.evaluation.predictions import DIMENSIONS
 from jaxser.report import figures, pages
+from jaxser.report.run import PathLike
 
 MOST_RECORDINGS = 50
 """A page shows at most this many recordings."""
 
 
 def write(
-  path: os.PathLike[str] | str,
+  path: PathLike,
   recordings: Sequence[Any],
   description: Any,
 ) -> None:

@@ -1,5 +1,6 @@
 """table.html and table.md, written from the content of table.json."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,35 +19,24 @@ class Cell(NamedTuple):
   href: str = ''  # Where the text links to.
 
 
-def html(content: Content) -> str:
-  """Returns the content of table.json as one self-contained page."""
-  return _render('table.html', content)
-
-
-def markdown(content: Content) -> str:
-  """Returns the content of table.json as Markdown."""
-  return _render('table.md', content).strip() + '\n'
-
-
 def listing(states: Sequence[State]) -> str:
   """Returns how far each cell is, and the command for it."""
   return pages.render('table_list.txt', states=states, kinds=KINDS).rstrip()
 
 
-def _render(template: str, content: Content) -> str:
+def render(template: str, content: Content) -> str:
+  """Returns the content of table.json as 'table.html' or 'table.md'."""
   groups = []
   for group in content['groups']:
     lines = [line for line in content['lines'] if line['group'] == group]
     groups.append((group, lines, *_table(content, lines)))
-  states = [cell['state'] for cell in content['cells']]
-  counts = [f'{states.count("finished")} of {text.count(len(states), "cell")}']
-  counts[0] += ' finished'
-  for kind, label in KINDS.items():
-    if kind in states and kind != 'finished':
-      counts.append(f'{states.count(kind)} {label}')
+  states = collections.Counter(cell['state'] for cell in content['cells'])
+  whole = text.count(states.total(), 'cell')
+  counts = [f'{states.pop("finished", 0)} of {whole} finished']
+  counts += [f'{states[k]} {label}' for k, label in KINDS.items() if states[k]]
   compared = any(_has_paper(line) for line in content['lines'])
   notes = pages.render('table_notes.txt', content=content, compared=compared)
-  return pages.render(
+  page = pages.render(
     template,
     title=content['title'],
     content=content,
@@ -55,6 +45,7 @@ def _render(template: str, content: Content) -> str:
     notes=notes.split('\n')[:-1],
     marks=_marks,
   )
+  return page.strip() + '\n'
 
 
 def _has_paper(line: Mapping[str, Any]) -> bool:
@@ -79,17 +70,16 @@ def _table(
     href = f'{cell["folder"]}/report.html' if finished else ''
     have = f'{line["have"]} of {line["need"]} cells' if 'need' in line else ''
     name, why = Cell(line['label'], have, href=href), _why_not(cell, line)
+    no_figure = [Cell(why, kind='why'), Cell('')] if why else []
     rows = []
     for metric, value in line['values'].items():
       row = [name, Cell(text.metric(metric))]
-      row += [Cell(why, kind='why'), Cell('')] if why else []
-      row += _measured(value, cell, task) if not why else []
+      row += no_figure or _measured(value, cell, task)
       row += _compared(value, task) if paper else []
       row += [_against(line['against'], metric, task)] if against else []
-      if rows:  # Said once.
-        row[0] = Cell('')
-        row[2] = row[2]._replace(text='') if why else row[2]
       rows.append(row)
+      # Said once.
+      name, no_figure = Cell(''), [c._replace(text='') for c in no_figure]
     bodies.append(rows)
   return header, bodies
 

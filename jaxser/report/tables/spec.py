@@ -1,7 +1,6 @@
 """What a file of configs/tables holds: `TABLE`, made of these records."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from jaxser.core import command_line
 from jaxser.core.errors import UserError
 from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.evaluation.results import METRICS
+from jaxser.report.run import PathLike
 
 _NAME = re.compile(r'[a-z0-9][a-z0-9_.-]*')
 
@@ -128,7 +128,7 @@ class Table:
           yield f'{where}: {metric} is {value!r}, expected a number'
 
 
-def load(path: os.PathLike[str] | str) -> Table:
+def load(path: PathLike) -> Table:
   """Reads TABLE of a file of configs/tables, or of the installed one by name.
 
   Raises:

@@ -1,7 +1,6 @@
 """How far each cell of a table is: its config, its stores, its folder."""
 
 import dataclasses
-import os
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from jaxser.core import command_line
 from jaxser.core import config as config_lib
 from jaxser.core.errors import UserError
 from jaxser.data import opening
-from jaxser.report.run import Run, read_run
+from jaxser.report.run import PathLike, Run, read_run
 from jaxser.report.tables.spec import Cell, TableError
 
 KINDS = {
@@ -127,7 +126,7 @@ def _difference(
 
 def resolve(
   cell: Cell,
-  workdir: os.PathLike[str] | str,
+  workdir: PathLike,
   sets: Mapping[str, str],
   data_dir: str = '',
 ) -> State:
