@@ -55,9 +55,9 @@ _OLD_NAMES = {
 def _shapes(config: WavLMConfig) -> Params:
   """Returns the parameters of a WavLM as shapes."""
   samples = jnp.zeros((1, config.receptive_field))
-  return jax.eval_shape(WavLM(config).init, jax.random.key(0), samples)[
-    'params'
-  ]
+  # Without a parent: it may be called from a method of another module.
+  model = WavLM(config, parent=None)
+  return jax.eval_shape(model.init, jax.random.key(0), samples)['params']
 
 
 def expected_shapes(config: WavLMConfig) -> dict[str, tuple[int, ...]]:
