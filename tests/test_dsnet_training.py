@@ -75,6 +75,6 @@ def test_speaker_without_neutral_speech_is_an_error_before_training(
   source = pipeline.Source(dataclasses.replace(corpus, table=table))
   other = dataclasses.replace(experiment, source=source)
   with pytest.raises(
-    protocols.ProtocolError, match=f'fold 1: No neutral utter.*{speaker} on'
+    protocols.ProtocolError, match=f'fold 1: No neutral utter.*{speaker} in'
   ):
     other.references(fold)

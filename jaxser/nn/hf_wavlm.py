@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import tensors as tensors_lib
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 
