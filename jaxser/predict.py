@@ -183,13 +183,13 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
     )
   failures, cut, kept = [], [], []
   doubts: collections.Counter[str] = collections.Counter()
-  terminal, last_line = sys.stderr.isatty(), time.monotonic()
+  last_line, shown = time.monotonic(), len(inputs) > 1
   bar = tqdm.tqdm(
     total=len(inputs),
     unit=' files',
     file=sys.stderr,
     dynamic_ncols=True,
-    disable=len(inputs) < 2 or not terminal,
+    disable=not shown or not sys.stderr.isatty(),
   )
 
   def watched():
@@ -198,7 +198,8 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
       loaded.stream(inputs, num_workers=_NUM_WORKERS.value), 1
     ):
       bar.update()
-      if not terminal and time.monotonic() - last_line > _SECONDS_BETWEEN_LINES:
+      due = time.monotonic() - last_line > _SECONDS_BETWEEN_LINES
+      if shown and bar.disable and due:
         last_line = time.monotonic()
         _say(f'{done} of {len(inputs)} files, {len(failures)} failed')
       if recording.error:

@@ -20,7 +20,7 @@ import jaxser
 from jaxser import report
 from jaxser.core import config as config_lib
 from jaxser.core import errors, files, progress
-from jaxser.data import opening, pipeline, protocols
+from jaxser.data import pipeline, protocols
 from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
   checkpoints,
@@ -28,6 +28,7 @@ from jaxser.engine import (
   inspection,
   interruption,
   loop,
+  opening,
 )
 from jaxser.engine import workdir as workdir_lib
 from jaxser.engine.experiment import Experiment

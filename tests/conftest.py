@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterator
 
 # Set before JAX starts. Tests with several devices use virtual ones of a CPU;
 # most programs run once, so compiling them well would take most of the time.
@@ -31,6 +32,13 @@ import jax
 import pytest
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def free_programs() -> Iterator[None]:
+  """Frees what a file compiled; others hardly ever run the same programs."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture(scope='session')

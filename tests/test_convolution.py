@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, PartitionSpec
 
 from jaxser.ops import convolution
 from jaxser.ops.convolution import convolve
@@ -104,16 +103,6 @@ def test_inside_scan_and_pmap():
   _assert_close(jax.tree.map(lambda v: v[1], both), want)
 
 
-def test_folds_sharded_over_devices():
-  folds = [_data(seed) for seed in range(4)]
-  x, kernel = (jnp.stack(part) for part in zip(*folds, strict=True))
-  mesh = Mesh(np.array(jax.devices()[:4]), ('folds',))
-  spec = PartitionSpec('folds')
-  mapped = jax.vmap(jax.grad(_loss(convolve), argnums=(0, 1)))
-  got = jax.jit(jax.shard_map(mapped, mesh=mesh, in_specs=spec, out_specs=spec))
-  _assert_close(got(x, kernel), jax.jit(mapped)(x, kernel))
-
-
 @pytest.mark.parametrize('platform', ['cuda', 'tpu'])
 def test_accelerators_get_plain_convolutions(platform):
   lowered = (
@@ -134,13 +123,3 @@ def test_bfloat16_is_close():
   for a, b in zip(got, want, strict=True):
     assert a.dtype == jnp.bfloat16
     np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.03 * 50)
-
-
-def test_bad_input():
-  x, kernel = _data()
-  with pytest.raises(
-    ValueError, match=r'not \(2, 9, 6, 3\) and \(5, 5, 2, 4\)'
-  ):
-    convolve(x, kernel[:, :, :2])
-  with pytest.raises(ValueError, match=r'odd window, not \(4, 5\)'):
-    convolve(x, kernel[:4])

@@ -5,13 +5,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxser.engine import step as step_lib
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.ops.collectives import DATA
 from jaxser.ops.concordance import concordance
@@ -71,36 +69,6 @@ def _weights(system):
   return params, {**state, **system.initial_state()}
 
 
-ADAMW = step_lib.make_optimizer(
-  ml_collections.ConfigDict(
-    {
-      'epochs': 1,
-      'optimizer': {
-        'name': 'adamw',
-        'learning_rate': 1e-3,
-        'b1': 0.9,
-        'b2': 0.999,
-        'eps': 1e-8,
-        'weight_decay': 0.01,
-      },
-    }
-  ),
-  LIGHT,
-)
-
-
-def _training(system):
-  params, model_state = _weights(system)
-  return step_lib.TrainState(
-    step=np.int32(0),
-    params=params,
-    model_state=model_state,
-    opt_state=ADAMW.init(params),
-    rng=jax.random.key_data(jax.random.key(7)),
-    lr_scale=np.float32(1),
-  )
-
-
 def _progress(epoch):
   return Progress(jnp.int32(10 * epoch), jnp.int32(epoch))
 
@@ -109,14 +77,8 @@ def _step(system, phase='regions', epoch=1):
   """((loss, aux), gradient) of weights, state and a batch."""
 
   def loss(params, state, batch):
-    return system.loss(
-      params,
-      state,
-      batch,
-      jax.random.key(7),
-      _progress(epoch),
-      phase=phase,
-    )
+    rng = jax.random.key(7)
+    return system.loss(params, state, batch, rng, _progress(epoch), phase=phase)
 
   return jax.value_and_grad(loss, has_aux=True)
 
@@ -264,12 +226,9 @@ def test_loss_is_its_parts():
 
 def test_later_epochs_do_not_run_the_region_head():
   system = dataclasses.replace(LIGHT, regions=30, width=64)  # 72 regions.
-  state = _training(system)
   compiled = {
-    phase: quick_jit(
-      functools.partial(step_lib.train_step, system, ADAMW, phase=phase)
-    )
-    .lower(state, _batch(), np.int32(1))
+    phase: quick_jit(_step(system, phase))
+    .lower(*_weights(system), _batch())
     .compile()
     for phase in ('regions', 'main')
   }
@@ -280,27 +239,14 @@ def test_later_epochs_do_not_run_the_region_head():
   assert 'auxiliary_head/' in compiled['regions'].as_text()
   assert 'auxiliary_head/' not in compiled['main'].as_text()
 
-  # It is not moved by what Adam remembers, either.
-  early, _ = compiled['regions'](state, _batch(), np.int32(1))
-  late, _ = compiled['main'](early, _batch(), np.int32(5))
-  for name, values in early.params.items():
-    same = [
-      np.array_equal(before, after)
-      for before, after in zip(
-        jax.tree.leaves(values), jax.tree.leaves(late.params[name]), strict=True
-      )
-    ]
-    assert all(same) if name == 'auxiliary_head' else not any(same), name
-
 
 def test_a_phase_compiles_once_for_all_batches_and_epochs():
   traced = []
 
   def loss(params, state, batch, progress, phase):
     traced.append(phase)
-    return LIGHT.loss(
-      params, state, batch, jax.random.key(0), progress, phase=phase
-    )[0]
+    rng = jax.random.key(0)
+    return LIGHT.loss(params, state, batch, rng, progress, phase=phase)[0]
 
   step = jax.jit(loss, static_argnames='phase')
   for epoch in (0, 3, 5, 6):
@@ -329,16 +275,12 @@ def test_each_ccc_is_of_its_dimension():
   system, batch = LIGHT, _batch()
   params, state = _weights(system)
   new = _whole(system)[0][1]['state']
-  apply = functools.partial(
-    system.network().apply, train=False, auxiliary=False
-  )
-  said = quick_jit(apply)(
-    {'params': params, 'batch_stats': new['batch_stats']},
-    *(batch[name] for name in ('features', 'length', 'row')),
+  predicted = quick_jit(functools.partial(system.apply, train=False))(
+    {'params': params, 'batch_stats': new['batch_stats']}, batch
   )['unit_vad']
   for column, name in enumerate(('valence', 'arousal', 'dominance')):
     source = ('arousal', 'dominance', 'valence').index(name)
-    batch['vad'][:, column] = 1 + 4 * said[:, source]
+    batch['vad'][:, column] = 1 + 4 * predicted[:, source]
   (_, aux), _ = _compiled(system)(params, state, batch)
   for name in ('valence', 'arousal', 'dominance'):
     np.testing.assert_allclose(aux['metrics'][f'ccc_{name}'], 1, atol=1e-4)
@@ -350,7 +292,7 @@ def test_unknown_vad_does_not_count():
   (loss, _), grads = _compiled(LIGHT)(*_weights(LIGHT), batch)
   assert np.isfinite(loss)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
-  assert loss != _whole(LIGHT)[0][0]
+  assert abs(loss - _whole(LIGHT)[0][0]) > 1e-4
 
 
 def test_categories_can_be_the_second_task():
@@ -383,11 +325,6 @@ def test_prepare_counts_the_training_split_only():
   np.testing.assert_array_equal(
     moved.region_of(state, jnp.array(vad[:4])), [0, 0, 0, 6]
   )
-  off = dataclasses.replace(LIGHT, region_weight='off')
-  with pytest.raises(ValueError, match="needs region_weight other than 'off'"):
-    jax.eval_shape(_step(off, 'regions'), *_weights(off), _batch())
-  with pytest.raises(ValueError, match=r"lacks \['centre', 'class_weights'\]"):
-    jax.eval_shape(_step(moved), *_weights(moved), _batch())
   with pytest.raises(ValueError, match='no training utterance with that label'):
     dataclasses.replace(system, centre_label=3).prepare(state, vad, label)
   with pytest.raises(ValueError, match="auxiliary task 'regions' is to learn"):

@@ -9,16 +9,11 @@ import pytest
 
 from configs import emosphere
 from jaxser.core.config import ConfigError
-from jaxser.models.convert import ConvertError, hf_wavlm
+from jaxser.models.convert import ConvertError
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
-from jaxser.systems.emosphere import EmoSphere
-from jaxser.systems.emosphere_setup import (
-  check_utterances,
-  create,
-  pretrained,
-  with_encoder,
-)
+from jaxser.systems.emosphere import EmoSphere, with_encoder
 from tests import fakes, shared
 
 WAVLM = EmoSphere(
@@ -34,10 +29,15 @@ WAVLM = EmoSphere(
 
 
 def test_impossible_utterances_are_named():
-  ids = ['one', 'two', 'three']
   vad = np.array([[1, 2, 3], [5, 5, 5], [np.nan] * 3])
   length = np.array([9000, 400, 401])
-  check_utterances(WAVLM, vad, length, ids)
+
+  def check(vad, length):
+    table = types.SimpleNamespace(vad=vad, ids=['one', 'two', 'three'])
+    corpus = types.SimpleNamespace(table=table, feature_shape=(9000,))
+    WAVLM.check(corpus, length)
+
+  check(vad, length)
   for row, change, message in (
     (1, [5, 5.5, 5], r'two has VAD \[5.0, 5.5, 5.0\] outside of the scale'),
     (0, [1, np.nan, 3], 'one lacks arousal; give all three'),
@@ -45,11 +45,11 @@ def test_impossible_utterances_are_named():
     wrong = vad.copy()
     wrong[row] = change
     with pytest.raises(ValueError, match=message):
-      check_utterances(WAVLM, wrong, length, ids)
+      check(wrong, length)
   with pytest.raises(ValueError, match=r'two has 300 samples .* field of 324'):
-    check_utterances(WAVLM, vad, np.array([9000, 300, 400]), ids)
+    check(vad, np.array([9000, 300, 400]))
   with pytest.raises(ValueError, match='none of 3 utterances has valence'):
-    check_utterances(WAVLM, np.full((3, 3), np.nan), length, ids)
+    check(np.full((3, 3), np.nan), length)
 
 
 def test_pretrained_encoder_must_fit():
@@ -71,51 +71,52 @@ def test_pretrained_encoder_must_fit():
 @pytest.mark.parametrize(
   ('settings', 'message'),
   [
-    ({'encoder': 'mfcc'}, "encoder is 'mfcc'; it must be one of"),
-    ({'vad_range': (5.0, 1.0)}, 'vad_range is .* lo must be below hi'),
+    ({'encoder': 'mfcc'}, "encoder='mfcc'; it must be one of"),
+    ({'vad_range': (5.0, 1.0)}, 'vad_range=.*the lower one first'),
     ({'regions': 50}, 'regions of 50 degrees do not tile'),
-    ({'auxiliary': 'categories'}, 'categories is 0'),
-    ({'class_weights': (1.0, 2.0)}, '2 class_weights for 8 classes'),
+    ({'auxiliary': 'categories'}, 'categories=0; it must be at least 2'),
+    ({'class_weights': (1.0, 2.0)}, 'class_weights=.*each of 8 classes'),
     ({'encoder': 'wavlm', 'wavlm': 'huge'}, "'huge' is neither one of"),
-    ({'decay_epochs': 0}, 'decay_epochs is 0'),
+    ({'decay_epochs': 0}, 'decay_epochs=0; it must be at least 1'),
+    ({'width': 15}, 'width=15; it must be even'),
   ],
 )
 def test_impossible_settings_are_named(settings, message):
   with pytest.raises(ValueError, match=message):
-    dataclasses.replace(EmoSphere(), **settings)
+    EmoSphere(**settings).validate()
 
 
 def test_created_from_a_config():
   corpus = types.SimpleNamespace(
     name='emotale', vad_range=(1, 5), classes=('angry', 'sad')
   )
-  model = {'width': 32, 'regions': 60, 'class_weights': []}
-  system = create(model, corpus)
+  model = {'width': 32, 'regions': 60, 'class_weights': ()}
+  system = EmoSphere.create(model, corpus)
   assert system.vad_range == (1, 5)
   assert system.classes == 18
-  assert hash(system) == hash(create(model, corpus))
+  assert hash(system) == hash(EmoSphere.create(model, corpus))
   corpus.vad_range = None
   with pytest.raises(ValueError, match="corpus 'emotale' has no valence"):
-    create(model, corpus)
+    EmoSphere.create(model, corpus)
 
 
 def test_origin_can_be_the_neutral_utterances():
   corpus = types.SimpleNamespace(
     name='emotale', vad_range=(1, 5), classes=('angry', 'neutral')
   )
-  system = create({'centre': 'neutral'}, corpus)
+  system = EmoSphere.create({'centre': 'neutral'}, corpus)
   assert (system.centre, system.centre_label) == (None, 1)
-  assert create({'centre': 'middle'}, corpus).centre_label == -1
+  assert EmoSphere.create({'centre': 'middle'}, corpus).centre_label == -1
   corpus.classes = ('angry',)
   with pytest.raises(ValueError, match="has no class of that name; use 'mid"):
-    create({'centre': 'neutral'}, corpus)
+    EmoSphere.create({'centre': 'neutral'}, corpus)
 
 
 def test_a_folder_says_which_wavlm_it_is():
   folder = str(shared.require('goldens/wavlm_large_style'))
   corpus = types.SimpleNamespace(name='x', vad_range=(1, 5), classes=())
   model = {'encoder': 'wavlm', 'wavlm': 'large', 'weights': folder, 'width': 8}
-  system = create(model, corpus)
+  system = EmoSphere.create(model, corpus)
   config, encoder = hf_wavlm.load(folder)
   assert system.wavlm_config == config
   batch = {
@@ -125,14 +126,14 @@ def test_a_folder_says_which_wavlm_it_is():
     'row': np.arange(2),
   }
   fresh = jax.eval_shape(lambda: system.init(jax.random.key(0), batch)[0])
-  merged = pretrained(model, system)(fresh)
+  merged = system.pretrained(model)(fresh)
   assert merged['encoder'].keys() == encoder.keys()
   assert merged['vad_head'] is fresh['vad_head']
-  assert pretrained({**model, 'weights': 'random'}, system) is None
+  assert system.pretrained({**model, 'weights': 'random'}) is None
   with pytest.raises(ValueError, match='give weights=DIR, a folder'):
-    pretrained({**model, 'weights': ''}, system)
+    system.pretrained({**model, 'weights': ''})
   with pytest.raises(ConvertError, match=r'no/config.json does not exist'):
-    create({**model, 'weights': 'no'}, corpus)
+    EmoSphere.create({**model, 'weights': 'no'}, corpus)
 
 
 def test_a_corpus_is_checked_before_training():

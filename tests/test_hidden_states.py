@@ -24,7 +24,7 @@ from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
-from jaxser.models.convert import hf_wavlm
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES
 from tests import trained
@@ -233,16 +233,6 @@ def test_predictions_are_those_on_stored_states(
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
   assert np.ptp(wanted, axis=0).max() > 1e-3
   assert '2 of 5 recordings are longer than the 0.4' in errors
-  # Alone, and without batches or buckets.
-  waves = frozen_wavlm.for_model('W', corpus_parameters(path), weights)
-  wave = corpus_lib.open_store(store.find_store(folder, 'manifest', 'wave16k'))
-  states = waves(wave.read(1), 16_000)
-  assert states.shape == waves.shape(len(wave.read(1)))
-  np.testing.assert_allclose(states, corpus.read(1), rtol=1e-3, atol=1e-3)
-
-
-def corpus_parameters(path):
-  return json.loads((path / 'store.json').read_text())['parameters']
 
 
 def test_too_short_a_recording_is_refused(workdir, weights, predict, tmp_path):

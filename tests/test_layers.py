@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.nn import layers
@@ -78,9 +79,8 @@ def test_pmap_statistics_are_those_of_the_global_batch(x):
       np.testing.assert_allclose(device, other, rtol=1e-6)
 
 
-def drop(x, rows, shared=()):
-  layer = layers.Dropout(0.5, shared)
-  return layer.apply(
+def drop(x, rows):
+  return layers.Dropout(0.5).apply(
     {}, x, rows, train=True, rngs={'dropout': jax.random.key(3)}
   )
 
@@ -98,15 +98,37 @@ def test_dropout_mask_follows_the_row_not_the_shard():
   np.testing.assert_array_equal(whole, np.asarray(mapped).reshape(16, 7, 4))
   assert 0.35 < float(jnp.mean(whole == 0)) < 0.65
   assert set(np.unique(whole)) == {0.0, 2.0}
-
-
-def test_spatial_dropout_drops_whole_channels():
-  dropped = np.asarray(drop(jnp.ones((64, 9, 5)), jnp.arange(64), (1,)))
-  assert (dropped == dropped[:, :1]).all()
-  assert 0 < np.mean(dropped[:, 0] == 0) < 1
-
-
-def test_no_dropout_in_evaluation_or_at_rate_zero():
-  x, rows = jnp.ones((2, 3)), jnp.arange(2)
   assert layers.Dropout(0.5).apply({}, x, rows, train=False) is x
   assert layers.Dropout(0.0).apply({}, x, rows, train=True) is x
+
+
+@pytest.mark.parametrize(
+  ('width', 'stride', 'time'), [(5, 1, 9), (5, 2, 9), (3, 2, 8), (5, 2, 1)]
+)
+def test_convolution_over_frames_is_that_of_flax(width, stride, time):
+  x = jax.random.normal(jax.random.key(0), (2, time, 6))
+  ours = layers.FrameConvolution(7, width, stride)
+  theirs = nn.Conv(
+    7,
+    (width,),
+    strides=(stride,),
+    padding=((width // 2, width // 2),),
+    precision='highest',
+  )
+  params = ours.init(jax.random.key(1), x)
+  jax.tree.map(
+    np.testing.assert_array_equal, params, theirs.init(jax.random.key(1), x)
+  )
+
+  def both(module):
+    def total(params, x):
+      y = module.apply(params, x)
+      return jnp.sum(jnp.sin(y)), y
+
+    return jax.value_and_grad(total, (0, 1), has_aux=True)(params, x)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    both(ours),
+    both(theirs),
+  )

@@ -52,15 +52,3 @@ def test_gradient_survives_a_compiler_that_rounds_twice():
   options = {'xla_backend_optimization_level': 0}
   got = jax.jit(jax.grad(loss), compiler_options=options)(scale)
   np.testing.assert_allclose(got, jax.jit(jax.grad(loss))(scale), rtol=1e-4)
-
-
-def test_vmap():
-  x = jax.random.normal(jax.random.key(1), (3, 2, 4, 4, 2))
-  got = jax.jit(jax.vmap(jax.grad(_loss(max_pool))))(x)
-  want = [jax.grad(_loss(max_pool))(fold) for fold in x]
-  np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
-def test_bad_input():
-  with pytest.raises(ValueError, match=r'at least 2 x 2, not \(1, 1, 4, 3\)'):
-    max_pool(jnp.ones((1, 1, 4, 3)))

@@ -82,34 +82,6 @@ def test_gradients_are_finite_at_every_landmark(output):
   assert np.isfinite(second).all()
 
 
-def test_gradients_are_those_of_finite_differences():
-  points = _random_points(50).astype(np.float64)
-  points /= np.linalg.norm(points, axis=-1, keepdims=True)
-
-  def reference(p):  # x, y, z = arousal, dominance, valence
-    z, x, y = p
-    radius = np.sqrt(x * x + y * y + z * z)
-    return np.array([radius, np.arctan2(y, x), np.arccos(z / radius)])
-
-  step = 1e-6
-  wanted = np.stack(
-    [
-      np.stack(
-        [
-          (reference(p + step * e) - reference(p - step * e)) / (2 * step)
-          for e in np.eye(3)
-        ],
-        axis=-1,
-      )
-      for p in points
-    ]
-  )
-  got = jax.vmap(jax.jacrev(spherical.cartesian_to_spherical))(
-    points.astype(np.float32)
-  )
-  np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-4)
-
-
 def test_cube_maps_scale_and_centre():
   points = jnp.array([[1.0, 4, 7], [2.5, 4, 5.5]])
   np.testing.assert_allclose(
@@ -121,12 +93,6 @@ def test_cube_maps_scale_and_centre():
   np.testing.assert_allclose(
     spherical.to_cube(jnp.array(centre), 1, 7, centre), 0, atol=1e-7
   )
-  for c in (None, centre):
-    np.testing.assert_allclose(
-      spherical.from_cube(spherical.to_cube(points, 1, 7, c), 1, 7, c),
-      points,
-      atol=1e-6,
-    )
 
 
 def test_octants_are_the_authors_table():
@@ -189,11 +155,6 @@ def test_borders_are_half_open(regions):
   assert index(1, 0, 0) == 0
   assert index(-1, 0, 0) == (180 // regions - 1) * n
   assert index(0, 0, 0) == 0
-  assert (
-    int(spherical.region_index(jnp.zeros(3), regions, origin=1)) == 1
-    if spherical.region_count(regions) > 1
-    else True
-  )
 
 
 def test_names_are_unique_and_say_where():
@@ -209,61 +170,10 @@ def test_region_weights_are_total_over_count():
   index = jnp.array([0, 0, 0, 1, 2, 2, 2, 2])
   weights = spherical.region_weights(index, 4)
   np.testing.assert_allclose(weights, [8 / 12, 8 / 4, 8 / 16, 0], rtol=1e-6)
-  mask = jnp.array([1, 0, 0, 1, 0, 0, 0, 0])
-  np.testing.assert_allclose(
-    spherical.region_weights(index, 4, mask), [0.5, 0.5, 0, 0], rtol=1e-6
-  )
-  assert np.isfinite(spherical.region_weights(index, 4, jnp.zeros(8))).all()
 
 
-def test_transforms_under_jit_vmap_and_pmap():
-  points = _random_points(64)
-
-  def everything(p):
-    return (
-      spherical.cartesian_to_spherical(p),
-      spherical.region_index(p, 45),
-      spherical.region_index(p),
-    )
-
-  wanted = everything(points)
-  shards = points.reshape(8, 8, 3)
-  for got in (
-    jax.jit(everything)(points),
-    jax.vmap(everything)(points),
-    jax.tree.map(
-      lambda x: x.reshape(64, *x.shape[2:]), jax.pmap(everything)(shards)
-    ),
-  ):
-    for a, b in zip(got, wanted, strict=True):
-      np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ('call', 'message'),
-  [
-    (
-      lambda: spherical.region_count(50),
-      'regions of 50 degrees do not tile the sphere',
-    ),
-    (lambda: spherical.region_count('eight'), "regions is 'eight'"),
-    (
-      lambda: spherical.reorder(
-        jnp.zeros(3), spherical.VAD, ('arousal', 'arousal', 'valence')
-      ),
-      "target axes are .*'arousal', 'arousal', 'valence'",
-    ),
-    (lambda: spherical.to_cube(jnp.zeros(3), 7, 1), 'from 7 to 1; lo must'),
-    (
-      lambda: spherical.to_cube(jnp.zeros(3), 1, 7, (4.0, 4.0)),
-      'needs three numbers',
-    ),
-    (
-      lambda: spherical.region_index(jnp.zeros(3), 90, origin=8),
-      'origin is region 8, but there are 8',
-    ),
-  ],
-)
-def test_wrong_settings_are_named(call, message):
-  with pytest.raises(ValueError, match=message):
-    call()
+def test_wrong_regions_are_named():
+  with pytest.raises(ValueError, match='regions of 50 degrees do not tile the'):
+    spherical.region_count(50)
+  with pytest.raises(ValueError, match="regions is 'eight'"):
+    spherical.region_count('eight')

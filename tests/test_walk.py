@@ -40,7 +40,7 @@ _QUICK = {
 }
 # Asks for hardware, accounts or a whole cluster: only shown, never started.
 _DRY = ('launch/gpu_node.sh', 'launch/slurm.sh', 'launch/tpu_vm.sh')
-# What README's own commands do not prepare, but others of them need.
+# What the commands do not prepare, but others of them need.
 _PREPARED = (
   'python -m data_prep --corpus=emodb --audio_dir=DIR --features=kaldi16k',
   'python -m data_prep --corpus=emodb --audio_dir=DIR --resampler=kaiser_best_v04',
@@ -196,7 +196,9 @@ class Walk:
 
   def small(self, command):
     """Returns the words of a command, for synthetic corpora and few steps."""
-    words = shlex.split(command)
+    words = shlex.split(
+      command.replace('--checkpoint=W', '--checkpoint=runs/emodb')
+    )
     program = words[2] if words[0] == 'python' else words[0]
     if program in _DRY:
       return [*words, '--dry_run']

@@ -279,16 +279,6 @@ def test_spans_lie_within_the_utterance_and_have_the_right_share():
   np.testing.assert_array_equal(some, masked[3:9])
 
 
-def test_flops_are_those_that_xla_counts():
-  config = dataclasses.replace(SIZES['large'], num_hidden_layers=2)
-  model = WavLM(config, unroll=2)
-  params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 400)))
-  samples = jax.ShapeDtypeStruct((1, 64_000), jnp.float32)
-  counted = jax.jit(model.apply).lower(params, samples).cost_analysis()['flops']
-  ours = sum(config.flops(64_000).values())
-  assert 0.97 * counted < ours < counted  # XLA adds what is not a product.
-
-
 def test_text_is_read_back_and_foreign_settings_are_ignored():
   for config in SIZES.values():
     assert WavLMConfig.from_text(config.to_text()) == config
@@ -316,21 +306,3 @@ def test_text_is_read_back_and_foreign_settings_are_ignored():
 def test_impossible_configs_are_named(text, message):
   with pytest.raises(ValueError, match=message):
     WavLMConfig.from_text(text)
-
-
-@pytest.mark.parametrize(
-  ('shape', 'settings', 'message'),
-  [
-    ((2, 399), {}, 'audio of 399 samples is shorter .* 400 samples'),
-    ((2, 30, 80), {}, r"\(2, 30, 80\).*encoder 'logmel'"),
-    ((2, 400), {'train': True}, 'training needs rows'),
-  ],
-)
-def test_impossible_inputs_are_named(shape, settings, message):
-  model = WavLM(SIZES['tiny'])
-  with pytest.raises(ValueError, match=message):
-    jax.eval_shape(
-      functools.partial(model.init, **settings),
-      jax.random.key(0),
-      jnp.zeros(shape),
-    )

@@ -1,6 +1,5 @@
 """A system that compiles in a moment and uses everything an engine offers."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -16,7 +15,6 @@ from jaxser.systems.base import System
 from tests import fakes
 
 
-@dataclasses.dataclass(frozen=True)
 class Toy(System):
   """A linear map of the mean over time, with what engines must handle.
 

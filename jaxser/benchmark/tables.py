@@ -240,8 +240,7 @@ def _measured(
   if loud:
     notes.append(
       f'{loud} of {len(foreign)} turns ran beside more than '
-      f'{timing.QUIET_CORES} cores of other work, repeated as they were, and are '
-      'left out.'
+      f'{timing.QUIET_CORES} cores of other work at each try; no ratio has them.'
     )
   if None in foreign:
     notes.append(

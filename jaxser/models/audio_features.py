@@ -97,7 +97,7 @@ class AudioFeatures:
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
-  """Returns files as given, and the audio files of folders in natural order.
+  """Returns files as given, and the audio files of folders, sorted.
 
   Args:
     arguments: paths; '-' is the standard input.
@@ -380,8 +380,8 @@ def _in_range(waveform: np.ndarray) -> tuple[np.ndarray, list[str]]:
       f'the largest sample is {peak:g} and full scale is 1; normalise the file.'
     )
   return waveform / np.float32(scale), [
-    f'the largest sample is {peak:g} and full scale is 1; all were divided by '
-    f'{scale:.0f}'
+    f'out of range: the largest sample is {peak:g} and full scale is 1; all were '
+    f'divided by {scale:.0f}'
   ]
 
 

@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jaxser.models import saved
-from jaxser.models.convert.tensors import leaves_of
 from jaxser.models.saved import Description, Training
 from jaxser.models.weights import ModelError
 
@@ -108,51 +106,13 @@ def load(
 ) -> list[Model]:
   """Reads the weights of every training.
 
-  Raises:
-    ModelError: if one is missing, damaged, or does not fit the system.
-  """
-  bins = description.feature_spec.bins
-  shape = (1, description.max_length, *([bins] if bins else []))
-  batch = as_batch(np.zeros(shape, np.float32), np.full(1, shape[1]), 1)
-  wanted = jax.eval_shape(description.system.init, jax.random.key(0), batch)
-  return [
-    Model(training, *load_checked(description, training, wanted))
-    for training in trainings
-  ]
-
-
-def load_checked(
-  description: Description, training: Training, wanted: tuple[Tree, Tree]
-) -> tuple[Tree, Tree]:
-  """Reads (params, state) and compares them with the shapes of a system.
+  They fit the system: their files name the settings that they belong to.
 
   Raises:
-    ModelError: see `load`; what `System.prepare` adds to the state may be
-      there or not.
+    ModelError: if one is missing or damaged.
   """
-  found = saved.load(description.workdir, *training)
-  here, there = (
-    {
-      path: tuple(np.shape(leaf))
-      for path, leaf in leaves_of({'params': params, 'state': state}).items()
-      if not path.startswith('state/split/')
-    }
-    for params, state in (wanted, found)
-  )
-  wrong = [
-    f'{name}: model {here.get(name, "absent")}, file '
-    f'{there.get(name, "absent")}'
-    for name in sorted(here.keys() | there.keys())
-    if here.get(name) != there.get(name)
-  ]
-  if wrong:
-    more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
-    raise ModelError(
-      f'{saved.path_of(description.workdir, *training)} does not fit the model: '
-      f'{"; ".join(wrong[:5])}{more}. Use the configuration that it was trained '
-      'with.'
-    )
-  return found
+  workdir = description.workdir
+  return [Model(t, *saved.load(workdir, *t)) for t in trainings]
 
 
 def as_batch(

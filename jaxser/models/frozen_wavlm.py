@@ -14,12 +14,10 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from data_prep import features as features_lib
-from jaxser.data import pipeline
-from jaxser.models.convert import hf_wavlm
 from jaxser.models.weights import ModelError
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 
@@ -27,7 +25,7 @@ NAME = 'wavlm'
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class HiddenStates(features_lib.Convention):
+class HiddenStates:
   """What a store of hidden states holds, `[frames, hidden]`, of any recording.
 
   Attributes:
@@ -57,21 +55,6 @@ class HiddenStates(features_lib.Convention):
   def normalization(self) -> tuple[float, float]:
     """Mean and standard deviation of waveforms."""
     return self.given['mean'], self.given['std']
-
-  @property
-  def frames_per_second(self) -> float:
-    """Frames per second of audio."""
-    return self.sample_rate / self.config.hop
-
-  def parameters(self) -> dict[str, Any]:
-    """Returns all parameters by name, ready for JSON."""
-    return dict(self.given)
-
-  def shape(
-    self, samples: int, sample_rate: int | None = None
-  ) -> tuple[int, ...]:
-    """Returns the frames of the resampled waveform, and their width."""
-    return self.config.frames(self._length(samples, sample_rate)), self.bins
 
   def samples(self, frames: int) -> int:
     """Returns the most samples at 16 kHz that give this many frames."""
@@ -115,16 +98,6 @@ class HiddenStates(features_lib.Convention):
     frames = frames.astype(storage).astype(jnp.float32)
     inside = jnp.arange(frames.shape[1])[None, :] < count[:, None]
     return jnp.where(inside[..., None], frames, 0), count
-
-  def __call__(
-    self, waveform: np.ndarray, sample_rate: int, **part: int | None
-  ) -> np.ndarray:
-    """Computes float32 `[frames, hidden]`; compiled for every length."""
-    wave = self.waveform(waveform, sample_rate, **part)
-    wave = pipeline.normalized(wave, self.normalization)
-    length = np.array([len(wave)], np.int32)
-    frames, _ = jax.jit(self.apply)(self.needed, wave[None], length)
-    return np.asarray(frames[0])
 
 
 def for_model(

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from jaxser.core.config import ConfigError
+from jaxser.core.tensors import leaves_of
 from jaxser.data import pipeline
 from jaxser.models import convert, ensemble, saved
 from jaxser.models.saved import Description
@@ -132,10 +133,39 @@ def _of_a_run(
     _check_disjoint(description, corpus, folds, there)
   slot = pipeline.Slot(np.asarray(folds[0].test[:1]), source.max_length)
   shapes = jax.eval_shape(system.init, jax.random.key(0), source.batch(slot))
-  return {
-    number: ensemble.load_checked(description, there[number], shapes)
-    for number in numbers
-  }
+  return {number: _load(workdir, there[number], shapes) for number in numbers}
+
+
+def _load(
+  workdir: pathlib.Path, training: saved.Training, shapes: tuple[Tree, Tree]
+) -> tuple[Tree, Tree]:
+  """Reads (params, state) that must have these shapes.
+
+  What `System.prepare` adds to the state may be there or not.
+  """
+  found = saved.load(workdir, *training)
+  here, there = (
+    {
+      path: tuple(leaf.shape)
+      for path, leaf in leaves_of({'params': params, 'state': state}).items()
+      if not path.startswith('state/split/')
+    }
+    for params, state in (shapes, found)
+  )
+  wrong = [
+    f'{name}: model {here.get(name, "absent")}, file '
+    f'{there.get(name, "absent")}'
+    for name in sorted(here.keys() | there.keys())
+    if here.get(name) != there.get(name)
+  ]
+  if wrong:
+    more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
+    raise ModelError(
+      f'{saved.path_of(workdir, *training)} does not fit the model: '
+      f'{"; ".join(wrong[:5])}{more}. Use the configuration that it was trained '
+      'with.'
+    )
+  return found
 
 
 def _check_disjoint(

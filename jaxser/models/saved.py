@@ -14,7 +14,6 @@ that a damaged file, or one of another run, is refused.
 import dataclasses
 import functools
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -105,10 +104,7 @@ def describe(
     'jaxser': jaxser.__version__,
     'system': config.system,
     'class': type(system).__name__,
-    'settings': {
-      field.name: getattr(system, field.name)
-      for field in dataclasses.fields(system)
-    },
+    'settings': system.settings(),
     'classes': list(corpus.classes),
     'vad_range': list(corpus.vad_range) if corpus.vad_range else None,
     'features': {
@@ -284,25 +280,21 @@ class Description:
       ModelError: if this version has no such system, or refuses a setting.
     """
     name, kind = self.content['system'], self.content['class']
-    if name not in registry.SYSTEMS:
-      raise self._other_version(
-        f'system {name!r} is unknown; this version has '
-        f'{", ".join(registry.SYSTEMS)}'
-      )
-    module = importlib.import_module(f'jaxser.systems.{name}')
-    found = getattr(module, str(kind), None)
-    if not (isinstance(found, type) and issubclass(found, System)):
-      raise self._other_version(f'system {name!r} has no class {kind!r}')
     try:
-      return found(**_tuples(self.content['settings']))
+      system = registry.build(name, self.content['settings'])
     except (TypeError, ValueError) as error:
       raise self._other_version(
-        f'these settings do not fit {kind} ({error})'
+        f'system {name!r} cannot be made with these settings ({error})'
       ) from error
+    if type(system).__name__ != kind:
+      raise self._other_version(f'system {name!r} has no class {kind!r}')
+    return system
 
   @functools.cached_property
-  def feature_spec(self) -> features_lib.Convention:
+  def feature_spec(self) -> Any:
     """The feature spec with the parameters of the training corpus.
+
+    A `data_prep.features.Convention`, or `frozen_wavlm.HiddenStates`.
 
     Raises:
       ModelError: if this version computes other features under that name, or
@@ -353,15 +345,6 @@ class Description:
       f'{self.path}: {problem}; use the version that trained it '
       f'({self.content.get("jaxser")}).'
     )
-
-
-def _tuples(value: Any) -> Any:
-  """Returns JSON's lists as the tuples that hashable settings are made of."""
-  if isinstance(value, list):
-    return tuple(_tuples(item) for item in value)
-  if isinstance(value, dict):
-    return {name: _tuples(item) for name, item in value.items()}
-  return value
 
 
 def open(

@@ -32,17 +32,9 @@ def measure(
 ) -> dict[str, Any]:
   """Times prediction from wav files on disk.
 
-  The files are synthetic: noise and tones, 16 kHz, 16 bit, one channel.
-
-  Args:
-    description: of the model.
-    models: the networks whose predictions are averaged.
-    features_on: 'host' or 'device'.
-    files: how many are predicted at a time for the throughput.
-    seconds: of each file.
-    batch_size: rows at once; 0 chooses.
-    num_workers: processes that read files; None chooses.
-    repeats: passes over the files after one that compiles.
+  The files (so many, of so many seconds) are synthetic: noise and tones, 16 kHz,
+  16 bit, one channel. After a pass that compiles there are `repeats` passes.
+  The other arguments are those of `Predictor` and of its `stream`.
 
   Returns:
     What was measured, ready for JSON: 'first_latency_s' (one file with nothing

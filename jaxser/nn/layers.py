@@ -1,11 +1,13 @@
-"""Layers that every system shares: dropout and BatchNorm that know of padding.
+"""Layers that systems share, and their small decisions on precision and masks.
 
-Both give the same numbers on one device, on a mesh and under pmap: dropout
-because its key is folded with the row's position in the global batch, BatchNorm
-because its moments are those of the valid entries of the global batch.
+Dropout and BatchNorm give the same numbers on one device, on a mesh and under
+pmap: dropout because its key is folded with the row's position in the global
+batch, BatchNorm because its moments are those of the valid entries of the
+global batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +17,99 @@ from jaxser.ops.collectives import psum
 
 Array = jax.Array
 
+HIGHEST = jax.lax.Precision.HIGHEST
+
+NEVER = -1e30
+"""Score of what a softmax must not see: finite, so that the softmax of a row
+without a single valid frame is not NaN."""
+
+
+def precision_of(dtype: Any) -> jax.lax.Precision | None:
+  """Float32 means float32, also where a device would round to TF32 or bf16."""
+  return HIGHEST if jnp.dtype(dtype) == jnp.float32 else None
+
+
+def frame_mask(valid: Array, frames: int) -> Array:
+  """Returns booleans [batch, frames]: True for the first `valid` [batch]."""
+  return jnp.arange(frames)[None] < valid[:, None]
+
+
+def uniform(limit: float) -> Callable[..., Array]:
+  """Returns an initialiser that draws from -limit to limit."""
+
+  def draw(rng, shape, dtype=jnp.float32):
+    return jax.random.uniform(rng, shape, dtype, -limit, limit)
+
+  return draw
+
+
+def dense(
+  features: int, name: str, dtype: Any = None, **initializers: Callable
+) -> nn.Dense:
+  """Returns a linear layer in `dtype`, or that of its input."""
+  return nn.Dense(
+    features,
+    dtype=dtype,
+    precision=precision_of(dtype or jnp.float32),
+    name=name,
+    **initializers,
+  )
+
+
+def layer_norm(
+  name: str, epsilon: float = 1e-5, dtype: Any = None
+) -> nn.LayerNorm:
+  """Returns a layer norm whose variance is taken around the mean."""
+  return nn.LayerNorm(
+    epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name
+  )
+
+
+class FrameConvolution(nn.Module):
+  """Convolution over frames as matrix products, one for each tap.
+
+      y[t] = sum_k x[t * stride + k - width // 2] W[k] + b,   zeros beyond ends
+
+  [batch, time, in] -> [batch, ceil(time / stride), features]. Values and
+  parameters are those of `flax.linen.Conv`. A library convolution is slow in
+  two places where an engine puts it: XLA's CPU compiler falls back to a naive
+  loop for its gradient inside `scan` and `map` (training EmoSphere-SER's
+  log-mel encoder took eight times as long there), and under vmap over kernels,
+  for folds and seeds, it becomes a grouped one. Products are neither.
+
+  Attributes:
+    features: channels of the result.
+    width: taps, odd; both ends are zero padded by width // 2.
+    stride: frames from one result to the next.
+    dtype: type of the computation; parameters are float32.
+  """
+
+  features: int
+  width: int
+  stride: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """Convolves."""
+    kernel = self.param(
+      'kernel',
+      nn.initializers.lecun_normal(),
+      (self.width, x.shape[-1], self.features),
+    ).astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    time, half = x.shape[1], self.width // 2
+    x = jnp.pad(x.astype(self.dtype), ((0, 0), (half, half), (0, 0)))
+    count = -(-time // self.stride)
+    y = bias.astype(self.dtype)[None, None]
+    for tap in range(self.width):
+      part = x[:, tap : tap + (count - 1) * self.stride + 1 : self.stride]
+      y = y + jnp.matmul(part, kernel[tap], precision=precision_of(self.dtype))
+    return y
+
 
 def masked_moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-  """Mean, biased variance and count over all axes but the last.
+  """Returns mean, biased variance and count over all axes but the last.
 
   Args:
     x: [batch, ..., channels].
@@ -29,24 +121,52 @@ def masked_moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
   """
   axes = tuple(range(x.ndim - 1))
   if mask is None:
-    weight = jnp.ones((*x.shape[:-1], 1), x.dtype)
-  else:
-    weight = mask.astype(x.dtype).reshape(
-      mask.shape + (1,) * (x.ndim - mask.ndim)
-    )
-    weight = jnp.broadcast_to(weight, (*x.shape[:-1], 1))
-
-  def total(value):
-    return psum(jnp.sum(value, axes))
-
-  count = total(weight)[0]
+    mask = jnp.ones(x.shape[:-1])
+  weight = jnp.broadcast_to(
+    mask.astype(x.dtype).reshape(mask.shape + (1,) * (x.ndim - mask.ndim)),
+    (*x.shape[:-1], 1),
+  )
+  count = psum(jnp.sum(weight))
   safe = jnp.maximum(count, 1)
-  mean = total(x * weight) / safe
-  centred = (x - mean.reshape((1,) * len(axes) + (-1,))) * weight
+  mean = psum(jnp.sum(x * weight, axes)) / safe
+  centred = (x - jnp.expand_dims(mean, axes)) * weight
   # The second pass costs one more sweep and keeps float32 exact for features
   # whose mean is far larger than their spread, such as log-mel in dB.
-  variance = total(centred * centred) / safe
+  variance = psum(jnp.sum(centred * centred, axes)) / safe
   return mean, variance, count
+
+
+class NormWeights(NamedTuple):
+  """Parameters and running statistics of a BatchNorm, each [channels]."""
+
+  scale: Array
+  bias: Array
+  mean: nn.Variable
+  var: nn.Variable
+
+  def update(self, mean: Array, var: Array, keep: Array) -> None:
+    """Moves the running statistics, keeping the share `keep` of the old."""
+    self.mean.value = keep * self.mean.value + (1 - keep) * mean
+    self.var.value = keep * self.var.value + (1 - keep) * var
+
+
+def _norm_weights(module: nn.Module, channels: int) -> NormWeights:
+  shape = (channels,)
+  return NormWeights(
+    module.param('scale', nn.initializers.ones, shape),
+    module.param('bias', nn.initializers.zeros, shape),
+    module.variable('batch_stats', 'mean', jnp.zeros, shape),
+    module.variable('batch_stats', 'var', jnp.ones, shape),
+  )
+
+
+class BatchNormWeights(nn.Module):
+  """What a BatchNorm holds, for networks that write its computation out."""
+
+  @nn.compact
+  def __call__(self, channels: int) -> NormWeights:
+    """Returns parameters and running statistics."""
+    return _norm_weights(self, channels)
 
 
 class BatchNorm(nn.Module):
@@ -64,57 +184,34 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    x: Array,
-    *,
-    train: bool,
-    mask: Array | None = None,
-    shift: Array | None = None,
+    self, x: Array, *, train: bool, mask: Array | None = None
   ) -> Array:
-    """Normalises x + shift.
+    """Normalises x [batch, ..., channels]; mask as in `masked_moments`.
 
-    Args:
-      x: [batch, ..., channels].
-      train: whether to use the batch's moments and update the running ones.
-      mask: see `masked_moments`.
-      shift: [channels], such as the bias of the layer before. In training it
-        cancels, so it only enters the running mean and its gradient is exactly
-        zero, where adding it would leave rounding noise for Adam to amplify.
+    In training by the batch's moments, which move the running ones.
     """
-    width = x.shape[-1:]
-    scale = self.param('scale', nn.initializers.ones, width)
-    bias = self.param('bias', nn.initializers.zeros, width)
-    mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
-    variance = self.variable('batch_stats', 'var', jnp.ones, width)
+    weights = _norm_weights(self, x.shape[-1])
+    mean, var = weights.mean.value, weights.var.value
     if train:
-      mu, sigma2, count = masked_moments(x, mask)
-      if not self.is_initializing():
-        seen = sigma2
-        if self.unbiased:
-          seen = sigma2 * count / jnp.maximum(count - 1, 1)
-        keep = jnp.where(count > 0, self.momentum, 1.0)
-        moved = mu if shift is None else mu + jax.lax.stop_gradient(shift)
-        mean.value = keep * mean.value + (1 - keep) * moved
-        variance.value = keep * variance.value + (1 - keep) * seen
-    else:
-      mu, sigma2 = mean.value, variance.value
-      if shift is not None:
-        mu = mu - shift
-    inverse = scale * jax.lax.rsqrt(sigma2 + self.epsilon)
-    row = (1,) * (x.ndim - 1) + (-1,)
-    return x * inverse.reshape(row) + (bias - mu * inverse).reshape(row)
+      mean, var, count = masked_moments(x, mask)
+      running = var
+      if self.unbiased:
+        running = var * count / jnp.maximum(count - 1, 1)
+      weights.update(mean, running, jnp.where(count > 0, self.momentum, 1.0))
+    inverse = weights.scale * jax.lax.rsqrt(var + self.epsilon)
+    shift = weights.bias - mean * inverse
+    axes = tuple(range(x.ndim - 1))
+    return x * jnp.expand_dims(inverse, axes) + jnp.expand_dims(shift, axes)
 
 
 def row_bernoulli(
   rng: Array, rows: Array, keep: float, shape: Sequence[int]
 ) -> Array:
-  """Booleans [batch, *shape], each row drawn from `rng` and its global row."""
+  """Returns booleans [batch, *shape], drawn from `rng` and each global row."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
-
-  def draw(key):
-    return jax.random.bernoulli(key, keep, tuple(shape))
-
-  return jax.vmap(draw)(keys)
+  return jax.vmap(lambda key: jax.random.bernoulli(key, keep, tuple(shape)))(
+    keys
+  )
 
 
 class Dropout(nn.Module):
@@ -122,23 +219,16 @@ class Dropout(nn.Module):
 
   Attributes:
     rate: probability of dropping an entry.
-    shared: axes over which one mask is used; (1,) on [batch, time, channels]
-      drops whole channels (spatial dropout).
   """
 
   rate: float
-  shared: Sequence[int] = ()
 
   @nn.compact
-  def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
+  def __call__(self, x: Array, rows: Array | None, *, train: bool) -> Array:
     """Drops entries of x [batch, ...]; rows int32 [batch] are batch['row']."""
     if not train or self.rate == 0:
       return x
-    shape = [
-      1 if axis in self.shared else size for axis, size in enumerate(x.shape)
-    ]
     kept = row_bernoulli(
-      self.make_rng('dropout'), rows, 1 - self.rate, shape[1:]
+      self.make_rng('dropout'), rows, 1 - self.rate, x.shape[1:]
     )
-    kept = jnp.broadcast_to(kept, x.shape)
     return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))

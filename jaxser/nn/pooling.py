@@ -1,23 +1,26 @@
-"""Attentive statistics pooling: the baseline that style pooling is held to.
+"""From the frames of an utterance to one vector."""
 
-Source: Okabe et al., "Attentive Statistics Pooling for Deep Speaker Embedding",
-Interspeech 2018.
-"""
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxser.nn.numerics import NEVER
+from jaxser.nn import layers
+from jaxser.nn.layers import NEVER, Dropout, precision_of
 
 Array = jax.Array
 
 
 class AttentiveStatistics(nn.Module):
-  """[batch, time, d] frames -> [batch, 2 d]: weighted mean and deviation.
+  """[batch, time, d] frames -> [batch, 2 d]: weighted mean and std.
 
       w = softmax over valid frames of tanh(linear(x)) . v
-      mean = sum w x,   deviation = sqrt(sum w (x - mean)^2)
+      mean = sum w x,   std = sqrt(sum w (x - mean)^2)
+
+  The baseline that style pooling is held to. Source: Okabe et al., "Attentive
+  Statistics Pooling for Deep Speaker Embedding", Interspeech 2018.
 
   Attributes:
     floor: smallest variance, so that the root keeps a finite derivative.
@@ -29,16 +32,155 @@ class AttentiveStatistics(nn.Module):
   def __call__(self, frames: Array, valid: Array) -> Array:
     """Pools frames [batch, time, d]; valid is bool [batch, time]."""
     x = frames.astype(jnp.float32)
-    precision = jax.lax.Precision.HIGHEST
     width = x.shape[-1]
-    hidden = jnp.tanh(nn.Dense(width, precision=precision, name='linear')(x))
+    hidden = jnp.tanh(layers.dense(width, 'linear')(x))
     vector = self.param(
       'attention', nn.initializers.lecun_normal(), (width, 1), jnp.float32
     )
-    scores = jnp.matmul(hidden, vector, precision=precision)
+    scores = jnp.matmul(hidden, vector, precision=layers.HIGHEST)
     scores = jnp.where(valid[:, :, None], scores, NEVER)
     weights = jax.nn.softmax(scores, axis=1)
     mean = jnp.sum(weights * x, axis=1, keepdims=True)
     variance = jnp.sum(weights * (x - mean) ** 2, axis=1)
-    deviation = jnp.sqrt(jnp.maximum(variance, self.floor))
-    return jnp.concatenate([mean[:, 0], deviation], axis=-1)
+    std = jnp.sqrt(jnp.maximum(variance, self.floor))
+    return jnp.concatenate([mean[:, 0], std], axis=-1)
+
+
+def masked_mean(x: Array, valid: Array) -> Array:
+  """Returns the mean over valid [batch, time] of x [batch, time, d] in float32.
+
+  A row without a valid frame gives zeros.
+  """
+  weight = valid.astype(jnp.float32)[:, :, None]
+  total = jnp.sum(x.astype(jnp.float32) * weight, axis=1)
+  return total / jnp.maximum(jnp.sum(weight, axis=1), 1)
+
+
+def published_frames(samples: Array, frames: int) -> Array:
+  """Returns valid frames by the authors' rule: floor((samples - 1) / 320) + 1.
+
+  Args:
+    samples: int32 [batch], valid samples at 16 kHz.
+    frames: frames that the encoder returned; the count is cut to it.
+
+  Returns:
+    int32 [batch]. The encoder itself has one frame less or the same, so with
+    padding the last one counted may be a padded frame.
+  """
+  return jnp.minimum((samples - 1) // 320 + 1, frames)
+
+
+def mish(x: Array) -> Array:
+  """Returns `x tanh(softplus(x))` (Misra, BMVC 2020)."""
+  return x * jnp.tanh(jax.nn.softplus(x))
+
+
+class GatedConv(nn.Module):
+  """`x + dropout(a * sigmoid(b))`, where a and b are halves of a convolution.
+
+  Attributes:
+    dropout: probability.
+    dtype: type of the computation; parameters are float32.
+    kernel: width in frames; both ends are zero padded by kernel // 2.
+  """
+
+  dropout: float = 0.1
+  dtype: Any = jnp.float32
+  kernel: int = 5
+
+  @nn.compact
+  def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
+    """[batch, time, d] -> [batch, time, d]; rows is batch['row']."""
+    both = layers.FrameConvolution(
+      2 * x.shape[-1], self.kernel, dtype=self.dtype, name='conv'
+    )(x)
+    content, gate = jnp.split(both, 2, axis=-1)
+    gated = content * jax.nn.sigmoid(gate)
+    return x + Dropout(self.dropout)(gated, rows, train=train)
+
+
+class StyleAttention(nn.Module):
+  """Self-attention with a residual; scores are divided by sqrt(d).
+
+  The published block divides by the root of the whole width, not of the width
+  of one head, and has no layer norm.
+
+  Attributes:
+    dropout: probability, for the attention weights and for the output.
+    dtype: type of the computation; scores and softmax are float32.
+    heads: number of heads, a divisor of d.
+  """
+
+  dropout: float = 0.1
+  dtype: Any = jnp.float32
+  heads: int = 2
+
+  @nn.compact
+  def __call__(
+    self, x: Array, valid: Array, rows: Array, *, train: bool
+  ) -> Array:
+    """[batch, time, d] -> [batch, time, d]; keys outside `valid` are unseen."""
+    width, precision = x.shape[-1], precision_of(self.dtype)
+
+    def project(name):
+      y = layers.dense(width, name, self.dtype)(x)
+      return y.reshape(*y.shape[:2], self.heads, width // self.heads)
+
+    scores = jnp.einsum(
+      'bqhd,bkhd->bhqk',
+      project('query'),
+      project('key'),
+      precision=precision,
+      preferred_element_type=jnp.float32,
+    ) / math.sqrt(width)
+    scores = jnp.where(valid[:, None, None, :], scores, NEVER)
+    weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
+    weights = Dropout(self.dropout)(weights, rows, train=train)
+    mixed = jnp.einsum(
+      'bhqk,bkhd->bqhd', weights, project('value'), precision=precision
+    )
+    out = layers.dense(width, 'out', self.dtype)(mixed.reshape(x.shape))
+    return x + Dropout(self.dropout)(out, rows, train=train)
+
+
+class StylePooling(nn.Module):
+  """[batch, time, encoder width] frames -> [batch, width] style vector.
+
+  Two linear layers with Mish, two gated convolutions, one attention block, a
+  linear layer, and the mean over valid frames. Source: the mel style encoder of
+  Min et al., "Meta-StyleSpeech" (ICML 2021), as EmoSphere-SER uses it over the
+  frames of a self-supervised encoder.
+
+  Attributes:
+    width: d of the paper, 1024.
+    dropout: probability everywhere.
+    mask_before_conv: set padded frames to 0 before each convolution. The
+      authors do so only after both, so that padding leaks four frames into the
+      utterance; False repeats that, True makes padding invisible.
+    dtype: type of the computation; the mean is float32.
+  """
+
+  width: int = 1024
+  dropout: float = 0.1
+  mask_before_conv: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, frames: Array, valid: Array, rows: Array, *, train: bool
+  ) -> Array:
+    """Pools frames [batch, time, d_in]; valid is bool [batch, time]."""
+    keep = valid[:, :, None]
+    x = frames.astype(self.dtype)
+    for name in ('spectral_0', 'spectral_1'):
+      x = layers.dense(self.width, name, self.dtype)(x)
+      x = Dropout(self.dropout)(mish(x), rows, train=train)
+    for name in ('temporal_0', 'temporal_1'):
+      if self.mask_before_conv:
+        x = jnp.where(keep, x, 0)
+      x = GatedConv(self.dropout, self.dtype, name=name)(x, rows, train=train)
+    x = jnp.where(keep, x, 0)
+    x = StyleAttention(self.dropout, self.dtype, name='attention')(
+      x, valid, rows, train=train
+    )
+    return masked_mean(layers.dense(self.width, 'out', self.dtype)(x), valid)

@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxser.nn.layers import Dropout
-from jaxser.nn.numerics import frame_mask
+from jaxser.nn.layers import Dropout, frame_mask, layer_norm
 from jaxser.nn.wavlm_config import WavLMConfig
 from jaxser.nn.wavlm_frontend import (
   FeatureEncoder,
@@ -94,9 +93,7 @@ class TransformerEncoder(nn.Module):
     if seen is not None:
       x = jnp.where(seen[:, :, None], x, 0)
     x = x + PositionEmbedding(config, self.dtype, name='position')(x)
-    norm = nn.LayerNorm(
-      epsilon=config.layer_norm_eps, use_fast_variance=False, name='layer_norm'
-    )
+    norm = layer_norm('layer_norm', config.layer_norm_eps)
     if not config.do_stable_layer_norm:
       x = norm(x)
     x = Dropout(config.hidden_dropout)(x, rows, train=train)
@@ -188,23 +185,15 @@ class WavLM(nn.Module):
       1, batch, time, hidden] or None}.
 
     Raises:
-      ValueError: if samples are not [batch, samples], are fewer than the
-        receptive field, or rows are missing in training.
+      ValueError: if there are fewer samples than the receptive field.
     """
     config = self.config
-    if samples.ndim != 2:
-      raise ValueError(
-        f'waveforms are {samples.shape}; they must be [batch, samples]. Log-mel'
-        " belongs to encoder 'logmel'"
-      )
     if samples.shape[1] < config.receptive_field:
       raise ValueError(
         f'audio of {samples.shape[1]} samples is shorter than the receptive'
         f' field of {config.receptive_field} samples; pad the batch to at least'
         ' that'
       )
-    if train and rows is None:
-      raise ValueError('training needs rows, the positions in the global batch')
     features = FeatureEncoder(
       config, self.norm_over_padding, self.dtype, name='feature_extractor'
     )(samples, length)

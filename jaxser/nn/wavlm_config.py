@@ -1,14 +1,22 @@
 """Shape of a WavLM, read from the `config.json` of a Hugging Face checkpoint."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-ACTIVATIONS = ('gelu', 'gelu_new', 'relu', 'silu')
+ACTIVATIONS = {
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'gelu_new': functools.partial(jax.nn.gelu, approximate=True),
+  'relu': jax.nn.relu,
+  'silu': jax.nn.silu,
+}
+"""By their Hugging Face names."""
 _NORMS = ('group', 'layer')
 
 
@@ -79,7 +87,9 @@ class WavLMConfig:
       ('feat_extract_activation', self.feat_extract_activation, ACTIVATIONS),
     ):
       if value not in possible:
-        raise ValueError(f'{name} is {value!r}; it must be one of {possible}')
+        raise ValueError(
+          f'{name} is {value!r}; it must be one of {tuple(possible)}'
+        )
     if self.num_buckets < 4 or self.num_buckets % 4:
       raise ValueError(
         f'num_buckets is {self.num_buckets}; it must be a multiple of 4'

@@ -5,7 +5,6 @@ Stack Speech Processing" (2022), and the architecture of Hugging Face's
 `WavLMModel`, whose checkpoints these modules take.
 """
 
-import functools
 import math
 from typing import Any
 
@@ -13,23 +12,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxser.nn.layers import Dropout
-from jaxser.nn.numerics import frame_mask, precision_of
-from jaxser.nn.wavlm_config import WavLMConfig
+from jaxser.nn.layers import (
+  Dropout,
+  dense,
+  frame_mask,
+  layer_norm,
+  precision_of,
+)
+from jaxser.nn.wavlm_config import ACTIVATIONS, WavLMConfig
 
 Array = jax.Array
-
-_ACTIVATIONS = {
-  'gelu': functools.partial(jax.nn.gelu, approximate=False),
-  'gelu_new': functools.partial(jax.nn.gelu, approximate=True),
-  'relu': jax.nn.relu,
-  'silu': jax.nn.silu,
-}
-
-
-def activation(name: str) -> Any:
-  """The function of a Hugging Face activation name in `ACTIVATIONS`."""
-  return _ACTIVATIONS[name]
 
 
 class TimeNorm(nn.Module):
@@ -85,7 +77,7 @@ class FeatureEncoder(nn.Module):
   def __call__(self, samples: Array, length: Array | None) -> Array:
     """Encodes samples; length is int32 [batch] or None: all are valid."""
     config = self.config
-    act = activation(config.feat_extract_activation)
+    act = ACTIVATIONS[config.feat_extract_activation]
     x = samples[:, :, None]
     for layer, (width, kernel, stride) in enumerate(
       zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True)
@@ -102,9 +94,7 @@ class FeatureEncoder(nn.Module):
         name=f'conv_{layer}',
       )(x)
       if config.feat_extract_norm == 'layer':
-        x = nn.LayerNorm(
-          epsilon=1e-5, use_fast_variance=False, name=f'norm_{layer}'
-        )(x)
+        x = layer_norm(f'norm_{layer}')(x)
       elif layer == 0:
         valid = None
         if length is not None and not self.norm_over_padding:
@@ -129,15 +119,8 @@ class FeatureProjection(nn.Module):
   def __call__(self, x: Array, rows: Array | None, *, train: bool) -> Array:
     """Projects convolutional features [batch, frames, channels]."""
     config = self.config
-    x = nn.LayerNorm(
-      epsilon=config.layer_norm_eps, use_fast_variance=False, name='layer_norm'
-    )(x)
-    x = nn.Dense(
-      config.hidden_size,
-      dtype=self.dtype,
-      precision=precision_of(self.dtype),
-      name='projection',
-    )(x)
+    x = layer_norm('layer_norm', config.layer_norm_eps)(x)
+    x = dense(config.hidden_size, 'projection', self.dtype)(x)
     return Dropout(config.feat_proj_dropout)(x, rows, train=train)
 
 
@@ -160,10 +143,10 @@ class PositionEmbedding(nn.Module):
     config = self.config
     taps, width = config.num_conv_pos_embeddings, config.hidden_size
     groups = config.num_conv_pos_embedding_groups
-    deviation = 2 * math.sqrt(1 / (taps * width))
+    std = 2 * math.sqrt(1 / (taps * width))
     direction = self.param(
       'direction',
-      nn.initializers.normal(deviation),
+      nn.initializers.normal(std),
       (taps, width // groups, width),
       jnp.float32,
     )
@@ -171,7 +154,7 @@ class PositionEmbedding(nn.Module):
     magnitude = self.param(
       'magnitude',
       lambda rng, shape: jnp.full(
-        shape, deviation * width / math.sqrt(groups), jnp.float32
+        shape, std * width / math.sqrt(groups), jnp.float32
       ),
       (taps,),
     )
@@ -188,7 +171,7 @@ class PositionEmbedding(nn.Module):
       precision=precision_of(self.dtype),
     )
     y = y + bias.astype(self.dtype)[None, None]
-    return activation(config.feat_extract_activation)(y)
+    return ACTIVATIONS[config.feat_extract_activation](y)
 
 
 def random_spans(

@@ -12,10 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxser.nn.layers import Dropout
-from jaxser.nn.numerics import NEVER, precision_of
-from jaxser.nn.wavlm_config import WavLMConfig
-from jaxser.nn.wavlm_frontend import activation
+from jaxser.nn import layers
+from jaxser.nn.layers import NEVER, Dropout, precision_of
+from jaxser.nn.wavlm_config import ACTIVATIONS, WavLMConfig
 
 Array = jax.Array
 
@@ -39,6 +38,11 @@ def relative_buckets(
     np.abs(distance) < exact, np.abs(distance), np.minimum(grown, half - 1)
   )
   return (within + (distance > 0) * half).astype(np.int32)
+
+
+def _dense(config: WavLMConfig, width: int, name: str, dtype: Any) -> nn.Dense:
+  init = nn.initializers.normal(config.initializer_range)
+  return layers.dense(width, name, dtype, kernel_init=init)
 
 
 class GatedAttention(nn.Module):
@@ -77,24 +81,14 @@ class GatedAttention(nn.Module):
     heads = config.num_attention_heads
     head_width = config.hidden_size // heads
 
+    def by_head(x):
+      return x.reshape(*x.shape[:2], heads, head_width)
+
     def project(name):
-      y = nn.Dense(
-        config.hidden_size,
-        kernel_init=nn.initializers.normal(config.initializer_range),
-        dtype=self.dtype,
-        precision=precision,
-        name=name,
-      )(x)
-      return y.reshape(*y.shape[:2], heads, head_width)
+      return by_head(_dense(config, config.hidden_size, name, self.dtype)(x))
 
     # Eight projections of each head's input, summed by four to two gates.
-    gates = nn.Dense(
-      8,
-      kernel_init=nn.initializers.normal(config.initializer_range),
-      dtype=self.dtype,
-      precision=precision,
-      name='gate',
-    )(x.reshape(*x.shape[:2], heads, head_width))
+    gates = _dense(config, 8, 'gate', self.dtype)(by_head(x))
     gates = gates.astype(jnp.float32)
     gates = jax.nn.sigmoid(
       jnp.sum(gates.reshape(*gates.shape[:-1], 2, 4), axis=-1)
@@ -119,13 +113,8 @@ class GatedAttention(nn.Module):
     mixed = jnp.einsum(
       'bhqk,bkhd->bqhd', weights, project('value'), precision=precision
     )
-    return nn.Dense(
-      config.hidden_size,
-      kernel_init=nn.initializers.normal(config.initializer_range),
-      dtype=self.dtype,
-      precision=precision,
-      name='out',
-    )(mixed.reshape(x.shape))
+    out = _dense(config, config.hidden_size, 'out', self.dtype)
+    return out(mixed.reshape(x.shape))
 
 
 class TransformerLayer(nn.Module):
@@ -149,18 +138,10 @@ class TransformerLayer(nn.Module):
     config = self.config
 
     def norm(name):
-      return nn.LayerNorm(
-        epsilon=config.layer_norm_eps, use_fast_variance=False, name=name
-      )
+      return layers.layer_norm(name, config.layer_norm_eps)
 
     def dense(width, name):
-      return nn.Dense(
-        width,
-        kernel_init=nn.initializers.normal(config.initializer_range),
-        dtype=self.dtype,
-        precision=precision_of(self.dtype),
-        name=name,
-      )
+      return _dense(config, width, name, self.dtype)
 
     def attend(y):
       y = GatedAttention(config, self.dtype, self.train, name='attention')(
@@ -169,7 +150,7 @@ class TransformerLayer(nn.Module):
       return Dropout(config.hidden_dropout)(y, rows, train=self.train)
 
     def feed_forward(y):
-      y = activation(config.hidden_act)(
+      y = ACTIVATIONS[config.hidden_act](
         dense(config.intermediate_size, 'intermediate')(y)
       )
       y = Dropout(config.activation_dropout)(y, rows, train=self.train)

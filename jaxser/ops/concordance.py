@@ -34,25 +34,12 @@ def concordance(
 
   Returns:
     float32 [columns], the same on every device.
-
-  Raises:
-    ValueError: if pred and target are not two matrices of one shape, or the
-      mask does not have one number per row.
   """
-  if pred.ndim != 2 or pred.shape != target.shape:
-    raise ValueError(
-      f'pred {pred.shape} and target {target.shape} must be [rows, columns]'
-    )
-  if mask is not None and mask.shape != pred.shape[:1]:
-    raise ValueError(f'mask {mask.shape} must be [rows] of pred {pred.shape}')
-  pred = pred.astype(jnp.float32)
-  target = target.astype(jnp.float32)
   if mask is None:
-    weight = jnp.ones((pred.shape[0], 1), jnp.float32)
-  else:
-    weight = (mask > 0).astype(jnp.float32)[:, None]
-    pred = jnp.where(weight > 0, pred, 0.0)
-    target = jnp.where(weight > 0, target, 0.0)
+    mask = jnp.ones(pred.shape[0])
+  weight = (mask > 0).astype(jnp.float32)[:, None]
+  pred = jnp.where(weight > 0, pred.astype(jnp.float32), 0.0)
+  target = jnp.where(weight > 0, target.astype(jnp.float32), 0.0)
 
   def total(value):
     return psum(jnp.sum(value, axis=0))

@@ -111,8 +111,8 @@ def _function(precision, window: tuple[int, int]):
 
   @_one_by_one
   def input_gradient(gradient, kernel):
-    turned = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
-    return _convolve(gradient, turned, precision)
+    flipped = jnp.swapaxes(jnp.flip(kernel, (0, 1)), 2, 3)
+    return _convolve(gradient, flipped, precision)
 
   @_one_by_one
   def kernel_gradient(x, gradient):
@@ -154,16 +154,5 @@ def convolve(
 
   Returns:
     [batch, height, width, filters].
-
-  Raises:
-    ValueError: the shapes do not fit or the window is even.
   """
-  if x.ndim != 4 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
-    raise ValueError(
-      'convolve needs [batch, height, width, channels] and [rows, columns, '
-      f'channels, filters], not {x.shape} and {kernel.shape}.'
-    )
-  window = kernel.shape[:2]
-  if window[0] % 2 == 0 or window[1] % 2 == 0:
-    raise ValueError(f'convolve needs an odd window, not {window}.')
-  return _function(precision, window)(x, kernel)
+  return _function(precision, kernel.shape[:2])(x, kernel)

@@ -86,19 +86,7 @@ def log_mel(
 
   Returns:
     float32 `[batch, 1 + samples // hop_length, bins]`.
-
-  Raises:
-    ValueError: if the signal is not `[batch, samples]`, or the hop does not
-      divide the frame.
   """
-  if signal.ndim != 2:
-    raise ValueError(
-      f'the signal is {signal.shape}; it must be [batch, samples]'
-    )
-  if fft_length % hop_length:
-    raise ValueError(
-      f'fft_length={fft_length} must be a multiple of hop_length={hop_length}'
-    )
   frames = 1 + signal.shape[1] // hop_length
   parts = fft_length // hop_length
   # Whole hops that cover every frame; a frame is `parts` neighbouring hops.

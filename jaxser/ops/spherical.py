@@ -46,15 +46,6 @@ _WORDS = (
 _TINY = 1e-30
 
 
-def _permutation(source: Sequence[str], target: Sequence[str]) -> list[int]:
-  for name, axes in (('source', source), ('target', target)):
-    if sorted(axes) != sorted(VAD):
-      raise ValueError(
-        f'{name} axes are {tuple(axes)!r}; name each of {VAD} once'
-      )
-  return [tuple(source).index(axis) for axis in target]
-
-
 def reorder(
   points: Array, source: Sequence[str], target: Sequence[str]
 ) -> Array:
@@ -64,28 +55,9 @@ def reorder(
     points: [..., 3].
     source: names of the last axis as it is, each of `VAD` once.
     target: names of the last axis as it shall be.
-
-  Raises:
-    ValueError: if an order does not name each dimension exactly once.
   """
-  order = _permutation(source, target)
+  order = [tuple(source).index(axis) for axis in target]
   return jnp.stack([points[..., i] for i in order], axis=-1)
-
-
-def _centre(lo: float, hi: float, centre: Sequence[float] | None) -> Array:
-  if not lo < hi:
-    raise ValueError(f'the scale runs from {lo} to {hi}; lo must be below hi')
-  if centre is None:
-    return jnp.full((3,), (lo + hi) / 2)
-  if len(centre) != 3:
-    raise ValueError(
-      f'the centre {tuple(centre)!r} needs three numbers, in the order {VAD}'
-    )
-  return jnp.asarray(centre, jnp.float32)
-
-
-def _row(vector: Array, points: Array) -> Array:
-  return vector.reshape((1,) * (points.ndim - 1) + (3,)).astype(points.dtype)
 
 
 def to_cube(
@@ -106,20 +78,13 @@ def to_cube(
 
   Returns:
     [..., 3].
-
-  Raises:
-    ValueError: if lo >= hi, or the centre does not have three numbers.
   """
   points = jnp.asarray(points)
-  return (points - _row(_centre(lo, hi, centre), points)) * (2 / (hi - lo))
-
-
-def from_cube(
-  cube: Array, lo: float, hi: float, centre: Sequence[float] | None = None
-) -> Array:
-  """Inverse of `to_cube`: [..., 3] back to the corpus scale."""
-  cube = jnp.asarray(cube)
-  return cube * ((hi - lo) / 2) + _row(_centre(lo, hi, centre), cube)
+  if centre is None:
+    centre = jnp.full((3,), (lo + hi) / 2)
+  centre = jnp.asarray(centre, jnp.float32).astype(points.dtype)
+  centre = jnp.expand_dims(centre, range(points.ndim - 1))
+  return (points - centre) * (2 / (hi - lo))
 
 
 def cartesian_to_spherical(
@@ -139,9 +104,6 @@ def cartesian_to_spherical(
 
   Returns:
     [..., 3]: radius, azimuth, polar angle, in radians.
-
-  Raises:
-    ValueError: if `axes` does not name each dimension exactly once.
   """
   xyz = reorder(jnp.asarray(points), VAD, axes)
   x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
@@ -186,7 +148,7 @@ def spherical_to_cartesian(
 
 
 def _grid(regions: str | float) -> tuple[int, int]:
-  """Number of azimuth and of polar bins of an angle in degrees."""
+  """Returns the number of azimuth and of polar bins of an angle in degrees."""
   try:
     angle = fractions.Fraction(str(regions))
   except ValueError as error:
@@ -202,7 +164,7 @@ def _grid(regions: str | float) -> tuple[int, int]:
 
 
 def region_count(regions: str | float) -> int:
-  """Number of regions: 8 octants, or (360 / a) * (180 / a) for an angle a.
+  """Returns the number of regions: 8 octants, or (360 / a) * (180 / a) for an angle a.
 
   Raises:
     ValueError: if `regions` is neither 'octants' nor an angle that divides 180.
@@ -213,14 +175,8 @@ def region_count(regions: str | float) -> int:
   return azimuths * polars
 
 
-def region_index(
-  cube: Array,
-  regions: str | float = 'octants',
-  *,
-  axes: Sequence[str] | None = None,
-  origin: int = 0,
-) -> Array:
-  """The one region of each point.
+def region_index(cube: Array, regions: str | float = 'octants') -> Array:
+  """Returns the one region of each point, int32 [...].
 
   'octants' reads the signs over `OCTANT_AXES`, 0 counting as positive, from the
   authors' table `OCTANTS`. An angle of a degrees cuts the azimuth, counted from
@@ -230,24 +186,12 @@ def region_index(
 
   Args:
     cube: [..., 3], points around neutral in the order `VAD`, see `to_cube`.
-    regions: 'octants', or an angle in degrees that divides 180.
-    axes: order of the signs, or the dimensions that play x, y, z; None for the
-      authors' `OCTANT_AXES` or `ANGLE_AXES`.
-    origin: region of the origin itself, which has no direction; 0 is where
-      the rule that zeros are positive puts it.
-
-  Returns:
-    int32 [...].
-
-  Raises:
-    ValueError: if `regions`, `axes` or `origin` are not as described.
+    regions: 'octants', or an angle in degrees that divides 180. The origin
+      itself, which has no direction, is in region 0.
   """
-  total = region_count(regions)
-  if not 0 <= origin < total:
-    raise ValueError(f'origin is region {origin}, but there are {total}')
   cube = jnp.asarray(cube)
   if regions == 'octants':
-    signs = reorder(cube, VAD, axes or OCTANT_AXES) >= 0
+    signs = reorder(cube, VAD, OCTANT_AXES) >= 0
     code = signs[..., 0] * 4 + signs[..., 1] * 2 + signs[..., 2] * 1
     table = [0] * 8
     for index, octant in enumerate(OCTANTS):
@@ -255,7 +199,7 @@ def region_index(
     index = jnp.asarray(table, jnp.int32)[code]
   else:
     azimuths, polars = _grid(regions)
-    spherical = cartesian_to_spherical(cube, axes or ANGLE_AXES)
+    spherical = cartesian_to_spherical(cube)
     # In turns, the axes and the diagonals are exact binary fractions.
     turn = spherical[..., 1] / (2 * math.pi)
     turn = jnp.where(turn < 0, turn + 1, turn)
@@ -263,11 +207,11 @@ def region_index(
     down = jnp.ceil(spherical[..., 2] / math.pi * polars) - 1
     down = jnp.clip(down, 0, polars - 1)
     index = (down * azimuths + along).astype(jnp.int32)
-  return jnp.where(jnp.all(cube == 0, axis=-1), origin, index)
+  return jnp.where(jnp.all(cube == 0, axis=-1), 0, index)
 
 
 def region_names(regions: str | float = 'octants') -> tuple[str, ...]:
-  """What to call each region in a table or a picture.
+  """Returns what to call each region in a table or a figure.
 
   Octants carry Mehrabian's temperament and their signs; angular regions the
   azimuth and polar interval in degrees.
@@ -288,25 +232,17 @@ def region_names(regions: str | float = 'octants') -> tuple[str, ...]:
   )
 
 
-def region_weights(
-  index: Array, count: int, mask: Array | None = None
-) -> Array:
-  """Class weights of a region loss: `total / (count * n)`; 0 where n = 0.
+def region_weights(index: Array, count: int) -> Array:
+  """Returns class weights of a region loss: `total / (count * n)`, or 0.
 
   Args:
     index: int [n], region of each utterance of the training split.
     count: number of regions.
-    mask: [n], 1 for utterances that count, or None.
 
   Returns:
-    float32 [count]. The mean weight over the utterances is (regions that
-    occur) / count.
+    float32 [count], 0 for a region that does not occur. The mean weight over
+    the utterances is (regions that occur) / count.
   """
-  index = jnp.asarray(index)
-  weight = jnp.ones(index.shape, jnp.float32)
-  if mask is not None:
-    weight = jnp.asarray(mask, jnp.float32)
-  seen = jnp.zeros(count, jnp.float32).at[index].add(weight)
-  return jnp.where(
-    seen > 0, jnp.sum(seen) / (count * jnp.where(seen > 0, seen, 1)), 0.0
-  )
+  seen = jnp.bincount(jnp.asarray(index), length=count).astype(jnp.float32)
+  weights = jnp.sum(seen) / (count * jnp.where(seen > 0, seen, 1))
+  return jnp.where(seen > 0, weights, 0.0)

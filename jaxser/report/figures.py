@@ -31,7 +31,7 @@ DOTS = 1000
 """A chart shows at most this many dots."""
 LINES = 12
 """More runs than this are drawn as a band between their quartiles."""
-_LETTERS = 24
+_LETTERS = 25
 _STYLE = pathlib.Path(__file__).parent / 'templates' / 'chart.mplstyle'
 _VARIABLES = (
   *('ink', 'soft', 'rule', 'mark', 'train', 'dev', 'test', 'paper'),
@@ -48,10 +48,8 @@ def colour(name: str) -> str:
 def _drawn(width: int, height: int, grid: str = '') -> Callable:
   """Makes a function that draws on axes and returns a description a chart.
 
-  Args:
-    width: of the drawing, pixels.
-    height: likewise; the function may change the size of the figure.
-    grid: direction of the grid lines, 'x', 'y' or 'both'; '' hides the axes.
+  The size is in pixels, the function may change it; `grid` is the direction of
+  the grid lines, 'x', 'y' or 'both', and '' hides the axes.
   """
 
   def decorate(draw: Callable[..., str]) -> Callable[..., Markup]:
@@ -248,7 +246,7 @@ def forest(
   """
   longest = max(min(len(label), _LETTERS) for label, *_ in marks)
   axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
-  _margins(axes.figure, 16 + 7.5 * longest, 42)
+  _margins(axes.figure, 16 + 7 * longest, 42)
   labels, words, known = [], [], [0.0] if zero else []
   if zero:
     ends = [-0.5, len(marks) - 0.5]

@@ -22,18 +22,6 @@ from jaxser.evaluation.predictions import (
 
 PREFERRED = ('best_on_dev', 'last', 'init_from', 'best_on_test')
 """Which selection is shown where one must do, the most honest first."""
-# Fields of results.json that older or foreign files may lack.
-_DEFAULTS = {
-  'sphere': None,
-  'paper': {},
-  'annotators': {},
-  'probes': {},
-  'wall_time_s': None,
-  'command': '',
-  'environment': {},
-  'demo': False,
-  'trust_init_from': False,
-}
 _KEYS = ('seed', 'fold', 'epoch', 'split')
 
 
@@ -112,12 +100,13 @@ def read_run(workdir: os.PathLike[str] | str) -> Run:
     PredictionsError: a file is missing or wrong, or the two disagree.
   """
   workdir = pathlib.Path(workdir)
-  results = _DEFAULTS | results_lib.read_results(workdir / 'results.json')
+  results = results_lib.read_results(workdir / 'results.json')
   predictions = read_predictions(workdir / 'predictions.jsonl')
   results_lib.check_results(results, predictions)
   config = _read_if_there(workdir / 'config.json')
-  if config.get('trust_init_from'):
-    results['trust_init_from'] = True
+  # Absent from results that are older than the option.
+  trusted = results.get('trust_init_from') or config.get('trust_init_from')
+  results['trust_init_from'] = bool(trusted)
   return Run(
     workdir,
     results,

@@ -1,9 +1,15 @@
-"""What a system is: a network, a loss and a prediction, as pure functions."""
+"""What a system is: a Flax module with a loss and a prediction."""
 
-from collections.abc import Hashable, Mapping
-from typing import Any, NamedTuple
+import dataclasses
+import os
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxser.core.errors import ConvertError
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -22,12 +28,13 @@ class Progress(NamedTuple):
   epoch: Array
 
 
-class System:
+class System(nn.Module):
   """Interface of TIM-Net, DSNet, EmoSphere-SER and of a user's own system.
 
-  A system holds only hashable settings (subclasses are frozen dataclasses), so
-  that it can be a static argument of a jitted function. It never touches files,
-  devices or the optimiser. One batch is a dict of arrays:
+  A system is a Flax module whose fields are its settings: hashable, so that it
+  can be a static argument of a jitted function. It never touches devices or the
+  optimiser. A subclass defines `__call__`, `loss` and `predict`, and whatever
+  else differs from the defaults below. One batch is a dict of arrays:
 
     features  float32 [batch, frames, bins] or [batch, samples], zero padded
     length    int32 [batch], valid frames or samples
@@ -44,34 +51,98 @@ class System:
 
   - Padding rows and padded frames change no loss, no statistic, no metric.
   - Randomness depends only on `rng` and `row`, so any sharding draws the same.
-  - The loss and the metrics are shares: their sum over the devices that share a
-    batch is the global value. What needs the whole batch, such as statistics
-    and CCC, uses `jaxser.ops.collectives`.
+  - The loss and the metrics are per-device partial sums: their sum over the
+    devices that share a batch is the global value. What needs the whole batch,
+    such as statistics and CCC, uses `jaxser.ops.collectives`.
   - Every method is safe under jit, vmap (over folds and seeds) and pmap.
   """
 
-  task: str = 'classification'
+  task: ClassVar[str] = 'classification'
   """Either 'classification' (scores) or 'regression' (VAD)."""
 
-  sphere: Mapping[str, Any] | None = None
-  """How predicted VAD is cut into regions, see `jaxser.evaluation.regions`."""
-
-  needs_neutral: bool = False
+  needs_neutral: ClassVar[bool] = False
   """Whether training rows come with a neutral utterance of their speaker."""
 
-  region_output: str | None = None
-  """Output of `predict`, [batch, regions], that scores regions; None: none."""
-
-  embeddings: tuple[str, ...] = ('embedding',)
+  embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
   probes them and draws them in two dimensions."""
 
+  padding: ClassVar[str] = 'exact'
+  """'exact': no padded frame enters any number. 'published': padding counts, so
+  every batch must have the one length of training."""
+
+  min_length: ClassVar[int] = 1
+  """Fewest samples or frames of an utterance that give a prediction."""
+
+  sphere: ClassVar[Mapping[str, Any] | None] = None
+  """How predicted VAD is cut into regions, see `jaxser.evaluation.regions`."""
+
+  centre: ClassVar[tuple[float, float, float] | None] = None
+  """Origin of the sphere on the VAD scale; None is the middle of the scale."""
+
+  region_output: ClassVar[str | None] = None
+  """Output of `predict`, [batch, regions], that scores regions; None: none."""
+
+  @classmethod
+  def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
+    """Returns the system of config.model for a corpus; here, one with classes.
+
+    Raises:
+      ValueError: if the corpus does not have what the system learns.
+    """
+    return cls(num_classes=num_classes(corpus), **model)
+
+  def validate(self) -> None:
+    """Raises ValueError for settings that no network can have."""
+
+  def check(self, corpus: Any, lengths: np.ndarray) -> None:
+    """Raises ValueError on a corpus that the system cannot learn from.
+
+    Args:
+      corpus: `jaxser.data.corpus.Corpus`.
+      lengths: int [n], frames or samples of its utterances, as in batches.
+    """
+
+  def pretrained(
+    self, model: Mapping[str, Any]
+  ) -> Callable[[Tree], Tree] | None:
+    """Returns what puts pretrained weights into fresh parameters, if any.
+
+    Args:
+      model: config.model.
+    """
+    del model
+    return None
+
+  def load_foreign(self, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
+    """Returns (params, state) of each model in a file of another program."""
+    raise ConvertError(
+      f'{path}: {type(self).__name__} reads no files of other programs; give '
+      'the work folder of an earlier run.'
+    )
+
+  def settings(self) -> dict[str, Any]:
+    """Returns the fields by name, from which the system can be made again."""
+    return {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+      if field.name not in ('parent', 'name')
+    }
+
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
     """Returns fresh (params, state) for batches shaped like `batch`."""
-    raise TypeError(f'{type(self).__name__} does not define init()')
+
+    # Compiled as one: hundreds of small operations would be compiled apart,
+    # and activations, on which no parameter depends, are not computed.
+    @jax.jit
+    def create(rng, batch):
+      return nn.Module.init(self, rng, batch, train=False)
+
+    state = dict(create(rng, dict(batch)))
+    return state.pop('params'), state
 
   def prepare(self, state: Tree, vad: Array, label: Array) -> Tree:
-    """Puts into the state what is counted on the training side, on the host.
+    """Puts into the state what is counted on the training split, on the host.
 
     Args:
       state: from `init`.
@@ -91,25 +162,54 @@ class System:
     *,
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
-    """Returns (loss share, {'state': new state, 'metrics': {name: share}})."""
-    raise TypeError(f'{type(self).__name__} does not define loss()')
+    """Returns (loss, {'state': new state, 'metrics': {name: value}}).
+
+    Loss and metrics are this device's partial sums.
+    """
+    raise NotImplementedError(f'{type(self).__name__} does not define loss()')
 
   def predict(
     self, params: Tree, state: Tree, batch: Batch
   ) -> dict[str, Array]:
-    """Returns the answer and every named intermediate in evaluation mode.
+    """Returns predictions and every named intermediate in evaluation mode.
 
     Classification: 'scores' [batch, classes], probabilities. Regression: 'vad'
     [batch, 3] on the scale of the corpus. Both: 'embedding' [batch, width].
     """
-    raise TypeError(f'{type(self).__name__} does not define predict()')
+    raise NotImplementedError(
+      f'{type(self).__name__} does not define predict()'
+    )
 
   def phase(self, epoch: int) -> Hashable:
-    """Static part of the loss in this epoch; each value is compiled once."""
+    """Returns the static part of the loss in this epoch, compiled once each."""
     del epoch
     return 'main'
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
-    """True where a parameter is not trained in this phase; None: nowhere."""
+    """Returns True where a parameter is not trained; None: all are trained."""
     del params, phase
     return None
+
+
+def num_classes(corpus: Any) -> int:
+  """Returns the number of classes of a corpus.
+
+  Raises:
+    ValueError: if it has none.
+  """
+  if not corpus.classes:
+    raise ValueError(
+      f'corpus {corpus.name!r} has no classes, only valence, arousal and '
+      'dominance; choose one that has, such as demo, emodb or iemocap'
+    )
+  return len(corpus.classes)
+
+
+def require(system: System, *rules: tuple[str, bool, str]) -> None:
+  """Raises ValueError for the first (field, whether it holds, what must)."""
+  for name, holds, wanted in rules:
+    if not holds:
+      raise ValueError(
+        f'{type(system).__name__}: {name}={getattr(system, name)!r}; it must be '
+        f'{wanted}.'
+      )

@@ -7,8 +7,8 @@ emotion-irrelevant), the other what is left and is classified
 
     task            cross-entropy of the classes
     calibration     Jensen-Shannon divergence between softmax(irrelevant(x)) and
-                    softmax(embedding(neutral partner of x))
-    orthogonality   of irrelevant and relevant, `jaxser.ops.orthogonality`
+                    softmax(embedding(neutral reference of x))
+    orthogonality   of irrelevant and relevant, `losses.orthogonality_penalty`
     reconstruction  mean squared error of the embedding decoded from both
 
 Source: Chen and Zhang, "DSNet: Disentangled Siamese Network with Neutral
@@ -29,30 +29,47 @@ Baselines on the same encoder and classifier are `variant`s:
              is generated from the utterance and taken off its representation.
              Only the paper's summary could be had, so the following is this
              project's reading of it: generator linear-ReLU-linear on the
-             embedding; target the embedding of the neutral partner, held
+             embedding; target the embedding of the neutral reference, held
              constant; mean squared error; classified is embedding - benchmark.
 
 DSNet without one of its losses is that loss' weight at 0; everything else, the
 second branch and the loss as a curve too, stays.
 """
 
-import dataclasses
 import functools
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxser.ops.collectives import axis_size, mean_share
-from jaxser.ops.deltas import with_deltas
-from jaxser.ops.divergence import jensen_shannon_rows
-from jaxser.ops.orthogonality import orthogonality_penalty
-from jaxser.ops.padding import tile_to
-from jaxser.systems.base import Array, Batch, Progress, System, Tree
-from jaxser.systems.dsnet_network import Network
+from jaxser.ops.frames import tile_to, with_deltas
+from jaxser.ops.losses import (
+  cross_entropy,
+  jensen_shannon,
+  orthogonality_penalty,
+  reverse_gradient,
+)
+from jaxser.systems.base import (
+  Array,
+  Batch,
+  Progress,
+  System,
+  Tree,
+  num_classes,
+  require,
+)
+from jaxser.systems.dsnet_network import (
+  Classifier,
+  Encoder,
+  Projection,
+  TwoLayers,
+)
 
 VARIANTS = ('dsnet', 'encoder', 'dat', 'isnet')
+DTYPES = ('float32', 'bfloat16')
 PRECISIONS = ('default', 'high', 'highest')
 
 
@@ -73,7 +90,6 @@ def front_end(features: Array, length: Array, max_frames: int) -> Array:
   return with_deltas(tile_to(features, length, max_frames))
 
 
-@dataclasses.dataclass(frozen=True)
 class DSNet(System):
   """DSNet and the baselines it is compared with.
 
@@ -126,51 +142,54 @@ class DSNet(System):
   compute_dtype: str = 'float32'
   precision: str = 'default'
 
-  def __post_init__(self):
+  @classmethod
+  def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
+    """Returns the system of config.model for a corpus with classes.
+
+    Raises:
+      ValueError: if the corpus has no classes.
+    """
+    return cls(
+      num_classes=num_classes(corpus),
+      num_speakers=len(set(corpus.table.speakers.tolist())),
+      **model,
+    )
+
+  def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
-    object.__setattr__(self, 'channels', tuple(self.channels))
-    smallest = 2 ** len(self.channels)
-    rules = [
+    stages = len(self.channels)
+    enough = f'at least {2**stages}: {stages} stages halve it'
+    speakers = 'the number of speakers, at least 2, for variant "dat"'
+    require(
+      self,
       ('num_classes', self.num_classes >= 2, 'at least 2'),
-      ('variant', self.variant in VARIANTS, f'one of {", ".join(VARIANTS)}'),
-      ('channels', len(self.channels) > 0, 'at least one stage'),
+      ('variant', self.variant in VARIANTS, f'one of {VARIANTS}'),
+      ('channels', stages > 0, 'at least one stage'),
       ('embedding', self.embedding >= 4, 'at least 4'),
-      (
-        'max_frames',
-        self.max_frames >= smallest,
-        f'at least {smallest}: {len(self.channels)} stages halve it',
-      ),
-      (
-        'bins',
-        self.bins >= smallest,
-        f'at least {smallest}: {len(self.channels)} stages halve it',
-      ),
+      ('max_frames', self.max_frames >= 2**stages, enough),
+      ('bins', self.bins >= 2**stages, enough),
       (
         'num_speakers',
         self.variant != 'dat' or self.num_speakers >= 2,
-        'the number of speakers, at least 2, for variant "dat"',
+        speakers,
       ),
-      (
-        'compute_dtype',
-        self.compute_dtype in ('float32', 'bfloat16'),
-        'float32 or bfloat16',
-      ),
-      (
-        'precision',
-        self.precision in PRECISIONS,
-        f'one of {", ".join(PRECISIONS)}',
-      ),
+      ('compute_dtype', self.compute_dtype in DTYPES, f'one of {DTYPES}'),
+      ('precision', self.precision in PRECISIONS, f'one of {PRECISIONS}'),
       ('reversal_epochs', self.reversal_epochs >= 0, 'at least 0'),
-    ]
-    for name, holds, wanted in rules:
-      if not holds:
-        raise ValueError(
-          f'DSNet: {name}={getattr(self, name)!r}; it must be {wanted}.'
-        )
+    )
+
+  def check(self, corpus: Any, lengths: np.ndarray) -> None:
+    """Raises ValueError on features that are not log filterbanks of `bins`."""
+    del lengths
+    if corpus.feature_shape[1:] != (self.bins,):
+      raise ValueError(
+        f'DSNet needs frames of {self.bins} numbers, its features are '
+        f'{corpus.feature_shape}; prepare it with --features=kaldi16k'
+      )
 
   @property
   def needs_neutral(self) -> bool:
-    """Whether training batches must hold a neutral partner."""
+    """Whether training batches must hold a neutral reference."""
     return self.variant in ('dsnet', 'isnet')
 
   @property
@@ -181,50 +200,66 @@ class DSNet(System):
       'isnet': ('embedding', 'benchmark', 'encoding'),
     }.get(self.variant, ('encoding',))
 
-  def network(self) -> Network:
-    """The network; 'params' and 'batch_stats' are those of `init`."""
-    return Network(
-      variant=self.variant,
-      num_classes=self.num_classes,
-      num_speakers=self.num_speakers,
-      channels=self.channels,
-      embedding=self.embedding,
-      alpha=self.alpha,
-      gated_projection=self.gated_projection,
-      encoder_dropout=self.encoder_dropout,
-      classifier_dropout=self.classifier_dropout,
-      compute_dtype=self.compute_dtype,
+  def setup(self) -> None:
+    """Creates the parts that this variant has."""
+    self.encoder = Encoder(
+      self.channels,
+      self.embedding,
+      self.encoder_dropout,
+      None if self.compute_dtype == 'float32' else jnp.bfloat16,
       # None leaves it to jax.default_matmul_precision.
-      precision=None if self.precision == 'default' else self.precision,
+      None if self.precision == 'default' else self.precision,
     )
+    width = self.embedding
+    self.classifier = Classifier(
+      self.num_classes, width, self.classifier_dropout
+    )
+    if self.variant == 'dsnet':
+      self.irrelevant = Projection(width, self.gated_projection)
+      self.relevant = Projection(width, self.gated_projection)
+      self.decoder = TwoLayers(width, width)
+    elif self.variant == 'isnet':
+      self.benchmark = TwoLayers(width // 2, width)
+    elif self.variant == 'dat':
+      self.adversary = TwoLayers(width, self.num_speakers)
+
+  def __call__(
+    self, batch: Batch, *, train: bool, strength: Array | float = 1.0
+  ) -> dict[str, Array]:
+    """Returns logits and intermediates of a batch, see `predict`.
+
+    In training also 'neutral', the embedding of the neutral reference, whose
+    statistics update the running ones second, and 'speaker_logits' where the
+    variant has them; `strength` is that of the gradient reversal.
+    """
+    rows, mask = batch.get('row'), batch.get('mask')
+    encoding, frames = self.encoder(self.images(batch), rows, mask, train=train)
+    out = {'encoding': encoding, 'frames': frames, 'embedding': encoding}
+    if self.variant == 'dsnet':
+      out['irrelevant'] = self.irrelevant(encoding)
+      out['relevant'] = self.relevant(encoding)
+      both = [out['irrelevant'], out['relevant']]
+      out['reconstruction'] = self.decoder(jnp.concatenate(both, axis=-1))
+      out['embedding'] = self.alpha * out['irrelevant'] + out['relevant']
+    elif self.variant == 'isnet':
+      out['benchmark'] = self.benchmark(encoding)
+      out['embedding'] = encoding - out['benchmark']
+    out['logits'], out['hidden'] = self.classifier(
+      out['embedding'], rows, mask, train=train
+    )
+    if train and self.needs_neutral:
+      out['neutral'], _ = self.encoder(
+        self.images(batch, 'neutral_'), rows, mask, train=True
+      )
+    if self.variant == 'dat' and (train or self.is_initializing()):
+      reversed_ = reverse_gradient(encoding, jnp.float32(strength))
+      out['speaker_logits'] = self.adversary(reversed_)
+    return out
 
   def images(self, batch: Batch, prefix: str = '') -> Array:
-    """Images [batch, max_frames, bins, 3] of the batch or its partners.
-
-    Raises:
-      ValueError: the batch lacks the features or has another number of bins.
-    """
-    name = f'{prefix}features'
-    if name not in batch:
-      raise ValueError(
-        f'DSNet ({self.variant}) needs {name!r} in its training batches; this '
-        f'one holds {", ".join(sorted(batch))}.'
-      )
-    if batch[name].ndim != 3 or batch[name].shape[-1] != self.bins:
-      raise ValueError(
-        f'DSNet needs {name!r} [batch, frames, {self.bins}], not '
-        f'{batch[name].shape}; prepare the corpus with --features=kaldi16k.'
-      )
-    return front_end(batch[name], batch[f'{prefix}length'], self.max_frames)
-
-  def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
-    """Fresh (params, state): Xavier-uniform convolutions, PyTorch's linear."""
-    self.images(batch)  # Only for its checks: no parameter depends on frames.
-    smallest = 2 ** len(self.channels)
-    create = functools.partial(self.network().init, method='create')
-    # Compiled as one: hundreds of small operations would be compiled apart.
-    variables = jax.jit(create)(rng, jnp.zeros((1, smallest, self.bins, 3)))
-    return variables['params'], {'batch_stats': variables['batch_stats']}
+    """Returns the images [batch, max_frames, bins, 3] of a batch."""
+    features, length = batch[f'{prefix}features'], batch[f'{prefix}length']
+    return front_end(features, length, self.max_frames)
 
   def loss(
     self,
@@ -236,63 +271,49 @@ class DSNet(System):
     *,
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
-    """Share of the weighted sum of the losses, and each of them as a metric."""
+    """Returns the weighted sum of the losses, and each of them as a metric."""
     del phase
-    out, new = self.network().apply(
+    out, new = self.apply(
       {'params': params, **state},
-      self.images(batch),
-      self.images(batch, 'neutral_') if self.needs_neutral else None,
-      batch['row'],
-      batch['mask'],
-      self._strength(progress),
-      method='train_pass',
+      batch,
+      train=True,
+      strength=self._strength(progress),
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
-    mask = batch['mask']
-    share = functools.partial(mean_share, mask=mask)
+    share = functools.partial(mean_share, mask=batch['mask'])
 
-    losses = {
-      'task': (
-        self.task_weight,
-        share(_cross_entropy(out['logits'], batch['label'])),
-      )
-    }
+    def mean_square(error):
+      return share(jnp.mean(jnp.square(error), axis=-1))
+
+    losses = {'task': share(cross_entropy(out['logits'], batch['label']))}
     if self.variant == 'dsnet':
-      penalty = orthogonality_penalty(out['irrelevant'], out['relevant'], mask)
-      error = jnp.square(out['encoding'] - out['reconstruction'])
-      rows = jensen_shannon_rows(out['irrelevant'], out['neutral'])
+      divergence = jensen_shannon(out['irrelevant'], out['neutral'])
+      penalty = orthogonality_penalty(
+        out['irrelevant'], out['relevant'], batch['mask']
+      )
       losses |= {
-        'calibration': (self.calibration_weight, share(rows)),
-        'orthogonality': (self.orthogonality_weight, penalty / axis_size()),
-        'reconstruction': (
-          self.reconstruction_weight,
-          share(jnp.mean(error, axis=-1)),
-        ),
+        'calibration': share(divergence),
+        'orthogonality': penalty / axis_size(),
+        'reconstruction': mean_square(out['encoding'] - out['reconstruction']),
       }
     elif self.variant == 'isnet':
       target = jax.lax.stop_gradient(out['neutral'])
-      error = jnp.square(out['benchmark'] - target)
-      losses['standardization'] = (
-        self.standardization_weight,
-        share(jnp.mean(error, axis=-1)),
-      )
+      losses['standardization'] = mean_square(out['benchmark'] - target)
     elif self.variant == 'dat':
-      rows = _cross_entropy(out['speaker_logits'], batch['speaker'])
-      losses['adversary'] = (self.adversary_weight, share(rows))
-    total = sum(weight * value for weight, value in losses.values())
-    right = jnp.argmax(out['logits'], axis=-1) == batch['label']
-    metrics = {
-      'loss': total,
-      'accuracy': share(right),
-      **{name: value for name, (_, value) in losses.items()},
-    }
+      rows = cross_entropy(out['speaker_logits'], batch['speaker'])
+      losses['adversary'] = share(rows)
+    total = sum(
+      getattr(self, f'{name}_weight') * value for name, value in losses.items()
+    )
+    correct = jnp.argmax(out['logits'], axis=-1) == batch['label']
+    metrics = {'loss': total, 'accuracy': share(correct), **losses}
     return total, {'state': dict(new), 'metrics': metrics}
 
   def predict(
     self, params: Tree, state: Tree, batch: Batch
   ) -> dict[str, Array]:
-    """Scores and every intermediate; no neutral partner is needed.
+    """Returns scores and intermediates; no neutral reference is needed.
 
     Returns:
       scores [batch, classes], logits [batch, classes], embedding [batch,
@@ -302,12 +323,7 @@ class DSNet(System):
       'dsnet' also irrelevant, relevant and reconstruction, for 'isnet'
       benchmark, each [batch, embedding].
     """
-    out = self.network().apply(
-      {'params': params, **state},
-      self.images(batch),
-      train=False,
-      method='answer',
-    )
+    out = self.apply({'params': params, **state}, batch, train=False)
     return {**out, 'scores': jax.nn.softmax(out['logits'])}
 
   def _strength(self, progress: Progress) -> Array:
@@ -315,27 +331,3 @@ class DSNet(System):
       return jnp.float32(1)
     done = jnp.minimum(progress.epoch / self.reversal_epochs, 1)
     return 2 / (1 + jnp.exp(-10 * done)) - 1
-
-
-def _cross_entropy(logits: Array, label: Array) -> Array:
-  """Negative log probability [batch] of int32 [batch]; 0 for a label of -1."""
-  wanted = jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)
-  return -jnp.sum(wanted * jax.nn.log_softmax(logits), axis=-1)
-
-
-def create(model: Mapping[str, Any], corpus: Any) -> DSNet:
-  """The system of config.model for a corpus with classes.
-
-  Raises:
-    ValueError: if the corpus has no classes, or a setting is not possible.
-  """
-  if not corpus.classes:
-    raise ValueError(
-      f'corpus {corpus.name!r} has no classes, only valence, arousal and '
-      'dominance; choose one that has, such as demo, emodb or iemocap'
-    )
-  return DSNet(
-    num_classes=len(corpus.classes),
-    num_speakers=len(set(corpus.table.speakers.tolist())),
-    **model,
-  )

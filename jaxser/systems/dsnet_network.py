@@ -1,4 +1,4 @@
-"""The networks of DSNet (Chen and Zhang, arXiv 2312.15593) and its baselines.
+"""The parts of DSNet (Chen and Zhang, arXiv 2312.15593) and its baselines.
 
 Images are channels-last, `[batch, frames, bins, 3]`, the layout in which XLA and
 cuDNN convolve fastest; the paper's `[batch, 3, frames, bins]` with the last axes
@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxser.nn import layers
 from jaxser.nn.layers import BatchNorm, Dropout
 from jaxser.ops.convolution import convolve
 from jaxser.ops.max_pooling import max_pool
-from jaxser.ops.reversal import reverse_gradient
 
 Array = jax.Array
 
-HIGHEST = jax.lax.Precision.HIGHEST
 CLIP = 10.0
 """Attention scores are cut to +-10 before the softmax."""
 
@@ -28,23 +27,10 @@ def batch_norm(name: str) -> BatchNorm:
   return BatchNorm(epsilon=1e-5, momentum=0.9, unbiased=True, name=name)
 
 
-class Linear(nn.Module):
-  """x W + b, initialised as PyTorch does: uniform in +-1 / sqrt(inputs)."""
-
-  width: int
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """[..., inputs] -> [..., width]."""
-    bound = x.shape[-1] ** -0.5
-
-    def uniform(rng, shape):
-      return jax.random.uniform(rng, shape, minval=-bound, maxval=bound)
-
-    kernel = self.param('kernel', uniform, (x.shape[-1], self.width))
-    bias = self.param('bias', uniform, (self.width,))
-    product = jnp.matmul(x, kernel, precision=HIGHEST)
-    return product + jnp.expand_dims(bias, range(x.ndim - 1))
+def linear(x: Array, width: int, name: str) -> Array:
+  """[..., inputs] -> [..., width], starting as in PyTorch: +-1 / sqrt(inputs)."""
+  draw = layers.uniform(x.shape[-1] ** -0.5)
+  return layers.dense(width, name, kernel_init=draw, bias_init=draw)(x)
 
 
 class Stage(nn.Module):
@@ -90,25 +76,6 @@ class Stage(nn.Module):
     return Dropout(self.dropout)(x, rows, train=train)
 
 
-class Unused(nn.Module):
-  """A BatchNorm that the authors' network holds and never calls.
-
-  It has parameters and statistics only so that checkpoints round-trip and the
-  parameter count is the published one. No gradient reaches it.
-  """
-
-  width: int
-
-  @nn.compact
-  def __call__(self) -> None:
-    """Creates its parameters and statistics."""
-    shape = (self.width,)
-    self.param('scale', nn.initializers.ones, shape)
-    self.param('bias', nn.initializers.zeros, shape)
-    self.variable('batch_stats', 'mean', jnp.zeros, shape)
-    self.variable('batch_stats', 'var', jnp.ones, shape)
-
-
 class AttentionPool(nn.Module):
   """Weighted mean over time of sigmoid(cla(x)), weights softmax(att(x))."""
 
@@ -119,16 +86,14 @@ class AttentionPool(nn.Module):
     """[batch, time, channels] -> [batch, width], each channel weighted apart."""
 
     def dense(name):
-      return nn.Dense(
-        self.width,
-        kernel_init=nn.initializers.xavier_uniform(),
-        precision=HIGHEST,
-        name=name,
-      )
+      xavier = nn.initializers.xavier_uniform()
+      return layers.dense(self.width, name, kernel_init=xavier)(x)
 
-    Unused(self.width, name='bn_att')()
-    weight = jax.nn.softmax(jnp.clip(dense('att')(x), -CLIP, CLIP), axis=1)
-    return jnp.sum(weight * jax.nn.sigmoid(dense('cla')(x)), axis=1)
+    # The authors' network holds this BatchNorm and never calls it: it is here
+    # so that checkpoints round-trip and the parameter count is the published.
+    layers.BatchNormWeights(name='bn_att')(self.width)
+    weight = jax.nn.softmax(jnp.clip(dense('att'), -CLIP, CLIP), axis=1)
+    return jnp.sum(weight * jax.nn.sigmoid(dense('cla')), axis=1)
 
 
 class Encoder(nn.Module):
@@ -200,11 +165,11 @@ class ProjectionLayer(nn.Module):
   def __call__(self, x: Array) -> Array:
     """[batch, inputs] -> [batch, width]."""
     inputs = x.shape[-1]
-    gate = nn.relu(Linear(inputs // 2, name='gate1')(x))
-    gate = jax.nn.sigmoid(Linear(inputs, name='gate2')(gate))
+    gate = nn.relu(linear(x, inputs // 2, 'gate1'))
+    gate = jax.nn.sigmoid(linear(gate, inputs, 'gate2'))
     if self.gated:
       x = gate * x + x
-    return nn.relu(Linear(self.width, name='fc')(x))
+    return nn.relu(linear(x, self.width, 'fc'))
 
 
 class Projection(nn.Module):
@@ -229,8 +194,9 @@ class TwoLayers(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[batch, inputs] -> [batch, width]."""
-    x = nn.relu(Linear(self.hidden, name='linear1')(x))
-    return Linear(self.width, name='linear2')(x)
+    return linear(
+      nn.relu(linear(x, self.hidden, 'linear1')), self.width, 'linear2'
+    )
 
 
 class Classifier(nn.Module):
@@ -250,112 +216,9 @@ class Classifier(nn.Module):
     train: bool,
   ) -> tuple[Array, Array]:
     """[batch, width] -> logits [batch, classes], hidden [batch, hidden]."""
-    x = Linear(self.hidden, name='fc1')(x)
+    x = linear(x, self.hidden, 'fc1')
     slope = self.param('prelu', nn.initializers.constant(0.25), (1,))
     hidden = jnp.where(x > 0, x, slope[None] * x)
     x = Dropout(self.dropout)(hidden, rows, train=train)
     x = batch_norm('bn')(x, train=train, mask=mask)
-    return Linear(self.classes, name='fc2')(x), hidden
-
-
-class Network(nn.Module):
-  """Encoder, subspaces and classifier of DSNet or of one of its baselines.
-
-  Attributes: the fields of `jaxser.systems.dsnet.DSNet` of the same names.
-  """
-
-  variant: str
-  num_classes: int
-  num_speakers: int
-  channels: Sequence[int]
-  embedding: int
-  alpha: float
-  gated_projection: bool
-  encoder_dropout: float
-  classifier_dropout: float
-  compute_dtype: str
-  precision: str | None
-
-  def setup(self):
-    """Creates the parts that this variant has."""
-    self.encoder = Encoder(
-      self.channels,
-      self.embedding,
-      self.encoder_dropout,
-      None if self.compute_dtype == 'float32' else jnp.bfloat16,
-      self.precision,
-    )
-    self.classifier = Classifier(
-      self.num_classes,
-      self.embedding,
-      self.classifier_dropout,
-    )
-    width = self.embedding
-    if self.variant == 'dsnet':
-      self.irrelevant = Projection(width, self.gated_projection)
-      self.relevant = Projection(width, self.gated_projection)
-      self.decoder = TwoLayers(width, width)
-    elif self.variant == 'isnet':
-      self.benchmark = TwoLayers(width // 2, width)
-    elif self.variant == 'dat':
-      self.adversary = TwoLayers(width, self.num_speakers)
-
-  def answer(
-    self,
-    images: Array,
-    rows: Array | None = None,
-    mask: Array | None = None,
-    *,
-    train: bool,
-  ) -> dict[str, Array]:
-    """What one utterance needs; see `DSNet.predict` for the names."""
-    encoding, frames = self.encoder(images, rows, mask, train=train)
-    out = {'encoding': encoding, 'frames': frames}
-    if self.variant == 'dsnet':
-      out['irrelevant'] = self.irrelevant(encoding)
-      out['relevant'] = self.relevant(encoding)
-      both = [out['irrelevant'], out['relevant']]
-      out['reconstruction'] = self.decoder(jnp.concatenate(both, axis=-1))
-      embedding = self.alpha * out['irrelevant'] + out['relevant']
-    elif self.variant == 'isnet':
-      out['benchmark'] = self.benchmark(encoding)
-      embedding = encoding - out['benchmark']
-    else:
-      embedding = encoding
-    out['embedding'] = embedding
-    out['logits'], out['hidden'] = self.classifier(
-      embedding, rows, mask, train=train
-    )
-    return out
-
-  def train_pass(
-    self,
-    images: Array,
-    neutral: Array | None,
-    rows: Array,
-    mask: Array,
-    strength: Array,
-  ) -> dict[str, Array]:
-    """`answer` in training mode, then what only the loss needs.
-
-    Args:
-      images: [batch, frames, bins, 3].
-      neutral: the same of the neutral partners, or None where the variant has
-        no second branch. Its statistics update the running ones second.
-      rows: int32 [batch].
-      mask: [batch].
-      strength: float [], of the gradient reversal.
-    """
-    out = self.answer(images, rows, mask, train=True)
-    if neutral is not None:
-      out['neutral'], _ = self.encoder(neutral, rows, mask, train=True)
-    if self.variant == 'dat':
-      reversed_ = reverse_gradient(out['encoding'], strength)
-      out['speaker_logits'] = self.adversary(reversed_)
-    return out
-
-  def create(self, images: Array) -> None:
-    """Calls every part once, for its parameters."""
-    out = self.answer(images, train=False)
-    if self.variant == 'dat':
-      self.adversary(out['encoding'])
+    return linear(x, self.classes, 'fc2'), hidden

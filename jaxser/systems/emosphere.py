@@ -5,22 +5,31 @@ Through Spherical Representation with Auxiliary Classification", Interspeech
 2025, 4653-4657 (arXiv 2505.19693).
 """
 
-import dataclasses
-import functools
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from jaxser.nn import layers
+from jaxser.nn.log_mel_encoder import LogMelEncoder
+from jaxser.nn.pooling import (
+  AttentiveStatistics,
+  StylePooling,
+  published_frames,
+)
+from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 from jaxser.ops import spherical
 from jaxser.ops.collectives import axis_size
 from jaxser.ops.concordance import concordance
-from jaxser.ops.cross_entropy import weighted_cross_entropy
-from jaxser.systems.base import Array, Batch, Progress, System, Tree
-from jaxser.systems.emosphere_network import DIMENSIONS, Network
+from jaxser.ops.losses import weighted_cross_entropy_share
+from jaxser.systems.base import Array, Batch, Progress, System, Tree, require
+
+DIMENSIONS = ('arousal', 'dominance', 'valence')
+"""Order of the network's outputs, that of the authors' checkpoints."""
 
 _CHOICES = {
   'encoder': ('logmel', 'wavlm', 'frames'),
@@ -31,9 +40,43 @@ _CHOICES = {
   'freeze': ('none', 'conv', 'encoder'),
   'dtype': ('float32', 'bfloat16'),
 }
+# Values of config.model.weights that are no folder.
+_FRESH = ('', 'random')
 
 
-@dataclasses.dataclass(frozen=True)
+class Head(nn.Module):
+  """Dropout, linear, layer norm, ReLU, dropout, linear; all in float32.
+
+  Attributes:
+    width: of the hidden layer.
+    outputs: number of outputs, without activation.
+    dropout: probability, twice.
+    scale: of the outputs at the start, by their last kernel.
+    centre: of the outputs at the start, by their bias.
+  """
+
+  width: int
+  outputs: int
+  dropout: float = 0.5
+  scale: float = 1.0
+  centre: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
+    """[batch, d] -> [batch, outputs]."""
+    x = layers.Dropout(self.dropout)(x.astype(jnp.float32), rows, train=train)
+    x = layers.layer_norm('norm')(layers.dense(self.width, 'hidden')(x))
+    x = layers.Dropout(self.dropout)(jax.nn.relu(x), rows, train=train)
+    return layers.dense(
+      self.outputs,
+      'out',
+      kernel_init=nn.initializers.variance_scaling(
+        self.scale**2, 'fan_in', 'truncated_normal'
+      ),
+      bias_init=nn.initializers.constant(self.centre),
+    )(x)
+
+
 class EmoSphere(System):
   """The system and its ablations; the defaults are the light front end.
 
@@ -64,6 +107,10 @@ class EmoSphere(System):
       `prepare`, is the origin; -1: `centre` is.
     dropout: of pooling and the log-mel encoder.
     head_dropout: of the heads.
+    output_scale: factor on the first predictions' spread; at 1, as published,
+      they leave the scale on both sides.
+    output_centre: of the first predictions, 0 and 1 being the ends of the
+      scale; 0 as published.
     padding: 'exact' lets no padding into any number; 'published' repeats the
       authors' frame count, the leak of their convolutions, and the norm over
       padding of WavLM base, so that batches matter slightly.
@@ -75,7 +122,7 @@ class EmoSphere(System):
     unroll: layers of WavLM per step of the scan over them.
   """
 
-  task = 'regression'
+  task: ClassVar[str] = 'regression'
 
   vad_range: tuple[float, float] = (1.0, 7.0)
   encoder: str = 'logmel'
@@ -94,33 +141,157 @@ class EmoSphere(System):
   centre_label: int = -1
   dropout: float = 0.1
   head_dropout: float = 0.5
+  output_scale: float = 1.0
+  output_centre: float = 0.0
   padding: str = 'exact'
   freeze: str = 'conv'
   dtype: str = 'float32'
   remat: bool = False
   unroll: int = 1
 
-  def __post_init__(self) -> None:
-    for name, possible in _CHOICES.items():
-      value = getattr(self, name)
-      if value not in possible:
-        raise ValueError(f'{name} is {value!r}; it must be one of {possible}')
+  @classmethod
+  def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
+    """Returns the system of config.model for a corpus with a VAD scale.
+
+    `weights`, if it is a folder with a Hugging Face checkpoint, says which
+    WavLM the encoder is; else the size `wavlm` does. `centre` 'neutral' is the
+    mean of the training split's neutral utterances.
+
+    Raises:
+      ValueError: if the corpus has no VAD, or no class that is asked for.
+      ConvertError: if `weights` is no folder with a WavLM.
+    """
+    if corpus.vad_range is None:
+      raise ValueError(
+        f'corpus {corpus.name!r} has no valence, arousal and dominance; choose '
+        'one that has, such as demo, emotale, iemocap or msp_podcast'
+      )
+    settings = dict(model)
+    weights = settings.pop('weights', '')
+    if settings.get('encoder') == 'wavlm' and weights not in _FRESH:
+      # Only here: no other encoder needs to read files of other programs.
+      from jaxser.nn import hf_wavlm
+
+      settings['wavlm'] = hf_wavlm.read_config(weights).to_text()
+    centre = settings.get('centre')
+    if centre in ('neutral', 'middle'):
+      settings['centre'] = None
+    if centre == 'neutral':
+      if 'neutral' not in corpus.classes:
+        raise ValueError(
+          "centre is 'neutral', but the corpus has no class of that name; use"
+          " 'middle', the middle of the scale"
+        )
+      settings['centre_label'] = list(corpus.classes).index('neutral')
+    return cls(
+      vad_range=tuple(corpus.vad_range),
+      categories=len(corpus.classes),
+      **settings,
+    )
+
+  def validate(self) -> None:
+    """Raises ValueError for settings that no network can have."""
     lo, hi = self.vad_range
-    if not lo < hi:
-      raise ValueError(f'vad_range is {self.vad_range}; lo must be below hi')
-    if self.auxiliary == 'categories' and self.categories < 2:
-      raise ValueError(
-        f'categories is {self.categories}; auxiliary categories need at least 2'
-      )
-    if self.decay_epochs < 1:
-      raise ValueError(f'decay_epochs is {self.decay_epochs}; it must be >= 1')
-    spherical.region_count(self.regions)
-    if self.class_weights and len(self.class_weights) != self.classes:
-      raise ValueError(
-        f'{len(self.class_weights)} class_weights for {self.classes} classes'
-      )
+    require(
+      self,
+      *(
+        (name, getattr(self, name) in possible, f'one of {possible}')
+        for name, possible in _CHOICES.items()
+      ),
+      ('vad_range', lo < hi, 'two numbers, the lower one first'),
+      (
+        'categories',
+        self.auxiliary != 'categories' or self.categories >= 2,
+        'at least 2 for auxiliary categories',
+      ),
+      ('decay_epochs', self.decay_epochs >= 1, 'at least 1'),
+      (
+        'class_weights',
+        len(self.class_weights) in (0, self.classes),
+        f'one number for each of {self.classes} classes',
+      ),
+      (
+        'width',
+        self.pooling != 'style' or self.width % 2 == 0,
+        'even: style pooling has two heads',
+      ),
+    )
     if self.encoder == 'wavlm':
       WavLMConfig.from_text(self.wavlm)
+
+  def check(self, corpus: Any, lengths: np.ndarray) -> None:
+    """Raises ValueError on a corpus that the system cannot learn from.
+
+    Names the first utterance that is too short for one frame, has some but not
+    all of the three dimensions, or leaves the scale.
+    """
+    bins = corpus.feature_shape[1] if len(corpus.feature_shape) > 1 else None
+    if (self.encoder == 'wavlm') != (bins is None):
+      raise ValueError(
+        f'encoder {self.encoder!r} needs '
+        + (
+          'frames (kaldi16k, wavlm)' if bins is None else 'waveforms (wave16k)'
+        )
+        + ', the features are '
+        + ('waveforms' if bins is None else f'frames of {bins} numbers')
+      )
+    vad, lengths = corpus.table.vad, np.asarray(lengths)
+    missing = np.isnan(vad)
+    if missing.all():
+      raise ValueError(
+        f'none of {len(vad)} utterances has valence, arousal and dominance'
+      )
+    lo, hi = self.vad_range
+    for wrong, why in (
+      (
+        lengths < self.min_length,
+        lambda i: (
+          f'has {lengths[i]} samples or frames, fewer than the receptive field '
+          f'of {self.min_length}; leave it out'
+        ),
+      ),
+      (
+        missing.any(-1) & ~missing.all(-1),
+        lambda i: (
+          f'lacks {", ".join(np.array(spherical.VAD)[missing[i]])}; give all '
+          'three dimensions or none'
+        ),
+      ),
+      (
+        ((vad < lo) | (vad > hi)).any(-1),
+        lambda i: (
+          f'has VAD {vad[i].tolist()} outside of the scale {self.vad_range}'
+        ),
+      ),
+    ):
+      rows = np.flatnonzero(wrong)
+      if len(rows):
+        more = f' (and {len(rows) - 1} more like it)' if len(rows) > 1 else ''
+        raise ValueError(f'{corpus.table.ids[rows[0]]} {why(rows[0])}{more}')
+
+  def pretrained(
+    self, model: Mapping[str, Any]
+  ) -> Callable[[Tree], Tree] | None:
+    """Returns what puts the WavLM of `weights` into fresh parameters, if any.
+
+    Raises:
+      ValueError: if `weights` is empty, which only goes with init_from.
+      ConvertError: if the checkpoint is damaged or does not fit its config.
+    """
+    weights = model.get('weights', '')
+    if self.encoder != 'wavlm' or weights == 'random':
+      return None
+    if not weights:
+      raise ValueError(
+        'encoder=wavlm starts from pretrained weights: give weights=DIR, a '
+        'folder with config.json and model.safetensors of a Hugging Face WavLM,'
+        ' or --config.init_from=DIR with the files of a finished training, or,'
+        ' to see that everything runs, weights=random,size=tiny'
+      )
+    from jaxser.nn import hf_wavlm
+
+    encoder = hf_wavlm.load(weights)[1]
+    return lambda params: with_encoder(params, encoder)
 
   @property
   def classes(self) -> int:
@@ -142,7 +313,7 @@ class EmoSphere(System):
 
   @property
   def region_output(self) -> str | None:
-    """The second head's answer, where it classifies regions."""
+    """The second head's output, where it classifies regions."""
     there = self.classes and self.auxiliary == 'regions'
     return 'region_logits' if there else None
 
@@ -158,45 +329,91 @@ class EmoSphere(System):
       return self.wavlm_config.receptive_field
     return 1
 
-  def network(self) -> Network:
-    """The Flax module of these settings."""
-    wavlm = self.encoder == 'wavlm'
-    return Network(
-      encoder=self.encoder,
-      wavlm=self.wavlm_config if wavlm else None,
-      width=self.width,
-      stride=self.stride,
-      pooling=self.pooling,
-      classes=self.classes,
-      dropout=self.dropout,
-      head_dropout=self.head_dropout,
-      published_padding=self.padding == 'published',
-      freeze=self.freeze,
-      dtype=jnp.dtype(self.dtype),
+  @nn.compact
+  def __call__(
+    self, batch: Batch, *, train: bool, auxiliary: bool = True
+  ) -> dict[str, Array]:
+    """Runs the network.
+
+    Args:
+      batch: features [batch, samples], or [batch, frames, bins], length, mask
+        and row.
+      train: whether dropout is on and statistics are updated.
+      auxiliary: whether the second head is run, where there is one.
+
+    Returns:
+      'unit_vad' [batch, 3] over `DIMENSIONS`, 0 and 1 being the ends of the
+      scale; 'embedding' [batch, d]; 'frame_count' int32 [batch]; and with
+      `auxiliary` 'logits' [batch, classes].
+    """
+    rows = batch['row']
+    length = jnp.where(batch['mask'] > 0, batch['length'], 0)
+    frames, count = self._encode(batch['features'], length, rows, train)
+    valid = layers.frame_mask(count, frames.shape[1])
+    if self.pooling == 'style':
+      pooled = StylePooling(
+        width=self.width,
+        dropout=self.dropout,
+        mask_before_conv=self.padding == 'exact',
+        dtype=jnp.dtype(self.dtype),
+        name='pool',
+      )(frames, valid, rows, train=train)
+    else:
+      pooled = AttentiveStatistics(name='pool')(frames, valid)
+
+    def head(outputs, name, *start):
+      module = Head(self.width, outputs, self.head_dropout, *start, name=name)
+      return module(pooled, rows, train=train)
+
+    out = {
+      'unit_vad': head(
+        len(DIMENSIONS), 'vad_head', self.output_scale, self.output_centre
+      ),
+      'embedding': pooled,
+      'frame_count': count,
+    }
+    if auxiliary and self.classes:
+      out['logits'] = head(self.classes, 'auxiliary_head')
+    return out
+
+  def _encode(
+    self, features: Array, length: Array, rows: Array, train: bool
+  ) -> tuple[Array, Array]:
+    """Returns frames [batch, time, d] and how many of them are valid."""
+    dtype, published = jnp.dtype(self.dtype), self.padding == 'published'
+    if self.encoder == 'frames':
+      return features, length
+    if self.encoder == 'logmel':
+      return LogMelEncoder(
+        width=self.width,
+        stride=self.stride,
+        dropout=self.dropout,
+        dtype=dtype,
+        name='encoder',
+      )(features, length, rows, train=train)
+    frozen = self.freeze == 'encoder'
+    frames, count, _ = WavLM(
+      self.wavlm_config,
+      dtype=dtype,
       remat=self.remat,
+      freeze_conv=self.freeze != 'none',
+      norm_over_padding=published,
       unroll=self.unroll,
-    )
+      name='encoder',
+    )(features, length, rows, train=train and not frozen)
+    if frozen:
+      frames = jax.lax.stop_gradient(frames)
+    if published:
+      count = jnp.maximum(published_frames(length, frames.shape[1]), 0)
+    return frames, count
 
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
     """Returns fresh (params, state) for batches shaped like `batch`."""
-    # One row, of a few frames: no parameter depends on either. Compiled as one,
-    # so that no activation is computed.
-    short = batch['features'][:1, : self.min_length + 8]
-    if short.shape[1] < self.min_length:
-      raise ValueError(
-        f'batches are padded to {short.shape[1]} samples, fewer than the'
-        f' receptive field of {self.min_length}; raise config.data.max_length'
-      )
-    create = functools.partial(
-      self.network().init, train=False, auxiliary=self.classes > 0
-    )
-    one = jnp.ones(1, jnp.int32)
-    variables = jax.jit(create)(rng, jnp.zeros_like(short), one, one)
-    statistics = {k: v for k, v in variables.items() if k != 'params'}
-    return variables['params'], {**statistics, **self.initial_state()}
+    params, state = super().init(rng, batch)
+    return params, {**state, **self.initial_state()}
 
   def initial_state(self) -> Tree:
-    """What the state holds besides statistics, before `prepare`."""
+    """Returns what the state holds besides statistics, before `prepare`."""
     split = {}
     if self.classes and not self._counted:
       weights = self.class_weights if self.weighted else (1.0,) * self.classes
@@ -205,6 +422,7 @@ class EmoSphere(System):
 
   @property
   def _counted(self) -> bool:
+    """Whether `prepare` counts the weights of the second loss."""
     return self.weighted and not self.class_weights and self.classes > 0
 
   def prepare(self, state: Tree, vad: Array, label: Array) -> Tree:
@@ -259,7 +477,7 @@ class EmoSphere(System):
     return spherical.region_index(cube, self.regions)
 
   def region_of(self, state: Tree, vad: Array) -> Array:
-    """Region int32 [...] of points [..., 3] on the corpus' scale."""
+    """Returns the region, int32 [...], of points [..., 3] on the scale."""
     return self._region(vad, state['split'].get('centre', self.centre))
 
   def loss(
@@ -272,29 +490,16 @@ class EmoSphere(System):
     *,
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
-    """Sum over dimensions of 1 - CCC, plus lambda times the second loss.
+    """Returns the sum over dimensions of 1 - CCC, plus lambda times the second loss.
 
     Utterances whose VAD is unknown (NaN) enter neither CCC nor regions;
     those without a label do not enter the loss over categories.
-
-    Raises:
-      ValueError: if the phase needs a second head that does not exist, or the
-        state lacks what `prepare` counts.
     """
     second = phase == 'regions'
-    if second and not self.classes:
-      raise ValueError("phase 'regions' needs region_weight other than 'off'")
-    needed = {'class_weights': self.classes, 'centre': self.centre_label >= 0}
-    missing = {k for k, v in needed.items() if v} - set(state['split'])
-    if missing:
-      raise ValueError(
-        f'the state lacks {sorted(missing)}: call prepare(state, vad, label)'
-        ' with the training split first'
-      )
     collections = {k: v for k, v in state.items() if k != 'split'}
-    out, changed = self.network().apply(
+    out, changed = self.apply(
       {'params': params, **collections},
-      *_inputs(batch),
+      batch,
       train=True,
       auxiliary=second,
       rngs={'dropout': rng},
@@ -318,11 +523,8 @@ class EmoSphere(System):
         index, counts = batch['label'], real & (batch['label'] >= 0)
       else:
         index, counts = self.region_of(state, vad), known
-      entropy = weighted_cross_entropy(
-        out['logits'],
-        index,
-        state['split']['class_weights'],
-        counts,
+      entropy = weighted_cross_entropy_share(
+        out['logits'], index, state['split']['class_weights'], counts
       )
       scale = self.auxiliary_weight(progress.epoch)
       loss = loss + scale * entropy
@@ -334,7 +536,7 @@ class EmoSphere(System):
     }
 
   def auxiliary_weight(self, epoch: Array) -> Array:
-    """lambda(epoch), float32 []; see `region_weight`."""
+    """Returns lambda(epoch), float32 []; see `region_weight`."""
     epoch = jnp.asarray(epoch, jnp.float32)
     if self.region_weight == 'off':
       return jnp.zeros_like(epoch)
@@ -345,7 +547,7 @@ class EmoSphere(System):
     )
 
   def phase(self, epoch: int) -> Hashable:
-    """'regions' while the second head counts, then 'main', without it."""
+    """Returns 'regions' while the second head counts, then 'main'."""
     if self.region_weight == 'constant':
       return 'regions'
     early = self.region_weight == 'decay' and epoch < self.decay_epochs
@@ -354,7 +556,7 @@ class EmoSphere(System):
   def predict(
     self, params: Tree, state: Tree, batch: Batch
   ) -> dict[str, Array]:
-    """Answers in evaluation mode.
+    """Returns predictions in evaluation mode.
 
     Returns:
       'vad' [batch, 3], valence, arousal, dominance on the corpus' scale,
@@ -362,46 +564,61 @@ class EmoSphere(System):
       second head 'region_logits' or 'category_logits' [batch, classes].
     """
     collections = {k: v for k, v in state.items() if k != 'split'}
-    out = self.network().apply(
-      {'params': params, **collections},
-      *_inputs(batch),
-      train=False,
-      auxiliary=self.classes > 0,
-    )
+    out = self.apply({'params': params, **collections}, batch, train=False)
     lo, hi = self.vad_range
     vad = spherical.reorder(out['unit_vad'], DIMENSIONS, spherical.VAD)
-    answers = {
+    predictions = {
       'vad': jnp.clip(vad * (hi - lo) + lo, lo, hi),
       'embedding': out['embedding'],
     }
     if self.classes:
       name = 'region' if self.auxiliary == 'regions' else 'category'
-      answers[f'{name}_logits'] = out['logits']
-    return answers
+      predictions[f'{name}_logits'] = out['logits']
+    return predictions
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
-    """True for what `freeze` names of WavLM, and for a head that is not used.
+    """Returns True for what `freeze` names of WavLM, and for an unused head.
 
     Without a gradient the second head would still move, by Adam's momentum and
     by weight decay.
     """
-    still = []
+    frozen = []
     if self.encoder == 'wavlm' and self.freeze != 'none':
       whole = self.freeze == 'encoder'
-      still.append(('encoder',) if whole else ('encoder', 'feature_extractor'))
+      frozen.append(('encoder',) if whole else ('encoder', 'feature_extractor'))
     if self.classes and phase != 'regions':
-      still.append(('auxiliary_head',))
-    if not still:
+      frozen.append(('auxiliary_head',))
+    if not frozen:
       return None
 
     def under(path, _):
       names = tuple(part.key for part in path)
-      return any(names[: len(prefix)] == prefix for prefix in still)
+      return any(names[: len(prefix)] == prefix for prefix in frozen)
 
     return jax.tree_util.tree_map_with_path(under, params)
 
 
-def _inputs(batch: Batch) -> tuple[Array, Array, Array]:
-  """Features, length with padding rows at 0, and global rows of a batch."""
-  length = jnp.where(batch['mask'] > 0, batch['length'], 0)
-  return batch['features'], length, batch['row']
+def with_encoder(params: Tree, encoder: Tree) -> Tree:
+  """Returns params whose WavLM is a pretrained one.
+
+  Raises:
+    ValueError: if its names or shapes are not those of the system's `wavlm`;
+      both sides are listed.
+  """
+
+  def shapes(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+
+  ours, theirs = shapes(params['encoder']), shapes(encoder)
+  if ours != theirs:
+    differing = sorted(
+      f'{name}: system {ours.get(name)}, given {theirs.get(name)}'
+      for name in ours.keys() | theirs.keys()
+      if ours.get(name) != theirs.get(name)
+    )
+    raise ValueError(
+      'the pretrained encoder is not the one of the setting `wavlm`:\n  '
+      + '\n  '.join(differing)
+    )
+  return {**params, 'encoder': encoder}

@@ -1,65 +1,85 @@
 """From a config to a system."""
 
 import importlib
-import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 import numpy as np
 
 from jaxser.core.config import ConfigError
 from jaxser.core.errors import ConvertError
-from jaxser.data.corpus import Corpus
 from jaxser.systems.base import System, Tree
 
-# Name, which is a module of this package, -> task of its systems.
 SYSTEMS = {
-  'timnet': 'classification',
-  'dsnet': 'classification',
-  'emosphere': 'regression',
+  'timnet': 'jaxser.systems.timnet:TimNet',
+  'dsnet': 'jaxser.systems.dsnet:DSNet',
+  'emosphere': 'jaxser.systems.emosphere:EmoSphere',
 }
-# Where it is another one that sets the system up. It defines `create(model,
-# corpus)` and, where there is something to it, `check(system, corpus, lengths,
-# bins)` and `pretrained(model, system)`.
-_SETUP = {'emosphere': 'emosphere_setup'}
+"""Names of the published systems. Any other is named by its class."""
 
 
-def _module(name: str) -> types.ModuleType:
-  """What sets the system of this name up."""
-  return importlib.import_module(f'jaxser.systems.{_SETUP.get(name, name)}')
+def find(name: str) -> type[System]:
+  """Returns a system's class by a name of `SYSTEMS` or 'package.module:Class'.
+
+  Raises:
+    ConfigError: if there is no such system.
+  """
+  module, colon, kind = SYSTEMS.get(name, name).partition(':')
+  reason = 'no such name'
+  try:
+    found = getattr(importlib.import_module(module), kind) if colon else None
+  except (ImportError, AttributeError, ValueError) as error:
+    found, reason = None, str(error)
+  if isinstance(found, type) and issubclass(found, System):
+    return found
+  if found is not None:
+    reason = 'not a subclass of jaxser.systems.base.System'
+  raise ConfigError(
+    f'--config.system={name!r} is unknown ({reason}); choose one of '
+    f'{", ".join(SYSTEMS)}, or name a class of your own as '
+    "'my_package.my_module:MySystem'."
+  )
 
 
 def task(config: ml_collections.ConfigDict) -> str:
-  """'classification' or 'regression'; the first for an unknown system.
+  """Returns 'classification' or 'regression', before there is a corpus."""
+  return find(config.system).task
 
-  Before there is a corpus, and so a system that could be asked.
+
+def build(name: str, settings: Mapping[str, Any]) -> System:
+  """Returns the system of this name with the settings of `System.settings`.
+
+  Raises:
+    TypeError: for a setting that it does not have.
+    ValueError: for one that it refuses.
   """
-  return SYSTEMS.get(config.system, 'classification')
+  system = find(name)(**_hashable(dict(settings)))
+  system.validate()
+  return system
 
 
-def create(config: ml_collections.ConfigDict, corpus: Corpus) -> System:
-  """The system of `config.system` with the settings of `config.model`.
+def create(config: ml_collections.ConfigDict, corpus: Any) -> System:
+  """Returns the system of `config.system` with the settings of `config.model`.
 
   Raises:
     ConfigError: for an unknown system, or a setting that it refuses.
   """
-  if config.system not in SYSTEMS:
-    raise ConfigError(
-      f'--config.system={config.system!r} is unknown; choose one of '
-      f'{", ".join(SYSTEMS)}.'
-    )
+  kind = find(config.system)
   try:
-    return _module(config.system).create(dict(config.model), corpus)
+    system = kind.create(_hashable(config.model.to_dict()), corpus)
+    system.validate()
   except ConvertError:
     raise
   except (TypeError, ValueError) as error:
     raise ConfigError(f'config.model does not fit: {error}') from error
+  return system
 
 
 def check(
   config: ml_collections.ConfigDict,
   system: System,
-  corpus: Corpus,
+  corpus: Any,
   lengths: np.ndarray,
 ) -> None:
   """Refuses a corpus that the system cannot learn from, naming utterances.
@@ -73,12 +93,9 @@ def check(
   Raises:
     ConfigError: with the reason.
   """
-  function = getattr(_module(config.system), 'check', None)
-  if function is None:
-    return
-  bins = corpus.feature_shape[1] if len(corpus.feature_shape) > 1 else None
+  del config
   try:
-    function(system, corpus, lengths, bins)
+    system.check(corpus, lengths)
   except ValueError as error:
     raise ConfigError(f'corpus {corpus.name!r}: {error}.') from error
 
@@ -86,7 +103,7 @@ def check(
 def pretrained(
   config: ml_collections.ConfigDict, system: System
 ) -> Callable[[Tree], Tree] | None:
-  """What puts pretrained weights into fresh parameters, None without any.
+  """Returns what puts pretrained weights into fresh parameters, if any.
 
   Nothing does where all weights are those of config.init_from.
 
@@ -94,12 +111,20 @@ def pretrained(
     ConfigError: if the system needs weights and the config names none.
     ConvertError: if the weights cannot be read, or do not fit.
   """
-  function = getattr(_module(config.system), 'pretrained', None)
-  if function is None or config.init_from:
+  if config.init_from:
     return None
   try:
-    return function(dict(config.model), system)
+    return system.pretrained(config.model.to_dict())
   except ConvertError:
     raise
   except ValueError as error:
     raise ConfigError(f'config.model does not fit: {error}.') from error
+
+
+def _hashable(value: Any) -> Any:
+  """Turns lists, also those of JSON, into the tuples that settings hold."""
+  if isinstance(value, dict):
+    return {name: _hashable(item) for name, item in value.items()}
+  if isinstance(value, list | tuple):
+    return tuple(map(_hashable, value))
+  return value

@@ -13,25 +13,81 @@ convolution, then blocks j = 1 .. n on h:
     h = h * sigmoid(u)
     g_j = mean over time of (forward h + backward h)          [batch, 39]
 
-The answer is softmax(dense(sum_j w_j g_j)) with a learned w.
+The scores are softmax(dense(sum_j w_j g_j)) with a learned w.
+
+Parameters have the published shapes. Inside the step both directions are one
+array [directions, batch, time, channels] and 39 channels are padded to 40.
 """
 
-import dataclasses
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
 
+from jaxser.nn import layers
+from jaxser.ops import temporal
 from jaxser.ops.collectives import mean_share
 from jaxser.ops.dct import mfcc
-from jaxser.systems.base import Array, Batch, Progress, System, Tree
-from jaxser.systems.timnet_network import Network
+from jaxser.ops.losses import cross_entropy
+from jaxser.systems.base import Array, Batch, Progress, System, Tree, require
 
 ABLATIONS = ('none', 'tcn', 'forward_only', 'last_scale', 'mean_fusion')
+DIRECTIONS = ('forward', 'backward')
+EPSILON = 1e-3
+MOMENTUM = 0.99
+# Channels are padded to a multiple of this inside the compiled step: on CPUs
+# 39 columns cost more than 40. The added weights are zero and never trained.
+_LANES = 8
 
 
-@dataclasses.dataclass(frozen=True)
+class Convolution(nn.Module):
+  """Parameters of a causal convolution: kernel [width, in, out] and bias."""
+
+  features: int
+  width: int = 1
+
+  @nn.compact
+  def __call__(self, inputs: int) -> tuple[Array, Array]:
+    """Returns (kernel, bias) for so many input channels."""
+    kernel = self.param(
+      'kernel',
+      nn.initializers.glorot_uniform(),
+      (self.width, inputs, self.features),
+    )
+    return kernel, self.param('bias', nn.initializers.zeros, (self.features,))
+
+
+class Layer(NamedTuple):
+  """Parameters of the convolution and BatchNorm of one direction."""
+
+  kernel: Array
+  shift: Array
+  norm: layers.NormWeights
+
+
+class TemporalBlock(nn.Module):
+  """Parameters of one direction's temporal-aware block."""
+
+  features: int
+  kernel_size: int
+
+  @nn.compact
+  def __call__(self) -> list[Layer]:
+    """Returns the two layers of the block."""
+    return [
+      Layer(
+        *Convolution(self.features, self.kernel_size, name=f'conv{number}')(
+          self.features
+        ),
+        layers.BatchNormWeights(name=f'norm{number}')(self.features),
+      )
+      for number in (1, 2)
+    ]
+
+
 class TimNet(System):
   """TIM-Net over stored log-mel frames.
 
@@ -59,9 +115,14 @@ class TimNet(System):
   label_smoothing: float = 0.1
   ablation: str = 'none'
 
-  def __post_init__(self):
+  # Every frame counts: the signal was padded to a constant length before the
+  # spectrogram, as published.
+  padding: ClassVar[str] = 'published'
+
+  def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
-    rules = [
+    require(
+      self,
       ('num_classes', self.num_classes >= 2, 'at least 2'),
       ('num_coefficients', self.num_coefficients >= 1, 'at least 1'),
       ('filters', self.filters >= 1, 'at least 1'),
@@ -69,43 +130,25 @@ class TimNet(System):
       ('num_blocks', self.num_blocks >= 1, 'at least 1'),
       ('dropout', 0 <= self.dropout < 1, 'from 0 to below 1'),
       ('label_smoothing', 0 <= self.label_smoothing < 1, 'from 0 to below 1'),
-      (
-        'ablation',
-        self.ablation in ABLATIONS,
-        f'one of {", ".join(ABLATIONS)}',
-      ),
-    ]
-    for name, holds, wanted in rules:
-      if not holds:
-        raise ValueError(
-          f'TIM-Net: {name}={getattr(self, name)!r}; it must be {wanted}.'
-        )
-
-  def network(self) -> Network:
-    """The network behind the front end, over coefficients."""
-    return Network(
-      num_classes=self.num_classes,
-      filters=self.filters,
-      kernel_size=self.kernel_size,
-      num_blocks=self.num_blocks,
-      dropout=self.dropout,
-      ablation=self.ablation,
+      ('ablation', self.ablation in ABLATIONS, f'one of {ABLATIONS}'),
     )
 
-  def coefficients(self, batch: Batch) -> Array:
-    """MFCCs [batch, frames, coefficients] of log-mel [batch, frames, mel].
+  def check(self, corpus: Any, lengths: np.ndarray) -> None:
+    """Raises ValueError on features with too few mels for the coefficients."""
+    del lengths
+    if len(corpus.feature_shape) != 2 or (
+      corpus.feature_shape[1] < self.num_coefficients
+    ):
+      raise ValueError(
+        f'TIM-Net needs frames of at least {self.num_coefficients} mels, its '
+        f'features are {corpus.feature_shape}; prepare it with '
+        '--features=librosa22k'
+      )
 
-    Every frame counts: the signal was padded to a constant length before the
-    spectrogram, as published.
-    """
-    return mfcc(batch['features'], self.num_coefficients)
-
-  def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
-    """Keras' initial values: Glorot-uniform kernels, zero biases."""
-    variables = self.network().init(
-      rng, self.coefficients(batch), batch['row'], batch['mask'], train=False
-    )
-    return variables['params'], {'batch_stats': variables['batch_stats']}
+  def __call__(self, batch: Batch, *, train: bool) -> tuple[Array, Tree]:
+    """Returns logits and intermediates of log-mel [batch, frames, mels]."""
+    x = mfcc(batch['features'], self.num_coefficients)
+    return self.network(x, batch['row'], batch['mask'], train=train)
 
   def loss(
     self,
@@ -117,60 +160,168 @@ class TimNet(System):
     *,
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
-    """Share of the cross-entropy with smoothed labels, mean over utterances."""
+    """Returns the cross-entropy with smoothed labels, mean over utterances."""
     del progress, phase
-    (logits, _), new = self.network().apply(
+    (logits, _), new = self.apply(
       {'params': params, **state},
-      self.coefficients(batch),
-      batch['row'],
-      batch['mask'],
+      batch,
       train=True,
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
-    wanted = smoothed(batch['label'], self.num_classes, self.label_smoothing)
-    errors = -jnp.sum(wanted * jax.nn.log_softmax(logits), axis=-1)
-    right = jnp.argmax(logits, axis=-1) == batch['label']
+    errors = cross_entropy(logits, batch['label'], self.label_smoothing)
+    correct = jnp.argmax(logits, axis=-1) == batch['label']
     loss = mean_share(errors, batch['mask'])
-    accuracy = mean_share(right, batch['mask'])
-    metrics = {'loss': loss, 'accuracy': accuracy}
+    metrics = {'loss': loss, 'accuracy': mean_share(correct, batch['mask'])}
     return loss, {'state': dict(new), 'metrics': metrics}
 
   def predict(
     self, params: Tree, state: Tree, batch: Batch
   ) -> dict[str, Array]:
-    """Scores [batch, classes], embedding [batch, filters], intermediates."""
-    logits, out = self.network().apply(
-      {'params': params, **state},
-      self.coefficients(batch),
-      batch['row'],
-      batch['mask'],
-      train=False,
-    )
-    scores = jax.nn.softmax(logits)
+    """Returns scores, logits [batch, classes], embedding and intermediates."""
+    logits, out = self.apply({'params': params, **state}, batch, train=False)
     return {
-      'scores': scores,
-      'embedding': out['fused'],
+      'scores': jax.nn.softmax(logits),
       'logits': logits,
+      'embedding': out['fused'],
       **out,
     }
 
+  @nn.compact
+  def network(
+    self, x: Array, rows: Array, mask: Array, *, train: bool
+  ) -> tuple[Array, dict[str, Array]]:
+    """Returns logits [batch, classes] and every intermediate.
 
-def smoothed(label: Array, num_classes: int, smoothing: float) -> Array:
-  """Targets [batch, classes]: one-hot * (1 - smoothing) + smoothing / classes."""
-  hard = jax.nn.one_hot(label, num_classes)
-  return hard * (1 - smoothing) + smoothing / num_classes
+    Args:
+      x: coefficients [batch, time, coefficients].
+      rows: int32 [batch], position in the global batch.
+      mask: [batch], 1 for utterances, 0 for padding rows.
+      train: whether statistics are the batch's and dropout is on.
 
+    Returns:
+      The logits, and {'multi_scale': [batch, blocks, filters], 'fused': [batch,
+      filters]; [batch, time, filters]: 'stem_forward', 'stem_backward',
+      'block0_forward' and so on}. Streams called backward run from the last
+      frame to the first.
+    """
+    one_way = self.ablation in ('forward_only', 'tcn')
+    directions = DIRECTIONS[:1] if one_way else DIRECTIONS
+    out = {}
 
-def create(model: Mapping[str, Any], corpus: Any) -> TimNet:
-  """The system of config.model for a corpus with classes.
+    def keep(name, hidden):
+      for stream, direction in enumerate(directions):
+        out[f'{name}_{direction}'] = hidden[stream, ..., : self.filters]
 
-  Raises:
-    ValueError: if the corpus has no classes, or a setting is not possible.
-  """
-  if not corpus.classes:
-    raise ValueError(
-      f'corpus {corpus.name!r} has no classes, only valence, arousal and '
-      'dominance; choose one that has, such as demo, emodb or iemocap'
+    stems = [
+      Convolution(self.filters, name=f'stem_{direction}')(x.shape[-1])
+      for direction in directions
+    ]
+    streams = [x, x[:, ::-1]][: len(directions)]
+    hidden = temporal.causal_convolution(
+      _padded(streams, 1), _padded([kernel for kernel, _ in stems], 2), 1
     )
-  return TimNet(num_classes=len(corpus.classes), **model)
+    hidden += _padded([bias for _, bias in stems], 1)[:, None, None]
+    keep('stem', hidden)
+    factors = self._dropout_factors(rows, len(directions), train)
+    scales = []
+    for number in range(self.num_blocks):
+      blocks = [
+        TemporalBlock(
+          self.filters, self.kernel_size, name=f'block{number}_{direction}'
+        )()
+        for direction in directions
+      ]
+      u = hidden
+      for index, layer in enumerate(zip(*blocks, strict=True)):
+        factor = factors[:, :, number, index]
+        u = self._apply_layer(layer, u, 2**number, factor, mask, train)
+      gated = self.ablation != 'tcn'
+      hidden = hidden * nn.sigmoid(u) if gated else hidden + u
+      keep(f'block{number}', hidden)
+      # The backward stream need not be reversed: the mean does not see order.
+      scales.append(jnp.sum(jnp.mean(hidden, axis=2), axis=0))
+    multi_scale = jnp.stack(scales, axis=1)[..., : self.filters]
+    if self.ablation in ('last_scale', 'tcn'):
+      fused = multi_scale[:, -1]
+    elif self.ablation == 'mean_fusion':
+      fused = jnp.mean(multi_scale, axis=1)
+    else:
+      weight = self.param('fusion', layers.uniform(0.05), (self.num_blocks,))
+      fused = jnp.einsum(
+        'bnc,n->bc', multi_scale, weight, precision=layers.HIGHEST
+      )
+    logits = layers.dense(
+      self.num_classes, 'head', kernel_init=nn.initializers.glorot_uniform()
+    )(fused)
+    return logits, {'multi_scale': multi_scale, 'fused': fused, **out}
+
+  def _dropout_factors(self, rows: Array, streams: int, train: bool) -> Array:
+    """Returns [streams, batch, blocks, 2, channels] of 0 or 1 / (1 - rate)."""
+    shape = (streams, self.num_blocks, 2, self.filters)
+    if train and self.dropout > 0:
+      kept = layers.row_bernoulli(
+        self.make_rng('dropout'), rows, 1 - self.dropout, shape
+      )
+      factors = kept / (1 - self.dropout)
+    else:
+      factors = jnp.ones((rows.shape[0], *shape))
+    return _pad_last(jnp.swapaxes(factors, 0, 1), 1)
+
+  def _apply_layer(
+    self,
+    layer: Sequence[Layer],
+    x: Array,
+    dilation: int,
+    factor: Array,
+    mask: Array,
+    train: bool,
+  ) -> Array:
+    """Convolution, BatchNorm, ReLU and dropout of all directions' layers."""
+    kernel = _padded([one.kernel for one in layer], 2)
+    scale = _padded([one.norm.scale for one in layer], 1)
+    bias = _padded([one.norm.bias for one in layer], 1)
+    if not train:
+      # BatchNorm with fixed statistics is a part of the convolution.
+      slope = scale * jax.lax.rsqrt(
+        _padded([one.norm.var.value for one in layer], 1) + EPSILON
+      )
+      mean = _padded([one.norm.mean.value - one.shift for one in layer], 1)
+      y = temporal.causal_convolution(
+        x, kernel * slope[:, None, None], dilation
+      )
+      return nn.relu(y + (bias - mean * slope)[:, None, None])
+    # The convolution's bias cancels in BatchNorm, so it is left out and only
+    # enters the running mean. Its gradient is then exactly zero, where adding
+    # it would leave rounding noise for Adam to amplify.
+    z, (mean, variance, count) = temporal.normalised_relu(
+      temporal.causal_convolution(x, kernel, dilation),
+      scale,
+      bias,
+      factor,
+      mask,
+      EPSILON,
+    )
+    for stream, one in enumerate(layer):
+      one.norm.update(
+        mean[stream, : self.filters] + jax.lax.stop_gradient(one.shift),
+        variance[stream, : self.filters],
+        jnp.where(count > 0, MOMENTUM, 1.0),
+      )
+    return z
+
+
+def _pad_last(x: Array, axes: int) -> Array:
+  """Fills the last axes with zeros up to a multiple of _LANES."""
+  first = x.ndim - axes
+  return jnp.pad(
+    x,
+    [
+      (0, -size % _LANES if i >= first else 0) for i, size in enumerate(x.shape)
+    ],
+  )
+
+
+def _padded(parts: Sequence[Array], axes: int) -> Array:
+  """Stacks the directions' arrays; their last axes are channels."""
+  return _pad_last(jnp.stack(parts), axes)

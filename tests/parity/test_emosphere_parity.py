@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.models.convert import tensors, torch_emosphere
-from jaxser.nn.numerics import frame_mask
-from jaxser.nn.pooling import AttentiveStatistics
-from jaxser.nn.style import published_frames
+from jaxser.core import tensors, torch_emosphere
+from jaxser.nn.layers import frame_mask
+from jaxser.nn.pooling import AttentiveStatistics, published_frames
 from jaxser.ops.concordance import concordance
-from jaxser.ops.cross_entropy import weighted_cross_entropy
+from jaxser.ops.losses import weighted_cross_entropy_share
 from jaxser.systems.base import Progress
 from jaxser.systems.emosphere import EmoSphere
 from tests import shared
@@ -83,15 +82,8 @@ def test_frame_lengths(case):
 
 
 def test_pooling_and_heads(case):
-  answers = quick_jit(
-    case['system'].network().apply, static_argnames=('train', 'auxiliary')
-  )(
-    {'params': case['params']},
-    case['batch']['features'],
-    case['batch']['length'],
-    case['batch']['row'],
-    train=False,
-    auxiliary=True,
+  answers = quick_jit(case['system'].apply, static_argnames='train')(
+    {'params': case['params']}, case['batch'], train=False
   )
   for name, golden in (
     ('embedding', 'pooled'),
@@ -120,7 +112,7 @@ def test_losses(case):
   golden = case['golden']
   ccc = concordance(jnp.asarray(golden['vad']), jnp.asarray(golden['targets']))
   np.testing.assert_allclose(ccc, golden['ccc'], rtol=1e-5)
-  entropy = weighted_cross_entropy(
+  entropy = weighted_cross_entropy_share(
     jnp.asarray(golden['region_logits']),
     jnp.asarray(golden['regions']),
     jnp.asarray(golden['class_weights']),

@@ -7,7 +7,6 @@ their own and need only what their format needs (h5py, safetensors, PyTorch).
 import importlib
 import os
 import pathlib
-import types
 from typing import Any
 
 from jaxser.core.errors import ConvertError
@@ -37,14 +36,8 @@ def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
   Raises:
     ConvertError: if the file is missing, of another format, or does not fit.
   """
-  return _reader(system, path).load(path, system)
-
-
-def _reader(system: System, path: os.PathLike[str] | str) -> types.ModuleType:
   name, _ = _READERS.get(type(system).__module__, ('', ()))
   if not name:
-    raise ConvertError(
-      f'{path}: {type(system).__name__} reads no files of others; give the '
-      '--workdir of an earlier run.'
-    )
-  return importlib.import_module(f'jaxser.models.convert.{name}')
+    return system.load_foreign(path)
+  reader = importlib.import_module(f'jaxser.models.convert.{name}')
+  return reader.load(path, system)

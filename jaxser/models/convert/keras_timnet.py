@@ -20,11 +20,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import tensors as tensors_lib
 from jaxser.systems.base import Tree
-from jaxser.systems.timnet import TimNet
-from jaxser.systems.timnet_network import DIRECTIONS
+from jaxser.systems.timnet import DIRECTIONS, TimNet
 
 NAMING = tensors_lib.Naming(
   rules=(

@@ -46,12 +46,8 @@ def build(
 ) -> dict[str, Any]:
   """Returns the table as far as it is; see the module's docstring.
 
-  Args:
-    table: as loaded.
-    states: of its cells, in its order.
-    file: path of the table file, for the record.
-    sets: the overrides of --set.
-    demo: whether these are the cells on the demo corpus.
+  States are those of the table's cells or, for `demo`, of those on the demo
+  corpus; `file` and the overrides `sets` are recorded.
   """
   by_name = {state.cell.name: state for state in states}
   groups = collections.defaultdict(list)

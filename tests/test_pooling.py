@@ -1,4 +1,4 @@
-"""Pooling and the light encoder: padding is not heard, devices do not matter."""
+"""Pooling and the light encoder: padding enters no number, nor do devices."""
 
 import functools
 
@@ -7,10 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.nn.logmel import FeatureNorm, LogMelEncoder
-from jaxser.nn.numerics import frame_mask, masked_mean
-from jaxser.nn.pooling import AttentiveStatistics
-from jaxser.nn.style import StylePooling, mish, published_frames
+from jaxser.nn.layers import frame_mask
+from jaxser.nn.log_mel_encoder import FeatureNorm, LogMelEncoder
+from jaxser.nn.pooling import (
+  AttentiveStatistics,
+  StylePooling,
+  masked_mean,
+  mish,
+  published_frames,
+)
 from jaxser.ops.collectives import DATA
 from tests.random_tree import params_like, quick_jit
 
@@ -91,18 +96,6 @@ def test_rows_of_padding_only_stay_finite():
   np.testing.assert_array_equal(pooled[0], 0)
 
 
-def test_heads_must_divide_the_width():
-  init = functools.partial(StylePooling(width=15).init, train=False)
-  with pytest.raises(ValueError, match='2 heads do not divide the width 15'):
-    jax.eval_shape(
-      init,
-      jax.random.key(0),
-      jnp.zeros((1, 4, 8)),
-      jnp.ones((1, 4), bool),
-      jnp.zeros(1, jnp.int32),
-    )
-
-
 def test_attentive_statistics_are_weighted_moments():
   model = AttentiveStatistics()
   frames, count = _normal(4, 3, 9, 5), jnp.array([9, 4, 0])
@@ -155,18 +148,6 @@ def test_logmel_encoder_counts_frames_and_ignores_padding(stride):
   assert np.isfinite(frames).all()
   alone, _ = run(features[1:2, :13], jnp.array([13]))
   np.testing.assert_allclose(frames[1, : count[1]], alone[0], atol=2e-5)
-
-
-def test_logmel_encoder_refuses_waveforms():
-  init = functools.partial(LogMelEncoder().init, train=False)
-  with pytest.raises(ValueError, match=r"\(2, 16000\).*encoder 'wavlm'"):
-    jax.eval_shape(
-      init,
-      jax.random.key(0),
-      jnp.zeros((2, 16000)),
-      jnp.full(2, 16000),
-      jnp.arange(2),
-    )
 
 
 def test_feature_norm_keeps_the_exact_moments_of_everything_seen():

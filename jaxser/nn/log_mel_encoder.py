@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxser.nn.frame_convolution import FrameConvolution
-from jaxser.nn.layers import Dropout, masked_moments
-from jaxser.nn.numerics import frame_mask
+from jaxser.nn import layers
+from jaxser.nn.layers import frame_mask
 
 Array = jax.Array
 
@@ -16,11 +15,11 @@ Array = jax.Array
 class FeatureNorm(nn.Module):
   """Centres and scales each bin by its moments over all frames seen so far.
 
-  Log-mel lies around -40 dB or 15 nepers, by convention; a moving average from
-  zero would take a hundred steps to get there. Here counts are kept and merged
-  exactly (Chan et al. 1979), so the first step is already normalised, training
-  and evaluation use the same numbers, and they converge to those of the
-  training split. Nothing is trained.
+  Log-mel lies around -40 dB or 15 nepers, by feature spec; a moving average
+  from zero would take a hundred steps to get there. Here counts are kept and
+  merged exactly (Chan et al. 1979), so the first step is already normalised,
+  training and evaluation use the same numbers, and they converge to those of
+  the training split. Nothing is trained.
 
   Attributes:
     epsilon: added to the variance.
@@ -34,21 +33,19 @@ class FeatureNorm(nn.Module):
     width = x.shape[-1:]
     count = self.variable('batch_stats', 'count', jnp.zeros, ())
     mean = self.variable('batch_stats', 'mean', jnp.zeros, width)
-    variance = self.variable('batch_stats', 'var', jnp.ones, width)
-    seen, mu, sigma2 = count.value, mean.value, variance.value
+    var = self.variable('batch_stats', 'var', jnp.ones, width)
     if train and not self.is_initializing():
-      new_mean, new_variance, new = masked_moments(x, valid)
-      total = jnp.maximum(seen + new, 1)
-      gap = new_mean - mu
-      share = new / total
-      merged = (1 - share) * sigma2 + share * new_variance
-      merged = merged + share * (1 - share) * gap * gap
+      new_mean, new_var, new = layers.masked_moments(x, valid)
+      total = jnp.maximum(count.value + new, 1)
+      gap, weight = new_mean - mean.value, new / total
+      merged = (1 - weight) * var.value + weight * new_var
+      merged = merged + weight * (1 - weight) * gap * gap
       # A batch of padding leaves everything as it was.
-      sigma2 = jnp.where(new > 0, merged, sigma2)
-      mu = jnp.where(new > 0, mu + share * gap, mu)
-      count.value, mean.value, variance.value = seen + new, mu, sigma2
-    mu, sigma2 = (v.reshape((1,) * (x.ndim - 1) + (-1,)) for v in (mu, sigma2))
-    return (x - mu) * jax.lax.rsqrt(sigma2 + self.epsilon)
+      var.value = jnp.where(new > 0, merged, var.value)
+      mean.value = jnp.where(new > 0, mean.value + weight * gap, mean.value)
+      count.value = count.value + new
+    inverse = jax.lax.rsqrt(var.value + self.epsilon)
+    return (x - mean.value[None, None]) * inverse[None, None]
 
 
 class LogMelEncoder(nn.Module):
@@ -56,8 +53,8 @@ class LogMelEncoder(nn.Module):
 
   Normalisation per bin, then convolutions of five frames, each followed by
   layer norm, GELU and dropout; the first has the stride, the others a
-  residual. Frames of padding are 0 before every convolution, so they are never
-  heard.
+  residual. Frames of padding are 0 before every convolution, so they enter no
+  number.
 
   Attributes:
     width: channels.
@@ -89,33 +86,19 @@ class LogMelEncoder(nn.Module):
     Returns:
       frames [batch, ceil(frames / stride), width] and the number of valid
       ones, int32 [batch], ceil(length / stride).
-
-    Raises:
-      ValueError: if features are not [batch, frames, bins].
     """
-    if features.ndim != 3:
-      raise ValueError(
-        f'log-mel features are {features.shape}; they must be [batch, frames,'
-        " bins]. Waveforms belong to encoder 'wavlm'"
-      )
     valid = frame_mask(length, features.shape[1])
     features = jnp.where(valid[:, :, None], features, 0)
     norm = FeatureNorm(name='norm')
     x = norm(features, valid, train=train).astype(self.dtype)
     for layer in range(self.layers):
       stride = self.stride if layer == 0 else 1
-      convolution = FrameConvolution(
+      y = layers.FrameConvolution(
         self.width, 5, stride, dtype=self.dtype, name=f'conv_{layer}'
-      )
-      y = convolution(jnp.where(valid[:, :, None], x, 0))
-      y = nn.LayerNorm(
-        epsilon=1e-5,
-        use_fast_variance=False,
-        dtype=self.dtype,
-        name=f'norm_{layer}',
-      )(y)
+      )(jnp.where(valid[:, :, None], x, 0))
+      y = layers.layer_norm(f'norm_{layer}', dtype=self.dtype)(y)
       y = jax.nn.gelu(y, approximate=False)
-      y = Dropout(self.dropout)(y, rows, train=train)
+      y = layers.Dropout(self.dropout)(y, rows, train=train)
       if layer == 0:
         length = (length + stride - 1) // stride
         valid = frame_mask(length, y.shape[1])

@@ -1,0 +1,131 @@
+"""Systems by name: published ones, and one of the user's own."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import common, dsnet, emosphere, timnet
+from jaxser.core.config import ConfigError
+from jaxser.core.errors import ConvertError
+from jaxser.systems import registry
+from jaxser.systems.base import Progress
+from tests import fakes
+from tests.own_system import MySystem
+from tests.random_tree import quick_jit
+
+
+def _own_config(name='tests.own_system:MySystem', **model):
+  config = common.base_config('timnet', dict(common.ARGUMENTS))
+  config.system = name
+  config.model.update(model)
+  return config
+
+
+def test_a_system_outside_of_the_package_trains_and_predicts():
+  corpus = fakes.corpus(bins=6)
+  config = _own_config(dropout=0.2)
+  assert registry.task(config) == 'classification'
+  system = registry.create(config, corpus)
+  assert system == MySystem(num_classes=len(corpus.classes), dropout=0.2)
+  assert registry.build(config.system, system.settings()) == system
+  assert registry.pretrained(config, system) is None
+  registry.check(config, system, corpus, np.full(len(corpus.table), 9))
+  rng = np.random.default_rng(0)
+  label = rng.integers(0, 3, 12).astype(np.int32)
+  batch = {
+    'features': label[:, None, None] + 0.1 * rng.normal(size=(12, 9, 6)),
+    'length': rng.integers(3, 10, 12),
+    'label': label,
+    'mask': np.ones(12, np.float32),
+    'row': np.arange(12),
+  }
+  params, state = system.init(jax.random.key(0), batch)
+  optimizer = optax.adam(0.05)
+
+  @quick_jit
+  def step(params, state, opt_state, rng):
+    progress = Progress(jnp.int32(0), jnp.int32(0))
+    loss = functools.partial(system.loss, rng=rng, progress=progress)
+    (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(
+      params, state, batch
+    )
+    updates, opt_state = optimizer.update(grads, opt_state)
+    return optax.apply_updates(params, updates), aux['state'], opt_state, value
+
+  opt_state, losses = optimizer.init(params), []
+  for number in range(60):
+    params, state, opt_state, value = step(
+      params, state, opt_state, jax.random.key(number)
+    )
+    losses.append(value)
+  assert losses[-1] < 0.5 * losses[0]
+  scores = system.predict(params, state, batch)['scores']
+  np.testing.assert_array_equal(np.argmax(scores, -1), label)
+  with pytest.raises(ConvertError, match='MySystem reads no files of'):
+    system.load_foreign('w.bin')
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('resnet', "config.system='resnet' is unknown .*timnet, dsnet, emosphere"),
+    ('tests.nowhere:MySystem', 'No module named'),
+    ('tests.own_system:Other', "has no attribute 'Other'"),
+    ('tests.own_system:nn', 'not a subclass of jaxser.systems.base.System'),
+  ],
+)
+def test_unknown_systems_are_named(name, message):
+  with pytest.raises(ConfigError, match=message):
+    registry.task(_own_config(name))
+
+
+@pytest.mark.parametrize(
+  ('recipe', 'change', 'message'),
+  [
+    (timnet, {'num_blocks': 0}, 'num_blocks=0; it must be at least 1'),
+    (timnet, {'dropout': 1.0}, 'dropout=1.0; it must be from 0 to below 1'),
+    (timnet, {'ablation': 'no_df'}, "ablation='no_df'; it must be one of"),
+    (timnet, {'depth': 3}, "unexpected keyword argument 'depth'"),
+    (dsnet, {'variant': 'dann'}, "variant='dann'; it must be one of"),
+    (
+      dsnet,
+      {'max_frames': 3},
+      'max_frames=3; it must be at least 16: 4 stages',
+    ),
+    (dsnet, {'bins': 2}, 'bins=2; it must be at least 16'),
+    (dsnet, {'compute_dtype': 'half'}, "compute_dtype='half'; it must be"),
+    (dsnet, {'precision': 'low'}, "precision='low'; it must be one of"),
+    (dsnet, {'reversal_epochs': -1}, 'reversal_epochs=-1; it must be at least'),
+    (emosphere, {'encoder': 'mfcc'}, "encoder='mfcc'; it must be one of"),
+  ],
+)
+def test_impossible_settings_are_named(recipe, change, message):
+  config = recipe.get_config()
+  with config.unlocked():
+    config.model.update(change)
+  with pytest.raises(ConfigError, match=message):
+    registry.create(config, fakes.corpus(bins=6))
+
+
+def test_corpora_that_do_not_fit_are_refused():
+  corpus = types.SimpleNamespace(name='msp', classes=())
+  for recipe in (timnet, dsnet):
+    with pytest.raises(ConfigError, match="corpus 'msp' has no classes"):
+      registry.create(recipe.get_config(), corpus)
+  corpus = fakes.corpus(bins=6)
+  for recipe, message in (
+    (timnet, "'fake': TIM-Net needs frames of at least 39 mels"),
+    (dsnet, "'fake': DSNet needs frames of 80 numbers.*kaldi16k"),
+  ):
+    config = recipe.get_config()
+    system = registry.create(config, corpus)
+    with pytest.raises(ConfigError, match=message):
+      registry.check(config, system, corpus, np.full(len(corpus.table), 9))
+  assert registry.create(dsnet.get_config(), corpus).num_speakers == len(
+    set(corpus.table.speakers)
+  )
