@@ -28,6 +28,7 @@ import jax
 import jaxser
 from data_prep import features as features_lib
 from jaxser.core import files
+from jaxser.core.config import ConfigError
 from jaxser.evaluation import curves
 from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.models import weights
@@ -290,20 +291,24 @@ class Description:
       ModelError: if this version has no such system, or refuses a setting.
     """
     name, kind = self.content['system'], self.content['class']
-    version = self.content.get('jaxser')
+    version = f'use the version that trained it ({self.content.get("jaxser")}).'
     try:
-      system = registry.build(name, self.content['settings'])
+      found = registry.find(name)
+    except ConfigError as error:
+      raise ModelError(
+        f'{self.path}: system {name!r} is unknown; this version has '
+        f'{", ".join(registry.SYSTEMS)}; {version}'
+      ) from error
+    if found.__name__ != kind:
+      raise ModelError(
+        f'{self.path}: system {name!r} has no class {kind!r}; {version}'
+      )
+    try:
+      return registry.build(name, self.content['settings'])
     except (TypeError, ValueError) as error:
       raise ModelError(
-        f'{self.path}: system {name!r} cannot be made with these settings '
-        f'({error}); use the version that trained it ({version}).'
+        f'{self.path}: these settings do not fit {kind} ({error}); {version}'
       ) from error
-    if type(system).__name__ != kind:
-      raise ModelError(
-        f'{self.path}: system {name!r} has no class {kind!r}; use the version '
-        f'that trained it ({version}).'
-      )
-    return system
 
   @functools.cached_property
   def convention(self) -> features_lib.Convention:
