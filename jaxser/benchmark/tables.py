@@ -81,9 +81,9 @@ class Table(NamedTuple):
 
   def markdown(self) -> str:
     """The cells for a page."""
-    rows = [['—' if cell == '-' else cell for cell in row] for row in self.rows]
     rule = ['---', *['---:'] * (len(self.header) - 1)]
-    cells = [self.header, rule, *rows]
+    rows = [['—' if cell == '-' else cell for cell in row] for row in self.rows]
+    cells = self.header, rule, *rows
     return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
 
 
