@@ -9,7 +9,8 @@ import sys
 
 from jaxser import main
 from jaxser.core import command_line
-from jaxser.data import opening, pipeline
+from jaxser.data import pipeline
+from jaxser.engine import opening
 from tests import fakes
 
 

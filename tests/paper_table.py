@@ -3,7 +3,7 @@
 from jaxser import tables, train
 from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
-from jaxser.data import opening
+from jaxser.engine import opening
 from jaxser.report.tables import summary
 from tests import runs
 

@@ -9,8 +9,8 @@ import pytest
 from configs import dsnet, emosphere, timnet
 from jaxser import train
 from jaxser.core import config as config_lib
-from jaxser.data import opening
 from jaxser.data.protocols import ProtocolError
+from jaxser.engine import opening
 from jaxser.systems import registry
 from tests import fakes
 

@@ -25,7 +25,7 @@ from jaxser.benchmark.timing import (
   Turn,
 )
 from jaxser.benchmark.workload import Workload
-from jaxser.data import opening
+from jaxser.engine import opening
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES
 from tests import fakes

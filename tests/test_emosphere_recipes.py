@@ -14,7 +14,8 @@ from jaxser import train
 from jaxser.data import pipeline
 from jaxser.models import predictor
 from jaxser.models import saved as models
-from jaxser.models.convert import hf_wavlm, torch_emosphere
+from jaxser.models.convert import torch_emosphere
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
 from jaxser.systems.base import Progress

@@ -9,7 +9,8 @@ import pytest
 
 from configs import emosphere
 from jaxser.core.config import ConfigError
-from jaxser.models.convert import ConvertError, hf_wavlm
+from jaxser.models.convert import ConvertError
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
 from jaxser.systems.emosphere import EmoSphere, with_encoder

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from jaxser.core import tensors
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import hf_wavlm, tensors, torch_emosphere
+from jaxser.models.convert import torch_emosphere
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems.emosphere import EmoSphere
 
@@ -265,7 +267,7 @@ def test_memory_is_one_copy_of_the_model_and_one_tensor(tmp_path):
   )
   folder = _save(tmp_path, _arrays(config, np.float16), config)
   program = (
-    'import re, sys; from jaxser.models.convert import hf_wavlm\n'
+    'import re, sys; from jaxser.nn import hf_wavlm\n'
     "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', "
     "open('/proc/self/status').read())[1])\n"
     'config = hf_wavlm.read_config(sys.argv[1])\n'

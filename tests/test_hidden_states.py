@@ -24,7 +24,7 @@ from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
-from jaxser.models.convert import hf_wavlm
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES
 from tests import trained

@@ -7,7 +7,7 @@ import pytest
 
 from configs import dsnet
 from data_prep import store
-from jaxser.data import opening
+from jaxser.engine import opening
 
 HEAD = (
   'id path label speaker gender text split duration valence arousal dominance'

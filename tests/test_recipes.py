@@ -121,7 +121,7 @@ def test_test_labels_change_nothing_before_the_end(
   data_dir, tmp_path, monkeypatch
 ):
   """Wrong test labels leave speaker-independent predictions as they are."""
-  from jaxser.data import opening
+  from jaxser.engine import opening
 
   def predictions_of(folder):
     lines = (tmp_path / folder / 'predictions.jsonl').read_text().splitlines()
@@ -156,7 +156,7 @@ def test_a_run_that_diverges_says_so_and_leaves_the_others(data_dir, tmp_path):
 
 
 def test_changed_labels_are_another_run(data_dir, tmp_path, monkeypatch):
-  from jaxser.data import opening
+  from jaxser.engine import opening
 
   changes = {'model.num_blocks': 1, 'fold_subset': (0,)}
   config = make_config(timnet, '', data_dir, changes)

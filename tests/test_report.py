@@ -364,12 +364,9 @@ def test_notes_say_what_a_reader_must_know(tmp_path):
   assert 'arousal is predicted as 3 for every utterance' in told
 
 
-def test_durations_and_markdown():
+def test_durations():
   shown = [text.duration(seconds) for seconds in (45.4, 200, 7530)]
   assert shown == ['45 s', '3 min 20 s', '2 h 5 min']
-  assert text.markdown_table(['x', 'y'], [['a', '1']]) == (
-    '| x | y |\n| --- | ---: |\n| a | 1 |'
-  )
 
 
 def test_metrics_and_report_import_without_heavy_libraries():

@@ -13,8 +13,7 @@ from configs import timnet
 from data_prep import store
 from jaxser import train
 from jaxser.core import config as config_lib
-from jaxser.data import opening
-from jaxser.engine import interruption
+from jaxser.engine import interruption, opening
 from jaxser.report.tables import spec, state, summary
 from tests import fakes, paper_table, runs
 from tests.paper_table import TABLE, run

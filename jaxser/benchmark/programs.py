@@ -265,7 +265,7 @@ def waiting(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
   """
   # Reading a corpus needs TensorFlow; the other measurements do not.
   from jaxser import train
-  from jaxser.data import opening
+  from jaxser.engine import opening
   from jaxser.engine.trainer import Trainer
 
   config = config.copy_and_resolve_references()

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from data_prep import features as features_lib
-from jaxser.models.convert import hf_wavlm
 from jaxser.models.weights import ModelError
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 

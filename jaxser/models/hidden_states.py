@@ -152,7 +152,7 @@ def prepare(
   from jaxser.data import corpus as corpus_lib
   from jaxser.data import pipeline
   from jaxser.models import frozen_wavlm
-  from jaxser.models.convert import hf_wavlm
+  from jaxser.nn import hf_wavlm
 
   weights = pathlib.Path(weights).expanduser()
   data_dir = pathlib.Path(data_dir or data_prep.default_data_dir())

@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from jaxser.core.config import ConfigError
+from jaxser.core.tensors import leaves_of
 from jaxser.data import pipeline
 from jaxser.models import convert, ensemble, saved
-from jaxser.models.convert.tensors import leaves_of
 from jaxser.models.saved import Description
 from jaxser.models.weights import ModelError
 from jaxser.systems.base import System

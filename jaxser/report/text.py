@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -27,12 +27,6 @@ def printable(value: Any) -> str:
 def markdown(text: str) -> str:
   """Returns text that neither ends a cell nor is taken for markup."""
   return re.sub(r'([\\|<*_`])', r'\\\1', ' '.join(str(text).split()))
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Returns a Markdown table whose figures stand at the right."""
-  lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def aligned(table: Sequence[Sequence[str]]) -> str:

@@ -170,7 +170,7 @@ class EmoSphere(System):
     weights = settings.pop('weights', '')
     if settings.get('encoder') == 'wavlm' and weights not in _FRESH:
       # Only here: no other encoder needs to read files of other programs.
-      from jaxser.models.convert import hf_wavlm
+      from jaxser.nn import hf_wavlm
 
       settings['wavlm'] = hf_wavlm.read_config(weights).to_text()
     centre = settings.get('centre')
@@ -288,7 +288,7 @@ class EmoSphere(System):
         ' or --config.init_from=DIR with the files of a finished training, or,'
         ' to see that everything runs, weights=random,size=tiny'
       )
-    from jaxser.models.convert import hf_wavlm
+    from jaxser.nn import hf_wavlm
 
     encoder = hf_wavlm.load(weights)[1]
     return lambda params: with_encoder(params, encoder)

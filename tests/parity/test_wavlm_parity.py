@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.models.convert import hf_wavlm
+from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from tests import shared
 from tests.random_tree import quick_jit

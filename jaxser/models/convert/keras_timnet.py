@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import tensors as tensors_lib
 from jaxser.systems.base import Tree
 from jaxser.systems.timnet import DIRECTIONS, TimNet
 

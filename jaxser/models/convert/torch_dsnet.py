@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import tensors as tensors_lib
 from jaxser.systems.base import Tree
 from jaxser.systems.dsnet import DSNet
 
@@ -58,7 +58,9 @@ def _shapes(system: DSNet) -> Tree:
     'features': jnp.zeros((1, 1, system.bins)),
     'length': jnp.ones(1, jnp.int32),
   }
-  params, state = jax.eval_shape(system.init, jax.random.key(0), batch)
+  # A subclass may have batches of another shape, but the same parameters.
+  plain = DSNet(**system.settings())
+  params, state = jax.eval_shape(plain.init, jax.random.key(0), batch)
   return {'params': params, **state}
 
 

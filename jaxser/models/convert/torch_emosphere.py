@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import hf_wavlm
-from jaxser.models.convert import tensors as tensors_lib
+from jaxser.nn import hf_wavlm
 from jaxser.systems.base import Tree
 from jaxser.systems.emosphere import EmoSphere
 

@@ -13,7 +13,7 @@ from data_prep import store
 from jaxser.core import command_line
 from jaxser.core import config as config_lib
 from jaxser.core.errors import UserError
-from jaxser.data import opening
+from jaxser.engine import opening
 from jaxser.report.run import PathLike, Run, read_run
 from jaxser.report.tables.spec import Cell, TableError
 

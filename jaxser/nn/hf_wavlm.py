@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
-from jaxser.models.convert import tensors as tensors_lib
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 
@@ -55,9 +55,9 @@ _OLD_NAMES = {
 def _shapes(config: WavLMConfig) -> Params:
   """Returns the parameters of a WavLM as shapes."""
   samples = jnp.zeros((1, config.receptive_field))
-  return jax.eval_shape(WavLM(config).init, jax.random.key(0), samples)[
-    'params'
-  ]
+  # Without a parent: it may be called from a method of another module.
+  model = WavLM(config, parent=None)
+  return jax.eval_shape(model.init, jax.random.key(0), samples)['params']
 
 
 def expected_shapes(config: WavLMConfig) -> dict[str, tuple[int, ...]]:
