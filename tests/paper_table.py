@@ -46,12 +46,22 @@ def run(file, *arguments) -> int:
   return command_line.run(tables.main, tables.FLAGS, words, positional='FILE')
 
 
-def pretend(monkeypatch) -> list[str]:
-  """Pretends that all is prepared, and to train; lists the folders trained."""
-  made = []
+class Calls(list):
+  """Names of the folders trained; `errors` are to be raised, by corpus."""
 
-  def train_run(config, folder, mode='train', command=''):
-    del mode
+  def __init__(self):
+    super().__init__()
+    self.errors: dict[str, BaseException] = {}
+
+
+def pretend(monkeypatch) -> Calls:
+  """Pretends that all is prepared, and to train; returns the calls."""
+  made = Calls()
+
+  def train_run(config, folder, command=''):
+    if config.corpus in made.errors:
+      config_lib.claim(config, folder)
+      raise made.errors[config.corpus]
     made.append(folder.name)
     predictions = runs.class_predictions(each=40)
     about = {'corpus': config.corpus, 'protocol': config.protocol}

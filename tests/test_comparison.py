@@ -110,7 +110,7 @@ def test_differences_are_paired_and_on_common_utterances(page, folders):
 
 def test_speakers_are_scored_on_their_own(page, folders):
   view = run_lib.read_views(folders)[0]
-  found = derived.speaker_scores(view)
+  found = derived.scores_by(view)
   assert list(found) == list(runs.SPEAKERS)
   for name, scores in found.items():
     own = [p for p in view.predictions if p.speaker == name]

@@ -12,7 +12,6 @@ import pytest
 from configs import timnet
 from data_prep import store
 from jaxser import train
-from jaxser.core import config as config_lib
 from jaxser.engine import interruption, opening
 from jaxser.report.tables import spec, state, summary
 from tests import fakes, paper_table, runs
@@ -37,7 +36,7 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
-  """Pretends that all is prepared, and to train; lists the folders trained."""
+  """Pretends that all is prepared, and to train."""
   return paper_table.pretend(monkeypatch)
 
 
@@ -170,17 +169,8 @@ def test_what_is_not_prepared_is_shown_with_its_command(
 @pytest.mark.parametrize(
   'error', [store.StoreError('disk & co'), RuntimeError('disk & co')]
 )
-def test_an_error_ends_its_own_cell_only(
-  table, calls, workdir, monkeypatch, capsys, error
-):
-  pretended = train.run
-
-  def fails(config, folder, **more):
-    if config.corpus == 'emodb':
-      raise error
-    pretended(config, folder, **more)
-
-  monkeypatch.setattr(train, 'run', fails)
+def test_an_error_ends_its_own_cell_only(table, calls, workdir, capsys, error):
+  calls.errors['emodb'] = error
   assert run(table, f'--workdir={workdir}') == 1
   assert calls == ['savee-published']
   assert states(read(workdir))['emodb-published'] == 'failed'
@@ -188,7 +178,7 @@ def test_an_error_ends_its_own_cell_only(
   assert 'disk &amp; co' in (workdir / 'table.html').read_text()
   shown = capsys.readouterr().err
   assert ('Traceback' in shown) == isinstance(error, RuntimeError)
-  monkeypatch.setattr(train, 'run', pretended)
+  calls.errors.clear()
   assert run(table, f'--workdir={workdir}') == 0
 
 
@@ -197,21 +187,13 @@ def test_an_error_ends_its_own_cell_only(
   [(interruption.Interrupted(signal.SIGTERM), 143), (KeyboardInterrupt(), 130)],
 )
 def test_stopping_leaves_the_table_and_the_same_command_continues(
-  table, calls, workdir, monkeypatch, stop, code
+  table, calls, workdir, stop, code
 ):
-  pretended = train.run
-
-  def stopped(config, folder, **more):
-    if config.corpus == 'savee':
-      config_lib.claim(config, folder)
-      raise stop
-    pretended(config, folder, **more)
-
-  monkeypatch.setattr(train, 'run', stopped)
+  calls.errors['savee'] = stop
   assert run(table, f'--workdir={workdir}') == code
   assert list(states(read(workdir)).values())[:2] == ['finished', 'started']
   assert 'begun, not finished' in (workdir / 'table.md').read_text()
-  monkeypatch.setattr(train, 'run', pretended)
+  calls.errors.clear()
   assert run(table, f'--workdir={workdir}') == 0
   assert calls == ['emodb-published', 'savee-published']
 

@@ -67,39 +67,25 @@ def mistakes(view: View) -> list[tuple[Prediction, float]]:
   return sorted(sizes, key=lambda pair: (-pair[1], pair[0].id, pair[0].seed))
 
 
-def speaker_scores(view: View) -> dict[str, dict[str, float]]:
-  """Computes {speaker: {metric: per cent or CCC, 'utterances': number}}.
+def scores_by(
+  view: View, field: str = 'speaker'
+) -> dict[Any, dict[str, float]]:
+  """Computes {value of a field: {metric: per cent or CCC, 'utterances': n}}.
 
-  The metrics are those of `PER_SPEAKER`; one that is not defined is left out.
-  Several seeds count together.
+  A metric that is not defined is left out. Several seeds count together.
   """
   parts = collections.defaultdict(list)
   for p in view.predictions:
-    parts[p.speaker or 'unknown'].append(p)
-  return {
-    name: {
-      **metrics_of(rows, view.run.results, PER_SPEAKER[view.task]),
-      'utterances': len({p.id for p in rows}),
-    }
-    for name, rows in sorted(parts.items())
-  }
-
-
-def metrics_of(
-  predictions: Sequence[Prediction],
-  results: Mapping[str, Any],
-  names: Sequence[str],
-) -> dict[str, float]:
-  """Computes metrics of some predictions of a run, in per cent or CCC.
-
-  One that is not defined is left out.
-  """
-  task = results['task']
-  sums = results_lib.grouped(predictions, task, results['classes']).sum(0)
-  scale = 100 if task == 'classification' else 1
-  values = (scale * results_lib.STATISTICS[task](sums)).tolist()
-  known = dict(zip(results_lib.METRICS[task], values, strict=True))
-  return {name: known[name] for name in names if np.isfinite(known[name])}
+    parts[getattr(p, field)].append(p)
+  found, scale = {}, 100 if view.task == 'classification' else 1
+  for key, rows in sorted(parts.items()):
+    sums = results_lib.grouped(rows, view.task, view.classes).sum(0)
+    values = (scale * results_lib.STATISTICS[view.task](sums)).tolist()
+    scores = zip(results_lib.METRICS[view.task], values, strict=True)
+    scores = {name: value for name, value in scores if np.isfinite(value)}
+    scores['utterances'] = len({p.id for p in rows})
+    found['unknown' if key == '' else key] = scores
+  return found
 
 
 def extremes(scores: Mapping[str, Mapping[str, float]], task: str) -> str:

@@ -103,16 +103,13 @@ def _for_a_page(svg: str) -> str:
   svg = svg.partition('<svg')[2].partition('>')[2]
   # Without marks and clipping nothing refers to an id or a definition, and a
   # style element would apply to the whole page.
-  svg = re.sub(r'\s*<defs>.*?</defs>', '', svg, flags=re.DOTALL)
-  svg = re.sub(r' (?:id|clip-path)="[^"]*"', '', svg)
-  svg = re.sub(r' transform="rotate\(-0 [^"]*"', '', svg)
-  svg = re.sub(r'</?g ?/?>\s*', '', svg)
+  definitions = re.compile(r'\s*<defs>.*?</defs>', re.DOTALL)
+  without = r' (?:id|clip-path)="[^"]*"| transform="rotate\(-0 [^"]*"'
+  for pattern in (definitions, without, r'</?g ?/?>\s*'):
+    svg = re.sub(pattern, '', svg)
   # Coordinates on one line and with one decimal.
-  svg = re.sub(
-    r' (?:d|x|y|transform)="[^"]*"',
-    lambda m: re.sub(r'(\.\d)\d+|\n', r'\1', m[0]),
-    svg,
-  )
+  numbers = r' (?:d|x|y|transform)="[^"]*"'
+  svg = re.sub(numbers, lambda m: re.sub(r'(\.\d)\d+|\n', r'\1', m[0]), svg)
   svg = re.sub('font-family: [^;"]*', 'font-family: inherit', svg)
   svg = re.sub(r"font: ([^'\";]*)'[^;\"]*", r'font: \1system-ui', svg)
   return re.sub(
@@ -236,13 +233,13 @@ def forest(
   Marks are (label, value, low, high, paper) top to bottom; all but the label
   may be None. `zero` draws a line at zero, for differences.
   """
-  longest = max(min(len(label), _LETTERS) for label, *_ in marks)
   axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
+  longest = max(min(len(label), _LETTERS) for label, *_ in marks)
   _margins(axes.figure, 16 + 7 * longest, 42)
-  labels, words, known = [], [], [0.0] if zero else []
+  labels, words, known = [], [], [0.0] * zero
+  ends = (len(marks) - 0.5, -0.5)
   if zero:
-    ends = [-0.5, len(marks) - 0.5]
-    _line(axes, [0, 0], ends, 'soft', linewidth=1, dashes=(4, 4))
+    _line(axes, [0, 0], ends[::-1], 'soft', linewidth=1, dashes=(4, 4))
   for row, (label, value, low, high, paper) in enumerate(marks):
     known += [x for x in (value, low, high, paper) if x is not None]
     entry = {'value': value, 'low': low, 'high': high}
@@ -254,10 +251,10 @@ def forest(
       words[-1] += f', paper {text.number(paper, task)}'
     if value is not None:
       _dots(axes, [value], [row], 'test', 9)
-    label = text.printable(label)
-    labels.append(label if len(label) <= _LETTERS else f'{label[:_LETTERS]}…')
+    label, more = text.printable(label), '…' * (len(label) > _LETTERS)
+    labels.append(label[:_LETTERS] + more)
   axes.set_yticks(range(len(marks)), labels, color=colour('ink'))
-  axes.set(xlabel=axis, ylim=(len(marks) - 0.5, -0.5))
+  axes.set(xlabel=axis, ylim=ends)
   if known:
     axes.set_xlim(*_padded(min(known), max(known)))
   return f'{"; ".join(words)}.'

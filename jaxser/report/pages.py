@@ -42,7 +42,7 @@ def _environment() -> jinja2.Environment:
   )
   environment.filters |= {
     'contents': _contents,
-    'speaker_scores': derived.speaker_scores,
+    'scores_by': derived.scores_by,
     'wrap': lambda line: textwrap.fill(line, 80),
   }
   for function in (text.number, text.head, text.metric, text.short):

@@ -132,13 +132,13 @@ def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
   """
   names = names_of(workdirs)
   runs = [read_run(workdir) for workdir in workdirs]
-  for run in runs:
-    if selection and selection not in run.results['selections']:
+  of_runs = [run.results['selections'] for run in runs]
+  for run, found in zip(runs, of_runs, strict=True):
+    if selection and selection not in found:
       raise PredictionsError(
         f'{run.workdir} has no selection {selection!r}; it has '
-        f'{", ".join(run.results["selections"])}'
+        f'{", ".join(found)}'
       )
-  of_runs = [run.results['selections'] for run in runs]
   common = [s for s in PREFERRED if all(s in found for found in of_runs)]
   first = [selection] if selection else common[:1]
   return [

@@ -104,14 +104,12 @@ def _line(
   entry, why = selections.get(figure.selection), _incomparable(state, figure)
   values = {}
   for metric in table.metrics:
-    measured = {}
-    if entry:
-      keys = ('fold_mean', 'over_seeds')
-      measured = {key: entry[key][metric] for key in keys}
-      # The interval is that of the pooled figure and would mislead elsewhere.
-      mean = {'value': measured['fold_mean']['mean']}
-      pooled = table.statistic == 'pooled'
-      measured |= entry['pooled'][metric] if pooled else mean
+    keys = ('fold_mean', 'over_seeds') if entry else ()
+    measured = {key: entry[key][metric] for key in keys}
+    if entry and table.statistic == 'pooled':
+      measured |= entry['pooled'][metric]
+    elif entry:  # The interval is that of the pooled figure and would mislead.
+      measured['value'] = measured['fold_mean']['mean']
     values[metric] = _value(table, metric, measured, figure, why)
   other = by_name.get(state.cell.baseline)
   return {
@@ -168,12 +166,11 @@ def _value(
     return value
   if why or paper is None:
     why = why or 'the paper has no figure'
-    return {**value, 'verdict': 'not comparable', 'reason': why}
+    return value | {'verdict': 'not comparable', 'reason': why}
   difference = round(value['value'] - paper, 4)
-  verdict = 'above' if difference > 0 else 'below'
-  if abs(difference) <= table.tolerance[metric]:
-    verdict = 'within'
-  return {**value, 'difference': difference, 'verdict': verdict}
+  within = abs(difference) <= table.tolerance[metric]
+  verdict = 'within' if within else 'above' if difference > 0 else 'below'
+  return value | {'difference': difference, 'verdict': verdict}
 
 
 def _against(
@@ -221,7 +218,10 @@ def _average(
     why = text.TRUSTED
   elif len(there) < len(members):
     why = f'{len(there)} of {len(members)} cells are there'
-  by_cell = [_by_seed(*member, table.metrics) for member in there]
+  by_cell = [
+    derived.scores_by(View('', state.run, figure.selection), 'seed')
+    for state, figure in there
+  ]
   choose = max if average.over == 'best' else statistics.fmean
   values = {}
   for metric in table.metrics:
@@ -244,26 +244,11 @@ def _average(
   }
 
 
-def _by_seed(
-  state: State, figure: Figure, metrics: Sequence[str]
-) -> dict[int, dict[str, float]]:
-  """Returns {seed: metrics of all folds pooled, in per cent or CCC}."""
-  parts = collections.defaultdict(list)
-  for p in View('', state.run, figure.selection).predictions:
-    parts[p.seed].append(p)
-  return {
-    seed: derived.metrics_of(rows, state.run.results, metrics)
-    for seed, rows in parts.items()
-  }
-
-
 def _over_seeds(cells: Sequence[Mapping[int, float]]) -> dict[str, Any]:
   """Returns mean and std, over seeds, of the average over cells."""
   seeds = set.intersection(*map(set, cells)) if cells else set()
   if len(seeds) < 2:
     return _UNKNOWN
-  averages = [
-    statistics.fmean(c[seed] for c in cells) for seed in sorted(seeds)
-  ]
+  averages = [statistics.fmean(c[s] for c in cells) for s in sorted(seeds)]
   mean, std = intervals.mean_std(averages)
   return {'mean': round(mean, 4), 'std': round(std, 4)}
