@@ -116,7 +116,7 @@ def _compute(
     )
     splits = {}
     for split in embeddings.SIDES:
-      rows = probes.thinned(getattr(fold, split), probes.MOST)
+      rows = probes.subsampled(getattr(fold, split), probes.MOST)
       # The development split is shown but not probed, so one fold's suffices.
       if not len(rows) or (split == 'dev' and position):
         continue
@@ -143,7 +143,7 @@ def _compute(
   }
   spaces = {name: table.pop(name) for name in system.embeddings}
   first = np.flatnonzero(table['fold'] == folds[0].number)
-  mapped = functools.partial(_map, probes.thinned(first, probes.MAPPED))
+  mapped = functools.partial(_map, probes.subsampled(first, probes.MAPPED))
   return embeddings.Embeddings(
     **table,
     spaces=spaces,
