@@ -104,8 +104,7 @@ class Corpus:
     lengths = np.zeros(len(self.table), np.int32)
     for row in range(len(self.table)):
       value = self.read(row)[:max_length]
-      features[row, : len(value)] = value
-      lengths[row] = len(value)
+      features[row, : len(value)], lengths[row] = value, len(value)
     return features, lengths
 
 
@@ -131,11 +130,10 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
   except (ValueError, KeyError, TypeError) as error:
     raise _damaged(path, f'has no valid store.json ({error})') from error
   table = _read_table(path, classes)
-  if len(table) != info['count']:
+  if (count := info['count']) != len(table):
     raise _damaged(
       path,
-      f'has {len(table)} utterances in manifest.tsv and {info["count"]} in '
-      'store.json',
+      f'has {len(table)} utterances in manifest.tsv and {count} in store.json',
     )
   vad_range = info.get('vad_range')
   return Corpus(
@@ -215,44 +213,38 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
       f'{first.name} and {second.vad_range} in {second.name}; prepare one of '
       'them on the scale of the other, from a manifest.'
     )
-  both = set(first.classes), set(second.classes)
-  classes = tuple(sorted(set.union(*both) if regression else both[0] & both[1]))
+  combine = set.union if regression else set.intersection
+  classes = tuple(sorted(combine(*(set(corpus.classes) for corpus in corpora))))
   if not regression and len(classes) < 2:
     raise StoreError(
       f'{first.name} and {second.name} share {len(classes)} classes '
       f'({", ".join(classes) or "none"}); at least two are needed.'
     )
-  tables, readers, parts = [], [], []
-  for corpus in corpora:
-    labels = _labels(classes, corpus.classes)[corpus.table.labels]
-    kept = np.flatnonzero((labels >= 0) | regression)
-    chosen = select(corpus, kept, corpus.name)
-    named = {
-      name: np.array(
-        [f'{corpus.name}/{x}' for x in getattr(chosen.table, name)]
-      )
-      for name in ('ids', 'speakers')
-    }
-    tables.append(
-      dataclasses.replace(chosen.table, labels=labels[kept], **named)
-    )
-    readers.append(chosen.read)
-    parts.append(chosen.parts)
-  split = len(tables[0])
-  columns = (field.name for field in dataclasses.fields(Table))
-  return Corpus(
+  columns = {
+    field.name: np.concatenate([getattr(c.table, field.name) for c in corpora])
+    for field in dataclasses.fields(Table)
+  }
+  columns['labels'] = np.concatenate(
+    [_labels(classes, c.classes)[c.table.labels] for c in corpora]
+  )
+  split = len(first.table)
+  names = [c.name for c in corpora for _ in range(len(c.table))]
+  for column in ('ids', 'speakers'):
+    pairs = zip(names, columns[column], strict=True)
+    columns[column] = np.array([f'{name}/{value}' for name, value in pairs])
+  both = Corpus(
     name=f'{first.name}+{second.name}',
     classes=classes,
     vad_range=first.vad_range if regression else None,
-    table=Table(
-      **{c: np.concatenate([getattr(t, c) for t in tables]) for c in columns}
-    ),
+    table=Table(**columns),
     stores={**first.stores, **second.stores},
     read=lambda row: (
-      readers[0](row) if row < split else readers[1](row - split)
+      first.read(row) if row < split else second.read(row - split)
     ),
-    parts=np.concatenate(parts),
+    parts=np.concatenate([c.parts for c in corpora]),
   )
+  kept = np.flatnonzero((columns['labels'] >= 0) | regression)
+  return select(both, kept, both.name)
 
 
 def _labels(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -280,8 +272,7 @@ def _read_table(store: pathlib.Path, classes: Sequence[str]) -> Table:
     return np.array([float(row[name] or 'nan') for row in rows], np.float32)
 
   names = text('label').tolist()
-  unknown = sorted({*names} - {*classes, ''})
-  if unknown:
+  if unknown := sorted({*names} - {*classes, ''}):
     raise _damaged(
       store, f'has labels that store.json does not list: {unknown}'
     )

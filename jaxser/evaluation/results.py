@@ -138,17 +138,16 @@ def _scores(
   parts: Iterable[Sequence[Prediction]], task: str, classes: Sequence[str]
 ) -> np.ndarray:
   """Returns the unrounded `METRICS` of each part, [parts, metrics]."""
-  return np.stack(
-    [STATISTICS[task](grouped(x, task, classes).sum(0)) for x in parts]
-  )
+  sums = [grouped(part, task, classes).sum(0) for part in parts]
+  return STATISTICS[task](np.stack(sums))
 
 
 def _spread(values: np.ndarray, task: str) -> dict[str, Any]:
   """Returns {metric: {'mean', 'std'}} over values [n, metrics]."""
-  spread = [intervals.mean_std(column) for column in values.T]
+  spread = zip(METRICS[task], map(intervals.mean_std, values.T), strict=True)
   return {
     name: {'mean': _round(mean, task), 'std': _round(std, task)}
-    for name, (mean, std) in zip(METRICS[task], spread, strict=True)
+    for name, (mean, std) in spread
   }
 
 
@@ -160,9 +159,10 @@ def _pooled(
   task: str = 'classification',
 ) -> dict[str, Any]:
   """Returns {name: {'value', 'low', 'high'}} of all groups together."""
-  found = intervals.bootstrap_interval(statistic, groups, resamples=resamples)
+  found = intervals.bootstrap(statistic, groups, resamples=resamples)
+  columns = {'value': found.value, 'low': found.low, 'high': found.high}
   return {
-    name: {k: _round(v[i], task) for k, v in found._asdict().items()}
+    name: {k: _round(column[i], task) for k, column in columns.items()}
     for i, name in enumerate(names)
   }
 
@@ -177,12 +177,9 @@ def _regions(
     _speakers(predictions),
     len(regions.names(sphere['regions'])),
   )
-  found = _pooled(
-    lambda sums: _classification(sums)[..., 1:],  # WAR is accuracy.
-    ('accuracy', 'macro_f1'),
-    confusions,
-    resamples,
-  )
+  names = 'uar', 'accuracy', 'macro_f1'  # WAR is accuracy.
+  found = _pooled(_classification, names, confusions, resamples)
+  del found['uar']
   return {**found, 'confusion': confusions.sum(0).tolist()}
 
 
@@ -235,7 +232,11 @@ def _selection(
   return found
 
 
-def _check(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+def _check(
+  predictions: Sequence[Prediction],
+  classes: Sequence[str],
+  paper: Mapping[str, Mapping[str, Any]],
+) -> None:
   """Raises PredictionsError for what does not fit together."""
   tasks = {p.task for p in predictions}
   if len(tasks) > 1 or ('classification' in tasks) != bool(classes):
@@ -258,11 +259,7 @@ def _check(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
         f'{p.scores} of {p.id!r} do not go with classes {", ".join(classes)}; '
         'were they ordered differently?'
       )
-
-
-def _check_paper(paper: Mapping[str, Any], task: str) -> None:
-  """Raises PredictionsError for a row of config.paper that is none."""
-  valid = {'source', 'comparable', 'reason', *METRICS[task]}
+  valid = {'source', 'comparable', 'reason', *METRICS[tasks.pop()]}
   for selection, row in paper.items():
     unexplained = not row.get('comparable', True) and not row.get('reason')
     if selection not in SELECTIONS or not set(row) <= valid or unexplained:
@@ -305,9 +302,8 @@ def summarise(
   if not predictions:
     raise PredictionsError('there is no prediction to summarise')
   classes, task = list(classes), predictions[0].task
-  _check(predictions, classes)
+  _check(predictions, classes, paper)
   check_once(predictions, ids)
-  _check_paper(paper, task)
   folds_of = collections.Counter(
     speaker for speaker, _ in {(p.speaker, p.fold) for p in predictions}
   )

@@ -1,7 +1,7 @@
 """Whether one run is better than another: both on the same utterances.
 
 A difference is taken over the utterances that both runs tested, resampled by
-whole speakers, the same ones for both (`intervals.paired_bootstrap`). It covers
+whole speakers, the same ones for both (`intervals.bootstrap`). It covers
 the choice of speakers, not the luck of a training seed: for that, give runs of
 several seeds.
 """
@@ -104,7 +104,7 @@ def compare(
     for run in (first, second)
   ]
   statistic = results.STATISTICS[task]
-  change = intervals.paired_bootstrap(statistic, *pair, resamples=resamples)
+  change = intervals.bootstrap(statistic, *pair, resamples=resamples)
   scale = 100.0 if task == 'classification' else 1.0
   columns = [
     *(scale * statistic(groups.sum(0)) for groups in pair),
