@@ -55,10 +55,8 @@ def test_holds_what_it_says(made):
   workdir, context, folds, _ = made
   with np.load(workdir / 'embeddings.npz', allow_pickle=False) as archive:
     held = dict(archive)
-  assert set(held) == {
-    'fold', 'id', 'speaker', 'label', 'side', 'about',
-    *NAMES, *(f'map.{name}' for name in NAMES),
-  }  # fmt: skip
+  columns = {'fold', 'id', 'speaker', 'label', 'side', 'about'}
+  assert set(held) == {*columns, *NAMES, *(f'map.{name}' for name in NAMES)}
   table = context.source.corpus.table
   # All splits of the first fold, the test split of the other.
   splits = [folds[0].train, folds[0].dev, folds[0].test, folds[1].test]

@@ -142,7 +142,7 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
     vad_range=tuple(vad_range) if vad_range else None,
     table=table,
     stores={name: info},
-    read=_Records(path, len(table)),
+    read=_reader(path, len(table)),
     parts=np.full(len(table), name),
   )
 
@@ -289,56 +289,51 @@ def _read_table(store: pathlib.Path, classes: Sequence[str]) -> Table:
   )
 
 
-class _Records:
-  """Random access to the features in the TFRecord shards of one store.
+def _reader(path: pathlib.Path, count: int) -> Callable[[int], np.ndarray]:
+  """Returns row -> features, from the TFRecord shards of one store.
 
   By hand: TensorFlow reads TFRecord files from the beginning only.
   """
 
-  def __init__(self, path: pathlib.Path, count: int):
-    self._path = path
-    self._count = count
-
-  @functools.cached_property
-  def _index(self) -> list[tuple[pathlib.Path, int, int]]:
+  @functools.cache
+  def index() -> list[tuple[pathlib.Path, int, int]]:
     """(shard, offset of the data, length) per row, from the record headers."""
-    index = []
-    for shard in sorted(self._path.glob('*.tfrecord-*')):
+    records = []
+    for shard in sorted(path.glob('*.tfrecord-*')):
       size, offset = shard.stat().st_size, 0
       with open(shard, 'rb') as file:
         while offset + _HEADER.size <= size:
           length, _ = _HEADER.unpack(file.read(_HEADER.size))
-          index.append((shard, offset + _HEADER.size, length))
+          records.append((shard, offset + _HEADER.size, length))
           offset += _HEADER.size + length + _FOOTER.size
           file.seek(min(offset, size))
       if offset != size:
-        raise _damaged(self._path, f'has {shard.name}, which is cut off')
-    if len(index) != self._count:
-      raise _damaged(
-        self._path, f'has {len(index)} records of {self._count} utterances'
-      )
-    return index
+        raise _damaged(path, f'has {shard.name}, which is cut off')
+    if len(records) != count:
+      raise _damaged(path, f'has {len(records)} records of {count} utterances')
+    return records
 
-  @functools.cached_property
-  def _parse(self) -> Callable[[bytes], np.ndarray]:
-    """Decoder of one serialised record; TFDS says how it was written."""
+  @functools.cache
+  def features() -> Any:
+    """The decoder of serialised records; TFDS says how they were written."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(self._path))
-    features = builder.info.features
-    return lambda data: features.deserialize_example_np(data)['features']
+    return tfds.builder_from_directory(str(path)).info.features
 
-  def __call__(self, row: int) -> np.ndarray:
-    shard, offset, length = self._index[row]
+  def read(row: int) -> np.ndarray:
+    shard, offset, length = index()[row]
     with open(shard, 'rb') as file:
       file.seek(offset)
       data, footer = file.read(length), file.read(_FOOTER.size)
     if footer != _FOOTER.pack(_masked_crc(data)):
       raise _damaged(
-        self._path,
+        path,
         f'has {shard.name} with a damaged record (row {row}) at byte {offset}',
       )
-    return np.asarray(self._parse(data), np.float32)
+    decoded = features().deserialize_example_np(data)
+    return np.asarray(decoded['features'], np.float32)
+
+  return read
 
 
 def _masked_crc(data: bytes) -> int:

@@ -193,10 +193,9 @@ class Sampler:
     columns = [self.rows]
     if self.references is not None:
       columns.append(self.references(epoch))
-    bucket = buckets_lib.bucket_of(self.lengths, self.buckets)
     slots = []
     for chosen, length in buckets_lib.batches(
-      order, bucket, self.batch_size, self.buckets
+      order, self.lengths, self.batch_size, self.buckets
     ):
       rows, *references = (
         pad_rows(column[chosen], self.padded_size) for column in columns
@@ -224,9 +223,8 @@ def for_evaluation(
     The batches, and int64 [n]: where in their concatenation each row is.
   """
   slots, places = [], np.zeros(len(rows), np.int64)
-  bucket = buckets_lib.bucket_of(source.lengths[rows], source.buckets)
   for chosen, length in buckets_lib.batches(
-    np.arange(len(rows)), bucket, size, source.buckets
+    np.arange(len(rows)), source.lengths[rows], size, source.buckets
   ):
     places[chosen] = len(slots) * size + np.arange(len(chosen))
     slots.append(Slot(pad_rows(rows[chosen], size), length))

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxser.evaluation import intervals
+from jaxser.evaluation.results import rounded
 
 KINDS = ('emotion', 'speaker')
 MOST = 2000
@@ -142,11 +143,10 @@ def summarise(
   result = {}
   for kind in KINDS:
     probed = [fold[kind] for fold in found]
-    known = [probe for probe in probed if probe]
-    if known:
+    if known := [probe for probe in probed if probe]:
       classes = [probe['classes'] for probe in known]
       result[kind] = {
-        'chance': _percent(np.mean(1 / np.array(classes))),
+        'chance': rounded(np.mean(1 / np.array(classes))),
         'classes': [min(classes), max(classes)],
         'folds': len(known),
         'fitted': sum(probe['fitted'] for probe in known),
@@ -157,14 +157,9 @@ def summarise(
 
 
 def _space(probed: Sequence[Any], name: str) -> dict[str, Any]:
-  shares = [probe['spaces'][name] if probe else np.nan for probe in probed]
-  mean, std = intervals.mean_std(shares)
-  per_fold = [_percent(share) for share in shares]
-  return {'mean': _percent(mean), 'std': _percent(std), 'per_fold': per_fold}
-
-
-def _percent(share: float) -> float | None:
-  return None if np.isnan(share) else round(100 * float(share), 2)
+  scores = [probe['spaces'][name] if probe else np.nan for probe in probed]
+  mean, std = map(rounded, intervals.mean_std(scores))
+  return {'mean': mean, 'std': std, 'per_fold': [*map(rounded, scores)]}
 
 
 def tsne_2d(values: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ STATISTICS: dict[str, intervals.Statistic] = {
 """Task -> the values of `METRICS` from what `grouped` gives, summed."""
 
 
-def _round(value: float, task: str = 'classification') -> float | None:
+def rounded(value: float, task: str = 'classification') -> float | None:
   """Rounds to per cent with two decimals or CCC with four; None for NaN."""
   if np.isnan(value):
     return None
@@ -146,24 +146,18 @@ def _spread(values: np.ndarray, task: str) -> dict[str, Any]:
   """Returns {metric: {'mean', 'std'}} over values [n, metrics]."""
   spread = zip(METRICS[task], map(intervals.mean_std, values.T), strict=True)
   return {
-    name: {'mean': _round(mean, task), 'std': _round(std, task)}
+    name: {'mean': rounded(mean, task), 'std': rounded(std, task)}
     for name, (mean, std) in spread
   }
 
 
-def _pooled(
-  statistic: intervals.Statistic,
-  names: Sequence[str],
-  groups: np.ndarray,
-  resamples: int,
-  task: str = 'classification',
-) -> dict[str, Any]:
-  """Returns {name: {'value', 'low', 'high'}} of all groups together."""
-  found = intervals.bootstrap(statistic, groups, resamples=resamples)
+def _pooled(groups: np.ndarray, task: str, resamples: int) -> dict[str, Any]:
+  """Returns {metric: {'value', 'low', 'high'}} of all groups together."""
+  found = intervals.bootstrap(STATISTICS[task], groups, resamples=resamples)
   columns = {'value': found.value, 'low': found.low, 'high': found.high}
   return {
-    name: {k: _round(column[i], task) for k, column in columns.items()}
-    for i, name in enumerate(names)
+    name: {k: rounded(column[i], task) for k, column in columns.items()}
+    for i, name in enumerate(METRICS[task])
   }
 
 
@@ -177,10 +171,12 @@ def _regions(
     _speakers(predictions),
     len(regions.names(sphere['regions'])),
   )
-  names = 'uar', 'accuracy', 'macro_f1'  # WAR is accuracy.
-  found = _pooled(_classification, names, confusions, resamples)
-  del found['uar']
-  return {**found, 'confusion': confusions.sum(0).tolist()}
+  pooled = _pooled(confusions, 'classification', resamples)
+  return {
+    'accuracy': pooled['war'],
+    'macro_f1': pooled['f1'],
+    'confusion': confusions.sum(0).tolist(),
+  }
 
 
 def _degenerate(
@@ -192,7 +188,7 @@ def _degenerate(
   for name, values in zip(DIMENSIONS, columns, strict=True):
     constant[name] = values[0] if len(set(values)) == 1 else None
     if sphere:
-      clipped[name] = _round(np.mean(np.isin(values, sphere['vad_range'])))
+      clipped[name] = rounded(np.mean(np.isin(values, sphere['vad_range'])))
   return {'clipped': clipped, 'constant': constant}
 
 
@@ -205,12 +201,12 @@ def _selection(
 ) -> dict[str, Any]:
   """Returns the entry of one selection in results.json."""
   groups = grouped(predictions, task, classes)
-  pooled = _pooled(STATISTICS[task], METRICS[task], groups, resamples, task)
+  pooled = _pooled(groups, task, resamples)
   pooled['utterances'] = len({p.id for p in predictions})
   found = {'label': SELECTIONS[predictions[0].selection], 'pooled': pooled}
   if task == 'classification':
     confusion = groups.sum(0)
-    recalls = map(_round, metrics.recalls(confusion))
+    recalls = map(rounded, metrics.recalls(confusion))
     pooled['recall'] = dict(zip(classes, recalls, strict=True))
     pooled['absent_classes'] = [*metrics.absent_classes(confusion, classes)]
     pooled['confusion'] = confusion.tolist()
@@ -226,7 +222,7 @@ def _selection(
   found['per_fold'] = [
     {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
     | {'utterances': len(part)}
-    | {n: _round(x, task) for n, x in zip(METRICS[task], row, strict=True)}
+    | {n: rounded(x, task) for n, x in zip(METRICS[task], row, strict=True)}
     for ((seed, fold), part), row in zip(folds.items(), values, strict=True)
   ]
   return found
