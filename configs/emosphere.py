@@ -25,8 +25,9 @@ in which the point lies.
 
 Arguments after the colon:
   corpus         demo, emotale, iemocap, msp_podcast, manifest
-  protocol       speaker_independent (default), official (default and published
-                 for msp_podcast), published (official, with the authors'
+  protocol       speaker_independent (default), official (default for
+                 msp_podcast), published (the paper's cut of the validation
+                 split into validation and test sets, with the authors'
                  padding)
   encoder        logmel (default), wavlm, frames (stored hidden states)
   weights        for encoder=wavlm: a Hugging Face folder, or random
@@ -81,13 +82,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     },
   )
   _check(arg)
-  published = arg['protocol'] == 'published'
-  if published or (arg['corpus'] == 'msp_podcast' and not arg['protocol']):
-    arg['protocol'] = 'official'
-  arg['protocol'] = arg['protocol'] or 'speaker_independent'
+  podcast = arg['corpus'] == 'msp_podcast'
+  default = 'official' if podcast else 'speaker_independent'
+  arg['protocol'] = arg['protocol'] or default
   config = common.base_config('emosphere', arg)
-  if config.corpus == 'msp_podcast':
-    config.published_folds.protocol = 'official'
+  published = arg['protocol'] == 'published'
+  if published:
+    # The paper selects on its validation set.
+    config.select_on_test = False
+  if podcast:
+    # Both test only what the authors did not train on.
+    config.published_folds.protocol = 'published' if published else 'official'
   regions = arg['regions']
   config.model.encoder = arg['encoder']
   config.model.pooling = arg['pooling']

@@ -1,6 +1,4 @@
-"""The run: a config names corpus, protocol, features and system; out come
-per-utterance predictions, and every number is computed from them.
-"""
+"""A run, top to bottom: corpus, folds, training, test, report."""
 
 import contextlib
 import os
@@ -77,7 +75,7 @@ def run(
   # Everything is checked before anything is written: hours of training should
   # not precede an error in the last fold.
   config_lib.validate(config)
-  # The first to come makes the demo corpus.
+  # Opening the demo corpus for the first time makes it.
   corpus = distributed.main_first(
     lambda: opening.open_corpus(config), 'the corpus is open'
   )
@@ -163,8 +161,8 @@ def claimed(
 def make_folds(
   config: ml_collections.ConfigDict, corpus: Corpus
 ) -> list[protocols.Fold]:
-  """Folds read from config.folds, or made by the protocol."""
-  # Who regresses learns no class, so none need be there.
+  """Returns the folds of config.folds, or those of the protocol."""
+  # A regression learns no class, so none needs to be there.
   every_class = registry.task(config) == 'classification'
   if config.folds:
     return protocols.read_folds(config.folds, corpus, every_class)
@@ -184,7 +182,7 @@ def make_folds(
 def choose_folds(
   folds: list[protocols.Fold], subset: Iterable[int]
 ) -> list[protocols.Fold]:
-  """The folds of config.fold_subset, or all.
+  """Returns the folds of config.fold_subset, or all.
 
   Raises:
     ConfigError: for a fold that the protocol does not have.
@@ -202,13 +200,13 @@ def choose_folds(
 def check_schedule(
   config: ml_collections.ConfigDict, folds: list[protocols.Fold], mode: str
 ) -> None:
-  """Raises ConfigError if the schedule waits for scores that nobody makes."""
-  lacking = [fold.number for fold in folds if not len(fold.dev)]
-  if mode == 'train' and config.schedule.name == 'plateau' and lacking:
+  """Raises ConfigError if the schedule follows scores that a fold lacks."""
+  without = [fold.number for fold in folds if not len(fold.dev)]
+  if mode == 'train' and config.schedule.name == 'plateau' and without:
     raise config_lib.ConfigError(
-      '--config.schedule.name=plateau follows the development side, and fold '
-      f'{lacking[0]} has none; choose --config.schedule.name=constant, or folds '
-      'with a development side.'
+      '--config.schedule.name=plateau follows the development split, and fold '
+      f'{without[0]} has none; choose --config.schedule.name=constant, or folds '
+      'with a development split.'
     )
 
 
@@ -310,12 +308,12 @@ def train_all(
 def _part(
   workdir: pathlib.Path, seed: int, fold: protocols.Fold
 ) -> pathlib.Path:
-  """Predictions of one finished run; its presence says that it is done."""
+  """Returns the file of a run's predictions; it is there once a run is done."""
   return workdir / 'folds' / f'{curves.run_name(seed, fold.number)}.jsonl'
 
 
 def _failed(part: pathlib.Path) -> pathlib.Path:
-  """Why a run ended without predictions; beside where these would be."""
+  """Returns the file that says why a run ended without predictions."""
   return part.with_suffix('.failed')
 
 

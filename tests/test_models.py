@@ -146,9 +146,12 @@ def test_a_foreign_model_json_is_refused(copy, values, message):
 @pytest.mark.parametrize(
   ('values', 'message'),
   [
-    ({'system': 'os'}, "system 'os' is unknown; this version has timnet"),
+    ({'system': 'os'}, "'os' is unknown"),
     ({'class': 'Array'}, "has no class 'Array'"),
-    ({'settings': {'width': 8, 'wings': 2}}, 'do not fit EmoSphere'),
+    (
+      {'settings': {'width': 8, 'wings': 2}},
+      "'emosphere' cannot be made with these settings",
+    ),
   ],
 )
 def test_a_system_that_is_not_there_is_refused(copy, values, message):

@@ -289,7 +289,7 @@ def test_programs_of_tpus():
   ('source', 'origin'),
   [
     (
-      'jit(train_step)/transpose(jvp(Network))/Network.go/layers/while/body/'
+      'jit(f)/shard_map/transpose(jvp(Network))/Network.go/layers/while/body/'
       'closed_call/layers/cond/branch_0_fun/layer.<lambda>/checkpoint/fc/dot',
       'backward: Network.go/layers/fc/dot',
     ),

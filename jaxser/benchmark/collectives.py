@@ -21,7 +21,7 @@ KINDS = (
 )
 # Parts of an operation's name that transformations put in.
 _WRAPPER = re.compile(
-  r'while|body|closed_call|checkpoint|cond|branch_\d+_fun|.*[(<].*'
+  r'shard_map|while|body|closed_call|checkpoint|cond|branch_\d+_fun|.*[(<].*'
 )
 _COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) .*\{$')
 _INSTRUCTION = re.compile(

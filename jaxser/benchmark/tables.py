@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jaxser.benchmark import collectives, timing
 from jaxser.core import files
 from jaxser.core.errors import UserError
-from jaxser.report import insert, text
+from jaxser.report import insert
 
 GIB, MIB = 2**30, 2**20
 # Column, key of a row, unit, digits: what a cell shows.
@@ -81,8 +81,10 @@ class Table(NamedTuple):
 
   def markdown(self) -> str:
     """The cells for a page."""
+    rule = ['---', *['---:'] * (len(self.header) - 1)]
     rows = [['—' if cell == '-' else cell for cell in row] for row in self.rows]
-    return text.markdown_table(self.header, rows)
+    cells = self.header, rule, *rows
+    return '\n'.join(f'| {" | ".join(row)} |' for row in cells)
 
 
 def number(value: float | bool | None, unit: float = 1, digits: int = 1) -> str:

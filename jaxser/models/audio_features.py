@@ -171,7 +171,7 @@ class FeatureExtractor:
     spec, length = description.feature_spec, description.max_length
     normalization, on_device = description.normalization, False
     row_shape = (length, *([spec.bins] if spec.bins else []))
-    shortest = getattr(description.system, 'min_length', 1)
+    shortest = description.system.min_length
     if description.uses_hidden_states:
       # A frame depends on the whole utterance, as far as it was used when the
       # store was made; frames are cut to `max_length` afterwards.

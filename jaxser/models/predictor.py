@@ -186,7 +186,7 @@ class Predictor:
     system, spec = self.description.system, self.description.feature_spec
     # Where everything has one length, or padding matters, as published.
     fixed = spec.name == 'librosa22k'
-    if fixed or getattr(system, 'padding', 'exact') == 'published':
+    if fixed or system.padding == 'published':
       return (longest,)
     halves = {-(-longest // 2**i) for i in range(_BUCKETS)}
     return tuple(sorted(n for n in halves if n >= self.extractor.shortest))
@@ -381,7 +381,7 @@ def region_of(
     zip(spherical.OCTANTS, spherical.region_names('octants'), strict=True)
   )
   order = [spherical.VAD.index(axis) for axis in spherical.OCTANT_AXES]
-  own = getattr(description.system, 'centre', None)
+  own = description.system.centre
   centres = [m.state.get('split', {}).get('centre', own) for m in models]
   known = [c for c in centres if c is not None]
   centre = np.mean(known, axis=0) if known else np.full(3, sum(scale) / 2)

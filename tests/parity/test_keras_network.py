@@ -18,11 +18,16 @@ def test_keras_model_with_the_golden_weights():
   model = peers.keras_timnet(TimNet(num_classes=7), 188)
   assert model.count_params() == 106_992
   named = keras_timnet.to_named(params, state)
-  conv, norm = ['stem.forward', 'stem.backward'], []
-  for name in named:
-    block, _, kind = name.rpartition('.')
-    if block.startswith('block') and kind in ('kernel', 'gamma'):
-      (conv if kind == 'kernel' else norm).append(block)
+  # In the order in which Keras makes the layers.
+  blocks = [
+    f'block{block}.{direction}.{{}}{number}'
+    for block in range(8)
+    for direction in ('forward', 'backward')
+    for number in (1, 2)
+  ]
+  stems = ['stem.forward', 'stem.backward']
+  conv = [*stems, *(block.format('conv') for block in blocks)]
+  norm = [block.format('norm') for block in blocks]
   _set_weights(model, named, keras.layers.Conv1D, conv, ('kernel', 'bias'))
   statistics = ('gamma', 'beta', 'moving_mean', 'moving_variance')
   _set_weights(model, named, keras.layers.BatchNormalization, norm, statistics)

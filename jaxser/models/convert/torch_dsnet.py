@@ -58,7 +58,9 @@ def _shapes(system: DSNet) -> Tree:
     'features': jnp.zeros((1, 1, system.bins)),
     'length': jnp.ones(1, jnp.int32),
   }
-  params, state = jax.eval_shape(system.init, jax.random.key(0), batch)
+  # A subclass may have batches of another shape, but the same parameters.
+  plain = DSNet(**system.settings())
+  params, state = jax.eval_shape(plain.init, jax.random.key(0), batch)
   return {'params': params, **state}
 
 
