@@ -194,7 +194,8 @@ def some_embeddings():
 def test_page_shows_probes_and_maps(tmp_path):
   counts = {'classes': [4, 4], 'folds': 2, 'fitted': 90, 'scored': 60}
   space = {'mean': 71.25, 'std': 3.5, 'per_fold': [70, 72.5]}
-  emotion = {'chance': 25.0, **counts, 'spaces': {'relevant': space}}
+  spaces = dict.fromkeys(('relevant', 'irrelevant'), space)
+  emotion = {'chance': 25.0, **counts, 'spaces': spaces}
   about = {'seed': 0, 'selection': 'last', 'measure': 'balanced accuracy'}
   embeddings.write(tmp_path, some_embeddings())
   made = runs.class_predictions()
