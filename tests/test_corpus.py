@@ -1,3 +1,5 @@
+"""A prepared corpus: rows, damage, and two corpora joined."""
+
 import dataclasses
 import json
 import shutil
@@ -31,21 +33,17 @@ def test_rows_come_in_published_order_whatever_the_order_of_reading(stored):
   import tensorflow_datasets as tfds
 
   corpus = corpus_lib.open_store(stored)
+  table = corpus.table
   assert corpus.classes == ('angry', 'fear', 'happy', 'neutral', 'sad')
   assert corpus.vad_range == (1.0, 7.0)
-  assert len(corpus.table) == 240
-  assert list(np.bincount(corpus.table.labels)) == [48] * 5
-  dataset = tfds.builder_from_directory(str(stored)).as_dataset(
-    split='utterances'
-  )
-  whole = list(dataset.as_numpy_iterator())
+  assert np.bincount(table.labels).tolist() == [48] * 5
+  builder = tfds.builder_from_directory(str(stored))
+  whole = list(builder.as_dataset(split='utterances').as_numpy_iterator())
   for row in (239, 0, 17, 100, 17):
     np.testing.assert_array_equal(corpus.read(row), whole[row]['features'])
-    assert corpus.table.ids[row] == whole[row]['id'].decode()
-    assert corpus.table.labels[row] == whole[row]['label']
-    np.testing.assert_allclose(
-      corpus.table.vad[row], whole[row]['vad'], rtol=1e-6
-    )
+    assert table.ids[row] == whole[row]['id'].decode()
+    assert table.labels[row] == whole[row]['label']
+    np.testing.assert_allclose(table.vad[row], whole[row]['vad'], rtol=1e-6)
 
 
 def test_load_cuts_and_pads(stored):
@@ -98,57 +96,44 @@ def test_manifest_and_store_must_agree(broken, tmp_path):
       corpus_lib.open_store(broken)
 
 
-def test_joined_corpora_keep_shared_classes_and_unique_names(stored):
-  corpus = corpus_lib.open_store(stored)
-  happy_free = corpus_lib.select(
-    corpus, np.flatnonzero(corpus.table.labels != 2), 'other'
-  )
-  object.__setattr__(
-    happy_free, 'classes', ('angry', 'fear', '-', 'neutral', 'sad')
-  )
-  both = corpus_lib.join(corpus, happy_free)
+def test_joined_corpora_keep_shared_classes_and_unique_names():
+  first = fakes.corpus(classes=5)
+  first.table.labels[3] = -1
+  other = corpus_lib.select(first, np.arange(len(first.table))[::-1], 'other')
+  names = ('angry', 'fear', '-', 'neutral', 'sad')
+  other = dataclasses.replace(other, classes=names)
+  both = corpus_lib.join(first, other)
   assert both.classes == ('angry', 'fear', 'neutral', 'sad')
-  assert len(both.table) == 2 * 192
-  assert len(set(both.table.ids.tolist())) == len(both.table)
-  assert list(np.bincount(both.table.labels)) == [96] * 4
-  row = 200  # In the second part.
-  assert both.parts[row] == 'demo'
-  original = both.table.ids[row].split('/')[1]
-  at = corpus.table.ids.tolist().index(original)
-  np.testing.assert_array_equal(both.read(row), corpus.read(at))
-  assert (
-    both.classes[both.table.labels[row]]
-    == corpus.classes[corpus.table.labels[at]]
-  )
-
-
-def test_joined_corpora_without_a_class_or_a_scale_in_common():
-  corpus = fakes.corpus()
-  corpus.table.labels[3] = -1
-  other = dataclasses.replace(fakes.corpus(), name='other')
-  both = corpus_lib.join(corpus, other)
-  assert len(both.table) == 2 * len(corpus.table) - 1
-  assert f'fake/{corpus.table.ids[3]}' not in both.table.ids
+  assert np.bincount(both.table.labels).tolist() == [14, 16, 16, 16]
+  assert len(set(both.table.ids.tolist())) == len(both.table) == 62
   assert both.vad_range is None
+  for row in (5, 40):  # One of each part.
+    part, name = both.table.ids[row].split('/')
+    assert part == ('fake', 'other')[row > 30]
+    at = first.table.ids.tolist().index(name)
+    np.testing.assert_array_equal(both.read(row), first.read(at))
+    label = first.classes[first.table.labels[at]]
+    assert both.classes[both.table.labels[row]] == label
 
-  both = corpus_lib.join(corpus, other, task='regression')
-  assert len(both.table) == 2 * len(corpus.table)
+  both = corpus_lib.join(first, other, task='regression')
+  assert len(both.table) == 2 * len(first.table)
   assert both.table.labels[3] == -1
   assert both.vad_range == (1.0, 7.0)
+
+
+def test_corpora_that_do_not_fit_are_not_joined():
+  first, other = fakes.corpus(), dataclasses.replace(fakes.corpus(), name='o')
   narrow = dataclasses.replace(other, vad_range=(1.0, 5.0))
   with pytest.raises(
-    corpus_lib.StoreError,
-    match=r'scale \(1\.0, 7\.0\) in fake.*5\.0\) in other',
+    corpus_lib.StoreError, match=r'scale \(1\.0, 7\.0\) in fake.*5\.0\) in o'
   ):
-    corpus_lib.join(corpus, narrow, task='regression')
-
-
-def test_corpora_with_other_features_are_not_joined(stored):
-  corpus = corpus_lib.open_store(stored)
-  other = corpus_lib.open_store(stored)
-  other.stores['demo']['parameters']['low_hz'] = 20.0
+    corpus_lib.join(first, narrow, task='regression')
+  alone = dataclasses.replace(other, classes=('angry', 'x', 'y'))
+  with pytest.raises(corpus_lib.StoreError, match=r'share 1 classes \(angry\)'):
+    corpus_lib.join(first, alone)
+  other.stores['fake']['parameters'] = {'low_hz': 20.0}
   with pytest.raises(corpus_lib.StoreError, match='different parameters'):
-    corpus_lib.join(corpus, other)
+    corpus_lib.join(first, other)
 
 
 def test_waveforms_are_normalised_by_the_training_split_where_there_is_one():
@@ -158,10 +143,7 @@ def test_waveforms_are_normalised_by_the_training_split_where_there_is_one():
   info['statistics'] = {'mean': 1.0, 'std': 2.0}
   assert corpus_lib.normalization(corpus, 'official') == (1, 2)
   info['statistics_by_split'] = {'train': {'mean': 3.0, 'std': 4.0}}
-  for protocol, expected in (
-    ('official', (3, 4)),
-    ('published', (3, 4)),
-    ('speaker_independent', (1, 2)),
-    ('all', (1, 2)),
-  ):
-    assert corpus_lib.normalization(corpus, protocol) == expected
+  for protocol in ('official', 'published'):
+    assert corpus_lib.normalization(corpus, protocol) == (3, 4)
+  for protocol in ('speaker_independent', 'all'):
+    assert corpus_lib.normalization(corpus, protocol) == (1, 2)

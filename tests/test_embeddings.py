@@ -55,10 +55,8 @@ def test_holds_what_it_says(made):
   workdir, context, folds, _ = made
   with np.load(workdir / 'embeddings.npz', allow_pickle=False) as archive:
     held = dict(archive)
-  assert set(held) == {
-    'fold', 'id', 'speaker', 'label', 'side', 'about',
-    *NAMES, *(f'map.{name}' for name in NAMES),
-  }  # fmt: skip
+  columns = {'fold', 'id', 'speaker', 'label', 'side', 'about'}
+  assert set(held) == {*columns, *NAMES, *(f'map.{name}' for name in NAMES)}
   table = context.source.corpus.table
   # All splits of the first fold, the test split of the other.
   splits = [folds[0].train, folds[0].dev, folds[0].test, folds[1].test]
@@ -196,7 +194,8 @@ def some_embeddings():
 def test_page_shows_probes_and_maps(tmp_path):
   counts = {'classes': [4, 4], 'folds': 2, 'fitted': 90, 'scored': 60}
   space = {'mean': 71.25, 'std': 3.5, 'per_fold': [70, 72.5]}
-  emotion = {'chance': 25.0, **counts, 'spaces': {'relevant': space}}
+  spaces = dict.fromkeys(('relevant', 'irrelevant'), space)
+  emotion = {'chance': 25.0, **counts, 'spaces': spaces}
   about = {'seed': 0, 'selection': 'last', 'measure': 'balanced accuracy'}
   embeddings.write(tmp_path, some_embeddings())
   made = runs.class_predictions()

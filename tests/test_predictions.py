@@ -15,18 +15,9 @@ VAD = {'target': [1, 2.5, 3], 'prediction': [1, 2, 1 / 3], 'scores': None}
 
 
 def _one(**changes):
-  fields = {
-    'seed': 0,
-    'fold': 3,
-    'selection': 'last',
-    'epoch': 500,
-    'id': '03a01Wa',
-    'speaker': '03',
-    'target': 'angry',
-    'prediction': 'sad',
-    'scores': [0.25, 0.75],
-  }
-  return Prediction(**{**fields, **changes})
+  pair = 'angry', 'sad'
+  one = Prediction(0, 3, 'last', 500, '03a01Wa', '03', *pair, [0.25, 0.75])
+  return dataclasses.replace(one, **changes)
 
 
 def test_line_is_as_documented(tmp_path):
@@ -70,9 +61,8 @@ def test_unusual_names_survive(tmp_path):
   path.read_text('utf-8')  # All of it is valid text.
 
 
-@pytest.mark.parametrize(
-  ('name', 'value', 'others'),
-  [
+def test_a_wrong_field_is_named_with_its_value():
+  for name, value, others in (
     ('seed', -1, {}),
     ('fold', 1.5, {}),
     ('fold', True, {}),
@@ -88,32 +78,27 @@ def test_unusual_names_survive(tmp_path):
     ('prediction', 'sad', VAD),
     ('prediction', [1, 2, float('inf')], VAD),
     ('scores', [1.0], VAD),
-  ],
-)
-def test_a_wrong_field_is_named_with_its_value(name, value, others):
-  message = re.escape(f'"{name}" is {value!r}, which cannot be in a')
-  with pytest.raises(PredictionsError, match=message):
-    _one(**{**others, name: value})
+  ):
+    message = re.escape(f'"{name}" is {value!r}, which cannot be in a')
+    with pytest.raises(PredictionsError, match=message):
+      _one(**{**others, name: value})
 
 
-@pytest.mark.parametrize(
-  ('line', 'message'),
-  [
+def test_a_bad_line_is_named_by_file_and_number(tmp_path):
+  path, good = tmp_path / 'predictions.jsonl', _one().to_json()
+  for line, message in (
     ('{"seed": 0, "fo', r'not JSON'),
     ('', r'not JSON'),
     ('[1, 2]', r'expected an object with seed, .*scores, got \[1, 2\]'),
     ('{"seed": 0, "speed": 1}', r'expected .* got \{"seed": 0, "speed": 1\}'),
-    (_one().to_json().replace('"last"', '"lost"'), r'"selection" is \'lost\''),
-    (_one().to_json().replace('0.75', 'NaN'), r'"scores" is \[0.25, nan\]'),
-  ],
-)
-def test_a_bad_line_is_named_by_file_and_number(tmp_path, line, message):
-  path = tmp_path / 'predictions.jsonl'
-  path.write_text(f'{_one().to_json()}\n{line}\n')
-  with pytest.raises(PredictionsError, match=message) as caught:
-    predictions.read_predictions(path)
-  assert str(caught.value).startswith(f'{path}:2: ')
-  assert 'start the command' in str(caught.value)
+    (good.replace('"last"', '"lost"'), r'"selection" is \'lost\''),
+    (good.replace('0.75', 'NaN'), r'"scores" is \[0.25, nan\]'),
+  ):
+    path.write_text(f'{good}\n{line}\n')
+    with pytest.raises(PredictionsError, match=message) as caught:
+      predictions.read_predictions(path)
+    assert str(caught.value).startswith(f'{path}:2: ')
+    assert 'start the command' in str(caught.value)
 
 
 def test_missing_empty_and_binary_files(tmp_path):

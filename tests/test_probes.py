@@ -4,26 +4,26 @@ import numpy as np
 
 from jaxser.evaluation import probes
 
-RNG = np.random.default_rng(0)
 
-
-def blobs(labels, width=6, distance=6.0, seed=0):
+def blobs(labels, width=6):
   """Points around one centre per label."""
-  rng = np.random.default_rng(seed)
+  rng = np.random.default_rng(0)
   names, number = np.unique(labels, return_inverse=True)
-  centres = distance * np.random.default_rng(1).standard_normal(
-    (len(names), width)
-  )
+  centres = 6 * np.random.default_rng(1).standard_normal((len(names), width))
   return centres[number] + rng.standard_normal((len(labels), width))
+
+
+def counts(found):
+  return found['classes'], found['fitted'], found['scored']
 
 
 def test_speaker_probe_finds_speakers_where_they_are():
   speakers = np.repeat(['a', 'b', 'c'], 40)
-  noise = RNG.standard_normal((120, 6))
+  noise = np.random.default_rng(0).standard_normal((120, 6))
   found = probes.speaker_probe(
     {'kept': blobs(speakers), 'removed': noise}, speakers
   )
-  assert (found['classes'], found['fitted'], found['scored']) == (3, 90, 30)
+  assert counts(found) == (3, 90, 30)
   assert found['spaces']['kept'] > 0.95
   # Three standard errors of thirty guesses.
   assert abs(found['spaces']['removed'] - 1 / 3) < 0.26
@@ -32,9 +32,8 @@ def test_speaker_probe_finds_speakers_where_they_are():
 def test_scored_utterances_are_others_of_the_same_speakers():
   speakers = np.array(['a'] * 9 + ['b'] * 8 + [''] * 5 + ['c'] * 3)
   # A probe that remembers every utterance by its number has learnt no speaker.
-  numbered = {'space': np.eye(len(speakers))}
-  found = probes.speaker_probe(numbered, speakers)
-  assert (found['classes'], found['fitted'], found['scored']) == (2, 13, 4)
+  found = probes.speaker_probe({'space': np.eye(len(speakers))}, speakers)
+  assert counts(found) == (2, 13, 4)
   assert found['spaces']['space'] == 0.5
 
 
@@ -45,34 +44,29 @@ def test_emotion_probe_goes_from_one_split_to_the_other():
   found = probes.emotion_probe(
     {'space': together[:90]}, train, {'space': together[90:]}, test
   )
-  assert (found['classes'], found['fitted'], found['scored']) == (3, 90, 20)
+  assert counts(found) == (3, 90, 20)
   assert found['spaces']['space'] > 0.95
 
 
 def test_what_cannot_be_probed_is_none():
   values = {'space': np.zeros((8, 3))}
-  alone = np.array(['a'] * 8)
-  nobody = np.array([''] * 8)
-  assert probes.speaker_probe(values, alone) is None
-  assert probes.speaker_probe(values, nobody) is None
-  assert probes.emotion_probe(values, alone, values, alone) is None
-  assert probes.emotion_probe(values, nobody, values, nobody) is None
+  for labels in (np.array(['a'] * 8), np.array([''] * 8)):
+    assert probes.speaker_probe(values, labels) is None
+    assert probes.emotion_probe(values, labels, values, labels) is None
 
 
 def test_summary_over_folds():
   def fold(share, classes=4):
-    counts = {'classes': classes, 'fitted': 30, 'scored': 10}
-    return {
-      'emotion': None,
-      'speaker': {**counts, 'spaces': {'relevant': share}},
-    }
+    about = {'classes': classes, 'fitted': 30, 'scored': 10}
+    speaker = {**about, 'spaces': {'relevant': share}}
+    return {'emotion': None, 'speaker': speaker}
 
   nothing = {'emotion': None, 'speaker': None}
   found = probes.summarise([fold(0.5), nothing, fold(0.7, classes=5)])
   space = {'mean': 60.0, 'std': 14.14, 'per_fold': [50, None, 70]}
-  counts = {'classes': [4, 5], 'folds': 2, 'fitted': 60, 'scored': 20}
+  about = {'classes': [4, 5], 'folds': 2, 'fitted': 60, 'scored': 20}
   assert found == {
-    'speaker': {'chance': 22.5, **counts, 'spaces': {'relevant': space}}
+    'speaker': {'chance': 22.5, **about, 'spaces': {'relevant': space}}
   }
   one = probes.summarise([fold(0.5)])['speaker']['spaces']['relevant']
   assert one == {'mean': 50.0, 'std': None, 'per_fold': [50.0]}
@@ -90,9 +84,9 @@ def test_2d_view_keeps_groups_together_and_is_reproducible():
 
 
 def test_2d_view_of_little_to_see():
-  for shape in ((1, 5), (3, 5), (20, 5)):
-    places = probes.tsne_2d(np.ones(shape))
-    np.testing.assert_array_equal(places, np.zeros((shape[0], 2)))
+  for count in (1, 3, 20):
+    places = probes.tsne_2d(np.ones((count, 5)))
+    np.testing.assert_array_equal(places, np.zeros((count, 2)))
   values = np.zeros((12, 8))
   values[:, 3] = np.arange(12)  # A single unit lives.
   assert np.isfinite(probes.tsne_2d(values)).all()

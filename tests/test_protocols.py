@@ -1,3 +1,5 @@
+"""Folds: who trains, develops and tests, and what cannot be split."""
+
 import dataclasses
 import functools
 import json
@@ -21,17 +23,25 @@ def is_partition(folds, corpus):
 
 
 def with_table(corpus, **columns):
-  return dataclasses.replace(
-    corpus, table=dataclasses.replace(corpus.table, **columns)
-  )
+  table = dataclasses.replace(corpus.table, **columns)
+  return dataclasses.replace(corpus, table=table)
+
+
+def refused(message, make, *args, **more):
+  with pytest.raises(protocols.ProtocolError, match=message):
+    make(*args, **more)
+
+
+def speakers(corpus, *splits):
+  """The speakers of each split, as text."""
+  return [''.join(sorted({*corpus.table.speakers[rows]})) for rows in splits]
 
 
 def test_published_folds_are_scikit_learns_and_test_everyone_once(corpus):
   folds = protocols.make_folds(corpus, 'published', num_folds=5, seed=46)
   cut = model_selection.KFold(5, shuffle=True, random_state=46)
-  for fold, (train, test) in zip(
-    folds, cut.split(corpus.table.ids), strict=True
-  ):
+  splits = cut.split(corpus.table.ids)
+  for fold, (train, test) in zip(folds, splits, strict=True):
     np.testing.assert_array_equal(fold.train, train)
     np.testing.assert_array_equal(fold.test, test)
     assert not len(fold.dev)
@@ -40,11 +50,9 @@ def test_published_folds_are_scikit_learns_and_test_everyone_once(corpus):
 
 def test_published_emodb_fold_holds_the_published_files(corpus):
   order = shared.require('goldens/emodb_published_order.txt')
-  names = order.read_text().split()
+  names = np.array(order.read_text().split())
   assert len(names) == 535
-  table = dataclasses.replace(
-    corpus.table.take(np.zeros(535, int)), ids=np.array(names)
-  )
+  table = dataclasses.replace(corpus.table.take(np.zeros(535, int)), ids=names)
   big = dataclasses.replace(corpus, table=table, classes=('angry',))
   folds = protocols.make_folds(big, 'published', num_folds=10, seed=46)
   assert [len(fold.test) for fold in folds] == [54] * 5 + [53] * 5
@@ -68,132 +76,88 @@ def test_a_published_regression_cuts_the_development_split():
   assert not np.array_equal(other.dev, fold.dev)
   assert len(make(num_folds=5)) == 5  # Classes have random folds as ever.
   few = with_table(corpus, splits=np.where(rows % 5 == 1, 'dev', 'train'))
-  with pytest.raises(
-    protocols.ProtocolError, match='has 300, of which 300 dev'
-  ):
-    protocols.make_folds(few, 'published', every_class=False)
+  make = functools.partial(protocols.make_folds, few, 'published')
+  refused('has 300, of which 300 dev', make, every_class=False)
 
 
-def test_all_trains_on_every_utterance_and_tests_none(corpus, tmp_path):
+def test_all_trains_on_every_utterance_and_tests_none(corpus):
   (fold,) = protocols.make_folds(corpus, 'all')
   assert (len(fold.train), len(fold.dev), len(fold.test)) == (45, 0, 0)
-  path = tmp_path / 'folds.json'
-  protocols.write_folds(path, protocols.folds_to_json([fold], corpus))
-  (again,) = protocols.read_folds(path, corpus)
-  np.testing.assert_array_equal(again.train, fold.train)
   # No other fold may test nobody.
   fewer = dataclasses.replace(fold, train=fold.train[1:])
-  with pytest.raises(protocols.ProtocolError, match='fold 0 has no test'):
-    protocols.check_folds([fewer], corpus)
+  refused('fold 0 has no test', protocols.check_folds, [fewer], corpus)
 
 
-@pytest.mark.parametrize('speakers', [3, 4, 5, 12, 13, 30])
-def test_no_speaker_is_in_two_splits(speakers):
-  corpus = fakes.corpus(speakers=speakers)
+@pytest.mark.parametrize('count', [3, 4, 5, 12, 13, 30])
+def test_no_speaker_is_in_two_splits(count):
+  corpus = fakes.corpus(speakers=count)
   folds = protocols.make_folds(
     corpus, 'speaker_independent', num_folds=6, seed=3
   )
-  assert len(folds) == (speakers if speakers <= 12 else 6)
+  assert len(folds) == (count if count <= 12 else 6)
   assert is_partition(folds, corpus)
   for fold in folds:
-    splits = [
-      set(corpus.table.speakers[rows])
-      for rows in (fold.train, fold.dev, fold.test)
-    ]
-    assert all(splits)
-    assert len(set.union(*splits)) == sum(map(len, splits)) == speakers
-    assert len(fold.train) + len(fold.dev) + len(fold.test) == len(corpus.table)
+    splits = fold.train, fold.dev, fold.test
+    heard = [set(corpus.table.speakers[rows]) for rows in splits]
+    assert all(heard)
+    assert len(set.union(*heard)) == sum(map(len, heard)) == count
+    assert sum(map(len, splits)) == len(corpus.table)
 
 
 def test_development_speaker_is_the_neighbour(corpus):
   folds = protocols.make_folds(corpus, 'speaker_independent')
-  pairs = [
-    (set(corpus.table.speakers[f.test]), set(corpus.table.speakers[f.dev]))
-    for f in folds
-  ]
-  expected = [('s0', 's1'), ('s1', 's0'), ('s2', 's3'), ('s3', 's2')]
-  assert pairs[:4] == [({test}, {dev}) for test, dev in expected]
-  assert pairs[4] == ({'s4'}, {'s3'})
+  pairs = [' '.join(speakers(corpus, f.test, f.dev)) for f in folds]
+  assert pairs == ['s0 s1', 's1 s0', 's2 s3', 's3 s2', 's4 s3']
 
 
 def test_official_split_needs_its_column(corpus):
-  with pytest.raises(protocols.ProtocolError, match="split is 'train'"):
-    protocols.make_folds(corpus, 'official')
+  refused("split is 'train'", protocols.make_folds, corpus, 'official')
   splits = np.array(['train', 'dev', 'test'] * 15)
   (fold,) = protocols.make_folds(with_table(corpus, splits=splits), 'official')
   np.testing.assert_array_equal(fold.dev, np.arange(1, 45, 3))
 
 
 def test_cross_corpus_trains_on_one_and_tests_on_the_other(corpus):
-  parts = np.where(corpus.table.speakers == 's4', 'other', 'fake')
-  both = dataclasses.replace(corpus, parts=parts)
-  (fold,) = protocols.make_folds(both, 'cross_corpus', test_corpus='other')
-  assert set(corpus.table.speakers[fold.test]) == {'s4'}
-  assert set(corpus.table.speakers[fold.train]) == {'s0', 's1', 's2', 's3'}
-  assert not len(fold.dev)
-  (fold,) = protocols.make_folds(
-    both, 'cross_corpus', test_corpus='other', cross_corpus_train='held_out'
-  )
-  assert set(corpus.table.speakers[fold.dev]) == {'s3'}
-  assert set(corpus.table.speakers[fold.train]) == {'s0', 's1', 's2'}
-  with pytest.raises(protocols.ProtocolError, match='0 to test'):
-    protocols.make_folds(both, 'cross_corpus', test_corpus='third')
+  def make(tested, how='all', test_corpus='other'):
+    parts = np.where(np.isin(corpus.table.speakers, tested), 'other', 'fake')
+    folds = protocols.make_folds(
+      dataclasses.replace(corpus, parts=parts),
+      'cross_corpus',
+      test_corpus=test_corpus,
+      cross_corpus_train=how,
+    )
+    for fold in folds:
+      np.testing.assert_array_equal(fold.test, np.flatnonzero(parts == 'other'))
+    return [' '.join(speakers(corpus, f.train, f.dev)) for f in folds]
 
-
-def test_across_corpora_each_speaker_left_out_gives_a_model(corpus):
-  tested = np.isin(corpus.table.speakers, ['s1', 's4'])
-  both = dataclasses.replace(corpus, parts=np.where(tested, 'other', 'fake'))
-  folds = protocols.make_folds(
-    both, 'cross_corpus', test_corpus='other', cross_corpus_train='speakers'
-  )
-  sides = [
-    (set(corpus.table.speakers[f.train]), set(corpus.table.speakers[f.dev]))
-    for f in folds
-  ]
+  assert make(['s4']) == ['s0s1s2s3 ']
+  assert make(['s4'], 'held_out') == ['s0s1s2 s3']
   # The pairs of a single corpus of s0, s2 and s3; the one left out is in none.
-  assert sides == [
-    ({'s3'}, {'s2'}),
-    ({'s3'}, {'s0'}),
-    ({'s0'}, {'s2'}),
-  ]
-  for fold in folds:
-    np.testing.assert_array_equal(fold.test, np.flatnonzero(tested))
+  assert make(['s1', 's4'], 'speakers') == ['s3 s2', 's3 s0', 's0 s2']
+  refused('0 to test', make, ['s4'], test_corpus='third')
 
 
 def test_class_without_training_utterance_is_refused(corpus):
   labels = corpus.table.labels.copy()
   labels[labels == 1] = 0
   labels[0] = 1  # The only one left; its fold cannot train on it.
-  with pytest.raises(
-    protocols.ProtocolError, match=r'fold \d: no training utterance of .* fear'
-  ):
-    protocols.make_folds(
-      with_table(corpus, labels=labels), 'published', num_folds=5
-    )
+  odd = with_table(corpus, labels=labels)
+  message = r'fold \d: no training utterance of .* fear'
+  refused(message, protocols.make_folds, odd, 'published', num_folds=5)
 
 
 def test_advice_on_speakers_helps():
   corpus = fakes.corpus(speakers=2, repeats=15)
-  with pytest.raises(
-    protocols.ProtocolError,
-    match=r'at least 3 .* has 2\. Use protocol=published',
-  ):
-    protocols.make_folds(corpus, 'speaker_independent')
+  make = functools.partial(protocols.make_folds, protocol='speaker_independent')
+  refused(r'at least 3 .* has 2\. Use protocol=published', make, corpus)
   # A name with a letter missing makes a speaker of one utterance.
-  speakers = corpus.table.speakers.copy()
-  speakers[7] = 's'
-  typo = with_table(corpus, speakers=speakers)
-  with pytest.raises(
-    protocols.ProtocolError,
-    match=r"speaker 's' has 1 of 90 utterances: correct .* protocol=published",
-  ):
-    protocols.make_folds(typo, 'speaker_independent')
-  speakers[7] = ''
-  unnamed = with_table(corpus, speakers=speakers)
-  with pytest.raises(
-    protocols.ProtocolError, match=f"'{corpus.table.ids[7]}' has no speaker"
-  ):
-    protocols.make_folds(unnamed, 'speaker_independent')
+  names = corpus.table.speakers.copy()
+  names[7] = 's'
+  message = "speaker 's' has 1 of 90 utterances: correct .* protocol=published"
+  refused(message, make, with_table(corpus, speakers=names))
+  names[7] = ''
+  message = f"'{corpus.table.ids[7]}' has no speaker"
+  refused(message, make, with_table(corpus, speakers=names))
 
 
 def test_folds_file_reads_back_and_names_what_is_wrong(corpus, tmp_path):
@@ -206,20 +170,16 @@ def test_folds_file_reads_back_and_names_what_is_wrong(corpus, tmp_path):
   protocols.write_folds(path, content)
   again = protocols.read_folds(path, corpus)
   for one, other in zip(folds, again, strict=True):
-    for side in ('train', 'dev', 'test'):
-      np.testing.assert_array_equal(getattr(one, side), getattr(other, side))
+    for split in ('train', 'dev', 'test'):
+      np.testing.assert_array_equal(getattr(one, split), getattr(other, split))
 
   broken = json.loads(path.read_text())
   broken['folds'][0]['test'].append(broken['folds'][0]['train'][0])
   protocols.write_folds(path, broken)
-  with pytest.raises(protocols.ProtocolError, match='in train and in test'):
-    protocols.read_folds(path, corpus)
+  refused('in train and in test', protocols.read_folds, path, corpus)
   broken['folds'][0]['test'][-1] = 'nobody'
   protocols.write_folds(path, broken)
-  with pytest.raises(protocols.ProtocolError, match="the first is 'nobody'"):
-    protocols.read_folds(path, corpus)
+  refused("the first is 'nobody'", protocols.read_folds, path, corpus)
   path.write_text('{}')
-  with pytest.raises(protocols.ProtocolError, match='not a folds file'):
-    protocols.read_folds(path, corpus)
-  with pytest.raises(protocols.ProtocolError, match='does not exist'):
-    protocols.read_folds(tmp_path / 'none.json', corpus)
+  refused('not a folds file', protocols.read_folds, path, corpus)
+  refused('does not exist', protocols.read_folds, tmp_path / 'none', corpus)

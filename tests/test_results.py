@@ -11,6 +11,7 @@ from jaxser.evaluation import metrics, results
 from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from tests import runs
 
+SPHERE = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
 ABOUT = {'system': 'timnet', 'corpus': 'emodb', 'protocol': 'published'}
 
 
@@ -25,12 +26,16 @@ def _uar(rows):
   )
 
 
+def _certain(p, name):
+  """The prediction of one class with certainty."""
+  scores = [float(name == other) for other in runs.CLASSES]
+  return dataclasses.replace(p, prediction=name, scores=scores)
+
+
 def test_pooled_fold_mean_and_seeds_are_three_numbers():
   # Folds of unlike size and skill, so that pooling and averaging differ.
   made = [
-    dataclasses.replace(p, prediction=p.target, scores=_certain(p.target))
-    if p.fold == 0
-    else p
+    p if p.fold else _certain(p, p.target)
     for p in runs.class_predictions(seeds=(0, 1, 2), each=24)
     if p.fold > 1 or int(p.id[-2:]) < 8
   ]
@@ -43,53 +48,37 @@ def test_pooled_fold_mean_and_seeds_are_three_numbers():
       for f in range(5)
     ]
     for name, values in (('over_seeds', by_seed), ('fold_mean', by_fold)):
-      mean, std = np.mean(values), np.std(values, ddof=1)
-      assert entry[name]['uar'] == {
-        'mean': round(mean, 2),
-        'std': round(std, 2),
-      }
-    assert [row['uar'] for row in entry['per_fold']] == [
-      round(x, 2) for x in by_fold
-    ]
+      mean, std = round(np.mean(values), 2), round(np.std(values, ddof=1), 2)
+      assert entry[name]['uar'] == {'mean': mean, 'std': std}
+    shown = [row['uar'] for row in entry['per_fold']]
+    assert shown == [round(x, 2) for x in by_fold]
     pooled = entry['pooled']['uar']
     assert pooled['value'] == round(_uar(rows), 2)
     assert pooled['low'] < pooled['value'] < pooled['high']
     assert abs(pooled['value'] - np.mean(by_fold)) > 1
 
 
-def _certain(name):
-  return [float(name == other) for other in runs.CLASSES]
-
-
 def test_recall_and_confusion_equal_scikit_learn():
-  made = runs.class_predictions()
-  for selection, entry in _summarise(made)['selections'].items():
-    rows = [p for p in made if p.selection == selection]
-    pair = [p.target for p in rows], [p.prediction for p in rows]
-    pooled = entry['pooled']
-    for name, function, more in (
-      ('war', reference.accuracy_score, {}),
-      ('f1', reference.f1_score, {'average': 'macro'}),
-    ):
-      assert pooled[name]['value'] == round(100 * function(*pair, **more), 2)
-    confusion = reference.confusion_matrix(*pair, labels=runs.CLASSES)
-    assert pooled['confusion'] == confusion.tolist()
-    recall = np.diagonal(confusion) / confusion.sum(1)
-    assert [*pooled['recall'].values()] == pytest.approx(
-      100 * recall, abs=0.005
-    )
-    assert [*pooled['recall']] == [*runs.CLASSES]
-    assert pooled['utterances'] == 60
+  made = runs.class_predictions(selections=('last',))
+  pooled = _summarise(made)['selections']['last']['pooled']
+  pair = [p.target for p in made], [p.prediction for p in made]
+  war = reference.accuracy_score(*pair)
+  f1 = reference.f1_score(*pair, average='macro')
+  assert pooled['war']['value'] == round(100 * war, 2)
+  assert pooled['f1']['value'] == round(100 * f1, 2)
+  confusion = reference.confusion_matrix(*pair, labels=runs.CLASSES)
+  assert pooled['confusion'] == confusion.tolist()
+  recall = 100 * np.diagonal(confusion) / confusion.sum(1)
+  assert [*pooled['recall'].values()] == pytest.approx(recall, abs=0.005)
+  assert [*pooled['recall']] == [*runs.CLASSES]
+  assert pooled['utterances'] == 60
 
 
 def test_ccc_is_that_of_the_whole_set():
   made = runs.vad_predictions(seeds=(0, 1))
-  summary = _summarise(made)
-  assert summary['task'] == 'regression'
-  entry = summary['selections']['last']
-  expected = metrics.concordance(
-    [p.target for p in made], [p.prediction for p in made]
-  )
+  entry = _summarise(made)['selections']['last']
+  pair = [p.target for p in made], [p.prediction for p in made]
+  expected = metrics.concordance(*pair)
   for name, value in zip(DIMENSIONS, expected, strict=True):
     assert entry['pooled'][f'ccc_{name}']['value'] == round(value, 4)
   mean = entry['pooled']['ccc_mean']
@@ -106,29 +95,23 @@ def test_a_ccc_of_zero_explains_itself():
     dataclasses.replace(p, prediction=(5.0 if i % 4 else 2.5, 1.0, 3.25))
     for i, p in enumerate(runs.vad_predictions())
   ]
-  sphere = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
-  entry = _summarise(made, sphere=sphere)['selections']['last']
+  entry = _summarise(made, sphere=SPHERE)['selections']['last']
   assert entry['clipped'] == {'valence': 75, 'arousal': 100, 'dominance': 0}
-  assert entry['constant'] == {
-    'valence': None,
-    'arousal': 1.0,
-    'dominance': 3.25,
-  }
+  assert [*entry['constant'].values()] == [None, 1.0, 3.25]
   arousal = entry['pooled']['ccc_arousal']
   assert str([*arousal.values()]) == '[0.0, 0.0, 0.0]'  # No minus before it.
 
 
 def test_regions_are_scored_as_classes():
   made = runs.vad_predictions()
-  sphere = {'regions': 'octants', 'vad_range': [1.0, 5.0], 'centre': None}
-  found = _summarise(made, sphere=sphere)['selections']['last']['pooled']
-  octants = [
-    [tuple(x >= 3 for x in values) for values in (p.target, p.prediction)]
-    for p in made
-  ]
-  same = np.mean([target == predicted for target, predicted in octants])
-  regions = found['regions']
-  assert regions['accuracy']['value'] == round(100 * same, 2)
+  entry = _summarise(made, sphere=SPHERE)['selections']['last']
+  target, predicted = (
+    np.array([getattr(p, name) for p in made]) >= 3
+    for name in ('target', 'prediction')
+  )
+  regions = entry['pooled']['regions']
+  accuracy = 100 * (target == predicted).all(-1).mean()
+  assert regions['accuracy']['value'] == round(accuracy, 2)
   assert regions['macro_f1']['low'] < regions['macro_f1']['high']
   assert np.shape(regions['confusion']) == (8, 8)
 
@@ -140,12 +123,12 @@ def test_what_is_not_defined_is_null_and_the_file_is_plain_json(tmp_path):
     if p.speaker == '03' and p.target != 'sad'
   ]
   summary = _summarise(made)
-  pooled = summary['selections']['last']['pooled']
-  assert pooled['uar']['low'] is None
-  assert pooled['uar']['high'] is None
+  entry = summary['selections']['last']
+  pooled = entry['pooled']
+  assert pooled['uar']['low'] is pooled['uar']['high'] is None
   assert pooled['recall']['sad'] is None
   assert pooled['absent_classes'] == ['sad']
-  assert summary['selections']['last']['over_seeds']['uar']['std'] is None
+  assert entry['over_seeds']['uar']['std'] is None
   path = tmp_path / 'results.json'
   results.write_results(path, summary)
   assert 'NaN' not in path.read_text()
@@ -156,20 +139,23 @@ def test_speakers_are_counted():
   made = runs.class_predictions(selections=('last',))
   assert _summarise(made)['speakers_in_several_folds'] == 0
   shuffled = [
-    dataclasses.replace(p, fold=i % 3) if p.speaker != '03' else p
+    p if p.speaker == '03' else dataclasses.replace(p, fold=i % 3)
     for i, p in enumerate(made)
   ]
   assert _summarise(shuffled)['speakers_in_several_folds'] == 4
   # Utterances of unknown speaker stand alone.
   summary = _summarise([dataclasses.replace(p, speaker='') for p in made])
-  assert summary['interval']['speakers'] == 0
-  assert summary['interval']['unknown_speakers'] == 60
+  interval = summary['interval']
+  assert (interval['speakers'], interval['unknown_speakers']) == (0, 60)
   assert summary['selections']['last']['pooled']['uar']['low'] is not None
 
 
 def test_what_is_given_is_kept():
   about = {
-    'paper': {'last': {'source': 'the paper', 'uar': 89.19, 'war': 90.28}},
+    'paper': {
+      'last': {'source': 'the paper', 'uar': 89.19, 'war': 90.28},
+      'best_on_test': {'uar': 1.0, 'comparable': False, 'reason': 'rows'},
+    },
     'wall_time_s': 12.5,
     'command': 'python -m jaxser.main',
     'environment': {'jax': '0.10.2'},
@@ -200,6 +186,14 @@ def test_predictions_that_do_not_fit_are_refused():
     ([*made, made[0]], {}, 'was predicted more than once'),
     (made, {'ids': ['x', *(p.id for p in made)]}, "no prediction for 'x'"),
     ([other, *made[1:]], {}, r'seed 0, fold 0, .*several epochs'),
+    *(
+      (made, {'paper': paper}, r"paper\['.*uar, war, and a reason")
+      for paper in (
+        {'first': {'uar': 1.0}},
+        {'last': {'accuracy': 1.0}},
+        {'last': {'comparable': False}},
+      )
+    ),
   ):
     with pytest.raises(PredictionsError, match=message):
       _summarise(bad, **changes)
@@ -207,29 +201,12 @@ def test_predictions_that_do_not_fit_are_refused():
     results.summarise([], **ABOUT)
 
 
-def test_paper_rows_are_checked():
-  made = runs.class_predictions()
-  order = {'uar': 1.0, 'comparable': False, 'reason': 'row order not confirmed'}
-  assert _summarise(made, paper={'last': order})['paper'] == {'last': order}
-  for paper in (
-    {'first': {'uar': 1.0}},
-    {'last': {'accuracy': 1.0}},
-    {'last': {'comparable': False}},
-  ):
-    with pytest.raises(
-      PredictionsError, match=r"paper\['.*uar, war, and a reas"
-    ):
-      _summarise(made, paper=paper)
-
-
 def test_results_of_other_predictions_are_noticed():
   made = runs.class_predictions()
   summary = _summarise(made)
   results.check_results(summary, made)
   answer = 'sad' if made[0].prediction != 'sad' else 'happy'
-  wrong = dataclasses.replace(
-    made[0], prediction=answer, scores=_certain(answer)
-  )
+  wrong = _certain(made[0], answer)
   with pytest.raises(PredictionsError, match=r"disagree on selection 'last'"):
     results.check_results(summary, [wrong, *made[1:]])
   last = [p for p in made if p.selection == 'last']

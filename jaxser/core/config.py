@@ -19,8 +19,6 @@ PROTOCOLS = (
   'emobox',
   'all',
 )
-CROSS_CORPUS_TRAIN = ('all', 'held_out', 'speakers')
-PARALLEL = ('jit', 'pmap')
 # Fields that change neither the model nor its predictions.
 FREE = (
   'data_dir',
@@ -37,8 +35,8 @@ FREE = (
 )
 _CHOICES = {
   'protocol': PROTOCOLS,
-  'cross_corpus_train': CROSS_CORPUS_TRAIN,
-  'parallel': PARALLEL,
+  'cross_corpus_train': ('all', 'held_out', 'speakers'),
+  'parallel': ('jit', 'pmap'),
   'optimizer.name': ('adam', 'adamw'),
   'schedule.name': ('constant', 'plateau'),
   'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),

@@ -58,7 +58,7 @@ def bucket_of(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
 
 
 def batches(
-  order: np.ndarray, bucket: np.ndarray, size: int, buckets: Sequence[int]
+  order: np.ndarray, lengths: np.ndarray, size: int, buckets: Sequence[int]
 ) -> list[tuple[np.ndarray, int]]:
   """Cuts rows into batches, each padded to one bucket, all but one of them full.
 
@@ -68,13 +68,14 @@ def batches(
 
   Args:
     order: int [n], positions in the order in which they are taken.
-    bucket: int [n], bucket of each position.
+    lengths: int [n], of each position.
     size: rows of a batch.
     buckets: ascending lengths.
 
   Returns:
     (positions, length of the bucket) of every batch, shortest first.
   """
+  bucket = bucket_of(lengths, buckets)
   groups = [order[bucket[order] == number] for number in range(len(buckets))]
   found: list[tuple[np.ndarray, int]] = []
   for number in reversed(range(len(buckets))):
@@ -85,7 +86,6 @@ def batches(
       groups[shorter] = groups[shorter][missing:]
       inside = np.concatenate([inside, taken])
       shorter -= 1
-    starts = range(0, len(inside), size)
-    cut = [(inside[s : s + size], buckets[number]) for s in starts]
-    found += reversed(cut)
+    for start in reversed(range(0, len(inside), size)):
+      found.append((inside[start : start + size], buckets[number]))
   return found[::-1]

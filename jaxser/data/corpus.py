@@ -104,8 +104,7 @@ class Corpus:
     lengths = np.zeros(len(self.table), np.int32)
     for row in range(len(self.table)):
       value = self.read(row)[:max_length]
-      features[row, : len(value)] = value
-      lengths[row] = len(value)
+      features[row, : len(value)], lengths[row] = value, len(value)
     return features, lengths
 
 
@@ -131,11 +130,10 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
   except (ValueError, KeyError, TypeError) as error:
     raise _damaged(path, f'has no valid store.json ({error})') from error
   table = _read_table(path, classes)
-  if len(table) != info['count']:
+  if (count := info['count']) != len(table):
     raise _damaged(
       path,
-      f'has {len(table)} utterances in manifest.tsv and {info["count"]} in '
-      'store.json',
+      f'has {len(table)} utterances in manifest.tsv and {count} in store.json',
     )
   vad_range = info.get('vad_range')
   return Corpus(
@@ -144,7 +142,7 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
     vad_range=tuple(vad_range) if vad_range else None,
     table=table,
     stores={name: info},
-    read=_Records(path, len(table)),
+    read=_reader(path, len(table)),
     parts=np.full(len(table), name),
   )
 
@@ -215,44 +213,38 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
       f'{first.name} and {second.vad_range} in {second.name}; prepare one of '
       'them on the scale of the other, from a manifest.'
     )
-  both = set(first.classes), set(second.classes)
-  classes = tuple(sorted(set.union(*both) if regression else both[0] & both[1]))
+  combine = set.union if regression else set.intersection
+  classes = tuple(sorted(combine(*(set(corpus.classes) for corpus in corpora))))
   if not regression and len(classes) < 2:
     raise StoreError(
       f'{first.name} and {second.name} share {len(classes)} classes '
       f'({", ".join(classes) or "none"}); at least two are needed.'
     )
-  tables, readers, parts = [], [], []
-  for corpus in corpora:
-    labels = _labels(classes, corpus.classes)[corpus.table.labels]
-    kept = np.flatnonzero((labels >= 0) | regression)
-    chosen = select(corpus, kept, corpus.name)
-    named = {
-      name: np.array(
-        [f'{corpus.name}/{x}' for x in getattr(chosen.table, name)]
-      )
-      for name in ('ids', 'speakers')
-    }
-    tables.append(
-      dataclasses.replace(chosen.table, labels=labels[kept], **named)
-    )
-    readers.append(chosen.read)
-    parts.append(chosen.parts)
-  split = len(tables[0])
-  columns = (field.name for field in dataclasses.fields(Table))
-  return Corpus(
+  columns = {
+    field.name: np.concatenate([getattr(c.table, field.name) for c in corpora])
+    for field in dataclasses.fields(Table)
+  }
+  columns['labels'] = np.concatenate(
+    [_labels(classes, c.classes)[c.table.labels] for c in corpora]
+  )
+  split = len(first.table)
+  names = [c.name for c in corpora for _ in range(len(c.table))]
+  for column in ('ids', 'speakers'):
+    pairs = zip(names, columns[column], strict=True)
+    columns[column] = np.array([f'{name}/{value}' for name, value in pairs])
+  both = Corpus(
     name=f'{first.name}+{second.name}',
     classes=classes,
     vad_range=first.vad_range if regression else None,
-    table=Table(
-      **{c: np.concatenate([getattr(t, c) for t in tables]) for c in columns}
-    ),
+    table=Table(**columns),
     stores={**first.stores, **second.stores},
     read=lambda row: (
-      readers[0](row) if row < split else readers[1](row - split)
+      first.read(row) if row < split else second.read(row - split)
     ),
-    parts=np.concatenate(parts),
+    parts=np.concatenate([c.parts for c in corpora]),
   )
+  kept = np.flatnonzero((columns['labels'] >= 0) | regression)
+  return select(both, kept, both.name)
 
 
 def _labels(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
@@ -280,8 +272,7 @@ def _read_table(store: pathlib.Path, classes: Sequence[str]) -> Table:
     return np.array([float(row[name] or 'nan') for row in rows], np.float32)
 
   names = text('label').tolist()
-  unknown = sorted({*names} - {*classes, ''})
-  if unknown:
+  if unknown := sorted({*names} - {*classes, ''}):
     raise _damaged(
       store, f'has labels that store.json does not list: {unknown}'
     )
@@ -298,56 +289,51 @@ def _read_table(store: pathlib.Path, classes: Sequence[str]) -> Table:
   )
 
 
-class _Records:
-  """Random access to the features in the TFRecord shards of one store.
+def _reader(path: pathlib.Path, count: int) -> Callable[[int], np.ndarray]:
+  """Returns row -> features, from the TFRecord shards of one store.
 
   By hand: TensorFlow reads TFRecord files from the beginning only.
   """
 
-  def __init__(self, path: pathlib.Path, count: int):
-    self._path = path
-    self._count = count
-
-  @functools.cached_property
-  def _index(self) -> list[tuple[pathlib.Path, int, int]]:
+  @functools.cache
+  def index() -> list[tuple[pathlib.Path, int, int]]:
     """(shard, offset of the data, length) per row, from the record headers."""
-    index = []
-    for shard in sorted(self._path.glob('*.tfrecord-*')):
+    records = []
+    for shard in sorted(path.glob('*.tfrecord-*')):
       size, offset = shard.stat().st_size, 0
       with open(shard, 'rb') as file:
         while offset + _HEADER.size <= size:
           length, _ = _HEADER.unpack(file.read(_HEADER.size))
-          index.append((shard, offset + _HEADER.size, length))
+          records.append((shard, offset + _HEADER.size, length))
           offset += _HEADER.size + length + _FOOTER.size
           file.seek(min(offset, size))
       if offset != size:
-        raise _damaged(self._path, f'has {shard.name}, which is cut off')
-    if len(index) != self._count:
-      raise _damaged(
-        self._path, f'has {len(index)} records of {self._count} utterances'
-      )
-    return index
+        raise _damaged(path, f'has {shard.name}, which is cut off')
+    if len(records) != count:
+      raise _damaged(path, f'has {len(records)} records of {count} utterances')
+    return records
 
-  @functools.cached_property
-  def _parse(self) -> Callable[[bytes], np.ndarray]:
-    """Decoder of one serialised record; TFDS says how it was written."""
+  @functools.cache
+  def features() -> Any:
+    """The decoder of serialised records; TFDS says how they were written."""
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder_from_directory(str(self._path))
-    features = builder.info.features
-    return lambda data: features.deserialize_example_np(data)['features']
+    return tfds.builder_from_directory(str(path)).info.features
 
-  def __call__(self, row: int) -> np.ndarray:
-    shard, offset, length = self._index[row]
+  def read(row: int) -> np.ndarray:
+    shard, offset, length = index()[row]
     with open(shard, 'rb') as file:
       file.seek(offset)
       data, footer = file.read(length), file.read(_FOOTER.size)
     if footer != _FOOTER.pack(_masked_crc(data)):
       raise _damaged(
-        self._path,
+        path,
         f'has {shard.name} with a damaged record (row {row}) at byte {offset}',
       )
-    return np.asarray(self._parse(data), np.float32)
+    decoded = features().deserialize_example_np(data)
+    return np.asarray(decoded['features'], np.float32)
+
+  return read
 
 
 def _masked_crc(data: bytes) -> int:

@@ -38,9 +38,7 @@ class Slot:
     """Returns what one of `count` processes assembles, and its first row."""
     size = len(self.rows) // count
     part = slice(index * size, (index + 1) * size)
-    references = self.references
-    if references is not None:
-      references = references[part]
+    references = None if self.references is None else self.references[part]
     return Slot(self.rows[part], self.length, references), part.start
 
 
@@ -119,16 +117,14 @@ class Source:
   ) -> tuple[np.ndarray, np.ndarray]:
     features = np.zeros((len(rows), length, *self._bins), np.float32)
     lengths = np.zeros(len(rows), np.int32)
-    for i, row in enumerate(rows):
-      if row == PADDING_ROW:
-        continue
+    for i in np.flatnonzero(rows != PADDING_ROW):
       if self.in_memory:
-        value = self.arrays[0][row, : min(self.arrays[1][row], length)]
+        whole, valid = (array[rows[i]] for array in self.arrays)
+        value = whole[: min(valid, length)]
       else:
-        value = self.corpus.read(int(row))[:length]
+        value = self.corpus.read(int(rows[i]))[:length]
       value = normalized(value, self._normalization)
-      features[i, : len(value)] = value
-      lengths[i] = len(value)
+      features[i, : len(value)], lengths[i] = value, len(value)
     return features, lengths
 
   def batch(self, slot: Slot, first_row: int = 0) -> dict[str, np.ndarray]:
@@ -194,19 +190,17 @@ class Sampler:
     """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
     order = generator.permutation(len(self.rows))
-    references = None if self.references is None else self.references(epoch)
+    columns = [self.rows]
+    if self.references is not None:
+      columns.append(self.references(epoch))
     slots = []
     for chosen, length in buckets_lib.batches(
-      order,
-      buckets_lib.bucket_of(self.lengths, self.buckets),
-      self.batch_size,
-      self.buckets,
+      order, self.lengths, self.batch_size, self.buckets
     ):
-      of_batch = None
-      if references is not None:
-        of_batch = pad_rows(references[chosen], self.padded_size)
-      rows = pad_rows(self.rows[chosen], self.padded_size)
-      slots.append(Slot(rows, length, of_batch))
+      rows, *references = (
+        pad_rows(column[chosen], self.padded_size) for column in columns
+      )
+      slots.append(Slot(rows, length, *references))
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
@@ -229,9 +223,8 @@ def for_evaluation(
     The batches, and int64 [n]: where in their concatenation each row is.
   """
   slots, places = [], np.zeros(len(rows), np.int64)
-  bucket = buckets_lib.bucket_of(source.lengths[rows], source.buckets)
   for chosen, length in buckets_lib.batches(
-    np.arange(len(rows)), bucket, size, source.buckets
+    np.arange(len(rows)), source.lengths[rows], size, source.buckets
   ):
     places[chosen] = len(slots) * size + np.arange(len(chosen))
     slots.append(Slot(pad_rows(rows[chosen], size), length))

@@ -173,30 +173,29 @@ def _speaker_folds(table: Table, num_groups: int, seed: int) -> list[Fold]:
       'protocol=published, whose random folds mix speakers, or '
       'protocol=official.'
     )
-  rows = [
-    np.flatnonzero(np.isin(table.speakers, np.array(group))) for group in groups
-  ]
+  group_of = {name: i for i, group in enumerate(groups) for name in group}
+  number = np.array([group_of[name] for name in table.speakers.tolist()])
   folds = []
   for test in range(len(groups)):
-    dev = test + 1 if test % 2 == 0 else test - 1
+    dev = test ^ 1  # The other one of the pair (0, 1), (2, 3), ...
     if dev == len(groups):  # An odd count leaves the last one without a pair.
       dev = test - 1
-    others = [rows[g] for g in range(len(groups)) if g not in (test, dev)]
-    train = np.sort(np.concatenate(others))
-    folds.append(Fold(test, train, rows[dev], rows[test]))
+    splits = ~np.isin(number, (test, dev)), number == dev, number == test
+    folds.append(Fold(test, *map(np.flatnonzero, splits)))
   return folds
 
 
 def _official_fold(table: Table) -> list[Fold]:
-  names = 'train', 'dev', 'test'
-  train, dev, test = (np.flatnonzero(table.splits == name) for name in names)
-  if not len(train) or not len(test):
+  fold = Fold(
+    0, *(np.flatnonzero(table.splits == n) for n in ('train', 'dev', 'test'))
+  )
+  if not len(fold.train) or not len(fold.test):
     raise ProtocolError(
       "protocol=official needs utterances whose split is 'train' and 'test'; the "
       f'manifest has {sorted(set(table.splits.tolist()))}. Use '
       'protocol=speaker_independent instead.'
     )
-  return [Fold(0, train, dev, test)]
+  return [fold]
 
 
 def _cross_corpus_folds(
@@ -225,10 +224,13 @@ def _cross_corpus_folds(
 
 def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
   """Reads EmoBox's folds; cuts development splits where a seed is given."""
-  table, folds = corpus.table, []
-  for number, train, test in emobox.read_folds(corpus, folder):
-    fold = Fold(number, train, _NONE, test)
-    folds.append(fold if seed is None else _hold_out(fold, table, seed))
+  table = corpus.table
+  folds = [
+    Fold(number, train, _NONE, test)
+    for number, train, test in emobox.read_folds(corpus, folder)
+  ]
+  if seed is not None:
+    folds = [_hold_out(fold, table, seed) for fold in folds]
   shared = shared_speakers(folds, table)
   print(
     f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are both '
@@ -279,8 +281,7 @@ def check_folds(
       if not len(splits[name]) and not tests_none:
         raise ProtocolError(f'{where} has no {name} utterance.')
     for (a, rows), (b, others) in itertools.combinations(splits.items(), 2):
-      both = np.intersect1d(rows, others)
-      if len(both):
+      if len(both := np.intersect1d(rows, others)):
         raise ProtocolError(
           f'{where}: utterance {str(table.ids[both[0]])!r} is in {a} and in {b}.'
         )

@@ -35,8 +35,8 @@ def group_confusions(
     groups: group of each utterance; the result is in their sorted order.
     classes: number of classes K.
   """
-  count, index = _numbered(groups)
-  confusions = np.zeros((count, classes, classes), np.int64)
+  names, index = np.unique(np.asarray(groups, object), return_inverse=True)
+  confusions = np.zeros((len(names), classes, classes), np.int64)
   np.add.at(confusions, (index, targets, predictions), 1)
   return confusions
 
@@ -55,31 +55,21 @@ def group_sums(
     predictions: [n, d].
     groups: group of each utterance; the result is in their sorted order.
   """
-  count, index = _numbered(groups)
+  names, index = np.unique(np.asarray(groups, object), return_inverse=True)
   t, p = np.asarray(targets, np.float64), np.asarray(predictions, np.float64)
   centre = t.mean(0, keepdims=True)
   t, p = t - centre, p - centre
   terms = np.stack([np.ones_like(p), p, t, p * p, t * t, p * t], 1)
-  sums = np.zeros((count, *terms.shape[1:]))
+  sums = np.zeros((len(names), *terms.shape[1:]))
   np.add.at(sums, index, terms)
   return sums
 
 
-def _numbered(groups: Sequence[str]) -> tuple[int, np.ndarray]:
-  names, index = np.unique(np.asarray(groups, object), return_inverse=True)
-  return len(names), index
-
-
 class Interval(NamedTuple):
-  """A statistic of the whole set and its interval; scalars or [m] arrays."""
+  """A statistic, its interval and p value; scalars or [m] arrays.
 
-  value: np.ndarray
-  low: np.ndarray
-  high: np.ndarray
-
-
-class Difference(NamedTuple):
-  """First minus second, its interval, and a two-sided bootstrap p value."""
+  The p value, of a difference being zero, is NaN where there is no difference.
+  """
 
   value: np.ndarray
   low: np.ndarray
@@ -87,9 +77,10 @@ class Difference(NamedTuple):
   p_value: np.ndarray
 
 
-def bootstrap_interval(
+def bootstrap(
   statistic: Statistic,
-  groups: np.ndarray,
+  first: np.ndarray,
+  second: np.ndarray | None = None,
   *,
   resamples: int = 2000,
   seed: int = 0,
@@ -100,6 +91,11 @@ def bootstrap_interval(
   (cluster bootstrap, Davison and Hinkley 1997, section 3.8). Every resample
   draws as many speakers as there are.
 
+  Given two systems, the result is about first minus second. The same speakers
+  are drawn for both, so what makes a speaker easy or hard for both cancels. The
+  p value is twice the smaller share of resamples on one side of zero, at least
+  2 / (resamples + 1), at most 1.
+
   Few speakers: the interval is what they support and no more. With one speaker
   there is nothing to draw and the bounds are NaN. With fewer than `FEW_GROUPS`
   it is too narrow: in simulations with normal speaker effects a 95 % interval
@@ -108,66 +104,36 @@ def bootstrap_interval(
 
   Args:
     statistic: sums over groups [..., *shape] -> [...] or [..., m].
-    groups: what the statistic is computed from, additive, [groups, *shape].
+    first: what the statistic is computed from, additive, [groups, *shape].
+    second: of another system, with the same groups in the same order.
     resamples: number of bootstrap samples.
     seed: of the resampling; the same seed draws the same speakers.
   """
-  return Interval(*_bootstrap(statistic, [groups], resamples, seed)[:3])
+  systems = [first] if second is None else [first, second]
 
+  def evaluate(total: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    values = [np.asarray(statistic(total(groups))) for groups in systems]
+    return functools.reduce(np.subtract, values)
 
-def paired_bootstrap(
-  statistic: Statistic,
-  first: np.ndarray,
-  second: np.ndarray,
-  *,
-  resamples: int = 2000,
-  seed: int = 0,
-) -> Difference:
-  """Returns the difference of two systems on the same utterances.
-
-  The same speakers are drawn for both, so what makes a speaker easy or hard
-  for both cancels. The p value is twice the smaller share of resamples on one
-  side of zero, at least 2 / (resamples + 1), at most 1. Arguments, and what is
-  said of few speakers, are as in `bootstrap_interval`; both systems must have
-  the same groups in the same order.
-  """
-  value, low, high, values = _bootstrap(
-    statistic, [first, second], resamples, seed
-  )
-  if not len(values):
-    return Difference(value, low, high, low)
-  side = np.minimum((values <= 0).sum(0), (values >= 0).sum(0))
-  p_value = np.minimum(2 * (side + 1) / (resamples + 1), 1)
-  return Difference(value, low, high, p_value)
-
-
-def _bootstrap(
-  statistic: Statistic,
-  systems: Sequence[np.ndarray],
-  resamples: int,
-  seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Returns value, bounds and resamples of one system or a difference of two."""
-  systems = [np.asarray(groups, np.float64) for groups in systems]
-  count = len(systems[0])
-
-  def evaluate(sums: Sequence[np.ndarray]) -> np.ndarray:
-    return np.asarray(functools.reduce(np.subtract, map(statistic, sums)))
-
-  value = evaluate([groups.sum(0) for groups in systems])
+  count = len(first)
+  value = evaluate(lambda groups: groups.sum(0))
+  unknown = np.full(value.shape, np.nan)
   if count == 1:
-    unknown = np.full(value.shape, np.nan)
-    return value, unknown, unknown, np.zeros(0)
+    return Interval(value, unknown, unknown, unknown)
   even = np.full(count, 1.0 / count)
   draws = np.random.default_rng(seed).multinomial(count, even, resamples)
   draws = draws.astype(np.float64)
-  values = evaluate([np.tensordot(draws, groups, 1) for groups in systems])
+  values = evaluate(lambda groups: np.tensordot(draws, groups, 1))
   with warnings.catch_warnings():
     # Without any defined resample the bounds are NaN, as documented.
     warnings.simplefilter('ignore', RuntimeWarning)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.nanquantile(values, tails, axis=0)
-  return value, low, high, values
+  if second is None:
+    return Interval(value, low, high, unknown)
+  side = np.minimum((values <= 0).sum(0), (values >= 0).sum(0))
+  p_value = np.minimum(2 * (side + 1) / (resamples + 1), 1)
+  return Interval(value, low, high, p_value)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:

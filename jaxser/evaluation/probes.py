@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from jaxser.evaluation import intervals
+from jaxser.evaluation.results import rounded
 
 KINDS = ('emotion', 'speaker')
 MOST = 2000
@@ -62,7 +63,7 @@ def speaker_probe(
       is_scored = np.arange(len(own)) % HELD_OUT == HELD_OUT - 1
       fitted.extend(own[~is_scored])
       scored.extend(own[is_scored])
-  return _probe(values, speakers, fitted, values, speakers, scored)
+  return _probe(values, speakers, fitted, scored)
 
 
 def emotion_probe(
@@ -82,42 +83,46 @@ def emotion_probe(
   Returns:
     As `speaker_probe`; None where a split has no labels or only one class.
   """
-  fitted, scored = (
-    np.flatnonzero(labels != '') for labels in (train_labels, test_labels)
-  )
-  return _probe(train, train_labels, fitted, test, test_labels, scored)
+  labels = np.concatenate([train_labels, test_labels])
+  spaces = {name: np.concatenate([train[name], test[name]]) for name in train}
+  known, first = np.flatnonzero(labels != ''), len(train_labels)
+  return _probe(spaces, labels, known[known < first], known[known >= first])
 
 
 def _probe(
-  train: Spaces,
-  train_labels: np.ndarray,
+  spaces: Spaces,
+  labels: np.ndarray,
   fitted: Sequence[int],
-  test: Spaces,
-  test_labels: np.ndarray,
   scored: Sequence[int],
 ) -> dict[str, Any] | None:
-  """Fits each space to examples of `train`, scores on examples of `test`."""
-  labels, targets = train_labels[fitted], test_labels[scored]
-  if not len(targets) or len(np.unique(labels)) < 2:
+  """Fits a classifier to some examples of each space, scores it on others."""
+  targets, classes = labels[scored], len(np.unique(labels[fitted]))
+  if not len(targets) or classes < 2:
     return None
   from sklearn import linear_model, metrics, pipeline, preprocessing
 
-  # Of the targets' classes; balanced_accuracy_score warns of any other.
-  about = {'labels': np.unique(targets), 'average': 'macro', 'zero_division': 0}
-  spaces = {}
-  for name, value in train.items():
+  scores = {}
+  for name, values in spaces.items():
+    values = values.astype(np.float64)
     model = pipeline.make_pipeline(
       preprocessing.StandardScaler(),
       linear_model.LogisticRegression(class_weight='balanced', max_iter=2000),
     )
-    model.fit(value[fitted].astype(np.float64), labels)
-    predicted = model.predict(test[name][scored].astype(np.float64))
-    spaces[name] = float(metrics.recall_score(targets, predicted, **about))
+    model.fit(values[fitted], labels[fitted])
+    # Of the targets' classes; balanced_accuracy_score warns of any other.
+    score = metrics.recall_score(
+      targets,
+      model.predict(values[scored]),
+      labels=np.unique(targets),
+      average='macro',
+      zero_division=0,
+    )
+    scores[name] = float(score)
   return {
-    'classes': len(np.unique(labels)),
+    'classes': classes,
     'fitted': len(fitted),
     'scored': len(scored),
-    'spaces': spaces,
+    'spaces': scores,
   }
 
 
@@ -138,11 +143,10 @@ def summarise(
   result = {}
   for kind in KINDS:
     probed = [fold[kind] for fold in found]
-    known = [probe for probe in probed if probe]
-    if known:
+    if known := [probe for probe in probed if probe]:
       classes = [probe['classes'] for probe in known]
       result[kind] = {
-        'chance': _percent(np.mean(1 / np.array(classes))),
+        'chance': rounded(np.mean(1 / np.array(classes))),
         'classes': [min(classes), max(classes)],
         'folds': len(known),
         'fitted': sum(probe['fitted'] for probe in known),
@@ -153,14 +157,9 @@ def summarise(
 
 
 def _space(probed: Sequence[Any], name: str) -> dict[str, Any]:
-  shares = [probe['spaces'][name] if probe else np.nan for probe in probed]
-  mean, std = intervals.mean_std(shares)
-  per_fold = [_percent(share) for share in shares]
-  return {'mean': _percent(mean), 'std': _percent(std), 'per_fold': per_fold}
-
-
-def _percent(share: float) -> float | None:
-  return None if np.isnan(share) else round(100 * float(share), 2)
+  scores = [probe['spaces'][name] if probe else np.nan for probe in probed]
+  mean, std = map(rounded, intervals.mean_std(scores))
+  return {'mean': mean, 'std': std, 'per_fold': [*map(rounded, scores)]}
 
 
 def tsne_2d(values: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ STATISTICS: dict[str, intervals.Statistic] = {
 """Task -> the values of `METRICS` from what `grouped` gives, summed."""
 
 
-def _round(value: float, task: str = 'classification') -> float | None:
+def rounded(value: float, task: str = 'classification') -> float | None:
   """Rounds to per cent with two decimals or CCC with four; None for NaN."""
   if np.isnan(value):
     return None
@@ -138,32 +138,26 @@ def _scores(
   parts: Iterable[Sequence[Prediction]], task: str, classes: Sequence[str]
 ) -> np.ndarray:
   """Returns the unrounded `METRICS` of each part, [parts, metrics]."""
-  return np.stack(
-    [STATISTICS[task](grouped(x, task, classes).sum(0)) for x in parts]
-  )
+  sums = [grouped(part, task, classes).sum(0) for part in parts]
+  return STATISTICS[task](np.stack(sums))
 
 
 def _spread(values: np.ndarray, task: str) -> dict[str, Any]:
   """Returns {metric: {'mean', 'std'}} over values [n, metrics]."""
-  spread = [intervals.mean_std(column) for column in values.T]
+  spread = zip(METRICS[task], map(intervals.mean_std, values.T), strict=True)
   return {
-    name: {'mean': _round(mean, task), 'std': _round(std, task)}
-    for name, (mean, std) in zip(METRICS[task], spread, strict=True)
+    name: {'mean': rounded(mean, task), 'std': rounded(std, task)}
+    for name, (mean, std) in spread
   }
 
 
-def _pooled(
-  statistic: intervals.Statistic,
-  names: Sequence[str],
-  groups: np.ndarray,
-  resamples: int,
-  task: str = 'classification',
-) -> dict[str, Any]:
-  """Returns {name: {'value', 'low', 'high'}} of all groups together."""
-  found = intervals.bootstrap_interval(statistic, groups, resamples=resamples)
+def _pooled(groups: np.ndarray, task: str, resamples: int) -> dict[str, Any]:
+  """Returns {metric: {'value', 'low', 'high'}} of all groups together."""
+  found = intervals.bootstrap(STATISTICS[task], groups, resamples=resamples)
+  columns = {'value': found.value, 'low': found.low, 'high': found.high}
   return {
-    name: {k: _round(v[i], task) for k, v in found._asdict().items()}
-    for i, name in enumerate(names)
+    name: {k: rounded(column[i], task) for k, column in columns.items()}
+    for i, name in enumerate(METRICS[task])
   }
 
 
@@ -177,13 +171,12 @@ def _regions(
     _speakers(predictions),
     len(regions.names(sphere['regions'])),
   )
-  found = _pooled(
-    lambda sums: _classification(sums)[..., 1:],  # WAR is accuracy.
-    ('accuracy', 'macro_f1'),
-    confusions,
-    resamples,
-  )
-  return {**found, 'confusion': confusions.sum(0).tolist()}
+  pooled = _pooled(confusions, 'classification', resamples)
+  return {
+    'accuracy': pooled['war'],
+    'macro_f1': pooled['f1'],
+    'confusion': confusions.sum(0).tolist(),
+  }
 
 
 def _degenerate(
@@ -195,7 +188,7 @@ def _degenerate(
   for name, values in zip(DIMENSIONS, columns, strict=True):
     constant[name] = values[0] if len(set(values)) == 1 else None
     if sphere:
-      clipped[name] = _round(np.mean(np.isin(values, sphere['vad_range'])))
+      clipped[name] = rounded(np.mean(np.isin(values, sphere['vad_range'])))
   return {'clipped': clipped, 'constant': constant}
 
 
@@ -208,12 +201,12 @@ def _selection(
 ) -> dict[str, Any]:
   """Returns the entry of one selection in results.json."""
   groups = grouped(predictions, task, classes)
-  pooled = _pooled(STATISTICS[task], METRICS[task], groups, resamples, task)
+  pooled = _pooled(groups, task, resamples)
   pooled['utterances'] = len({p.id for p in predictions})
   found = {'label': SELECTIONS[predictions[0].selection], 'pooled': pooled}
   if task == 'classification':
     confusion = groups.sum(0)
-    recalls = map(_round, metrics.recalls(confusion))
+    recalls = map(rounded, metrics.recalls(confusion))
     pooled['recall'] = dict(zip(classes, recalls, strict=True))
     pooled['absent_classes'] = [*metrics.absent_classes(confusion, classes)]
     pooled['confusion'] = confusion.tolist()
@@ -229,13 +222,17 @@ def _selection(
   found['per_fold'] = [
     {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
     | {'utterances': len(part)}
-    | {n: _round(x, task) for n, x in zip(METRICS[task], row, strict=True)}
+    | {n: rounded(x, task) for n, x in zip(METRICS[task], row, strict=True)}
     for ((seed, fold), part), row in zip(folds.items(), values, strict=True)
   ]
   return found
 
 
-def _check(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+def _check(
+  predictions: Sequence[Prediction],
+  classes: Sequence[str],
+  paper: Mapping[str, Mapping[str, Any]],
+) -> None:
   """Raises PredictionsError for what does not fit together."""
   tasks = {p.task for p in predictions}
   if len(tasks) > 1 or ('classification' in tasks) != bool(classes):
@@ -258,11 +255,7 @@ def _check(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
         f'{p.scores} of {p.id!r} do not go with classes {", ".join(classes)}; '
         'were they ordered differently?'
       )
-
-
-def _check_paper(paper: Mapping[str, Any], task: str) -> None:
-  """Raises PredictionsError for a row of config.paper that is none."""
-  valid = {'source', 'comparable', 'reason', *METRICS[task]}
+  valid = {'source', 'comparable', 'reason', *METRICS[tasks.pop()]}
   for selection, row in paper.items():
     unexplained = not row.get('comparable', True) and not row.get('reason')
     if selection not in SELECTIONS or not set(row) <= valid or unexplained:
@@ -305,9 +298,8 @@ def summarise(
   if not predictions:
     raise PredictionsError('there is no prediction to summarise')
   classes, task = list(classes), predictions[0].task
-  _check(predictions, classes)
+  _check(predictions, classes, paper)
   check_once(predictions, ids)
-  _check_paper(paper, task)
   folds_of = collections.Counter(
     speaker for speaker, _ in {(p.speaker, p.fold) for p in predictions}
   )

@@ -1,7 +1,7 @@
 """Whether one run is better than another: both on the same utterances.
 
 A difference is taken over the utterances that both runs tested, resampled by
-whole speakers, the same ones for both (`intervals.paired_bootstrap`). It covers
+whole speakers, the same ones for both (`intervals.bootstrap`). It covers
 the choice of speakers, not the luck of a training seed: for that, give runs of
 several seeds.
 """
@@ -83,43 +83,35 @@ def compare(
   odd = sorted(name for name in shared if truth[0][name] != truth[1][name])
   tasks = {p.task for p in (*first, *second)}
   known = [', '.join(classes) for classes in (first_classes, second_classes)]
-  for differ, reason in (
-    (len(tasks) > 1, 'one predicts classes, the other valence and arousal'),
-    (
-      known[0] != known[1],
-      f'they know different classes ({" and ".join(known)})',
-    ),
-    (not shared, 'they tested no common utterance'),
-    (
-      odd,
+  reason = ''
+  if len(tasks) > 1:
+    reason = 'one predicts classes, the other valence and arousal'
+  elif known[0] != known[1]:
+    reason = f'they know different classes ({" and ".join(known)})'
+  elif not shared:
+    reason = 'they tested no common utterance'
+  elif odd:
+    reason = (
       f'{len(odd)} utterances have one name but another label or speaker, the '
-      f'first is {min(odd, default="")!r}: these are different corpora',
-    ),
-  ):
-    if differ:
-      return dataclasses.replace(found, reason=reason)
+      f'first is {odd[0]!r}: these are different corpora'
+    )
+  if reason:
+    return dataclasses.replace(found, reason=reason)
   task = tasks.pop()
   pair = [
     results.grouped([p for p in run if p.id in shared], task, first_classes)
     for run in (first, second)
   ]
   statistic = results.STATISTICS[task]
-  change = intervals.paired_bootstrap(statistic, *pair, resamples=resamples)
+  change = intervals.bootstrap(statistic, *pair, resamples=resamples)
   scale = 100.0 if task == 'classification' else 1.0
-  columns = [
-    *(scale * statistic(groups.sum(0)) for groups in pair),
-    *(scale * value for value in change[:3]),
-    change.p_value,
-  ]
+  columns = [*(statistic(groups.sum(0)) for groups in pair), *change[:3]]
+  columns = [*(scale * column for column in columns), change.p_value]
   changes = {
-    name: Change(*(_known(column[i]) for column in columns))
-    for i, name in enumerate(results.METRICS[task])
+    name: Change(*(None if np.isnan(x) else float(x) for x in row))
+    for name, *row in zip(results.METRICS[task], *columns, strict=True)
   }
   return dataclasses.replace(found, speakers=len(pair[0]), changes=changes)
-
-
-def _known(value: float) -> float | None:
-  return None if np.isnan(value) else float(value)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
