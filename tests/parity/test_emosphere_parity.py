@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.core import tensors, torch_emosphere
+from jaxser.core import tensors
+from jaxser.models.convert import torch_emosphere
 from jaxser.nn.layers import frame_mask
 from jaxser.nn.pooling import AttentiveStatistics, published_frames
 from jaxser.ops.concordance import concordance
