@@ -8,14 +8,10 @@ Nothing here imports JAX, so that the processes that read many files start
 quickly.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import io
-import multiprocessing
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import process
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -35,9 +31,6 @@ CLIPPED = 1e-3
 LOUDEST = 4.0
 """Samples beyond this are taken for integers in a float file, and scaled."""
 _INTEGER_SCALES = (2.0**15, 2.0**23, 2.0**31)
-
-# Starting a process costs about as much as reading so many files.
-_FILES_PER_PROCESS = 32
 
 
 class InputError(UserError):
@@ -225,12 +218,14 @@ class FeatureExtractor:
 
   def extract(self, given: Input) -> AudioFeatures:
     """Reads one recording; what is wrong with it becomes its error."""
+    if given.error:
+      return AudioFeatures(given.name, error=given.error)
     try:
       return self._extract(given)
     except audio.AudioError as error:
       return AudioFeatures(given.name, error=_named(given.name, str(error)))
     except Exception as error:  # One bad file never stops the rest.
-      return AudioFeatures(given.name, error=_unforeseen(given, error))
+      return _unforeseen(given, error)
 
   def _extract(self, given: Input) -> AudioFeatures:
     source = given.source
@@ -297,59 +292,12 @@ class FeatureExtractor:
       inputs: of any number.
       num_workers: processes that read files; None chooses by their number.
     """
-    if num_workers is None:
-      most = max(1, len(inputs) // _FILES_PER_PROCESS)
-      num_workers = min(workers.default_workers(), most)
-    paths = all(isinstance(i.source, pathlib.Path) for i in inputs)
-    if num_workers == 1 or not paths:
-      yield from map(self._extract_one, inputs)
-      return
-    left, alone = list(inputs), False
-    while left:
-      done = 0
-      try:
-        for found in _in_processes(
-          self._extract_one,
-          left[:1] if alone else left,
-          1 if alone else num_workers,
-        ):
-          yield found
-          done += 1
-        alone = False
-      except process.BrokenProcessPool as error:
-        # Several were being read: the first is tried again, alone, to know
-        # whether it is to blame.
-        if alone:
-          yield AudioFeatures(left[0].name, error=_unforeseen(left[0], error))
-          done = 1
-        alone = not alone
-      left = left[done:]
-
-  def _extract_one(self, given: Input) -> AudioFeatures:
-    if given.error:
-      return AudioFeatures(given.name, error=given.error)
-    return self.extract(given)
-
-
-def _in_processes(
-  function: Callable[[Input], AudioFeatures],
-  inputs: Sequence[Input],
-  num_workers: int,
-) -> Iterator[AudioFeatures]:
-  """Maps in order; only a few results are held."""
-  waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-  with concurrent.futures.ProcessPoolExecutor(
-    num_workers, multiprocessing.get_context('spawn')
-  ) as pool:
-    try:
-      for given in inputs:
-        waiting.append(pool.submit(function, given))
-        if len(waiting) > 2 * num_workers:
-          yield waiting.popleft().result()
-      while waiting:
-        yield waiting.popleft().result()
-    finally:
-      pool.shutdown(cancel_futures=True)
+    if not all(isinstance(i.source, pathlib.Path) for i in inputs):
+      num_workers = 1  # Arrays and open files stay in this process.
+    with workers.Pool(
+      self.extract, num_workers, len(inputs), lost=_unforeseen
+    ) as pool:
+      yield from pool.map(inputs)
 
 
 def _as_file(samples: np.ndarray, rate: int) -> bytes:
@@ -411,9 +359,10 @@ def _named(name: str, message: str) -> str:
   return message if message.startswith(name) else f'{name}: {message}'
 
 
-def _unforeseen(given: Input, error: Exception) -> str:
+def _unforeseen(given: Input, error: Exception) -> AudioFeatures:
   last = (str(error).strip().splitlines() or [''])[-1]
-  return (
-    f'{given.name}: {type(error).__name__}: {last[:300]}; convert the file to '
-    'WAV and try again.'
+  return AudioFeatures(
+    given.name,
+    error=f'{given.name}: {type(error).__name__}: {last[:300]}; convert the '
+    'file to WAV and try again.',
   )
