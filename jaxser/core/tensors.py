@@ -239,7 +239,7 @@ def convert(
     for name, shape in tensors.shapes.items()
     if name in wanted or not re.search(naming.ignored, name)
   }
-  _check(tensors.source, shapes, wanted, hint)
+  check(tensors.source, shapes, wanted, hint)
 
   def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     value = tensors[name]
@@ -268,13 +268,18 @@ def convert(
   return result
 
 
-def _check(
+def check(
   source: str,
   shapes: Mapping[str, tuple[int, ...]],
   wanted: Mapping[str, tuple[int, ...]],
   hint: str,
 ) -> None:
-  """Raises ConvertError with every difference, on both sides."""
+  """Compares the shapes, by name, of a file and of a model.
+
+  Raises:
+    ConvertError: listing what is missing, what is left over and what differs,
+      and what may help.
+  """
   differing = [
     f'{name}: file {shapes[name]}, model {shape}'
     for name, shape in sorted(wanted.items())
