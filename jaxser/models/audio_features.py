@@ -9,6 +9,7 @@ quickly.
 """
 
 import dataclasses
+import functools
 import io
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -90,18 +91,14 @@ class AudioFeatures:
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
-  """Returns files as given, and the audio files of folders, sorted.
-
-  Args:
-    arguments: paths; '-' is the standard input.
-    stdin: the standard input.
+  """Returns files as given, '-' for stdin, and the audio files of folders.
 
   Raises:
     InputError: if there is nothing but folders without audio, or '-' is given
       twice. Among others such a folder is an Input with an error.
   """
   found = []
-  if list(arguments).count('-') > 1:
+  if arguments.count('-') > 1:
     raise InputError('"-" (standard input) can be read once; give it once.')
   for argument in arguments:
     path = pathlib.Path(argument)
@@ -153,10 +150,7 @@ class FeatureExtractor:
   ) -> 'FeatureExtractor':
     """Returns the extractor for a `jaxser.models.saved.Description`.
 
-    Args:
-      description: of the model.
-      segment: seconds per segment; 0 takes a recording as one.
-      features_on: 'host', or 'device' for what `jaxser.ops.log_mel` computes.
+    With `features_on` 'device', `jaxser.ops.log_mel` computes the log-mel.
 
     Raises:
       InputError: if the features cannot be computed on the device.
@@ -190,16 +184,8 @@ class FeatureExtractor:
         f'--features_on=device: {spec.name} features are computed on the host '
         'only; leave the flag out.'
       )
-    return cls(
-      spec,
-      normalization,
-      row_shape,
-      shortest,
-      window,
-      frame,
-      segment,
-      on_device,
-    )
+    made = spec, normalization, row_shape, shortest, window, frame
+    return cls(*made, segment, on_device)
 
   def cuts(self, seconds: float) -> bool:
     """Returns whether a part of a piece of this duration is left out."""
@@ -223,7 +209,9 @@ class FeatureExtractor:
     try:
       return self._extract(given)
     except audio.AudioError as error:
-      return AudioFeatures(given.name, error=_named(given.name, str(error)))
+      named = str(error).startswith(given.name)
+      message = str(error) if named else f'{given.name}: {error}'
+      return AudioFeatures(given.name, error=message)
     except Exception as error:  # One bad file never stops the rest.
       return _unforeseen(given, error)
 
@@ -234,7 +222,8 @@ class FeatureExtractor:
     if self.segment:
       parts = audio.read_blocks(source, self.segment, name=given.name)
     else:
-      parts = [audio.read(source, part=self._part, name=given.name)]
+      part = functools.partial(self.spec.part, length=self.row_shape[0])
+      parts = [audio.read(source, part=part, name=given.name)]
     pieces, warnings = [], []
     for part in parts:
       piece, doubts = self._piece(part)
@@ -248,9 +237,6 @@ class FeatureExtractor:
       tuple(pieces),
       warnings=tuple(dict.fromkeys(filter(None, warnings))),
     )
-
-  def _part(self, samples: int, rate: int) -> tuple[int, int]:
-    return self.spec.part(samples, rate, self.row_shape[0])
 
   def _piece(self, part: audio.Recording) -> tuple[Piece, list[str]]:
     """Returns a recording, or one of its segments, and what is doubtful."""
@@ -286,12 +272,7 @@ class FeatureExtractor:
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
   ) -> Iterator[AudioFeatures]:
-    """Reads all recordings in their order, a few ahead.
-
-    Args:
-      inputs: of any number.
-      num_workers: processes that read files; None chooses by their number.
-    """
+    """Reads all recordings in their order, a few ahead; None chooses."""
     if not all(isinstance(i.source, pathlib.Path) for i in inputs):
       num_workers = 1  # Arrays and open files stay in this process.
     with workers.Pool(
@@ -304,16 +285,10 @@ def _as_file(samples: np.ndarray, rate: int) -> bytes:
   """Returns an array as a WAV file, so that all audio is read one way."""
   import soundfile
 
-  samples = np.asarray(samples)
+  samples, file = np.asarray(samples), io.BytesIO()
   whole = {'int16': 'PCM_16', 'int32': 'PCM_32'}.get(str(samples.dtype))
-  file = io.BytesIO()
-  soundfile.write(
-    file,
-    samples if whole else samples.astype(np.float32),
-    int(rate),
-    whole or 'FLOAT',
-    format='WAV',
-  )
+  samples = samples if whole else samples.astype(np.float32)
+  soundfile.write(file, samples, int(rate), whole or 'FLOAT', format='WAV')
   return file.getvalue()
 
 
@@ -353,10 +328,6 @@ def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
       f'clipped: {100 * clipped:.1f} % of the samples at full scale'
     )
   return '', doubts
-
-
-def _named(name: str, message: str) -> str:
-  return message if message.startswith(name) else f'{name}: {message}'
 
 
 def _unforeseen(given: Input, error: Exception) -> AudioFeatures:

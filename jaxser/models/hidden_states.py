@@ -237,6 +237,10 @@ def _write(
   spec = records.feature_spec(
     classes, hidden.bins, given['storage'] == 'float16'
   )
+  texts = {
+    **{'id': table.ids, 'speaker': table.speakers, 'gender': table.genders},
+    **{'text': table.texts, 'split': table.splits},
+  }
   directory.mkdir(parents=True)
   longest = 0
   with records.Writer(directory, corpus, spec, _SHARD_BYTES) as writer:
@@ -247,11 +251,7 @@ def _write(
         {
           'features': stored(value, given['storage'], table.ids[row]),
           'label': classes[label] if label >= 0 else -1,
-          'id': str(table.ids[row]),
-          'speaker': str(table.speakers[row]),
-          'gender': str(table.genders[row]),
-          'text': str(table.texts[row]),
-          'split': str(table.splits[row]),
+          **{name: str(column[row]) for name, column in texts.items()},
           'duration': table.durations[row],
           'vad': table.vad[row],
         }
