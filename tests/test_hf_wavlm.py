@@ -159,26 +159,30 @@ def test_unusable_folders_are_refused(tmp_path, name, spoil, message):
     hf_wavlm.load(folder)
 
 
-def _authors_files(folder, system, torch):
-  """The four files of a synthetic training with these settings."""
-  rng = np.random.default_rng(1)
+def _authors_parts(system):
+  rng = np.random.default_rng(0)
   parts = {part: {} for part in torch_emosphere.FILES}
-  shapes = torch_emosphere.expected_shapes(system)
-  for name, shape in shapes.items():
+  for name, shape in torch_emosphere.expected_shapes(system).items():
     part, _, rest = name.partition('.')
     parts[part][rest] = rng.standard_normal(shape).astype(np.float32)
-  for part, arrays in parts.items():
+  return parts
+
+
+def _authors_files(folder, system, torch):
+  for part, arrays in _authors_parts(system).items():
     torch.save(
       {name: torch.from_numpy(value) for name, value in arrays.items()},
       folder / torch_emosphere.FILES[part],
     )
-  return parts
 
 
-def test_the_authors_four_files(tmp_path):
-  torch = pytest.importorskip('torch')
+def test_the_authors_four_files(tmp_path, monkeypatch):
+  # Of another format, so that it is tested without PyTorch, too.
+  monkeypatch.setattr(tensors, 'open_torch', tensors.open_safetensors)
   system = EmoSphere(encoder='wavlm', wavlm=CONFIG.to_text(), width=16)
-  parts = _authors_files(tmp_path, system, torch)
+  parts = _authors_parts(system)
+  for part, arrays in parts.items():
+    save_file(arrays, tmp_path / torch_emosphere.FILES[part])
   ((params, state),) = torch_emosphere.load(tmp_path, system)
   assert params.keys() == {'encoder', 'pool', 'vad_head', 'auxiliary_head'}
   np.testing.assert_array_equal(

@@ -53,7 +53,12 @@ def _shapes(system: EmoSphere, inputs: int) -> Tree:
   """Returns our parameters as shapes, for features of so many channels."""
   wavlm = system.encoder == 'wavlm'
   shape = (1, system.min_length + 8, *([] if wavlm else [inputs]))
-  batch = {'features': jnp.zeros(shape)}
+  batch = {
+    'features': jnp.zeros(shape),
+    'length': jnp.full(1, shape[1]),
+    'mask': jnp.ones(1),
+    'row': jnp.zeros(1, jnp.int32),
+  }
   params, _ = jax.eval_shape(system.init, jax.random.key(0), batch)
   return params
 
