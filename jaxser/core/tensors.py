@@ -251,6 +251,16 @@ def convert(
   return result
 
 
+def to_theirs(naming: Naming, tree: Tree) -> dict[str, np.ndarray]:
+  """The inverse of `convert`, of a tree without stacks."""
+  return {
+    naming.name(path): np.ascontiguousarray(
+      naming.to_theirs(path, np.asarray(leaf))
+    )
+    for path, leaf in leaves_of(tree).items()
+  }
+
+
 def check(
   source: str,
   shapes: Mapping[str, tuple[int, ...]],

@@ -21,8 +21,6 @@ from data_prep import audio, workers
 from data_prep import features as features_lib
 from jaxser.core.errors import UserError
 
-FEATURES_ON = ('host', 'device')
-
 SILENT = 1e-3
 """A largest sample below this, -60 dB of full scale, is taken for silence."""
 QUIET = 1e-2

@@ -203,11 +203,7 @@ class Predictor:
     return tuple(sorted(n for n in halves if n >= self.extractor.shortest))
 
   def predict(
-    self,
-    audio: Any,
-    sample_rate: int | None = None,
-    *,
-    num_workers: int = 1,
+    self, audio: Any, sample_rate: int | None = None, *, num_workers: int = 1
   ) -> Recording | list[Recording]:
     """Predicts the emotion of one recording, or of each of several.
 

@@ -338,8 +338,7 @@ class Description:
 
 
 def open(
-  workdir: os.PathLike[str] | str,
-  weights: os.PathLike[str] | str | None = None,
+  workdir: os.PathLike[str] | str, weights: os.PathLike[str] | str | None = None
 ) -> Description:
   """Reads model.json, without the corpus and without TensorFlow.
 

@@ -84,11 +84,8 @@ def from_named(
 
 def to_named(params: Tree, state: Tree | None = None) -> dict[str, np.ndarray]:
   """The inverse of `from_named`; parameters only where there is no state."""
-  leaves = tensors_lib.leaves_of({'params': params, **(state or {})})
-  return {
-    NAMING.name(path): NAMING.to_theirs(path, np.asarray(leaf))
-    for path, leaf in leaves.items()
-  }
+  tree = {'params': params, **(state or {})}
+  return tensors_lib.to_theirs(NAMING, tree)
 
 
 def load(
