@@ -246,10 +246,8 @@ class FeatureExtractor:
         f'lasts {1000 * seconds:.1f} ms, less than one frame of '
         f'{1000 * self.frame:.3g} ms; give a longer recording.'
       )
-    start, end = self.used(seconds)
-    if not self.segment:
-      place = start, end
-    else:
+    place = start, end = self.used(seconds)
+    if self.segment:
       place = part.start / rate, part.start / rate + seconds
     waveform, scaled = _in_range(part.waveform)
     first, last = (round(s * rate) - origin for s in (start, end))
@@ -270,7 +268,7 @@ class FeatureExtractor:
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
   ) -> Iterator[AudioFeatures]:
-    """Reads all recordings in their order, a few ahead; None chooses."""
+    """Reads recordings in their order, a few ahead, in some processes."""
     if not all(isinstance(i.source, pathlib.Path) for i in inputs):
       num_workers = 1  # Arrays and open files stay in this process.
     with workers.Pool(

@@ -88,8 +88,7 @@ def extract(
   """Yields the states of every utterance, in the order of the corpus.
 
   Args:
-    hidden: `jaxser.models.frozen_wavlm.HiddenStates`; its `states` are compiled
-      once for every bucket of `source`.
+    hidden: `jaxser.models.frozen_wavlm.HiddenStates`.
     source: `jaxser.data.pipeline.Source` of waveforms.
     batch_size: utterances at once.
     advance: called with the number of utterances done since the last call.

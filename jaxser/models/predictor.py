@@ -319,13 +319,8 @@ class Predictor:
       known = [output for output in outputs if output is not None]
       mean = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
       overall = self._prediction(Piece(0.0, features.seconds, None), mean)
-    return Recording(
-      features.name,
-      features.seconds,
-      overall,
-      segments,
-      warnings=features.warnings,
-    )
+    found = features.name, features.seconds, overall, segments
+    return Recording(*found, warnings=features.warnings)
 
   def _prediction(
     self, piece: Piece, output: dict[str, np.ndarray] | None
@@ -377,9 +372,8 @@ def region_of(
   scale = description.vad_range
   if scale is None:
     return lambda vad: ''
-  names = dict(
-    zip(spherical.OCTANTS, spherical.region_names('octants'), strict=True)
-  )
+  words = spherical.region_names('octants')
+  names = dict(zip(spherical.OCTANTS, words, strict=True))
   order = [spherical.VAD.index(axis) for axis in spherical.OCTANT_AXES]
   own = description.system.centre
   centres = [m.state.get('split', {}).get('centre', own) for m in models]

@@ -73,12 +73,12 @@ def _check_published(config: Any, path: pathlib.Path, count: int) -> None:
   if published and count != published.get('num_folds', 1):
     different.append(f'{count} models instead of {published["num_folds"]}')
   if different or not published:
-    known = (
-      'it was published for other folds than this run has '
-      f'({"; ".join(different)})'
-      if published
-      else 'this recipe knows no folds that it was published for'
-    )
+    known = 'this recipe knows no folds that it was published for'
+    if published:
+      known = (
+        'it was published for other folds than this run has '
+        f'({"; ".join(different)})'
+      )
     raise ConfigError(
       f'--config.init_from={path}: nobody knows which utterances these weights '
       f'were trained on; {known}, so the result could be worthless. Use the '
