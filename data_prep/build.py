@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -58,8 +59,9 @@ def build(
   from data_prep import records
 
   spec = records.feature_spec(manifest.classes, features.bins)
+  extract = functools.partial(workers.extract, features)
   with (
-    workers.Pool(features, num_workers, len(utterances)) as pool,
+    workers.Pool(extract, num_workers, len(utterances)) as pool,
     records.Writer(directory, manifest.corpus, spec, _SHARD_BYTES) as writer,
   ):
     results = pool.map(utterance.path for utterance in utterances)

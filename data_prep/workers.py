@@ -1,9 +1,8 @@
-"""Extract features from many files at once, in order, in bounded memory.
+"""Map a function over many files at once, in order, in bounded memory.
 
-A worker is a fresh Python that imports NumPy, soundfile and the feature spec,
-and nothing else: no TensorFlow, no JAX, and not the program that started it, so
-that a program may start it that runs threads or lacks an
-`if __name__ == '__main__'`.
+A worker is a fresh Python that imports the module of the function and nothing
+else, not even the program that started it, so that a program may start it that
+runs threads or lacks an `if __name__ == '__main__'`.
 """
 
 import collections
@@ -17,7 +16,8 @@ import sys
 import threading
 import traceback
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ _FILES_PER_WORKER = 32
 
 
 class WorkerError(UserError):
-  """Extraction failed for a reason other than the audio."""
+  """Work on a file failed for a reason other than the file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,21 +76,24 @@ def default_workers() -> int:
 
 
 class Pool:
-  """Extracts features with several processes; a context manager."""
+  """Maps with several processes; a context manager."""
 
   def __init__(
     self,
-    convention: features_lib.Convention,
+    function: Callable[[Any], Any],
     num_workers: int | None = None,
     num_files: int | None = None,
+    lost: Callable[[Any, Exception], Any] | None = None,
   ):
     """Plans a pool; processes start with the first file.
 
     Args:
-      convention: what to compute.
+      function: of one file; it can be pickled.
       num_workers: processes, by default one per core; 1 works in this process.
       num_files: how many files there are, where known: without `num_workers`
         few files get few processes.
+      lost: returns the result of a file that its process dies of, from the
+        file and the error; by default that is a `WorkerError`.
 
     Raises:
       ValueError: if `num_workers` is less than 1.
@@ -105,7 +108,7 @@ class Pool:
         'other processes).'
       )
     self.num_workers = num_workers
-    self._convention = convention
+    self._function, self._lost = function, lost
     self._executor: concurrent.futures.ProcessPoolExecutor | None = None
 
   def __enter__(self) -> 'Pool':
@@ -116,16 +119,15 @@ class Pool:
       self._executor.shutdown(cancel_futures=True)
     self._executor = None
 
-  def map(self, paths: Iterable[os.PathLike[str] | str]) -> Iterator[Extracted]:
-    """Yields results in the order of the paths; only a few are ever held.
+  def map(self, paths: Iterable[Any]) -> Iterator[Any]:
+    """Yields results in the order of the files; only a few are ever held.
 
     Raises:
-      WorkerError: if a process dies, or fails for a reason other than the
-        audio; it names the file.
+      WorkerError: if a process dies or the function raises; it names the file.
     """
     if self.num_workers == 1:
       for path in paths:
-        yield _work(self._convention, path)
+        yield _work(self._function, path)
       return
     waiting = collections.deque()
     for path in paths:
@@ -144,7 +146,7 @@ class Pool:
           initializer=_start_worker,
         )
       with _without_main():
-        return self._executor.submit(_work, self._convention, path)
+        return self._executor.submit(_work, self._function, path)
     except concurrent.futures.BrokenExecutor as error:
       # Whatever is waiting has the same error; `_next` finds its cause.
       future = concurrent.futures.Future()
@@ -156,7 +158,7 @@ class Pool:
         '(--num_workers=1 works without).'
       ) from error
 
-  def _next(self, waiting: collections.deque) -> Extracted:
+  def _next(self, waiting: collections.deque) -> Any:
     path, future = waiting.popleft()
     try:
       return future.result()
@@ -166,10 +168,12 @@ class Pool:
     try:
       result = self._submit(path, processes=1).result()
     except concurrent.futures.BrokenExecutor as error:
-      raise WorkerError(
-        f'{path}: the process that reads this file dies; if it was killed for '
-        'want of memory, use fewer processes (--num_workers).'
-      ) from error
+      if not self._lost:
+        raise WorkerError(
+          f'{path}: the process that reads this file dies; if it was killed '
+          'for want of memory, use fewer processes (--num_workers).'
+        ) from error
+      result = self._lost(path, error)
     finally:
       self.__exit__()
     for index, (other, _) in enumerate(waiting):
@@ -177,10 +181,10 @@ class Pool:
     return result
 
 
-def _work(convention: features_lib.Convention, path) -> Extracted:
-  """Extracts; an unforeseen failure names the file and shows its cause."""
+def _work(function: Callable[[Any], Any], path: Any) -> Any:
+  """Calls the function; an unforeseen failure names the file and shows its cause."""
   try:
-    return extract(convention, path)
+    return function(path)
   except Exception as error:
     # The traceback as text, since not every exception survives pickling.
     cause = traceback.format_exc()

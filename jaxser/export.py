@@ -78,17 +78,7 @@ def function(
   spec, longest = description.feature_spec, description.max_length
 
   def network(features, length):
-    rows = features.shape[0]
-    batch = {
-      'features': features,
-      'length': length,
-      'label': jnp.full((rows,), -1, jnp.int32),
-      'vad': jnp.zeros((rows, 3)),
-      'mask': jnp.ones((rows,)),
-      'speaker': jnp.full((rows,), -1, jnp.int32),
-      'row': jnp.arange(rows, dtype=jnp.int32),
-    }
-    found = predictor.program(batch)
+    found = predictor.program(features, length)
     return {n: jnp.mean(found[n], 0) for n in found if n != 'embedding'}
 
   def from_log_mel(signal):
@@ -102,14 +92,10 @@ def function(
     return network(jnp.where(inside, wave, 0), length)
 
   def described(name, meaning, *shape, dtype='float32'):
-    shape = list(shape)
     return {'name': name, 'shape': shape, 'dtype': dtype, 'meaning': meaning}
 
-  length = described(
-    'length',
-    'how much of each row is speech; the rest is padded with 0',
-    dtype='int32',
-  )
+  meaning = 'how much of each row is speech; the rest is padded with 0'
+  length = described('length', meaning, dtype='int32')
   if not with_features:
     shape = (longest, spec.bins) if spec.bins else (longest,)
     meaning = f'{spec.name} features, see "features"'
@@ -127,22 +113,14 @@ def function(
 
 
 def to_stablehlo(
-  predictor: Any,
-  *,
-  batch: int = 0,
-  with_features: bool = False,
-  platforms: Sequence[str] = ('cpu', 'cuda', 'tpu'),
+  predictor: Any, *, batch: int, with_features: bool, platforms: Sequence[str]
 ) -> tuple[bytes, dict[str, Any]]:
-  """Returns the ensemble, serialised by `jax.export`.
+  """Returns the ensemble, serialised by `jax.export`, and FILE.json's content.
 
   Args:
-    predictor: `jaxser.models.predictor.Predictor`.
+    predictor, with_features: see `function`.
     batch: rows; 0 leaves the number open.
-    with_features: whether it starts with the waveform.
     platforms: that it can run on.
-
-  Returns:
-    What `jax.export.deserialize` reads, and the content of FILE.json.
 
   Raises:
     ModelError: if the features cannot be computed on the device.
@@ -160,18 +138,18 @@ def to_stablehlo(
   for entry in inputs:
     entry['shape'] = [batch or 'batch', *entry['shape']]
   description = predictor.description
-  output = {
-    'name': 'scores',
-    'shape': [batch or 'batch', len(description.classes)],
-    'dtype': 'float32',
-    'meaning': 'probabilities in the order of "classes"',
-  }
+  name, width = 'scores', len(description.classes)
+  meaning = 'probabilities in the order of "classes"'
   if description.system.task == 'regression':
-    output |= {
-      'name': 'vad',
-      'shape': [batch or 'batch', 3],
-      'meaning': 'valence, arousal, dominance on "vad_range"',
-    }
+    name, width = 'vad', 3
+    meaning = 'valence, arousal, dominance on "vad_range"'
+  shape = [batch or 'batch', width]
+  output = {
+    'name': name,
+    'shape': shape,
+    'dtype': 'float32',
+    'meaning': meaning,
+  }
   return data, {
     **describe(predictor),
     'jax': jax.__version__,
@@ -197,11 +175,8 @@ def describe(predictor: Any) -> dict[str, Any]:
 def to_tree(predictor: Any) -> dict[str, Any]:
   """Returns parameters and state of one model, or of each by its run's name."""
   trees = {
-    model.training.name.partition('.')[0]: {
-      'params': model.params,
-      'state': model.state,
-    }
-    for model in predictor.models
+    m.training.name.partition('.')[0]: {'params': m.params, 'state': m.state}
+    for m in predictor.models
   }
   return next(iter(trees.values())) if len(trees) == 1 else trees
 

@@ -26,7 +26,6 @@ Exit code: 0, 1 if a recording could not be used, 2 for wrong usage.
 
 import collections
 import dataclasses
-import functools
 import io
 import pathlib
 import sys
@@ -117,13 +116,11 @@ def _main(arguments: list[str]) -> int:
       'name files or folders to predict, or - for the standard input. See '
       '--help.'
     )
-  from jaxser.core import runtime
-  from jaxser.models import audio_features, predictor
+  from jaxser.core import files, runtime
+  from jaxser.models import audio_features, ensemble, predictor
 
   for flag in (_EMBEDDINGS, _PLOT):
     if flag.value:
-      from jaxser.core import files
-
       _write(flag, files.check_writable)
   inputs = []
   if not _TIMING.value:
@@ -137,13 +134,19 @@ def _main(arguments: list[str]) -> int:
     features_on=_FEATURES_ON.value,
     batch_size=_BATCH_SIZE.value,
   )
-  if not FLAGS.seed and not FLAGS.fold:
-    _note_unfinished(loaded)
+  description, count = loaded.description, len(loaded.models)
+  selection = loaded.models[0].training.selection
+  left = ensemble.unfinished(description, selection)
+  if left and not FLAGS.seed and not FLAGS.fold:
+    _say(
+      f'Note: the run in {description.workdir} is not finished; {count} of '
+      f'{count + len(left)} models predict.'
+    )
   if _TIMING.value:
     from jaxser.models import timing
 
     measured = timing.measure(
-      loaded.description,
+      description,
       loaded.models,
       features_on=_FEATURES_ON.value,
       batch_size=_BATCH_SIZE.value,
@@ -153,19 +156,6 @@ def _main(arguments: list[str]) -> int:
     print('\n'.join(timing.lines(measured)))
     return 0
   return _predict(loaded, inputs)
-
-
-def _note_unfinished(loaded: Any) -> None:
-  from jaxser.models import ensemble
-
-  selection = loaded.models[0].training.selection
-  left = ensemble.unfinished(loaded.description, selection)
-  if left:
-    count = len(loaded.models)
-    _say(
-      f'Note: the run in {loaded.description.workdir} is not finished; {count} '
-      f'of {count + len(left)} models predict.'
-    )
 
 
 def _predict(loaded: Any, inputs: list[Any]) -> int:
@@ -223,10 +213,7 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
   bar.close()
   if _EMBEDDINGS.value:
     _write(
-      _EMBEDDINGS,
-      functools.partial(
-        write_embeddings, recordings=kept, models=loaded.models
-      ),
+      _EMBEDDINGS, lambda path: write_embeddings(path, kept, loaded.models)
     )
   if _PLOT.value:
     from jaxser.report import timeline

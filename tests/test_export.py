@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -136,20 +137,13 @@ def test_parameters_by_name(runs, tmp_path):
   ]
   names = set(found)
   assert {n.partition('/')[0] for n in names} == {'params', 'state'}
-  assert sum(v.size for v in found.values()) == sum(
-    np.size(v) for tree in (params, state) for v in leaves(tree)
-  )
+  sizes = [np.size(leaf) for leaf in jax.tree.leaves((params, state))]
+  assert sum(v.size for v in found.values()) == sum(sizes)
   run_export(runs['dsnet'], out, export_format)
   both = set(safetensors.numpy.load_file(out))
   assert both == {
     f'seed0-fold{fold:02d}/{name}' for fold in (0, 1) for name in names
   }
-
-
-def leaves(tree):
-  if not isinstance(tree, dict):
-    return [tree]
-  return [leaf for value in tree.values() for leaf in leaves(value)]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -37,25 +38,16 @@ def _save(folder, arrays, config=CONFIG):
   return folder
 
 
-def _leaves(tree, path=()):
-  for key, value in tree.items():
-    if isinstance(value, dict):
-      yield from _leaves(value, (*path, key))
-    else:
-      yield (*path, key), value
-
-
 def _assert_same(got, wanted):
-  got, wanted = dict(_leaves(got)), dict(_leaves(wanted))
-  assert got.keys() == wanted.keys()
-  for path, value in got.items():
-    np.testing.assert_array_equal(value, wanted[path], err_msg=str(path))
-    assert value.dtype == np.float32
+  jax.tree.map(np.testing.assert_array_equal, got, wanted)
+  assert all(value.dtype == np.float32 for value in jax.tree.leaves(got))
 
 
-def test_layouts_and_stacking(tmp_path):
+def test_layouts_and_stacking(tmp_path, monkeypatch):
   arrays = _arrays()
-  config, params = hf_wavlm.load(_save(tmp_path, arrays))
+  _save(tmp_path / 'wavlm', arrays)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  config, params = hf_wavlm.load('~/wavlm')
   assert config == CONFIG
   layer = params['encoder']['layers']['layer']
   for i in range(2):
@@ -68,11 +60,9 @@ def test_layouts_and_stacking(tmp_path):
       layer['output']['bias'][i],
       arrays[name + 'feed_forward.output_dense.bias'],
     )
+  kernel = arrays['feature_extractor.conv_layers.0.conv.weight']
   np.testing.assert_array_equal(
-    params['feature_extractor']['conv_0']['kernel'],
-    np.einsum(
-      'oik->kio', arrays['feature_extractor.conv_layers.0.conv.weight']
-    ),
+    params['feature_extractor']['conv_0']['kernel'], kernel.transpose(2, 1, 0)
   )
   np.testing.assert_array_equal(
     params['masked_spec_embed'], arrays['masked_spec_embed']
@@ -169,31 +159,30 @@ def test_unusable_folders_are_refused(tmp_path, name, spoil, message):
     hf_wavlm.load(folder)
 
 
-def _authors_files(folder, system, torch):
-  """The four files of a synthetic training with these settings."""
-  rng = np.random.default_rng(1)
-  parts = {
-    'ssl': {},
-    'pool': {},
-    'dim_head': {},
-    'region_head': {},
-  }
-  shapes = torch_emosphere.expected_shapes(system)
-  for name, shape in shapes.items():
+def _authors_parts(system):
+  rng = np.random.default_rng(0)
+  parts = {part: {} for part in torch_emosphere.FILES}
+  for name, shape in torch_emosphere.expected_shapes(system).items():
     part, _, rest = name.partition('.')
     parts[part][rest] = rng.standard_normal(shape).astype(np.float32)
-  for part, arrays in parts.items():
+  return parts
+
+
+def _authors_files(folder, system, torch):
+  for part, arrays in _authors_parts(system).items():
     torch.save(
       {name: torch.from_numpy(value) for name, value in arrays.items()},
       folder / torch_emosphere.FILES[part],
     )
-  return parts
 
 
-def test_the_authors_four_files(tmp_path):
-  torch = pytest.importorskip('torch')
+def test_the_authors_four_files(tmp_path, monkeypatch):
+  # Of another format, so that it is tested without PyTorch, too.
+  monkeypatch.setattr(tensors, 'open_torch', tensors.open_safetensors)
   system = EmoSphere(encoder='wavlm', wavlm=CONFIG.to_text(), width=16)
-  parts = _authors_files(tmp_path, system, torch)
+  parts = _authors_parts(system)
+  for part, arrays in parts.items():
+    save_file(arrays, tmp_path / torch_emosphere.FILES[part])
   ((params, state),) = torch_emosphere.load(tmp_path, system)
   assert params.keys() == {'encoder', 'pool', 'vad_head', 'auxiliary_head'}
   np.testing.assert_array_equal(
@@ -283,9 +272,3 @@ def test_memory_is_one_copy_of_the_model_and_one_tensor(tmp_path):
   size = 4 * sum(map(math.prod, hf_wavlm.expected_shapes(config).values()))
   # The file, half as large as the model in memory, is mapped.
   assert int(done.stdout) * 1024 < 1.8 * size
-
-
-def test_the_home_folder_may_be_short(tmp_path, monkeypatch):
-  _save(tmp_path / 'wavlm', _arrays())
-  monkeypatch.setenv('HOME', str(tmp_path))
-  assert hf_wavlm.load('~/wavlm')[0] == CONFIG

@@ -18,8 +18,6 @@ from data_prep import __main__ as data_prep_program
 from data_prep import store
 from data_prep.errors import UserError
 from jaxser import export, train
-from jaxser import predict as predict_program
-from jaxser.core import runtime
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline
 from jaxser.models import frozen_wavlm, hidden_states
@@ -32,8 +30,6 @@ from tests.random_tree import quick_jit
 from tests.test_data_prep_cli import write_wav
 
 SECONDS = (0.31, 0.9, 0.42, 0.6, 0.33)
-
-
 # Frames that training cuts utterances to: two of five are longer.
 LONGEST = 22
 
@@ -171,26 +167,27 @@ def test_data_prep_asks_for_weights(capsys, tmp_path):
   assert 'goes with --features=wavlm only' in capsys.readouterr().err
 
 
+def recipe():
+  config = emosphere.get_config('corpus=manifest,encoder=wavlm,frozen,runlocal')
+  config.data.max_length = LONGEST
+  config.model.width = 8
+  return config
+
+
 @pytest.fixture(scope='module')
 def workdir(prepared):
   """A run on the stored states, with random weights."""
   folder, path = prepared
-  config = emosphere.get_config('corpus=manifest,encoder=wavlm,frozen,runlocal')
-  config.data.max_length = LONGEST
-  config.model.width = 8
   corpus = corpus_lib.open_store(path)
-  trained.write_run_of(folder / 'run', config, corpus, 1, ('last',))
+  trained.write_run_of(folder / 'run', recipe(), corpus, 1, ('last',))
   return folder / 'run'
 
 
 @pytest.mark.slow
 def test_the_heads_train_on_stored_states(prepared, tmp_path):
-  config = emosphere.get_config('corpus=manifest,encoder=wavlm,frozen,runlocal')
+  config = recipe()
   config.data_dir = str(prepared[0])
-  config.data.max_length = LONGEST
-  config.model.width = 8
-  config.data.num_buckets = 1
-  config.epochs = 1
+  config.data.num_buckets = config.epochs = 1
   config.tensorboard = False
   found = train.run(config, tmp_path)
   assert found['selections']['last']['pooled']['utterances'] == 1
@@ -200,14 +197,7 @@ def test_the_heads_train_on_stored_states(prepared, tmp_path):
 
 @pytest.fixture
 def predict(capsys, monkeypatch):
-  """Runs the program in this process: exit code, stdout, stderr."""
-  monkeypatch.setattr(runtime, 'enable_compilation_cache', lambda: None)
-
-  def run(*arguments):
-    code = predict_program.main([str(a) for a in arguments])
-    return code, *capsys.readouterr()
-
-  return run
+  return trained.predict_program(capsys, monkeypatch)
 
 
 def test_predictions_are_those_on_stored_states(
@@ -248,25 +238,16 @@ def test_the_weights_must_be_those_of_the_store(
   prepared, workdir, weights, predict, tmp_path
 ):
   file = prepared[0] / 'audio' / '0.wav'
-  code, out, errors = predict(f'--checkpoint={workdir}', file)
-  assert (code, out) == (2, '')
-  assert (
-    'features of this model are hidden states of a WavLM (layer 2 of 3'
-    in errors
-  )
-  assert 'give --weights=DIR, the folder' in errors
   other = write_wavlm(tmp_path / 'other', 1)
-  code, out, errors = predict(
-    f'--checkpoint={workdir}', f'--weights={other}', file
-  )
-  assert (code, out) == (2, '')
-  assert f'weights {frozen_wavlm.hash_of(weights)}), and {other} h' in errors
-  assert frozen_wavlm.hash_of(other) in errors
-  code, _, errors = predict(
-    f'--checkpoint={workdir}', f'--weights={tmp_path}', file
-  )
-  assert code == 2
-  assert 'config.json does not exist. Give the directory of a WavLM' in errors
+  wanted, there = frozen_wavlm.hash_of(weights), frozen_wavlm.hash_of(other)
+  for given, messages in (
+    ([], ['hidden states of a WavLM (layer 2 of 3', 'give --weights=DIR, the']),
+    ([f'--weights={other}'], [f'weights {wanted}), and {other} h', there]),
+    ([f'--weights={tmp_path}'], ['config.json does not exist. Give the dir']),
+  ):
+    code, out, errors = predict(f'--checkpoint={workdir}', *given, file)
+    assert (code, out) == (2, '')
+    assert all(message in errors for message in messages)
   # A model that hears something else has no use for them.
   copy = shutil.copytree(workdir, tmp_path / 'W')
   content = json.loads((copy / 'model.json').read_text())

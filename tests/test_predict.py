@@ -9,14 +9,13 @@ import os
 import shutil
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
 import soundfile
 
 from jaxser import predict as program
-from jaxser.core import files, runtime
+from jaxser.core import files
 from jaxser.models import audio_features as audio_lib
 from jaxser.models import saved as models
 from tests import trained
@@ -52,16 +51,10 @@ def sphere(speech, tmp_path_factory):
 
 @pytest.fixture
 def predict(capsys, monkeypatch):
-  """Runs the program in this process: exit code, stdout, stderr."""
-  monkeypatch.setattr(runtime, 'enable_compilation_cache', lambda: None)
-
-  def run(workdir, *arguments, stdin=b''):
-    stream = types.SimpleNamespace(buffer=io.BytesIO(stdin))
-    monkeypatch.setattr(sys, 'stdin', stream)
-    code = program.main([f'--checkpoint={workdir}', *map(str, arguments)])
-    return code, *capsys.readouterr()
-
-  return run
+  run = trained.predict_program(capsys, monkeypatch)
+  return lambda workdir, *rest, **stdin: run(
+    f'--checkpoint={workdir}', *rest, **stdin
+  )
 
 
 def rows_of(text):
@@ -192,7 +185,8 @@ def test_ten_minutes_are_cut_with_a_warning_or_taken_apart(
   }
   assert entry['scores'] == pytest.approx(means, abs=1e-5)
 
-  assert f'{path} over time, probability' in page.read_text()
+  assert str(path) in page.read_text()
+  assert 'Probability over time' in page.read_text()
   with np.load(archive) as arrays:
     assert arrays['embeddings'].shape == (86, 1, 8)
     assert list(arrays['members']) == ['seed0-fold00.best_on_dev']
@@ -237,7 +231,7 @@ def test_many_files_with_five_bad_ones(
   (tmp_path / 'bad').mkdir()
   for i in range(5):
     (tmp_path / 'bad' / f'{i}.wav').write_text('?' * i)
-  for i in range(1, 295):
+  for i in range(1, 95):
     os.link(tmp_path / '0000.wav', tmp_path / f'{i:04d}.wav')
   code, text, errors = predict(
     dsnet.workdir, '--format=csv', f'--num_workers={workers}', tmp_path
@@ -245,10 +239,10 @@ def test_many_files_with_five_bad_ones(
   rows = rows_of(text)
   assert code == 1
   assert [r['file'] for r in rows] == sorted(r['file'] for r in rows)
-  assert len(rows) == 300
+  assert len(rows) == 100
   assert sum(bool(r['error']) for r in rows) == 5
   assert len({r['emotion'] for r in rows if not r['error']}) == 1
-  assert '5 of 300 recordings could not be used.' in errors
+  assert '5 of 100 recordings could not be used.' in errors
 
 
 def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
@@ -276,7 +270,6 @@ def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
     (['a', '--selection=best_on_test'], 'there are best_on_dev, last.'),
     (['a', '--fold=9'], '--fold=9 is not among the weights'),
     (['a', '--segment=-1'], '--segment=-1 must be a number of seconds above'),
-    (['a', '--segment=0'], '--segment=0 must be a number of seconds above 0'),
     (['a', '--segment=nan'], 'leave it out for one prediction per'),
     (['a', '--num_workers=0'], '--num_workers=0: 0 is not a positive integer'),
     (['-', '-'], 'can be read once; give it once'),
@@ -344,19 +337,12 @@ def test_an_empty_folder_costs_the_others_nothing(
   assert [bool(r['error']) for r in rows] == [False, True, *[False] * 4]
   assert f'{tmp_path}: no audio file in this folder; files ending' in errors
   assert '1 of 6 recordings could not be used.' in errors
-
-
-def test_a_folder_without_audio_and_one_without_a_model(
-  predict, dsnet, tmp_path
-):
-  code, _, errors = predict(dsnet.workdir, tmp_path)
-  assert code == 2
-  assert 'no audio file in this folder; files ending in .3gp' in errors
-  code, _, errors = predict(dsnet.workdir, tmp_path, tmp_path)
-  assert code == 2
+  for nothing in ([tmp_path], [tmp_path, tmp_path]):
+    code, _, errors = predict(dsnet.workdir, *nothing)
+    assert code == 2
+    assert 'no audio file in this folder; files ending in .3gp' in errors
   code, _, errors = predict(tmp_path, 'a.wav')
   assert code == 2
-  assert 'so ' in errors
   assert 'is no folder of a trained model; give the --workdir' in errors
 
 

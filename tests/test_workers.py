@@ -1,5 +1,6 @@
 """Extraction in several processes: order, memory, failures, the end."""
 
+import functools
 import itertools
 import multiprocessing
 import os
@@ -14,6 +15,12 @@ import pytest
 import soundfile
 
 from data_prep import features, workers
+
+
+def pool_of(convention, num_workers):
+  extract = functools.partial(workers.extract, convention)
+  return workers.Pool(extract, num_workers)
+
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -35,7 +42,7 @@ def test_results_are_in_order_and_errors_belong_to_their_files(
   paths[3].write_bytes(b'')
   soundfile.write(paths[5], np.full(1000, 1e30), 16000, 'FLOAT')
   soundfile.write(paths[6], np.zeros(10), 16000)
-  with workers.Pool(features.Kaldi16k(), num_workers) as pool:
+  with pool_of(features.Kaldi16k(), num_workers) as pool:
     results = list(pool.map(paths))
   assert [i for i, r in enumerate(results) if r.error] == [3, 5, 6]
   assert f'{paths[3]}: the file is empty' in results[3].error
@@ -51,7 +58,7 @@ def test_results_are_in_order_and_errors_belong_to_their_files(
 def test_only_a_few_results_are_waiting_and_leaving_early_ends_all(paths):
   taken = []
   source = (taken.append(i) or paths[i % 20] for i in itertools.count())
-  with workers.Pool(features.Wave16k(), 2) as pool:
+  with pool_of(features.Wave16k(), 2) as pool:
     for count, result in enumerate(pool.map(source), start=1):
       assert len(taken) <= count + 2 * 2
       assert len(result.features) == 1000 + (count - 1) % 20
@@ -65,7 +72,7 @@ def test_only_a_few_results_are_waiting_and_leaving_early_ends_all(paths):
 def test_another_failure_names_the_file_and_shows_the_cause(paths, num_workers):
   broken = features.Kaldi16k(high_hz='high')
   with (
-    workers.Pool(broken, num_workers) as pool,
+    pool_of(broken, num_workers) as pool,
     pytest.raises(workers.WorkerError, match='TypeError') as error,
   ):
     list(pool.map(paths))
@@ -92,7 +99,7 @@ def test_a_process_that_dies_is_an_error_that_names_its_file(
   flag.write_text('always')
   done = []
   with (
-    workers.Pool(Deadly(), 2) as pool,
+    pool_of(Deadly(), 2) as pool,
     pytest.raises(
       workers.WorkerError, match=r'/3\.wav: the process that reads'
     ),
@@ -100,7 +107,7 @@ def test_a_process_that_dies_is_an_error_that_names_its_file(
     done += (len(result.features) for result in pool.map(paths))
   # As when memory was short for a moment: alone, every file succeeds.
   flag.write_text('once')
-  with workers.Pool(Deadly(), 2) as pool:
+  with pool_of(Deadly(), 2) as pool:
     sizes = [len(result.features) for result in pool.map(paths)]
   assert sizes == list(range(1000, 1020))
 
@@ -112,10 +119,12 @@ def test_workers_need_no_main_guard_and_end_with_a_killed_parent(
   program = tmp_path / 'program.py'
   program.write_text(
     'import itertools, multiprocessing, os, pathlib\n'
+    'import functools\n'
     'from data_prep import features, workers\n'
+    'extract = functools.partial(workers.extract, features.Wave16k())\n'
     'print("started", flush=True)\n'
     f'paths = [pathlib.Path({str(paths[0])!r})]\n'
-    'with workers.Pool(features.Wave16k(), 2) as pool:\n'
+    'with workers.Pool(extract, 2) as pool:\n'
     '  next(pool.map(itertools.cycle(paths)))\n'
     '  print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n'
     '  os.kill(os.getpid(), 9)\n'
@@ -145,11 +154,10 @@ def _runs(pid):
 
 
 def test_few_files_get_few_processes():
-  convention = features.Wave16k()
-  assert workers.Pool(convention, None, 20).num_workers == 1
-  most = workers.Pool(convention, None, 10**6).num_workers
+  assert workers.Pool(len, None, 20).num_workers == 1
+  most = workers.Pool(len, None, 10**6).num_workers
   assert most == workers.default_workers()
   assert 1 <= most <= 16
-  assert workers.Pool(convention, 5, 20).num_workers == 5
+  assert workers.Pool(len, 5, 20).num_workers == 5
   with pytest.raises(ValueError, match='num_workers is 0; it must be at least'):
-    workers.Pool(convention, 0)
+    workers.Pool(len, 0)

@@ -1,7 +1,11 @@
 """Work folders of trained models, written without training."""
 
 import dataclasses
+import io
 import pathlib
+import sys
+import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +15,8 @@ import scipy.io.wavfile
 from configs import dsnet, emosphere, timnet
 from data_prep import audio, demo
 from data_prep import features as features_lib
+from jaxser import predict
+from jaxser.core import runtime
 from jaxser.data import pipeline
 from jaxser.data.corpus import Corpus, Table, normalization
 from jaxser.data.protocols import Fold
@@ -152,3 +158,18 @@ def outputs(system: Any, source: pipeline.Source, *weights: Any) -> np.ndarray:
   batch = source.batch(pipeline.Slot(rows, source.max_length))
   name = 'vad' if system.task == 'regression' else 'scores'
   return np.asarray(quick_jit(system.predict)(*weights, batch)[name])
+
+
+def predict_program(
+  capsys: Any, monkeypatch: Any
+) -> Callable[..., tuple[int, str, str]]:
+  """Runs jaxser.predict in this process: exit code, stdout, stderr."""
+  monkeypatch.setattr(runtime, 'enable_compilation_cache', lambda: None)
+
+  def run(*arguments, stdin=b''):
+    stream = types.SimpleNamespace(buffer=io.BytesIO(stdin))
+    monkeypatch.setattr(sys, 'stdin', stream)
+    code = predict.main([str(argument) for argument in arguments])
+    return code, *capsys.readouterr()
+
+  return run

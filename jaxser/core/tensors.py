@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,41 +23,24 @@ _FLOATS = ('F64', 'F32', 'F16', 'BF16')
 _MOST_LISTED = 8
 
 
-class Tensors(Mapping[str, np.ndarray]):
-  """Name -> float32 array; shapes are known before anything is read.
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+  """Named arrays, whose shapes are known before anything is read.
 
   Attributes:
     source: file the tensors come from, for messages.
     shapes: name -> shape.
+    read: returns the array of a name.
   """
 
-  def __init__(
-    self,
-    source: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    read: Callable[[str], np.ndarray],
-  ) -> None:
-    """Wraps `read`, which returns the array of a name."""
-    self.source = source
-    self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-    self._read = read
-
-  def __getitem__(self, name: str) -> np.ndarray:
-    return np.asarray(self._read(name), np.float32)
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self.shapes)
-
-  def __len__(self) -> int:
-    return len(self.shapes)
+  source: str
+  shapes: Mapping[str, tuple[int, ...]]
+  read: Callable[[str], np.ndarray]
 
   def renamed(self, names: Mapping[str, str]) -> 'Tensors':
     """Returns the tensors of `names` (new name -> name here) only."""
-    return Tensors(
-      self.source,
-      {new: self.shapes[old] for new, old in names.items()},
-      lambda new: self[names[new]],
-    )
+    shapes = {new: self.shapes[old] for new, old in names.items()}
+    return Tensors(self.source, shapes, lambda new: self.read(names[new]))
 
 
 def from_arrays(
@@ -77,7 +60,7 @@ def open_safetensors(path: os.PathLike[str] | str) -> Tensors:
   try:
     file = safetensors.safe_open(str(path), framework='numpy')
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-    shapes = {name: part.get_shape() for name, part in slices.items()}
+    shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
     kinds = {name: part.get_dtype() for name, part in slices.items()}
   except (OSError, safetensors.SafetensorError) as error:
     raise ConvertError(
@@ -141,7 +124,7 @@ def open_torch(path: os.PathLike[str] | str) -> Tensors:
   collect(content, '')
   return Tensors(
     str(path),
-    {name: value.shape for name, value in found.items()},
+    {name: tuple(value.shape) for name, value in found.items()},
     lambda name: found[name].detach().to(torch.float32).numpy(),
   )
 
@@ -239,10 +222,10 @@ def convert(
     for name, shape in tensors.shapes.items()
     if name in wanted or not re.search(naming.ignored, name)
   }
-  _check(tensors.source, shapes, wanted, hint)
+  check(tensors.source, shapes, wanted, hint)
 
   def read(path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    value = tensors[name]
+    value = np.asarray(tensors.read(name), np.float32)
     # A sum passes on what is not finite, without a mask as large as the array.
     if not np.isfinite(value.sum()):
       raise ConvertError(
@@ -268,13 +251,28 @@ def convert(
   return result
 
 
-def _check(
+def to_theirs(naming: Naming, tree: Tree) -> dict[str, np.ndarray]:
+  """The inverse of `convert`, of a tree without stacks."""
+  return {
+    naming.name(path): np.ascontiguousarray(
+      naming.to_theirs(path, np.asarray(leaf))
+    )
+    for path, leaf in leaves_of(tree).items()
+  }
+
+
+def check(
   source: str,
   shapes: Mapping[str, tuple[int, ...]],
   wanted: Mapping[str, tuple[int, ...]],
   hint: str,
 ) -> None:
-  """Raises ConvertError with every difference, on both sides."""
+  """Compares the shapes, by name, of a file and of a model.
+
+  Raises:
+    ConvertError: listing what is missing, what is left over and what differs,
+      and what may help.
+  """
   differing = [
     f'{name}: file {shapes[name]}, model {shape}'
     for name, shape in sorted(wanted.items())

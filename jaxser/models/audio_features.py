@@ -8,14 +8,11 @@ Nothing here imports JAX, so that the processes that read many files start
 quickly.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
+import functools
 import io
-import multiprocessing
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import process
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,8 +20,6 @@ import numpy as np
 from data_prep import audio, workers
 from data_prep import features as features_lib
 from jaxser.core.errors import UserError
-
-FEATURES_ON = ('host', 'device')
 
 SILENT = 1e-3
 """A largest sample below this, -60 dB of full scale, is taken for silence."""
@@ -35,9 +30,6 @@ CLIPPED = 1e-3
 LOUDEST = 4.0
 """Samples beyond this are taken for integers in a float file, and scaled."""
 _INTEGER_SCALES = (2.0**15, 2.0**23, 2.0**31)
-
-# Starting a process costs about as much as reading so many files.
-_FILES_PER_PROCESS = 32
 
 
 class InputError(UserError):
@@ -97,18 +89,14 @@ class AudioFeatures:
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
-  """Returns files as given, and the audio files of folders, sorted.
-
-  Args:
-    arguments: paths; '-' is the standard input.
-    stdin: the standard input.
+  """Returns files as given, '-' for stdin, and the audio files of folders.
 
   Raises:
     InputError: if there is nothing but folders without audio, or '-' is given
       twice. Among others such a folder is an Input with an error.
   """
   found = []
-  if list(arguments).count('-') > 1:
+  if arguments.count('-') > 1:
     raise InputError('"-" (standard input) can be read once; give it once.')
   for argument in arguments:
     path = pathlib.Path(argument)
@@ -160,10 +148,7 @@ class FeatureExtractor:
   ) -> 'FeatureExtractor':
     """Returns the extractor for a `jaxser.models.saved.Description`.
 
-    Args:
-      description: of the model.
-      segment: seconds per segment; 0 takes a recording as one.
-      features_on: 'host', or 'device' for what `jaxser.ops.log_mel` computes.
+    With `features_on` 'device', `jaxser.ops.log_mel` computes the log-mel.
 
     Raises:
       InputError: if the features cannot be computed on the device.
@@ -197,16 +182,8 @@ class FeatureExtractor:
         f'--features_on=device: {spec.name} features are computed on the host '
         'only; leave the flag out.'
       )
-    return cls(
-      spec,
-      normalization,
-      row_shape,
-      shortest,
-      window,
-      frame,
-      segment,
-      on_device,
-    )
+    made = spec, normalization, row_shape, shortest, window, frame
+    return cls(*made, segment, on_device)
 
   def cuts(self, seconds: float) -> bool:
     """Returns whether a part of a piece of this duration is left out."""
@@ -225,12 +202,16 @@ class FeatureExtractor:
 
   def extract(self, given: Input) -> AudioFeatures:
     """Reads one recording; what is wrong with it becomes its error."""
+    if given.error:
+      return AudioFeatures(given.name, error=given.error)
     try:
       return self._extract(given)
     except audio.AudioError as error:
-      return AudioFeatures(given.name, error=_named(given.name, str(error)))
+      named = str(error).startswith(given.name)
+      message = str(error) if named else f'{given.name}: {error}'
+      return AudioFeatures(given.name, error=message)
     except Exception as error:  # One bad file never stops the rest.
-      return AudioFeatures(given.name, error=_unforeseen(given, error))
+      return _unforeseen(given, error)
 
   def _extract(self, given: Input) -> AudioFeatures:
     source = given.source
@@ -239,7 +220,8 @@ class FeatureExtractor:
     if self.segment:
       parts = audio.read_blocks(source, self.segment, name=given.name)
     else:
-      parts = [audio.read(source, part=self._part, name=given.name)]
+      part = functools.partial(self.spec.part, length=self.row_shape[0])
+      parts = [audio.read(source, part=part, name=given.name)]
     pieces, warnings = [], []
     for part in parts:
       piece, doubts = self._piece(part)
@@ -254,9 +236,6 @@ class FeatureExtractor:
       warnings=tuple(dict.fromkeys(filter(None, warnings))),
     )
 
-  def _part(self, samples: int, rate: int) -> tuple[int, int]:
-    return self.spec.part(samples, rate, self.row_shape[0])
-
   def _piece(self, part: audio.Recording) -> tuple[Piece, list[str]]:
     """Returns a recording, or one of its segments, and what is doubtful."""
     rate, origin, seconds = part.rate, part.start, part.seconds
@@ -267,10 +246,8 @@ class FeatureExtractor:
         f'lasts {1000 * seconds:.1f} ms, less than one frame of '
         f'{1000 * self.frame:.3g} ms; give a longer recording.'
       )
-    start, end = self.used(seconds)
-    if not self.segment:
-      place = start, end
-    else:
+    place = start, end = self.used(seconds)
+    if self.segment:
       place = part.start / rate, part.start / rate + seconds
     waveform, scaled = _in_range(part.waveform)
     first, last = (round(s * rate) - origin for s in (start, end))
@@ -291,81 +268,23 @@ class FeatureExtractor:
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
   ) -> Iterator[AudioFeatures]:
-    """Reads all recordings in their order, a few ahead.
-
-    Args:
-      inputs: of any number.
-      num_workers: processes that read files; None chooses by their number.
-    """
-    if num_workers is None:
-      most = max(1, len(inputs) // _FILES_PER_PROCESS)
-      num_workers = min(workers.default_workers(), most)
-    paths = all(isinstance(i.source, pathlib.Path) for i in inputs)
-    if num_workers == 1 or not paths:
-      yield from map(self._extract_one, inputs)
-      return
-    left, alone = list(inputs), False
-    while left:
-      done = 0
-      try:
-        for found in _in_processes(
-          self._extract_one,
-          left[:1] if alone else left,
-          1 if alone else num_workers,
-        ):
-          yield found
-          done += 1
-        alone = False
-      except process.BrokenProcessPool as error:
-        # Several were being read: the first is tried again, alone, to know
-        # whether it is to blame.
-        if alone:
-          yield AudioFeatures(left[0].name, error=_unforeseen(left[0], error))
-          done = 1
-        alone = not alone
-      left = left[done:]
-
-  def _extract_one(self, given: Input) -> AudioFeatures:
-    if given.error:
-      return AudioFeatures(given.name, error=given.error)
-    return self.extract(given)
-
-
-def _in_processes(
-  function: Callable[[Input], AudioFeatures],
-  inputs: Sequence[Input],
-  num_workers: int,
-) -> Iterator[AudioFeatures]:
-  """Maps in order; only a few results are held."""
-  waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-  with concurrent.futures.ProcessPoolExecutor(
-    num_workers, multiprocessing.get_context('spawn')
-  ) as pool:
-    try:
-      for given in inputs:
-        waiting.append(pool.submit(function, given))
-        if len(waiting) > 2 * num_workers:
-          yield waiting.popleft().result()
-      while waiting:
-        yield waiting.popleft().result()
-    finally:
-      pool.shutdown(cancel_futures=True)
+    """Reads recordings in their order, a few ahead, in some processes."""
+    if not all(isinstance(i.source, pathlib.Path) for i in inputs):
+      num_workers = 1  # Arrays and open files stay in this process.
+    with workers.Pool(
+      self.extract, num_workers, len(inputs), lost=_unforeseen
+    ) as pool:
+      yield from pool.map(inputs)
 
 
 def _as_file(samples: np.ndarray, rate: int) -> bytes:
   """Returns an array as a WAV file, so that all audio is read one way."""
   import soundfile
 
-  samples = np.asarray(samples)
+  samples, file = np.asarray(samples), io.BytesIO()
   whole = {'int16': 'PCM_16', 'int32': 'PCM_32'}.get(str(samples.dtype))
-  file = io.BytesIO()
-  soundfile.write(
-    file,
-    samples if whole else samples.astype(np.float32),
-    int(rate),
-    whole or 'FLOAT',
-    format='WAV',
-  )
+  samples = samples if whole else samples.astype(np.float32)
+  soundfile.write(file, samples, int(rate), whole or 'FLOAT', format='WAV')
   return file.getvalue()
 
 
@@ -407,13 +326,10 @@ def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
   return '', doubts
 
 
-def _named(name: str, message: str) -> str:
-  return message if message.startswith(name) else f'{name}: {message}'
-
-
-def _unforeseen(given: Input, error: Exception) -> str:
+def _unforeseen(given: Input, error: Exception) -> AudioFeatures:
   last = (str(error).strip().splitlines() or [''])[-1]
-  return (
-    f'{given.name}: {type(error).__name__}: {last[:300]}; convert the file to '
-    'WAV and try again.'
+  return AudioFeatures(
+    given.name,
+    error=f'{given.name}: {type(error).__name__}: {last[:300]}; convert the '
+    'file to WAV and try again.',
   )

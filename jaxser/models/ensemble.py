@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jaxser.models import saved
 from jaxser.models.saved import Description, Training
 from jaxser.models.weights import ModelError
@@ -20,8 +18,7 @@ class Model(NamedTuple):
 
   Attributes:
     training: its seed, fold and selection.
-    params: of `System.predict`.
-    state: of `System.predict`.
+    params, state: of `System.predict`.
   """
 
   training: Training
@@ -40,8 +37,7 @@ def choose(
 
   Args:
     description: of the run.
-    seeds: which of its seeds; none for all that are there.
-    folds: which of its folds; none for all that are there.
+    seeds, folds: which of them; none for all that are there.
     selection: a key of `jaxser.evaluation.predictions.SELECTIONS`; by default
       the epoch that is best on the development split, or the last where there
       is none, or weights that were loaded and not trained. The epoch that is
@@ -104,28 +100,6 @@ def unfinished(
 def load(
   description: Description, trainings: Sequence[Training]
 ) -> list[Model]:
-  """Reads the weights of every training.
-
-  They fit the system: their files name the settings that they belong to.
-
-  Raises:
-    ModelError: if one is missing or damaged.
-  """
+  """Reads the weights of every training, see `saved.load`."""
   workdir = description.workdir
   return [Model(t, *saved.load(workdir, *t)) for t in trainings]
-
-
-def as_batch(
-  features: np.ndarray, length: np.ndarray, count: int
-) -> dict[str, np.ndarray]:
-  """Returns a batch whose first `count` rows are utterances without a label."""
-  rows = len(features)
-  return {
-    'features': features,
-    'length': np.asarray(length, np.int32),
-    'label': np.full(rows, -1, np.int32),
-    'vad': np.zeros((rows, 3), np.float32),
-    'mask': (np.arange(rows) < count).astype(np.float32),
-    'speaker': np.full(rows, -1, np.int32),
-    'row': np.arange(rows, dtype=np.int32),
-  }

@@ -7,7 +7,6 @@ trained on the store. `HiddenStates` computes the same of any recording.
 import dataclasses
 import functools
 import hashlib
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -91,19 +90,16 @@ class HiddenStates:
   ) -> tuple[jax.Array, jax.Array]:
     """Returns what `states` does, rounded as the store is; padding is 0."""
     frames, count = self.states(needed, samples, length)
-    storage = jnp.dtype(self.given['storage'])
+    storage = jnp.finfo(self.given['storage'])
     # Preparing refuses what the storage cannot hold; a prediction needs a number.
-    largest = float(jnp.finfo(storage).max)
-    frames = jnp.clip(frames, -largest, largest)
-    frames = frames.astype(storage).astype(jnp.float32)
+    frames = jnp.clip(frames, float(storage.min), float(storage.max))
+    frames = frames.astype(storage.dtype).astype(jnp.float32)
     inside = jnp.arange(frames.shape[1])[None, :] < count[:, None]
     return jnp.where(inside[..., None], frames, 0), count
 
 
 def for_model(
-  source: os.PathLike[str] | str,
-  parameters: Mapping[str, Any],
-  weights: os.PathLike[str] | str | None,
+  source: pathlib.Path, parameters: Mapping[str, Any], weights: Any
 ) -> HiddenStates:
   """Returns the hidden states that a model was trained on, from their WavLM.
 

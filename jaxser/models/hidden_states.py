@@ -40,42 +40,40 @@ _WINDOW = 16
 _SHARD_BYTES = 128 << 20
 
 FLAGS = flags.FlagValues()
-_CORPUS = flags.DEFINE_string(
+flags.DEFINE_string(
   'corpus', None, 'Name of the corpus.', required=True, flag_values=FLAGS
 )
-_WEIGHTS = command_line.define_path(
+command_line.define_path(
   'weights',
   None,
   'Folder with config.json and model.safetensors of a WavLM.',
   FLAGS,
 )
-_LAYER = flags.DEFINE_integer(
+flags.DEFINE_integer(
   'layer',
   -1,
   'Whose output is kept, from 1; -1 is the last.',
   flag_values=FLAGS,
 )
-_DATA_DIR = command_line.define_path(
-  'data_dir', None, 'Where stores lie.', FLAGS
-)
-_DTYPE = flags.DEFINE_enum(
+command_line.define_path('data_dir', None, 'Where stores lie.', FLAGS)
+flags.DEFINE_enum(
   'dtype',
   'float32',
   ['float32', 'bfloat16'],
   'Of matmuls; bfloat16 is faster on TPUs and newer GPUs.',
   flag_values=FLAGS,
 )
-_STORAGE = flags.DEFINE_enum(
+flags.DEFINE_enum(
   'storage',
   'float16',
   ['float16', 'float32'],
   'Of the hidden states on disk.',
   flag_values=FLAGS,
 )
-_BATCH_SIZE = flags.DEFINE_integer(
+flags.DEFINE_integer(
   'batch_size', 16, 'Utterances at once.', lower_bound=1, flag_values=FLAGS
 )
-_OVERWRITE = flags.DEFINE_boolean(
+flags.DEFINE_boolean(
   'overwrite', False, 'Make the store again.', flag_values=FLAGS
 )
 flags.mark_flag_as_required('weights', FLAGS)
@@ -90,8 +88,7 @@ def extract(
   """Yields the states of every utterance, in the order of the corpus.
 
   Args:
-    hidden: `jaxser.models.frozen_wavlm.HiddenStates`; its `states` are compiled
-      once for every bucket of `source`.
+    hidden: `jaxser.models.frozen_wavlm.HiddenStates`.
     source: `jaxser.data.pipeline.Source` of waveforms.
     batch_size: utterances at once.
     advance: called with the number of utterances done since the last call.
@@ -239,6 +236,10 @@ def _write(
   spec = records.feature_spec(
     classes, hidden.bins, given['storage'] == 'float16'
   )
+  texts = {
+    **{'id': table.ids, 'speaker': table.speakers, 'gender': table.genders},
+    **{'text': table.texts, 'split': table.splits},
+  }
   directory.mkdir(parents=True)
   longest = 0
   with records.Writer(directory, corpus, spec, _SHARD_BYTES) as writer:
@@ -249,21 +250,17 @@ def _write(
         {
           'features': stored(value, given['storage'], table.ids[row]),
           'label': classes[label] if label >= 0 else -1,
-          'id': str(table.ids[row]),
-          'speaker': str(table.speakers[row]),
-          'gender': str(table.genders[row]),
-          'text': str(table.texts[row]),
-          'split': str(table.splits[row]),
+          **{name: str(column[row]) for name, column in texts.items()},
           'duration': table.durations[row],
           'vad': table.vad[row],
         }
       )
     shards = writer.finish()
-  known = corpora.CORPORA[corpus]
+  known, config = corpora.CORPORA[corpus], final.parent.name
   records.write_info(
     directory,
     corpus=corpus,
-    config=final.parent.name,
+    config=config,
     features=spec,
     shards=shards,
     description=(
@@ -283,7 +280,7 @@ def _write(
       **info,
       'features': NAME,
       'parameters': dict(given),
-      'fingerprint': final.parent.name.rsplit('-', 1)[-1],
+      'fingerprint': config.removeprefix(f'{NAME}-'),
       'feature_bins': hidden.bins,
       'frames_per_second': info['frames_per_second'] / hidden.config.hop,
       'max_length': longest,
@@ -312,16 +309,7 @@ def main(arguments: list[str]) -> None:
 
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   runtime.quiet_without_tpu()
-  prepare(
-    _CORPUS.value,
-    _WEIGHTS.value,
-    layer=_LAYER.value,
-    data_dir=_DATA_DIR.value,
-    dtype=_DTYPE.value,
-    storage=_STORAGE.value,
-    batch_size=_BATCH_SIZE.value,
-    overwrite=_OVERWRITE.value,
-  )
+  prepare(**FLAGS.flag_values_dict())
 
 
 if __name__ == '__main__':

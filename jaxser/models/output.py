@@ -21,10 +21,7 @@ def _digits(values: Iterable[float]) -> list[float]:
 
 def as_dict(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
   """Returns what JSON holds; numbers have six significant digits."""
-  content: dict[str, Any] = {
-    'start': round(prediction.start, 3),
-    'end': round(prediction.end, 3),
-  }
+  content = {n: round(getattr(prediction, n), 3) for n in ('start', 'end')}
   if prediction.error:
     content['error'] = prediction.error
   if prediction.scores is not None:
@@ -37,11 +34,12 @@ def as_dict(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def recording_dict(
-  recording: Recording, classes: Sequence[str], segmented: bool
+  recording: Recording, predictor: Predictor
 ) -> dict[str, Any]:
   """Returns what JSON holds of a recording."""
   if recording.error:
     return {'file': recording.name, 'error': recording.error}
+  classes = predictor.description.classes
   content = {
     'file': recording.name,
     'seconds': round(recording.seconds, 3),
@@ -49,7 +47,7 @@ def recording_dict(
   }
   if recording.warnings:
     content['warnings'] = list(recording.warnings)
-  if segmented:
+  if predictor.extractor.segment:
     content['segments'] = [as_dict(s, classes) for s in recording.segments]
   return content
 
@@ -101,23 +99,19 @@ def csv_rows(
 ) -> Iterator[str]:
   """Yields one row per recording, or per segment; failures have an error."""
   del names
-  segmented = predictor.extractor.segment > 0
   classes, regression = _columns(predictor)
   outputs = [*classes, 'region'] if regression else ['emotion', *classes]
   fields = ['file', 'seconds', 'start', 'end', *outputs, 'error']
 
   def line(row: dict[str, Any]) -> str:
     text = io.StringIO()
-    csv.DictWriter(
-      text, fields, restval='', lineterminator='', extrasaction='ignore'
-    ).writerow(row)
+    table = csv.writer(text, lineterminator='')
+    table.writerow([row.get(field, '') for field in fields])
     return text.getvalue()
 
   yield line(dict(zip(fields, fields, strict=True)))
   for recording in recordings:
-    content = recording_dict(
-      recording, predictor.description.classes, segmented
-    )
+    content = recording_dict(recording, predictor)
     for segment in content.get('segments', [content]):
       row = {**content, **segment}
       if 'error' in segment:  # Of this segment there is nothing else to say.
@@ -131,11 +125,8 @@ def json_lines(
 ) -> Iterator[str]:
   """Yields one object per recording, failures too."""
   del names
-  segmented = predictor.extractor.segment > 0
   for recording in recordings:
-    content = recording_dict(
-      recording, predictor.description.classes, segmented
-    )
+    content = recording_dict(recording, predictor)
     yield json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
@@ -143,11 +134,11 @@ def json_document(
   recordings: Iterable[Recording], predictor: Predictor, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one document: the model, the recordings, the failures."""
+  del names
   found: dict[str, list] = {'recordings': [], 'failures': []}
-  for line in json_lines(recordings, predictor, names):
-    content = json.loads(line)
-    failed = 'seconds' not in content
-    found['failures' if failed else 'recordings'].append(content)
+  for recording in recordings:
+    kind = 'failures' if recording.error else 'recordings'
+    found[kind].append(recording_dict(recording, predictor))
   description = predictor.description
   model = {
     'folder': str(description.workdir),

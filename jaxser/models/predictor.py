@@ -24,7 +24,7 @@ from jaxser.models.audio_features import (
 from jaxser.models.saved import Description
 from jaxser.ops import spherical
 from jaxser.ops.log_mel import log_mel
-from jaxser.systems.base import Batch, Tree
+from jaxser.systems.base import Tree
 
 ROWS_AT_ONCE, WAVES_AT_ONCE = 64, 8
 _BUCKETS = 4
@@ -150,10 +150,25 @@ class Predictor:
     self._region = region_of(description, models)
     self.shapes: set[tuple[int, ...]] = set()
 
-  def program(self, batch: Batch, stacked: Any = None) -> dict[str, jax.Array]:
-    """Returns [models, rows, ...] of a batch of features; to be traced."""
-    system = self.description.system
+  def program(
+    self, features: jax.Array, length: jax.Array, stacked: Tree = None
+  ) -> dict[str, jax.Array]:
+    """Returns outputs [models, rows, ...] of padded features; to be traced.
+
+    Rows of length 0 are padding.
+    """
+    system, rows = self.description.system, features.shape[0]
     output = 'vad' if system.task == 'regression' else 'scores'
+    unknown = jnp.full((rows,), -1, jnp.int32)
+    batch = {
+      'features': features,
+      'length': length,
+      'label': unknown,
+      'vad': jnp.zeros((rows, 3)),
+      'mask': (length > 0).astype(jnp.float32),
+      'speaker': unknown,
+      'row': jnp.arange(rows, dtype=jnp.int32),
+    }
 
     def one(model: tuple[Tree, Tree]) -> dict[str, jax.Array]:
       out = system.predict(*model, batch)
@@ -161,42 +176,34 @@ class Predictor:
 
     return jax.lax.map(one, stacked or self._stacked)
 
-  def _predict_batch(self, weights: Tree, batch: Batch) -> dict[str, jax.Array]:
+  def _predict_batch(
+    self, weights: Tree, features: jax.Array, length: jax.Array
+  ) -> dict[str, jax.Array]:
     """As `program`, of what the extractor hands over."""
     stacked, needed = weights
-    spec, length = self.description.feature_spec, batch['length']
+    spec = self.description.feature_spec
     if self.description.uses_hidden_states:
       longest = self.description.max_length
-      frames, count = spec.apply(needed, batch['features'], length)
-      frames, length = frames[:, :longest], jnp.minimum(count, longest)
+      features, count = spec.apply(needed, features, length)
+      features, length = features[:, :longest], jnp.minimum(count, longest)
     elif self.extractor.on_device:
-      frames = log_mel_of(spec, batch['features'])
-      length = jnp.where(length > 0, frames.shape[1], 0)  # 0 of padding rows.
-    else:
-      frames = batch['features']
-    length = length.astype(jnp.int32)
-    return self.program(
-      {**batch, 'features': frames, 'length': length}, stacked
-    )
+      features = log_mel_of(spec, features)
+      length = jnp.where(length > 0, features.shape[1], 0)
+    return self.program(features, length.astype(jnp.int32), stacked)
 
   @functools.cached_property
   def lengths(self) -> tuple[int, ...]:
     """Lengths that pieces are padded to, ascending; each is compiled once."""
     longest = self.extractor.row_shape[0]
-    system, spec = self.description.system, self.description.feature_spec
+    fixed = self.description.feature_spec.name == 'librosa22k'
     # Where everything has one length, or padding matters, as published.
-    fixed = spec.name == 'librosa22k'
-    if fixed or system.padding == 'published':
+    if fixed or self.description.system.padding == 'published':
       return (longest,)
     halves = {-(-longest // 2**i) for i in range(_BUCKETS)}
     return tuple(sorted(n for n in halves if n >= self.extractor.shortest))
 
   def predict(
-    self,
-    audio: Any,
-    sample_rate: int | None = None,
-    *,
-    num_workers: int = 1,
+    self, audio: Any, sample_rate: int | None = None, *, num_workers: int = 1
   ) -> Recording | list[Recording]:
     """Predicts the emotion of one recording, or of each of several.
 
@@ -204,8 +211,7 @@ class Predictor:
       audio: a path; an array [samples] or [samples, channels]; or a list of
         either.
       sample_rate: of arrays, Hz.
-      num_workers: processes that read files. A script that uses more than one
-        needs an `if __name__ == '__main__'`.
+      num_workers: processes that read files.
 
     Returns:
       A `Recording`, or for a list a list of them in its order, in which what
@@ -218,11 +224,9 @@ class Predictor:
     given = list(audio) if several else [audio]
     inputs = [_input(item, i, sample_rate) for i, item in enumerate(given)]
     found = list(self.stream(inputs, num_workers=num_workers))
-    if several:
-      return found
-    if found[0].error:
+    if found and found[0].error and not several:
       raise InputError(found[0].error)
-    return found[0]
+    return found if several else found[0]
 
   def embed(self, audio: Any, sample_rate: int | None = None) -> Any:
     """Returns embeddings [models, width] of a recording; a list for a list.
@@ -235,9 +239,8 @@ class Predictor:
     found = self.predict(audio, sample_rate)
     if isinstance(found, Recording):
       return found.overall.embeddings
-    for recording in found:
-      if recording.error:
-        raise InputError(recording.error)
+    if errors := [recording.error for recording in found if recording.error]:
+      raise InputError(errors[0])
     return [recording.overall.embeddings for recording in found]
 
   def stream(
@@ -298,9 +301,9 @@ class Predictor:
     for row, piece in enumerate(pieces):
       lengths[row] = len(piece.features)
       features[row, : lengths[row]] = piece.features
-    batch = ensemble.as_batch(features, lengths, len(pieces))
     self.shapes.add(shape)
-    return self._run(self._weights, jax.device_put(batch, self._rows))
+    batch = jax.device_put((features, lengths), self._rows)
+    return self._run(self._weights, *batch)
 
   def _recording(
     self, features: AudioFeatures, outputs: list[dict[str, np.ndarray] | None]
@@ -316,13 +319,8 @@ class Predictor:
       known = [output for output in outputs if output is not None]
       mean = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
       overall = self._prediction(Piece(0.0, features.seconds, None), mean)
-    return Recording(
-      features.name,
-      features.seconds,
-      overall,
-      segments,
-      warnings=features.warnings,
-    )
+    found = features.name, features.seconds, overall, segments
+    return Recording(*found, warnings=features.warnings)
 
   def _prediction(
     self, piece: Piece, output: dict[str, np.ndarray] | None
@@ -330,21 +328,18 @@ class Predictor:
     """Averages over models; `output` values are [models, ...]."""
     if output is None:
       return Prediction(piece.start, piece.end, error=piece.error)
-    mean = {
+    known = {
       name: np.mean(output[name], axis=0, dtype=np.float64).astype(np.float32)
       for name in ('scores', 'vad')
       if name in output
     }
-    scores, vad = mean.get('scores'), mean.get('vad')
-    classes = self.description.classes
+    if 'vad' in known:
+      known['region'] = self._region(known['vad'])
+    else:
+      best = int(np.argmax(known['scores']))
+      known['emotion'] = self.description.classes[best]
     return Prediction(
-      start=piece.start,
-      end=piece.end,
-      scores=scores,
-      vad=vad,
-      emotion='' if scores is None else classes[int(np.argmax(scores))],
-      region='' if vad is None else self._region(vad),
-      embeddings=output['embedding'],
+      piece.start, piece.end, embeddings=output['embedding'], **known
     )
 
 
@@ -377,9 +372,8 @@ def region_of(
   scale = description.vad_range
   if scale is None:
     return lambda vad: ''
-  names = dict(
-    zip(spherical.OCTANTS, spherical.region_names('octants'), strict=True)
-  )
+  words = spherical.region_names('octants')
+  names = dict(zip(spherical.OCTANTS, words, strict=True))
   order = [spherical.VAD.index(axis) for axis in spherical.OCTANT_AXES]
   own = description.system.centre
   centres = [m.state.get('split', {}).get('centre', own) for m in models]

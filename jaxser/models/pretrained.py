@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxser.core import tensors
 from jaxser.core.config import ConfigError
-from jaxser.core.tensors import leaves_of
 from jaxser.data import pipeline
 from jaxser.models import convert, ensemble, saved
 from jaxser.models.saved import Description
@@ -73,12 +73,12 @@ def _check_published(config: Any, path: pathlib.Path, count: int) -> None:
   if published and count != published.get('num_folds', 1):
     different.append(f'{count} models instead of {published["num_folds"]}')
   if different or not published:
-    known = (
-      'it was published for other folds than this run has '
-      f'({"; ".join(different)})'
-      if published
-      else 'this recipe knows no folds that it was published for'
-    )
+    known = 'this recipe knows no folds that it was published for'
+    if published:
+      known = (
+        'it was published for other folds than this run has '
+        f'({"; ".join(different)})'
+      )
     raise ConfigError(
       f'--config.init_from={path}: nobody knows which utterances these weights '
       f'were trained on; {known}, so the result could be worthless. Use the '
@@ -113,9 +113,13 @@ def _of_a_run(
   """
   description, corpus = saved.open(workdir), source.corpus
   if description.classes != tuple(corpus.classes):
+    theirs, ours = (
+      ', '.join(names) or 'no classes'
+      for names in (description.classes, corpus.classes)
+    )
     raise ModelError(
-      f'{workdir} was trained for {_listed(description.classes)}; this run has '
-      f'{_listed(corpus.classes)}. Weights go only with the same classes.'
+      f'{workdir} was trained for {theirs}; this run has {ours}. Weights go '
+      'only with the same classes.'
     )
   seed = min((t.seed for t in description.trainings), default=0)
   chosen = ensemble.choose(description, seeds=(seed,))
@@ -147,24 +151,19 @@ def _load(
   here, there = (
     {
       path: tuple(leaf.shape)
-      for path, leaf in leaves_of({'params': params, 'state': state}).items()
+      for path, leaf in tensors.leaves_of(
+        {'params': params, 'state': state}
+      ).items()
       if not path.startswith('state/split/')
     }
     for params, state in (shapes, found)
   )
-  wrong = [
-    f'{name}: model {here.get(name, "absent")}, file '
-    f'{there.get(name, "absent")}'
-    for name in sorted(here.keys() | there.keys())
-    if here.get(name) != there.get(name)
-  ]
-  if wrong:
-    more = f'; and {len(wrong) - 5} more' if len(wrong) > 5 else ''
-    raise ModelError(
-      f'{saved.path_of(workdir, *training)} does not fit the model: '
-      f'{"; ".join(wrong[:5])}{more}. Use the configuration that it was trained '
-      'with.'
-    )
+  tensors.check(
+    str(saved.path_of(workdir, *training)),
+    there,
+    here,
+    'Use the configuration that it was trained with.',
+  )
   return found
 
 
@@ -210,7 +209,3 @@ def _check_disjoint(
 def _global_ids(corpus: str, ids: Sequence[str]) -> set[str]:
   """Returns ids as they are called in a run over several corpora."""
   return set(ids) if '+' in corpus else {f'{corpus}/{name}' for name in ids}
-
-
-def _listed(names: Sequence[str]) -> str:
-  return ', '.join(names) or 'no classes'

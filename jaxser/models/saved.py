@@ -29,7 +29,6 @@ import jaxser
 from data_prep import features as features_lib
 from jaxser.core import files
 from jaxser.evaluation import curves
-from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.models import weights
 from jaxser.models.weights import ModelError
 from jaxser.systems import registry
@@ -86,7 +85,7 @@ def describe(
 
   Args:
     workdir: of the run.
-    config: its resolved config.
+    config: resolved.
     system: that is trained.
     corpus: `jaxser.data.corpus.Corpus` that it is trained on.
     folds: `jaxser.data.protocols.Fold`s that have weights of their own.
@@ -161,25 +160,18 @@ def save(
 
   Args:
     workdir: of the run; `describe` has been called for it.
-    seed: of the run.
-    fold_number: of the fold.
+    seed, fold_number: of the run.
     selection: a key of `jaxser.evaluation.predictions.SELECTIONS`.
-    params: nested dicts of arrays, on the host or on fully addressable devices.
-    model_state: likewise.
+    params, model_state: nested dicts of arrays, on the host or on fully
+      addressable devices.
     epoch: after which the weights were taken, where known.
 
   Returns:
     The path of the file.
 
   Raises:
-    ModelError: for an unknown selection, a tree of something else, or a work
-      folder without model.json.
+    ModelError: for a tree of something else, or a folder without model.json.
   """
-  if selection not in SELECTIONS:
-    raise ModelError(
-      f'selection {selection!r} is unknown; it is one of '
-      f'{", ".join(SELECTIONS)}.'
-    )
   path = path_of(workdir, seed, fold_number, selection)
   if jax.process_index() == 0:
     metadata = {
@@ -304,11 +296,9 @@ class Description:
     given = self.content['features']
     if self.uses_hidden_states:
       # Other models do without WavLM, whose import takes a third of a second.
-      from jaxser.models import frozen_wavlm
+      from jaxser.models import frozen_wavlm as wavlm
 
-      return frozen_wavlm.for_model(
-        self.path, given['parameters'], self.weights
-      )
+      return wavlm.for_model(self.path, given['parameters'], self.weights)
     try:
       kind = features_lib.CONVENTIONS[given['name']]
       names = [field.name for field in dataclasses.fields(kind)]
@@ -348,8 +338,7 @@ class Description:
 
 
 def open(
-  workdir: os.PathLike[str] | str,
-  weights: os.PathLike[str] | str | None = None,
+  workdir: os.PathLike[str] | str, weights: os.PathLike[str] | str | None = None
 ) -> Description:
   """Reads model.json, without the corpus and without TensorFlow.
 

@@ -38,11 +38,9 @@ def measure(
 
   Returns:
     What was measured, ready for JSON: 'first_latency_s' (one file with nothing
-    compiled in this process, but whatever JAX's cache on disk holds; in a fresh
-    process it includes the import of what computes the features),
-    'warm_latency_s' (median of 20 further files),
-    'files_per_s' (of the median pass) and its 'files_per_s_range', and
-    'times_real_time' (seconds of audio per second).
+    compiled in this process; in a fresh one with the import of what computes
+    the features), 'warm_latency_s' (median of 20 further files), 'files_per_s'
+    (of the median pass), its 'files_per_s_range', and 'times_real_time'.
   """
   with tempfile.TemporaryDirectory() as folder:
     inputs = _synthetic(pathlib.Path(folder), files, seconds)

@@ -98,17 +98,15 @@ def _flatten(tree: Tree) -> tuple[dict[str, np.ndarray], list[str]]:
   arrays, empty = {}, []
   flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
   for parts, value in flat.items():
-    if not all(isinstance(p, str) and p and '/' not in p for p in parts):
-      raise ModelError(
-        f'{parts}: names of parameters and state must be text without "/".'
-      )
-    path = '/'.join(parts)
+    path, kind = '/'.join(parts), getattr(value, 'dtype', type(value).__name__)
+    if any('/' in part for part in parts):
+      raise ModelError(f'{parts}: names of arrays must be text without "/".')
     if value is traverse_util.empty_node:
       empty.append(path)
-    elif str(getattr(value, 'dtype', '')) not in _TYPES:
+    elif str(kind) not in _TYPES:
       raise ModelError(
-        f'{path} is a {getattr(value, "dtype", type(value).__name__)}; a model '
-        f'is made of mappings and arrays of {", ".join(_TYPES)}.'
+        f'{path} is a {kind}; a model is made of mappings and arrays of '
+        f'{", ".join(_TYPES)}.'
       )
     else:
       arrays[path] = np.asarray(value, order='C')

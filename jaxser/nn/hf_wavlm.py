@@ -67,13 +67,9 @@ def expected_shapes(config: WavLMConfig) -> dict[str, tuple[int, ...]]:
 
 def canonical(tensors: tensors_lib.Tensors) -> tensors_lib.Tensors:
   """Removes the prefix of task models, with their heads, and old names."""
-  names = {name: name for name in tensors}
-  if any(name.startswith('wavlm.') for name in names):
-    names = {
-      name.removeprefix('wavlm.'): name
-      for name in names
-      if name.startswith('wavlm.')
-    }
+  inside = [name for name in tensors.shapes if name.startswith('wavlm.')]
+  names = {name.removeprefix('wavlm.'): name for name in inside}
+  names = names or {name: name for name in tensors.shapes}
   for old, new in _OLD_NAMES.items():
     names = {name.replace(old, new): there for name, there in names.items()}
   return tensors.renamed(names)

@@ -8,6 +8,7 @@ older sample first, as here.
 """
 
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -83,11 +84,8 @@ def from_named(
 
 def to_named(params: Tree, state: Tree | None = None) -> dict[str, np.ndarray]:
   """The inverse of `from_named`; parameters only where there is no state."""
-  leaves = tensors_lib.leaves_of({'params': params, **(state or {})})
-  return {
-    NAMING.name(path): NAMING.to_theirs(path, np.asarray(leaf))
-    for path, leaf in leaves.items()
-  }
+  tree = {'params': params, **(state or {})}
+  return tensors_lib.to_theirs(NAMING, tree)
 
 
 def load(
@@ -173,20 +171,18 @@ def _read(data: bytes, system: TimNet, source: str) -> tuple[Tree, Tree]:
     raise ConvertError(
       f'{source} is not an HDF5 file or is damaged ({error}).'
     ) from error
-  order = [
-    f'block{block}.{direction}'
-    for block in range(system.num_blocks)
-    for direction in DIRECTIONS
-  ]
   places = {
-    'conv1d': [f'stem.{direction}' for direction in DIRECTIONS]
-    + [f'{place}.conv{number}' for place in order for number in (1, 2)],
-    'batch_normalization': [
-      f'{place}.norm{number}' for place in order for number in (1, 2)
-    ],
+    'conv1d': [f'stem.{direction}' for direction in DIRECTIONS],
+    'batch_normalization': [],
     'weight_layer': ['fusion'],
     'dense': ['head'],
   }
+  for block, direction, number in itertools.product(
+    range(system.num_blocks), DIRECTIONS, (1, 2)
+  ):
+    place = f'block{block}.{direction}'
+    places['conv1d'].append(f'{place}.conv{number}')
+    places['batch_normalization'].append(f'{place}.norm{number}')
   tensors = {}
   for kind, wanted in places.items():
     found = layers.get(kind, [])

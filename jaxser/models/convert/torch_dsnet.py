@@ -87,14 +87,8 @@ def from_torch(
 
 def to_torch(params: Tree, state: Tree, system: DSNet) -> dict[str, np.ndarray]:
   """Returns name -> array in PyTorch's layout, the inverse of `from_torch`."""
-  paths = tensors_lib.leaves_of(_shapes(system))
-  leaves = tensors_lib.leaves_of({'params': params, **state})
-  return {
-    NAMING.name(path): np.ascontiguousarray(
-      NAMING.to_theirs(path, np.asarray(leaves[path]))
-    )
-    for path in paths
-  }
+  del system
+  return tensors_lib.to_theirs(NAMING, {'params': params, **state})
 
 
 def load(

@@ -53,7 +53,12 @@ def _shapes(system: EmoSphere, inputs: int) -> Tree:
   """Returns our parameters as shapes, for features of so many channels."""
   wavlm = system.encoder == 'wavlm'
   shape = (1, system.min_length + 8, *([] if wavlm else [inputs]))
-  batch = {'features': jnp.zeros(shape)}
+  batch = {
+    'features': jnp.zeros(shape),
+    'length': jnp.full(1, shape[1]),
+    'mask': jnp.ones(1),
+    'row': jnp.zeros(1, jnp.int32),
+  }
   params, _ = jax.eval_shape(system.init, jax.random.key(0), batch)
   return params
 
@@ -130,13 +135,15 @@ def load(
   opened = {part: tensors_lib.open_torch(path) for part, path in files.items()}
   opened['ssl'] = hf_wavlm.canonical(opened['ssl'])
   named = {
-    f'{part}.{name}': (part, name)
+    f'{part}.{name}': (tensors, name)
     for part, tensors in opened.items()
-    for name in tensors
+    for name in tensors.shapes
   }
-  together = tensors_lib.Tensors(
-    str(directory),
-    {new: opened[part].shapes[name] for new, (part, name) in named.items()},
-    lambda new: opened[named[new][0]][named[new][1]],
-  )
+
+  def read(new: str) -> np.ndarray:
+    tensors, name = named[new]
+    return tensors.read(name)
+
+  shapes = {new: there.shapes[name] for new, (there, name) in named.items()}
+  together = tensors_lib.Tensors(str(directory), shapes, read)
   return [(params_from_tensors(system, together), system.initial_state())]
