@@ -12,6 +12,7 @@ import collections
 import concurrent.futures
 import dataclasses
 import io
+import math
 import multiprocessing
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
@@ -189,6 +190,8 @@ class FeatureExtractor:
       shifts = (length - 1) * spec.frame_shift_ms
       window = (spec.frame_length_ms + shifts) / 1000
       frame = spec.frame_length_ms / 1000
+    elif isinstance(spec, features_lib.Functionals16k):
+      window, frame = math.inf, 0.06
     else:
       window = length / spec.sample_rate
       frame = max(0.025, shortest / spec.sample_rate)
