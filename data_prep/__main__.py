@@ -21,7 +21,7 @@ _TEXT_FLAGS = (
     'features',
     'librosa22k',
     'Feature spec, see above.',
-    ['librosa22k', 'kaldi16k', 'wave16k', 'wavlm'],
+    ['librosa22k', 'kaldi16k', 'wave16k', 'egemaps', 'compare', 'wavlm'],
   ),
   ('data_dir', None, 'Where stores lie, see below.'),
   (

@@ -10,15 +10,19 @@ after the dataset, so that one dataset serves several models.
 | `librosa22k` | TIM-Net (arXiv:2211.08233)  | log-mel, dB `[frames, 128]`   |
 | `kaldi16k`   | DSNet                       | log filterbank `[frames, 80]` |
 | `wave16k`    | EmoSphere-SER, WavLM        | waveform `[samples]`          |
+| `egemaps`    | the linear baseline         | 88 functionals `[1, 88]`      |
+| `compare`    | the linear baseline         | functionals `[1, 6373]`       |
 """
 
 import dataclasses
 import functools
+import importlib.util
 from typing import Any, ClassVar
 
 import numpy as np
 
 from data_prep import audio, resample
+from data_prep.errors import UserError
 
 # Part of every fingerprint: raise it when the numbers of a spec change.
 VERSION = 1
@@ -332,8 +336,89 @@ class Wave16k(Convention):
     return signal
 
 
+@dataclasses.dataclass(frozen=True)
+class Functionals16k(Convention):
+  """One vector per utterance, by openSMILE, as a single frame `[1, bins]`.
+
+  The waveform is resampled to 16,000 Hz (SoX, high quality, where it has
+  another rate). The package `opensmile` is an extra, `jaxser[opensmile]`; its
+  licence allows research, not commercial products.
+  """
+
+  feature_set: ClassVar[str]  # A name of `opensmile.FeatureSet`.
+  sample_rate: ClassVar[int] = 16000
+
+  def __post_init__(self):
+    if importlib.util.find_spec('opensmile') is None:
+      raise UserError(
+        f'{self.name}: needs the package opensmile: pip install '
+        "'jaxser[opensmile]'. Its licence allows research only; the features "
+        'of --features=kaldi16k do without.'
+      )
+
+  def shape(
+    self, samples: int, sample_rate: int | None = None
+  ) -> tuple[int, ...]:
+    """Returns `(1, bins)`, whatever the input."""
+    return 1, self.bins
+
+  def part(
+    self, samples: int, sample_rate: int, length: int | None = None
+  ) -> tuple[int, int]:
+    """Returns the whole recording, on all of which its one frame depends."""
+    return 0, samples
+
+  def compute(self, signal: np.ndarray) -> np.ndarray:
+    """Computes the functionals, float32 `[1, bins]`."""
+    if len(signal) < 0.06 * self.sample_rate:
+      raise audio.AudioError(
+        f'{self.name}: the audio lasts '
+        f'{1000 * len(signal) / self.sample_rate:.1f} ms, less than one frame '
+        'of 60 ms; leave it out.'
+      )
+    values = _smile(self.feature_set)(signal, self.sample_rate)
+    return values.reshape(1, self.bins).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Egemaps(Functionals16k):
+  """eGeMAPSv02, `[1, 88]` (Eyben et al. 2016, IEEE Trans. Affect. Comput.)."""
+
+  name: ClassVar[str] = 'egemaps'
+  bins: ClassVar[int] = 88
+  feature_set: ClassVar[str] = 'eGeMAPSv02'
+  fixed: ClassVar[dict[str, Any]] = {
+    'resampler': 'soxr_hq',
+    'feature_set': 'eGeMAPSv02',
+  }
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare(Functionals16k):
+  """ComParE_2016, `[1, 6373]` (Schuller et al., Interspeech 2016)."""
+
+  name: ClassVar[str] = 'compare'
+  bins: ClassVar[int] = 6373
+  feature_set: ClassVar[str] = 'ComParE_2016'
+  fixed: ClassVar[dict[str, Any]] = {
+    'resampler': 'soxr_hq',
+    'feature_set': 'ComParE_2016',
+  }
+
+
+@functools.cache
+def _smile(feature_set: str) -> Any:
+  """Returns openSMILE's extractor of a feature set."""
+  import opensmile
+
+  return opensmile.Smile(
+    feature_set=opensmile.FeatureSet[feature_set],
+    feature_level=opensmile.FeatureLevel.Functionals,
+  )
+
+
 CONVENTIONS: dict[str, type[Convention]] = {
-  spec.name: spec for spec in (Librosa22k, Kaldi16k, Wave16k)
+  spec.name: spec for spec in (Librosa22k, Kaldi16k, Wave16k, Egemaps, Compare)
 }
 
 

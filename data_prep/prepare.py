@@ -22,6 +22,8 @@ RECIPES = {
   'librosa22k': 'configs/timnet.py',
   'kaldi16k': 'configs/dsnet.py',
   'wave16k': 'configs/emosphere.py',
+  'egemaps': 'configs/baseline.py',
+  'compare': 'configs/baseline.py',
 }
 # Features that are computed by a network, which needs JAX.
 HIDDEN_STATES = 'wavlm'
@@ -51,7 +53,7 @@ def prepare_corpus(
     corpus: Key of `data_prep.corpora.CORPORA`.
     audio_dir: Folder of the corpus; the demo corpus is synthesised, and CREMA-D
       can be had from TFDS with 'tfds' or 'tfds:DIR'.
-    features: 'librosa22k', 'kaldi16k', 'wave16k', or 'wavlm', which prepares
+    features: a name of `features.CONVENTIONS`, or 'wavlm', which prepares
       wave16k and then starts `python -m jaxser.models.hidden_states`.
     data_dir: Where stores lie; by default `data_prep.default_data_dir()`.
     signal_length: Samples at 22,050 Hz for `librosa22k`; by default the corpus'.
@@ -232,6 +234,9 @@ def next_commands(
     arguments += ',protocol=published'
   if features == 'wave16k':
     arguments += ',encoder=wavlm,weights=DIR'
+  if recipes == ['configs/baseline.py']:
+    arguments += f',features={features}'
+    arguments += '' if manifest.classes else ',task=vad'
   settings = [f'--config.features.{k}={v}' for k, v in chosen.items() if v]
   if data_dir != data_prep.default_data_dir().absolute():
     settings.insert(0, f'--config.data_dir={data_dir}')

@@ -25,6 +25,7 @@ from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
   checkpoints,
   distributed,
+  fitting,
   inspection,
   interruption,
   loop,
@@ -83,6 +84,7 @@ def run(
   chosen = choose_folds(folds, config.fold_subset)
   check_schedule(config, chosen, mode)
   experiment = make_experiment(config, corpus)
+  fitting.check(experiment, mode)
   for fold in chosen:
     experiment.references(fold)
   given = None
@@ -287,7 +289,11 @@ def train_all(
     checkpoints.Checkpoints(workdir / 'checkpoints' / 'folds') as store,
   ):
     reporting = loop.Reporting(store, writer, bar, watch)
-    for finished in loop.train(experiment, every, left, initial, reporting):
+    if experiment.system.fit is None:
+      trained = loop.train(experiment, every, left, initial, reporting)
+    else:
+      trained = fitting.fit(experiment, every, left, reporting)
+    for finished in trained:
       used = finished.batches
       if writes:
         _keep(experiment, finished, workdir)
@@ -452,6 +458,8 @@ def finish(
     **metadata,
   )
   pretrained.mark_trusted(summary, experiment.config)
+  if experiment.system.notes:
+    summary['notes'] = list(experiment.system.notes)
   results.write_results(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary

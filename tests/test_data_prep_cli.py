@@ -71,7 +71,7 @@ def test_help_explains_everything(capsys):
     assert f'{spec.signal_length:,}' in text
   for word in ('rejected.tsv', 'JAXSER_DATA_DIR', 'angry 127, boredom 81'):
     assert word in text
-  for name in ('librosa22k', 'kaldi16k', 'wave16k', 'wavlm'):
+  for name in ('librosa22k', 'kaldi16k', 'wave16k', 'egemaps', 'wavlm'):
     assert f'\n  {name}' in text
   for flag in program.define_flags():
     if flag != 'h':

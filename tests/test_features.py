@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from data_prep import audio, features, resample
+from data_prep.errors import UserError
 
 with warnings.catch_warnings():
   warnings.simplefilter('ignore')
   librosa = pytest.importorskip('librosa')
   resampy = pytest.importorskip('resampy')
+
+
+OVER_TIME = ('librosa22k', 'kaldi16k', 'wave16k')
 
 
 def noise(samples):
@@ -139,7 +143,7 @@ def test_silence_and_dynamic_range():
 
 
 @pytest.mark.parametrize('rate', [16000, 22050, 44100])
-@pytest.mark.parametrize('name', features.CONVENTIONS)
+@pytest.mark.parametrize('name', OVER_TIME)
 def test_shape_tells_the_shape(name, rate):
   convention = spec_of(name)
   for samples in (700, 3217, 30000):
@@ -150,6 +154,25 @@ def test_shape_tells_the_shape(name, rate):
     assert np.isfinite(result).all()
   frames = {'librosa22k': 40, 'kaldi16k': 432, 'wave16k': 69664}
   assert convention.shape(69664)[0] == frames[name]
+
+
+@pytest.mark.parametrize(('name', 'bins'), [('egemaps', 88), ('compare', 6373)])
+def test_opensmile_gives_one_vector_of_the_whole_recording(name, bins):
+  pytest.importorskip('opensmile')
+  spec = features.by_name(name)
+  result = spec(noise(20000), 22050)
+  assert result.shape == spec.shape(20000, 22050) == (1, bins)
+  assert result.dtype == np.float32
+  assert np.isfinite(result).all()
+  assert spec.part(10**6, 16000, length=1) == (0, 10**6)
+  with pytest.raises(audio.AudioError, match='less than one frame of 60 ms'):
+    spec(noise(900), 16000)
+
+
+def test_without_opensmile_it_says_what_to_install(monkeypatch):
+  monkeypatch.setattr(features.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'jaxser\[opensmile\]'"):
+    features.by_name('egemaps')
 
 
 def test_kaldi_is_a_power_spectrum_of_the_scaled_waveform():
@@ -177,7 +200,7 @@ def test_the_part_that_is_needed():
 
 
 @pytest.mark.parametrize('shape', [(0,), (2, 100)])
-@pytest.mark.parametrize('name', features.CONVENTIONS)
+@pytest.mark.parametrize('name', OVER_TIME)
 def test_other_shapes_are_errors(name, shape):
   with pytest.raises(audio.AudioError, match='needs a mono waveform'):
     spec_of(name)(np.zeros(shape, np.float32), 16000)

@@ -50,6 +50,26 @@ def _cell(corpus, name):
   )
 
 
+def _linear_baseline(corpus):
+  return spec.Cell(
+    name=f'{corpus}-baseline',
+    label='linear baseline',
+    config='configs/baseline.py',
+    arg=f'corpus={corpus}',
+    figures=(
+      spec.Figure(
+        group=f'{corpus}, best epoch on the development speaker',
+        selection='last',  # It has no epochs; C was chosen on that speaker.
+      ),
+    ),
+    baseline=f'{corpus}-encoder',
+  )
+
+
+def _cells(corpus):
+  return (*(_cell(corpus, name) for name in VARIANTS), _linear_baseline(corpus))
+
+
 TABLE = spec.Table(
   title='DSNet and its baselines, leave one speaker out',
   about=(
@@ -58,6 +78,6 @@ TABLE = spec.Table(
     'measurements only, all under one protocol and budget.',
   ),
   metrics=('uar', 'war', 'f1'),
-  cells=tuple(_cell(corpus, name) for corpus in CORPORA for name in VARIANTS),
-  demo=tuple(_cell('demo', name) for name in VARIANTS),
+  cells=tuple(cell for corpus in CORPORA for cell in _cells(corpus)),
+  demo=_cells('demo'),
 )

@@ -5,7 +5,8 @@
 Ten random folds as published, 500 epochs, read in two ways: the epoch that is
 best on the test fold (the paper's table) and the last one (the correction that
 the authors published in 2023). Beside them what the paper does not give: every
-speaker tested by a network that never heard that speaker.
+speaker tested by a network that never heard that speaker, and a linear baseline
+on the same folds (configs/baseline.py, --features=kaldi16k).
 """
 
 from configs import timnet
@@ -44,10 +45,29 @@ def _cell(corpus, protocol, groups):
   )
 
 
+def _linear_baseline(corpus, protocol, folds):
+  doubt = timnet.paper_rows(corpus).get('last', {}).get('reason', '')
+  return spec.Cell(
+    name=f'{corpus}-{protocol}-baseline',
+    label=corpus if corpus == 'demo' else corpus.upper(),
+    config='configs/baseline.py',
+    arg=f'corpus={corpus},protocol={protocol}',
+    figures=(
+      spec.Figure(
+        group=f'{folds}, linear baseline',
+        selection='last',
+        incomparable=doubt if protocol == 'published' else '',
+      ),
+    ),
+  )
+
+
 def _cells(corpus):
   return (
     _cell(corpus, 'published', PUBLISHED),
+    _linear_baseline(corpus, 'published', 'published folds'),
     _cell(corpus, 'speaker_independent', SPEAKER_INDEPENDENT),
+    _linear_baseline(corpus, 'speaker_independent', 'speaker-independent'),
   )
 
 

@@ -49,6 +49,8 @@ class Experiment:
   def selections(self, folds: Sequence[protocols.Fold]) -> dict[str, str]:
     """Returns which best epochs are kept, with the split that chooses them."""
     chosen = {}
+    if self.system.fit is not None:
+      return chosen
     if any(len(fold.dev) for fold in folds):
       chosen['best_on_dev'] = 'dev'
     if self.config.select_on_test:

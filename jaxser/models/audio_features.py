@@ -11,6 +11,7 @@ quickly.
 import dataclasses
 import functools
 import io
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
@@ -174,6 +175,8 @@ class FeatureExtractor:
       shifts = (length - 1) * spec.frame_shift_ms
       window = (spec.frame_length_ms + shifts) / 1000
       frame = spec.frame_length_ms / 1000
+    elif isinstance(spec, features_lib.Functionals16k):
+      window, frame = math.inf, 0.06
     else:
       window = length / spec.sample_rate
       frame = max(0.025, shortest / spec.sample_rate)

@@ -22,6 +22,7 @@ from jaxser.models.audio_features import (
   Piece,
 )
 from jaxser.models.saved import Description
+from jaxser.models.weights import ModelError
 from jaxser.ops import spherical
 from jaxser.ops.log_mel import log_mel
 from jaxser.systems.base import Tree
@@ -98,6 +99,10 @@ def load(
     ConvertError: if the WavLM cannot be read.
   """
   description = saved.open(checkpoint, weights)
+  try:
+    description.system.check_recording()
+  except ValueError as error:
+    raise ModelError(f'{description.path}: {error}.') from error
   chosen = ensemble.choose(
     description, seeds=seeds, folds=folds, selection=selection
   )

@@ -83,6 +83,14 @@ class System(nn.Module):
   region_output: ClassVar[str | None] = None
   """Output of `predict`, [batch, regions], that scores regions; None: none."""
 
+  notes: ClassVar[tuple[str, ...]] = ()
+  """Sentences that must stand wherever results are shown."""
+
+  fit: ClassVar[Callable[..., tuple[Tree, Tree]] | None] = None
+  """Where defined, a run is trained by one call on the host, and not by steps:
+  `fit(inputs, table, train, dev)` returns (params, state). `inputs` [n, width]
+  is `summarise(batch)` of all utterances; see `jaxser.systems.baseline`."""
+
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
     """Returns the system of config.model for a corpus; here, one with classes.
@@ -102,6 +110,9 @@ class System(nn.Module):
       corpus: `jaxser.data.corpus.Corpus`.
       lengths: int [n], frames or samples of its utterances, as in batches.
     """
+
+  def check_recording(self) -> None:
+    """Raises ValueError if nothing can be predicted of a recording alone."""
 
   def pretrained(
     self, model: Mapping[str, Any]

@@ -15,8 +15,10 @@ SYSTEMS = {
   'timnet': 'jaxser.systems.timnet:TimNet',
   'dsnet': 'jaxser.systems.dsnet:DSNet',
   'emosphere': 'jaxser.systems.emosphere:EmoSphere',
+  'baseline': 'jaxser.systems.baseline:Baseline',
+  'baseline_vad': 'jaxser.systems.baseline:BaselineVad',
 }
-"""Names of the published systems. Any other is named by its class."""
+"""Names of the systems of this package. Any other is named by its class."""
 
 
 def find(name: str) -> type[System]:

@@ -71,7 +71,7 @@ def test_published_filterbanks(tmp_path):
     )
 
 
-@pytest.mark.parametrize('name', features.CONVENTIONS)
+@pytest.mark.parametrize('name', ['librosa22k', 'kaldi16k', 'wave16k'])
 def test_the_whole_of_emodb_is_readable_audio(name):
   """Every file decodes; a long and a short one have the shape foretold."""
   from data_prep import audio

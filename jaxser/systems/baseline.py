@@ -1,0 +1,334 @@
+"""The linear baseline: functionals of an utterance and one linear map.
+
+    x = functionals over time of the stored frames, or a stored vector
+    z = (x - mean) / scale
+    scores = softmax(z kernel + bias), or VAD = clip(z kernel + bias)
+
+It is not trained by steps but fitted by scikit-learn: a linear support vector
+machine with balanced class weights, or ridge regression. The strength C of the
+fit is one of `STRENGTHS`, chosen by UAR (mean CCC) on the development split;
+where there is none, by cross-validation over the training speakers. No label of
+the test split is read. Scores are a softmax of decision values and therefore
+not calibrated.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxser.evaluation import metrics
+from jaxser.ops.dct import mfcc
+from jaxser.ops.functionals import functionals
+from jaxser.systems.base import (
+  Array,
+  Batch,
+  System,
+  Tree,
+  num_classes,
+  require,
+)
+
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+"""C of the support vector machine; ridge regression has alpha = 1 / C."""
+_PARTS = 5  # Of the cross-validation.
+
+UNCALIBRATED = (
+  'The scores are a softmax of the decision values of a support vector machine '
+  'and not calibrated.'
+)
+TRANSDUCTIVE = (
+  'Each speaker was standardised by all of their own utterances, those of the '
+  'test split included, without labels.'
+)
+
+
+class _Linear(System):
+  """What classification and regression share.
+
+  Attributes:
+    functionals: whether utterances are frames, of which functionals are taken;
+      else each is one stored vector.
+    num_coefficients: MFCCs that the functionals are taken of; 0 takes the
+      stored log-mel frames.
+    num_speakers: speakers that are standardised by their own utterances; 0
+      standardises none. `create` counts them for `speaker_normalization`.
+  """
+
+  functionals: bool = True
+  num_coefficients: int = 39
+  num_speakers: int = 0
+
+  outputs: ClassVar[int]
+
+  @classmethod
+  def _create(cls, model: Mapping[str, Any], corpus: Any, **own: Any) -> Self:
+    settings = dict(model)
+    if settings.pop('speaker_normalization', False):
+      own['num_speakers'] = len(set(corpus.table.speakers.tolist()))
+    return cls(**settings, **own)
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """Sentences that must stand wherever results are shown."""
+    return (TRANSDUCTIVE,) if self.num_speakers else ()
+
+  def validate(self) -> None:
+    """Raises ValueError for settings that no baseline can have."""
+    least = self.num_coefficients >= 0
+    require(self, ('num_coefficients', least, 'at least 0'))
+
+  def check(self, corpus: Any, lengths: np.ndarray) -> None:
+    """Raises ValueError on features that do not go with `functionals`."""
+    del lengths
+    longest, *bins = corpus.feature_shape
+    if not bins or self.functionals != (longest > 1):
+      raise ValueError(
+        f'functionals={self.functionals} and features of the shape '
+        f'{corpus.feature_shape} do not go together; choose '
+        'features=functionals, egemaps or compare in --config=baseline:..., '
+        'whose features are kaldi16k, egemaps and compare'
+      )
+    if self.functionals and self.num_coefficients > bins[0]:
+      raise ValueError(
+        f'num_coefficients={self.num_coefficients} is more than the {bins[0]} '
+        'mels of a frame'
+      )
+
+  def check_recording(self) -> None:
+    """Raises ValueError if speakers were standardised by themselves."""
+    if self.num_speakers:
+      raise ValueError(
+        'it was fitted with speaker_normalization and needs several utterances '
+        'of a known speaker, so it cannot be used on single recordings or '
+        'another corpus; fit it without'
+      )
+
+  def summarise(self, batch: Batch) -> Array:
+    """Returns what the linear map sees before any scaling, [batch, width]."""
+    x = batch['features']
+    if not self.functionals:
+      return x[:, 0]
+    if self.num_coefficients:
+      x = mfcc(x, self.num_coefficients)
+    return functionals(x, batch['length'])
+
+  @nn.compact
+  def __call__(self, batch: Batch, *, train: bool) -> tuple[Array, Array]:
+    """Returns z [batch, width] and z kernel + bias [batch, outputs]."""
+    del train
+    x = self.summarise(batch)
+    width = x.shape[-1]
+    zeros, ones = nn.initializers.zeros, nn.initializers.ones
+    if self.num_speakers:
+      shape = (self.num_speakers, width)
+      center = self.variable('speakers', 'mean', jnp.zeros, shape)
+      spread = self.variable('speakers', 'scale', jnp.ones, shape)
+      speaker = jnp.maximum(batch['speaker'], 0)
+      x = (x - center.value[speaker]) / spread.value[speaker]
+    mean = self.param('mean', zeros, (width,))
+    scale = self.param('scale', ones, (width,))
+    kernel = self.param('kernel', zeros, (width, self.outputs))
+    bias = self.param('bias', zeros, (self.outputs,))
+    z = (x - mean[None]) / scale[None]
+    decision = jnp.matmul(z, kernel, precision=jax.lax.Precision.HIGHEST)
+    return z, decision + bias[None]
+
+  def fit(
+    self, inputs: np.ndarray, table: Any, train: np.ndarray, dev: np.ndarray
+  ) -> tuple[Tree, Tree]:
+    """Returns (params, state) fitted on the training split.
+
+    Args:
+      inputs: float32 [n, width], `summarise` of all utterances.
+      table: `jaxser.data.corpus.Table` of them.
+      train: int [m], rows of the training split.
+      dev: int [k], rows on which C is chosen; without any, by cross-validation
+        inside the training split.
+    """
+    x, state = inputs.astype(np.float64), {}
+    if self.num_speakers:
+      x, state = _by_speaker(x, table.speakers)
+    targets = self._targets(table)
+    train, dev = (rows[self._known(targets[rows])] for rows in (train, dev))
+    parts = [(train, dev)] if len(dev) else list(_parts(train, table.speakers))
+
+    def fitted(strength: float, rows: np.ndarray) -> Any:
+      from sklearn import pipeline, preprocessing
+
+      return pipeline.make_pipeline(
+        preprocessing.StandardScaler(), self._estimator(strength)
+      ).fit(x[rows], targets[rows])
+
+    def score(strength: float) -> float:
+      return np.mean(
+        [
+          self._score(targets[b], fitted(strength, a).predict(x[b]))
+          for a, b in parts
+        ]
+      )
+
+    # The first of equals: the simplest.
+    best = max(STRENGTHS, key=score)
+    scaler, linear = fitted(best, train)
+    kernel, bias = linear.coef_.T, linear.intercept_
+    if len(bias) < self.outputs:
+      # Two classes have one decision value, that of the second.
+      kernel, bias = (np.concatenate([-v, v], -1) / 2 for v in (kernel, bias))
+    params = {
+      'mean': scaler.mean_,
+      'scale': scaler.scale_,
+      'kernel': kernel,
+      'bias': bias,
+    }
+    return jax.tree.map(lambda v: v.astype(np.float32), (params, state))
+
+  def _targets(self, table: Any) -> np.ndarray:
+    """Returns what is learned, [n] or [n, 3]."""
+    raise NotImplementedError
+
+  def _known(self, targets: np.ndarray) -> np.ndarray:
+    """Returns bool [n], which of them are given."""
+    raise NotImplementedError
+
+  def _estimator(self, strength: float) -> Any:
+    """Returns the linear model of scikit-learn."""
+    raise NotImplementedError
+
+  def _score(self, targets: np.ndarray, predictions: np.ndarray) -> float:
+    """Returns what the best C has the most of."""
+    raise NotImplementedError
+
+
+class Baseline(_Linear):
+  """Classes, by a linear support vector machine.
+
+  Attributes:
+    num_classes: classes.
+  """
+
+  num_classes: int = 2
+
+  @classmethod
+  def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
+    """Returns the baseline of config.model for a corpus with classes."""
+    return cls._create(model, corpus, num_classes=num_classes(corpus))
+
+  @property
+  def outputs(self) -> int:
+    """Decision values per utterance."""
+    return self.num_classes
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """Sentences that must stand wherever results are shown."""
+    return (UNCALIBRATED, *super().notes)
+
+  def predict(
+    self, params: Tree, state: Tree, batch: Batch
+  ) -> dict[str, Array]:
+    """Returns scores, logits [batch, classes] and embedding [batch, width]."""
+    z, logits = self.apply({'params': params, **state}, batch, train=False)
+    scores = jax.nn.softmax(logits)
+    return {'scores': scores, 'logits': logits, 'embedding': z}
+
+  def _targets(self, table):
+    return table.labels
+
+  def _known(self, targets):
+    return targets >= 0
+
+  def _estimator(self, strength):
+    from sklearn import svm
+
+    return svm.LinearSVC(
+      C=strength, class_weight='balanced', max_iter=10_000, random_state=0
+    )
+
+  def _score(self, targets, predictions):
+    confusion = metrics.Confusion.empty(self.num_classes)
+    return confusion.add(targets, predictions).value()['uar']
+
+
+class BaselineVad(_Linear):
+  """Valence, arousal and dominance, by ridge regression.
+
+  Attributes:
+    vad_range: lowest and highest value of the corpus' scale.
+  """
+
+  task: ClassVar[str] = 'regression'
+  outputs: ClassVar[int] = 3
+
+  vad_range: tuple[float, float] = (1.0, 7.0)
+
+  @classmethod
+  def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
+    """Returns the baseline of config.model for a corpus with a VAD scale.
+
+    Raises:
+      ValueError: if the corpus has none.
+    """
+    if corpus.vad_range is None:
+      raise ValueError(
+        f'corpus {corpus.name!r} has no valence, arousal and dominance; choose '
+        'one that has, such as demo, emotale, iemocap or msp_podcast, or '
+        'task=classes'
+      )
+    return cls._create(model, corpus, vad_range=tuple(corpus.vad_range))
+
+  def predict(
+    self, params: Tree, state: Tree, batch: Batch
+  ) -> dict[str, Array]:
+    """Returns vad [batch, 3] on the scale and embedding [batch, width]."""
+    z, vad = self.apply({'params': params, **state}, batch, train=False)
+    return {'vad': jnp.clip(vad, *self.vad_range), 'embedding': z}
+
+  def _targets(self, table):
+    return table.vad
+
+  def _known(self, targets):
+    return np.isfinite(targets).all(-1)
+
+  def _estimator(self, strength):
+    from sklearn import linear_model
+
+    return linear_model.Ridge(alpha=1 / strength)
+
+  def _score(self, targets, predictions):
+    return metrics.concordance(
+      targets, np.clip(predictions, *self.vad_range)
+    ).mean()
+
+
+def _parts(
+  train: np.ndarray, speakers: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields (training, validation) rows, whole speakers where there are some."""
+  from sklearn import model_selection
+
+  groups = speakers[train]
+  if len(set(groups.tolist())) < 2:
+    groups = np.arange(len(train))
+  cut = model_selection.GroupKFold(min(_PARTS, len(set(groups.tolist()))))
+  for a, b in cut.split(train, groups=groups):
+    yield train[a], train[b]
+
+
+def _by_speaker(
+  x: np.ndarray, speakers: np.ndarray
+) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+  """Standardises [n, width] by speaker; returns also what that was done with.
+
+  Speakers are numbered in sorted order, as in batches.
+  """
+  names, number = np.unique(speakers, return_inverse=True)
+  groups = [x[number == i] for i in range(len(names))]
+  mean = np.stack([group.mean(0) for group in groups])
+  scale = np.stack([group.std(0) for group in groups])
+  scale[scale == 0] = 1
+  state = {'speakers': {'mean': mean, 'scale': scale}}
+  return (x - mean[number]) / scale[number], state
