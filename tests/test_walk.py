@@ -37,6 +37,7 @@ _QUICK = {
     'model.max_frames=64',
   ),
   'emosphere': ('model.width=8', 'data.max_length=8000', 'batch_size=8'),
+  'baseline': (),
 }
 # Asks for hardware, accounts or a whole cluster: only shown, never started.
 _DRY = ('launch/gpu_node.sh', 'launch/slurm.sh', 'launch/tpu_vm.sh')
@@ -46,6 +47,7 @@ _PREPARED = (
   'python -m data_prep --corpus=emodb --audio_dir=DIR --resampler=kaiser_best_v04',
   'python -m data_prep --corpus=emodb --audio_dir=DIR --signal_length=100000',
   'python -m data_prep --corpus=ravdess --audio_dir=DIR --signal_length=100000',
+  'python -m data_prep --corpus=emodb --audio_dir=DIR --features=egemaps',
   'python -m data_prep --corpus=emotale --audio_dir=DIR --features=kaldi16k',
   'python -m data_prep --corpus=msp_podcast --audio_dir=DIR --features=wave16k',
 )
@@ -53,6 +55,7 @@ _NEEDS = {
   '--compare=torch': 'torch',
   '--compare=keras': 'keras',
   '--topology': 'libtpu',
+  'features=egemaps': 'opensmile',
 }
 
 
