@@ -58,8 +58,9 @@ def test_training_steps_only_sum(place, recipe):
   report = topology.run(Workload.create(recipe(), 4), [place])
   (row,) = report['rows']
   assert (row['chips'], row['hosts'], row['fits']) == (4, 1, True)
-  assert list(row['collectives']) == ['all-reduce']
-  sums = row['collectives']['all-reduce']['bytes']
+  (every,) = row['collectives']
+  assert every['kind'] == 'all-reduce'
+  sums = every['bytes_per_step']
   assert sums == sum(c['bytes_per_step'] for c in row['collective_list'])
   if recipe is small:
     # The gradients of 13,000 float32 parameters, channels padded to 40, and
@@ -77,7 +78,7 @@ def test_training_steps_only_sum(place, recipe):
 @pytest.mark.slow
 def test_runs_of_different_chips_send_nothing(place):
   (row,) = topology.run(Workload.create(small(), 2), [place], 1, 20)['rows']
-  assert (row['collectives'], row['collective_list']) == ({}, [])
+  assert (row['collectives'], row['collective_list']) == ([], [])
 
 
 @pytest.mark.slow
@@ -137,9 +138,7 @@ def report(system, chips):
     'flop': 2e12,
     'phase_peak_bytes': {'main': 3 * 2**30},
     'memory_bytes': {'peak': 3 * 2**30, 'temporary': 2**30},
-    'collectives': {
-      'all-reduce': {'instructions': 1, 'runs': 4, 'bytes': 2**20}
-    },
+    'collectives': [{'kind': 'all-reduce', 'runs': 4, 'bytes_per_step': 2**20}],
   }
   return {'about': f'{system}: one training step', 'rows': [row]}
 
@@ -175,7 +174,7 @@ def test_the_phase_that_needs_the_most_memory_is_reported(monkeypatch, runs):
   peaks = iter((2 * 2**30, 2**30))
   item = {
     'kind': 'all-reduce',
-    'source': 'jit(f)/jvp(N)/fc/dot',
+    'origin': 'forward: fc/dot',
     'times': 2,
     'arrays': 1,
     'bytes_per_step': 2**20,
@@ -229,15 +228,21 @@ def test_loops_multiply(found):
   def steps(w, x):
     return jax.lax.scan(lambda w, _: (w - gradient(w, x), None), w, length=5)[0]
 
-  assert collectives.summary(found(steps)) == {
-    'all-reduce': {'instructions': 1, 'runs': 5, 'bytes': 5 * 512}
-  }
+  assert collectives.totals(found(steps), 'kind') == [
+    {
+      'kind': 'all-reduce',
+      'instructions': 1,
+      'runs': 5,
+      'arrays': 1,
+      'bytes_per_step': 5 * 512,
+    }
+  ]
 
 
 def test_a_batch_that_is_gathered_shows(found):
-  sent = collectives.summary(found(lambda w, x: x[::-1] * 2))
-  assert 'all-reduce' not in sent
-  assert sum(kind['bytes'] for kind in sent.values()) >= 12 * 8 * 4 / 4
+  sent = found(lambda w, x: x[::-1] * 2)
+  assert 'all-reduce' not in {one['kind'] for one in sent}
+  assert sum(one['bytes_per_step'] for one in sent) >= 12 * 8 * 4 / 4
 
 
 # As TPUs' programs are written: layouts, several arrays at once, asynchronous
@@ -306,29 +311,22 @@ def test_origins_are_those_of_the_network(source, origin):
 
 
 def test_what_comes_from_one_place_is_one_group():
-  def one(kind, size, arrays, source):
-    return {
-      'kind': kind,
-      'bytes_per_step': size,
-      'times': 1,
-      'arrays': arrays,
-      'source': source,
-    }
+  def one(kind, size, arrays, origin):
+    sums = {'bytes_per_step': size, 'times': 1, 'arrays': arrays}
+    return {'kind': kind, 'origin': origin, **sums}
 
-  groups = collectives.grouped(
+  groups = collectives.totals(
     [
-      one('all-reduce', 8, 2, 'jit(step)/jvp(N)/bn/sum'),
-      one('all-reduce', 4, 1, 'jit(step)/jvp(N)/bn/sum'),
-      one('all-gather', 5, 1, 'jit(step)/jvp(N)/bn/sum'),
-      one('all-reduce', 300, 9, 'jit(step)/transpose(jvp(N))/fc/dot'),
-    ]
+      one('all-reduce', 8, 2, 'bn'),
+      one('all-reduce', 4, 1, 'bn'),
+      one('all-gather', 5, 1, 'bn'),
+      one('all-reduce', 300, 9, 'fc'),
+    ],
+    'origin',
+    'kind',
   )
-  assert groups[0]['origin'] == 'backward: fc/dot'
-  assert [
-    (g['kind'], g['instructions'], g['arrays'], g['bytes_per_step'])
-    for g in groups
-  ] == [
-    ('all-reduce', 1, 9, 300),
-    ('all-reduce', 2, 3, 12),
-    ('all-gather', 1, 1, 5),
+  assert [tuple(group.values()) for group in groups] == [
+    ('fc', 'all-reduce', 1, 1, 9, 300),
+    ('bn', 'all-reduce', 2, 2, 3, 12),
+    ('bn', 'all-gather', 1, 1, 1, 5),
   ]
