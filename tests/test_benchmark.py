@@ -301,6 +301,9 @@ def test_micro_batches_of_wavlm_are_the_recipes(size, parts):
   stack = programs.Stack(workload, jax.devices()[:1])
   size = size or 64
   assert (stack.parts, stack.rows) == (parts, size)
+  # Each of two devices has as many micro-batches, and as large.
+  both = programs.Stack(workload, jax.devices()[:2], size=2 * size)
+  assert (both.parts, both.rows) == (parts, 2 * size)
   cut = 'one batch' if parts == 1 else f'{parts} micro-batches of 16'
   assert workload.describe('per call') == (
     f'{size} utterances of 12 s (192000 samples) per call in {cut}'

@@ -88,13 +88,11 @@ def devices(
       f'--scale=devices: there are {len(every)} devices, not {max(counts)}; '
       f'give --counts up to {len(every)}.'
     )
-  parts = workload.micro_batches()
   made = {
     count: programs.Stack(
       workload,
       every[:count],
       size=count * workload.size,
-      parts=parts,
       parallel=workload.config.parallel,
     ).program(['training'], f'{count} devices')
     for count in counts

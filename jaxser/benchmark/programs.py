@@ -56,7 +56,6 @@ class Stack:
     devices: Sequence[Any] | None = None,
     *,
     size: int = 0,
-    parts: int = 0,
     runs: int = 1,
     utterances: int = 0,
     parallel: str = 'jit',
@@ -66,15 +65,15 @@ class Stack:
     Args:
       workload: system and utterances.
       devices: those of a topology that is not there, too; default all.
-      size: utterances of a step of each run; 0 is the workload's.
-      parts: micro-batches of a step; 0 is the workload's for the size.
+      size: utterances of a step of each run; 0 is the workload's. Larger ones
+        make larger micro-batches, as devices share them.
       runs: of the stack.
       utterances: of the corpus on the devices; 0 trains on one batch.
       parallel: config.parallel.
     """
     self.workload, self.size = workload, size or workload.size
     self.runs, self.utterances = runs, utterances
-    self.parts = parts or workload.micro_batches(self.size)
+    self.parts = workload.micro_batches(min(self.size, workload.size))
     self.sharding = Sharding(runs, devices=devices, parallel=parallel)
     self.slots = self.sharding.padded_runs(runs)
     self.rows = self.sharding.padded(self.size, self.parts)
@@ -92,19 +91,20 @@ class Stack:
       self.slots, example, (table.vad, table.labels)
     )
 
-    def shapes(*leading):
-      return {
-        name: jax.ShapeDtypeStruct((*leading, *value.shape[1:]), value.dtype)
-        for name, value in example.items()
-      }
-
-    corpus = {name: shapes(self.utterances)[name] for name in _CORPUS}
-    rest = self.programs.abstract_epoch(
-      self.slots, self.steps, self.rows, corpus
-    )
-    if not self.utterances:
-      batch = self.sharding.abstract(shapes(1, 1, self.rows), STEPS)
-      rest = {}, batch, None, rest[-1]
+    leading = (self.utterances,) if self.utterances else (1, 1, self.rows)
+    arrays = {
+      name: jax.ShapeDtypeStruct((*leading, *value.shape[1:]), value.dtype)
+      for name, value in example.items()
+    }
+    if self.utterances:
+      corpus = {name: arrays[name] for name in _CORPUS}
+      rest = self.programs.abstract_epoch(
+        self.slots, self.steps, self.rows, corpus
+      )
+    else:
+      epoch = jax.ShapeDtypeStruct((), np.int32)
+      abstract = self.sharding.abstract
+      rest = {}, abstract(arrays, STEPS), None, abstract(epoch, EVERYWHERE)
     return self.programs.train(phase), (state, *rest)
 
   def _state(self) -> step_lib.TrainState:

@@ -145,7 +145,6 @@ def run(
       workload,
       devices,
       size=workload.size * (1 if runs else len(devices)),
-      parts=workload.micro_batches(),
       runs=runs * len(devices) or 1,
       utterances=utterances if runs else 0,
     )
