@@ -91,19 +91,11 @@ class Pool:
       num_workers: processes, by default one per core; 1 works in this process.
       num_files: how many files there are, where known: without `num_workers`
         few files get few processes.
-
-    Raises:
-      ValueError: if `num_workers` is less than 1.
     """
     if num_workers is None:
       num_workers = default_workers()
       if num_files is not None:
         num_workers = min(num_workers, max(1, num_files // _FILES_PER_WORKER))
-    if num_workers < 1:
-      raise ValueError(
-        f'num_workers is {num_workers}; it must be at least 1 (1 works without '
-        'other processes).'
-      )
     self.num_workers = num_workers
     self._convention = convention
     self._executor: concurrent.futures.ProcessPoolExecutor | None = None
