@@ -107,8 +107,8 @@ class Stack:
       rest = {}, abstract(arrays, STEPS), None, abstract(epoch, EVERYWHERE)
     return self.programs.train(phase), (state, *rest)
 
-  def _state(self) -> step_lib.TrainState:
-    """Fresh runs on the devices."""
+  def _start(self, work: str) -> Any:
+    """The first argument of a program: fresh runs, or their weights."""
     workload = self.workload
     table, system = workload.corpus.table, workload.system
     state = step_lib.create_state(
@@ -116,7 +116,8 @@ class Stack:
     )
     model_state = system.prepare(state.model_state, table.vad, table.labels)
     state = state.replace(model_state=model_state)
-    return self.sharding.put(stack.stacked([state], self.slots), RUNS)
+    state = self.sharding.put(stack.stacked([state], self.slots), RUNS)
+    return state if work == 'training' else (state.params, state.model_state)
 
   @functools.cached_property
   def _host_batch(self) -> dict[str, np.ndarray]:
@@ -166,13 +167,6 @@ class Stack:
       return self.programs.predict()
     epoch = self.workload.config.epochs - 1
     return self.programs.train(self.workload.system.phase(epoch))
-
-  def _start(self, work: str) -> Any:
-    """The first argument of a program: state, or weights."""
-    state = self._state()
-    if work == 'training':
-      return state
-    return state.params, state.model_state
 
   def program(self, works: Sequence[str], variant: str = '') -> Program:
     """Compiles 'training', 'prediction' or both, one after the other.

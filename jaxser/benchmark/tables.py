@@ -300,7 +300,7 @@ def write_section(
   for table in others:
     blocks += [table.about, table.markdown()]
   top, *sections = page.split('\n## ')
-  bodies = dict(section.split('\n', 1) for section in sections)
+  bodies = dict(section.partition('\n')[::2] for section in sections)
   bodies[first.about] = '\n\n'.join(blocks)
   parts = [f'## {title}\n\n{body.strip()}' for title, body in bodies.items()]
   files.write_text(path, '\n\n'.join([top.strip(), *parts]) + '\n')
