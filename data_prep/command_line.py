@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from data_prep import expanded as expand_home
 from data_prep.errors import UserError
 
 _HELP = {'--help', '-help', '--helpfull', '--helpshort', '-h', '-?'}
@@ -145,18 +146,6 @@ def define_path(
   return flags.DEFINE(
     _PathParser(), name, default, text, flag_values, flags.ArgumentSerializer()
   )
-
-
-def expand_home(path: pathlib.Path | str) -> pathlib.Path:
-  """Returns the path with `~` expanded, which shells leave alone in --x=~/y.
-
-  Raises:
-    UsageError: no home folder is known.
-  """
-  try:
-    return pathlib.Path(path).expanduser()
-  except RuntimeError as error:
-    raise UsageError(f'{path}: {error} Give the whole path.') from error
 
 
 class _PathParser(flags.ArgumentParser[pathlib.Path]):

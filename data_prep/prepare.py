@@ -77,11 +77,6 @@ def prepare_corpus(
   """
   hidden = features == HIDDEN_STATES
   features = 'wave16k' if hidden else features
-  if features not in RECIPES:
-    raise CorpusError(
-      f'--features={features}: is unknown; choose one of '
-      f'{", ".join([*RECIPES, HIDDEN_STATES])}.'
-    )
   for name, value, owner, valid in (
     ('signal_length', signal_length, 'librosa22k', features == 'librosa22k'),
     ('resampler', resampler, 'librosa22k', features == 'librosa22k'),

@@ -24,7 +24,6 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -81,15 +80,7 @@ def prepare(
     audio.AudioError: under 'raise', if a file is unusable; if all are.
     StoreError: if the store cannot be written, or exists and is damaged.
     workers.WorkerError: if extraction fails for a reason other than the audio.
-    ValueError: if an argument is not valid.
   """
-  if on_error not in ('raise', 'skip'):
-    raise ValueError(f"on_error is {on_error!r}; it must be 'raise' or 'skip'.")
-  if not re.fullmatch(r'[a-z][a-z0-9_]*', manifest.corpus):
-    raise ValueError(
-      f'{manifest.corpus!r} is not a name for a corpus; use small letters, '
-      'digits and _, beginning with a letter.'
-    )
 
   def report(line: str) -> None:
     if callable(progress):

@@ -94,19 +94,11 @@ class Pool:
         few files get few processes.
       lost: returns the result of a file that its process dies of, from the
         file and the error; by default that is a `WorkerError`.
-
-    Raises:
-      ValueError: if `num_workers` is less than 1.
     """
     if num_workers is None:
       num_workers = default_workers()
       if num_files is not None:
         num_workers = min(num_workers, max(1, num_files // _FILES_PER_WORKER))
-    if num_workers < 1:
-      raise ValueError(
-        f'num_workers is {num_workers}; it must be at least 1 (1 works without '
-        'other processes).'
-      )
     self.num_workers = num_workers
     self._function, self._lost = function, lost
     self._executor: concurrent.futures.ProcessPoolExecutor | None = None

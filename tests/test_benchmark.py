@@ -83,23 +83,17 @@ def test_turns_beside_other_work_are_repeated_then_left_out(monkeypatch):
   assert [turn.quiet for turn in ours] == [True, True, True]
   assert [turn.quiet for turn in keras] == [True, True, False]
   assert keras[2].foreign == pytest.approx(0.3, abs=0.02)
-  (ratio,) = timing.ratios(made, turns)
-  assert (ratio['median'], ratio['quiet_rounds']) == (3, 2)
+  assert timing.ratio(ours, keras) == {'median': 3, 'quiet_rounds': 2}
   row = timing.speed(made[1], keras)
   assert (row['quiet_turns'], row['quiet']) == (2, True)
   assert len(row['seconds_per_call']) == 3
 
 
-def test_too_few_quiet_turns_give_no_ratio(monkeypatch):
-  computer = Computer(monkeypatch, *[0] * 3, *[0.9] * 9)
-  made = [computer.program('jaxser', 1), computer.program('Keras', 3)]
-  turns = timing.measure(made, Settings(3, 0))
-  turns[made[0].name] = [Turn(1, 2)] * 3
-  (ratio,) = timing.ratios(made, turns)
-  assert (ratio['median'], ratio['best'], ratio['quiet_rounds']) == (
-    None,
-  ) * 2 + (1,)
-  table = tables.speed(report(made, turns))
+def test_too_few_quiet_turns_give_no_ratio():
+  made = [Program(n, 'training', 64, 1.0, run=len) for n in ('jaxser', 'Keras')]
+  ours, keras = [Turn(1, 2)] * 3, [Turn(3, 2), *[Turn(3, 2, 0.9)] * 2]
+  assert timing.ratio(ours, keras) == {'median': None, 'quiet_rounds': 1}
+  table = tables.speed(report(made, [ours, keras]))
   assert table.rows[1][-1] == 'not known, 1 quiet rounds'
   assert '2 of 6 turns ran beside more than 0.1 cores' in ' '.join(table.notes)
   assert 'Too few quiet turns' in ' '.join(table.notes)
@@ -113,15 +107,19 @@ def test_short_turns_and_silent_kernels_tell_nothing_of_others():
   assert timing.turn_between(start, end._replace(machine=None), 1).quiet
 
 
-def report(made, turns):
+def report(made, turns, peaks=None):
+  rows = {
+    program.name: timing.speed(program, its, peaks)
+    for program, its in zip(made, turns, strict=True)
+  }
+  for name in [*rows][1:]:
+    rows[name]['ratio'] = timing.ratio(turns[0], turns[1])
   return {
     'system': 'timnet',
     'about': '64 utterances of 188 x 128 per call in one batch',
     'environment': machine.environment(),
-    'programs': {p.name: timing.speed(p, turns[p.name]) for p in made},
-    'ratios': timing.ratios(made, turns),
+    'programs': rows,
     'latency': {},
-    'ceilings': None,
     'peak_device_bytes': None,
     'notes': ['a note'],
     'rounds': 3,
@@ -132,27 +130,19 @@ def test_ratios_compare_turns_of_one_round():
   made = [
     Program('jaxser', 'training', 64, 1.0, run=len, flops=2e9),
     Program('Keras', 'training', 64, 1.0, run=len),
-    # Of another type: no ratio.
-    Program('PyTorch', 'training', 64, 1.0, run=len, dtype='bfloat16'),
   ]
-  turns = {
-    # The machine was twice as slow in the second round.
-    'jaxser training float32': [Turn(1, 2), Turn(2, 2), Turn(1, 2)],
-    'Keras training float32': [Turn(3, 4), Turn(6, 4), Turn(2, 5)],
-    'PyTorch training bfloat16': [Turn(1, 1)] * 3,
-  }
-  (ratio,) = timing.ratios(made, turns)
-  assert ratio['maker'] == 'Keras'
-  assert [ratio[k] for k in ('median', 'best', 'processor')] == [3, 2, 2]
+  # The machine was twice as slow in the second round.
+  ours = [Turn(1, 2), Turn(2, 2), Turn(1, 2)]
+  keras = [Turn(3, 4), Turn(6, 4), Turn(2, 5)]
   peaks = {'flops_per_second': {'float32': 8e9}, 'bytes_per_second': 1}
-  row = timing.speed(made[0], turns[made[0].name], peaks)
+  found = report(made, [ours, keras], peaks)
+  row, other = found['programs'].values()
   assert row['utterances_per_second'] == 64
   assert row['share_of_matrix_peak'] == 0.25
-  other = timing.speed(made[1], turns[made[1].name], peaks)
   assert other['share_of_matrix_peak'] is None
-  table = tables.speed(report(made, turns))
+  table = tables.speed(found)
   assert table.header[-1] == 'jaxser is'
-  assert [row[-1] for row in table.rows] == ['-', '3.00 times as fast', '-']
+  assert [row[-1] for row in table.rows] == ['-', '3.00 times as fast']
   assert '| — |' in table.markdown()
   assert 'a note' in table.notes
 
@@ -173,7 +163,7 @@ def test_measuring_one_work_with_peaks_and_latency(monkeypatch):
     row['bytes_per_second'] / peaks['bytes_per_second']
   )
   delay = found['latency']['prediction float32']
-  assert delay['first_milliseconds'] > delay['best_milliseconds'] > 0
+  assert delay['first_milliseconds'] > delay['median_milliseconds'] > 0
   notes = ' '.join(tables.speed(found).notes)
   assert 'Peaks measured beside it' in notes
   assert 'One utterance, prediction float32' in notes
@@ -251,8 +241,7 @@ def test_runs_in_one_program_beside_a_fold_in_keras(monkeypatch):
       'Keras': pytest.approx(2 * epochs * keras['milliseconds_per_call'] / 1e3),
     },
   }
-  best = 2 * min(keras['seconds_per_call']) / min(two['seconds_per_call'])
-  assert found['ratios'][1]['best'] == pytest.approx(best)
+  assert two['ratio']['quiet_rounds'] == 2
   table = tables.scaling(found)
   assert 'one epoch of 25 utterances' in table.about
   assert table.header[-1] == 'against Keras'
@@ -312,6 +301,9 @@ def test_micro_batches_of_wavlm_are_the_recipes(size, parts):
   stack = programs.Stack(workload, jax.devices()[:1])
   size = size or 64
   assert (stack.parts, stack.rows) == (parts, size)
+  # Each of two devices has as many micro-batches, and as large.
+  both = programs.Stack(workload, jax.devices()[:2], size=2 * size)
+  assert (both.parts, both.rows) == (parts, 2 * size)
   cut = 'one batch' if parts == 1 else f'{parts} micro-batches of 16'
   assert workload.describe('per call') == (
     f'{size} utterances of 12 s (192000 samples) per call in {cut}'

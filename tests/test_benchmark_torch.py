@@ -111,9 +111,9 @@ def test_dsnet_takes_turns_with_pytorch(torch, monkeypatch):
     compare='torch',
     with_latency=False,
   )
-  assert [(r['maker'], r['work']) for r in report['ratios']] == [
-    ('PyTorch eager', 'training'),
-    ('PyTorch eager', 'prediction'),
+  assert [n for n, row in report['programs'].items() if 'ratio' in row] == [
+    'PyTorch eager training float32',
+    'PyTorch eager prediction float32',
   ]
   assert report['notes'][1] == 'torch.compile is left out: no g++.'
 

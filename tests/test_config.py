@@ -138,7 +138,7 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch):
     ('--workdir=~/x',),
     ('--config=timnet', '--config.folds=~/f'),
   ):
-    with pytest.raises(UserError, match='Could not determine home directory'):
+    with pytest.raises(UserError, match='HOME is not set'):
       parse(*arguments)
 
 

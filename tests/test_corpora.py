@@ -406,13 +406,13 @@ def test_help_and_parsers_need_little():
     "for name in ('tensorflow', 'tensorflow_datasets', 'librosa', 'jax'):\n"
     '  sys.modules[name] = None\n'
     'from data_prep import __main__ as program\n'
-    "assert program.main(['x', '--help']) == 0\n"
+    "assert program.run(['--help']) == 0\n"
     "assert not {'numpy', 'scipy', 'soundfile'} & set(sys.modules)\n"
-    "assert program.main(['x', '--corpus=emodb', '--audio_dir=/none']) == 2\n"
+    "assert program.run(['--corpus=emodb', '--audio_dir=/none']) == 2\n"
   )
   done = subprocess.run(
     [sys.executable, '-c', code], capture_output=True, text=True, check=False
   )
   assert done.returncode == 0, done.stderr
-  assert done.stderr.startswith('error: /none: there is no such folder')
+  assert done.stderr.startswith('Error: /none: there is no such folder')
   assert len(audio.SUFFIXES) > 20

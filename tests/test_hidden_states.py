@@ -64,9 +64,8 @@ def prepared(tmp_path_factory, weights):
     vad = '\t\t' if number == 4 else f'{2 + number / 2}\t2.5\t{4 - number / 2}'
     lines.append(f'{number}.wav\ts{number}\t{vad}\t{label}')
   (folder / 'audio' / 'manifest.tsv').write_text('\n'.join(lines) + '\n')
-  done = data_prep_program.main(
+  done = data_prep_program.run(
     [
-      'data_prep',
       '--corpus=manifest',
       f'--audio_dir={folder / "audio"}',
       '--vad_range=1,5',
@@ -160,10 +159,10 @@ def test_values_beyond_half_precision_are_refused():
 
 
 def test_data_prep_asks_for_weights(capsys, tmp_path):
-  arguments = ['data_prep', '--corpus=demo', f'--data_dir={tmp_path}']
-  assert data_prep_program.main([*arguments, '--features=wavlm']) == 2
+  arguments = ['--corpus=demo', f'--data_dir={tmp_path}']
+  assert data_prep_program.run([*arguments, '--features=wavlm']) == 2
   assert 'needs the folder of a Hugging Face WavLM' in capsys.readouterr().err
-  assert data_prep_program.main([*arguments, '--weights=x']) == 2
+  assert data_prep_program.run([*arguments, '--weights=x']) == 2
   assert 'goes with --features=wavlm only' in capsys.readouterr().err
 
 

@@ -72,18 +72,13 @@ def test_gpu_node_says_that_there_is_no_gpu():
 @pytest.mark.parametrize(
   ('name', 'option', 'message'),
   [
-    ('local.sh', '--processes=two', '--processes=two must be a whole number'),
     ('local.sh', '--processes=08', '--processes=08 must be a whole number'),
     ('local.sh', '--devices=', '--devices= must be a whole number, at least 1'),
-    ('local.sh', '--port=x', '--port=x must be'),
     ('slurm.sh', '--gpus=all', '--gpus=all must be a whole number, at least 0'),
-    ('slurm.sh', '--cpus=0', '--cpus=0 must be'),
     ('gpu_node.sh', '--max_restarts=x', '--max_restarts=x must be'),
     ('relaunch.sh', '--max_restarts=-1', '--max_restarts=-1 must be'),
-    ('tpu_vm.sh', '--max_restarts=x', '--max_restarts=x must be'),
     ('slurm.sh', '--nodes', '--nodes needs its value after =, as in'),
     ('tpu_vm.sh', '--zone', '--zone needs its value'),
-    ('relaunch.sh', '--max_restarts', '--max_restarts needs its value'),
   ],
 )
 def test_a_mistyped_option_is_refused_before_anything_starts(
@@ -208,7 +203,6 @@ def program(tmp_path):
   [
     ([143, 75, 134, 0], 0, 4),
     ([143, 2], 2, 2),
-    ([2], 2, 1),
     ([1], 1, 1),
     ([130], 130, 1),
     ([137, 143, 143, 143, 143], 143, 4),
@@ -248,13 +242,7 @@ def test_sigterm_to_the_launcher_stops_the_program_for_good(tmp_path):
 
 @pytest.mark.parametrize(
   ('codes', 'end'),
-  [
-    ((0, 0), 0),
-    ((2, 134), 2),
-    ((134, 1), 1),
-    ((143, 143), 143),
-    ((0, 137), 137),
-  ],
+  [((0, 0), 0), ((2, 134), 2), ((134, 1), 1), ((143, 143), 143)],
 )
 def test_the_code_of_all_local_processes(tmp_path, codes, end):
   python = tmp_path / 'python'

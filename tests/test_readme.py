@@ -30,7 +30,7 @@ def flags_of(program):
   module = importlib.import_module(program)
   if hasattr(module, '__path__'):
     module = importlib.import_module(f'{program}.__main__')
-  return module.FLAGS if hasattr(module, 'FLAGS') else module.define_flags()
+  return module.FLAGS
 
 
 def test_the_first_screen_has_the_two_commands():

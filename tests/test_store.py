@@ -533,10 +533,3 @@ def test_find_store(prepare, tmp_path):
     f"python -m data_prep --corpus=demo --features=kaldi16k '--data_dir="
     f"{tmp_path}/a b'"
   )
-
-
-def test_wrong_arguments(prepare, manifest):
-  with pytest.raises(ValueError, match="on_error is 'ignore'; it must be 'rai"):
-    prepare(on_error='ignore')
-  with pytest.raises(ValueError, match="'My corpus' is not a name for a corpu"):
-    prepare(dataclasses.replace(manifest, corpus='My corpus'))

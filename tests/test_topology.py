@@ -25,19 +25,14 @@ def small_dsnet():
   return config
 
 
-def small_emosphere():
-  config = emosphere.get_config('region_weight=constant')
-  config.model.width = 8
-  config.data.max_length = 16
+def small_emosphere(arguments='', length=16):
+  config = emosphere.get_config(f'{arguments}region_weight=constant')
+  config.data.max_length = length
   return config
 
 
 def small_wavlm():
-  config = emosphere.get_config(
-    'encoder=wavlm,weights=random,size=tiny,region_weight=constant'
-  )
-  config.data.max_length = 1_000
-  return config
+  return small_emosphere('encoder=wavlm,weights=random,size=tiny,', 1_000)
 
 
 @pytest.fixture(params=['here', 'v5e:2x2'])
@@ -58,8 +53,9 @@ def test_training_steps_only_sum(place, recipe):
   report = topology.run(Workload.create(recipe(), 4), [place])
   (row,) = report['rows']
   assert (row['chips'], row['hosts'], row['fits']) == (4, 1, True)
-  assert list(row['collectives']) == ['all-reduce']
-  sums = row['collectives']['all-reduce']['bytes']
+  (every,) = row['collectives']
+  assert every['kind'] == 'all-reduce'
+  sums = every['bytes_per_step']
   assert sums == sum(c['bytes_per_step'] for c in row['collective_list'])
   if recipe is small:
     # The gradients of 13,000 float32 parameters, channels padded to 40, and
@@ -77,7 +73,7 @@ def test_training_steps_only_sum(place, recipe):
 @pytest.mark.slow
 def test_runs_of_different_chips_send_nothing(place):
   (row,) = topology.run(Workload.create(small(), 2), [place], 1, 20)['rows']
-  assert (row['collectives'], row['collective_list']) == ({}, [])
+  assert (row['collectives'], row['collective_list']) == ([], [])
 
 
 @pytest.mark.slow
@@ -137,9 +133,7 @@ def report(system, chips):
     'flop': 2e12,
     'phase_peak_bytes': {'main': 3 * 2**30},
     'memory_bytes': {'peak': 3 * 2**30, 'temporary': 2**30},
-    'collectives': {
-      'all-reduce': {'instructions': 1, 'runs': 4, 'bytes': 2**20}
-    },
+    'collectives': [{'kind': 'all-reduce', 'runs': 4, 'bytes_per_step': 2**20}],
   }
   return {'about': f'{system}: one training step', 'rows': [row]}
 
@@ -175,7 +169,7 @@ def test_the_phase_that_needs_the_most_memory_is_reported(monkeypatch, runs):
   peaks = iter((2 * 2**30, 2**30))
   item = {
     'kind': 'all-reduce',
-    'source': 'jit(f)/jvp(N)/fc/dot',
+    'origin': 'forward: fc/dot',
     'times': 2,
     'arrays': 1,
     'bytes_per_step': 2**20,
@@ -219,25 +213,24 @@ def gradient(w, x):
   return jax.grad(lambda w: jnp.mean((x @ w) ** 2))(w)
 
 
-def test_gradients_are_all_reduced_once(found):
-  (one,) = found(gradient)
-  assert (one['kind'], one['bytes'], one['times']) == ('all-reduce', 512, 1)
-  assert 'dot_general' in one['source']
-
-
-def test_loops_multiply(found):
+def test_gradients_are_all_reduced_once_per_step(found):
   def steps(w, x):
     return jax.lax.scan(lambda w, _: (w - gradient(w, x), None), w, length=5)[0]
 
-  assert collectives.summary(found(steps)) == {
-    'all-reduce': {'instructions': 1, 'runs': 5, 'bytes': 5 * 512}
-  }
+  for function, times in ((gradient, 1), (steps, 5)):
+    (one,) = found(function)
+    assert (one['kind'], one['bytes'], one['times']) == (
+      'all-reduce',
+      512,
+      times,
+    )
+    assert 'dot_general' in one['source']
 
 
 def test_a_batch_that_is_gathered_shows(found):
-  sent = collectives.summary(found(lambda w, x: x[::-1] * 2))
-  assert 'all-reduce' not in sent
-  assert sum(kind['bytes'] for kind in sent.values()) >= 12 * 8 * 4 / 4
+  sent = found(lambda w, x: x[::-1] * 2)
+  assert 'all-reduce' not in {one['kind'] for one in sent}
+  assert sum(one['bytes_per_step'] for one in sent) >= 12 * 8 * 4 / 4
 
 
 # As TPUs' programs are written: layouts, several arrays at once, asynchronous
@@ -277,11 +270,17 @@ ENTRY %main (p: f32[8]) -> f32[] {
 
 
 def test_programs_of_tpus():
-  names = 'kind', 'bytes', 'times', 'arrays', 'source'
-  assert [tuple(c[n] for n in names) for c in collectives.find(_TPU)] == [
-    ('all-reduce', 8 * 16 * 4 + 4 * 2, 24, 2, ''),
-    ('all-gather', 32 * 4, 1, 1, ''),
-    ('all-reduce', 4, 1, 1, 'jit(step)/reduce_sum'),
+  found, names = collectives.find(_TPU), ('kind', 'bytes', 'times', 'source')
+  assert [tuple(one[name] for name in names) for one in found] == [
+    ('all-reduce', 8 * 16 * 4 + 4 * 2, 24, ''),
+    ('all-gather', 32 * 4, 1, ''),
+    ('all-reduce', 4, 1, 'jit(step)/reduce_sum'),
+  ]
+  # By kind: instructions, runs, arrays, bytes in all.
+  totals = collectives.totals(found, 'kind')
+  assert [tuple(total.values()) for total in totals] == [
+    ('all-reduce', 2, 25, 3, 24 * 520 + 4),
+    ('all-gather', 1, 1, 1, 128),
   ]
 
 
@@ -303,32 +302,3 @@ def test_programs_of_tpus():
 )
 def test_origins_are_those_of_the_network(source, origin):
   assert collectives.origin(source) == origin
-
-
-def test_what_comes_from_one_place_is_one_group():
-  def one(kind, size, arrays, source):
-    return {
-      'kind': kind,
-      'bytes_per_step': size,
-      'times': 1,
-      'arrays': arrays,
-      'source': source,
-    }
-
-  groups = collectives.grouped(
-    [
-      one('all-reduce', 8, 2, 'jit(step)/jvp(N)/bn/sum'),
-      one('all-reduce', 4, 1, 'jit(step)/jvp(N)/bn/sum'),
-      one('all-gather', 5, 1, 'jit(step)/jvp(N)/bn/sum'),
-      one('all-reduce', 300, 9, 'jit(step)/transpose(jvp(N))/fc/dot'),
-    ]
-  )
-  assert groups[0]['origin'] == 'backward: fc/dot'
-  assert [
-    (g['kind'], g['instructions'], g['arrays'], g['bytes_per_step'])
-    for g in groups
-  ] == [
-    ('all-reduce', 1, 9, 300),
-    ('all-reduce', 2, 3, 12),
-    ('all-gather', 1, 1, 5),
-  ]

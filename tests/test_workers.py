@@ -159,5 +159,3 @@ def test_few_files_get_few_processes():
   assert most == workers.default_workers()
   assert 1 <= most <= 16
   assert workers.Pool(len, 5, 20).num_workers == 5
-  with pytest.raises(ValueError, match='num_workers is 0; it must be at least'):
-    workers.Pool(len, 0)

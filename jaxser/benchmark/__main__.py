@@ -34,15 +34,23 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Mapping
 from typing import Any
 
+import jax
 from absl import flags, logging
 
-from jaxser.benchmark import measurements, peers, programs, tables
+from jaxser.benchmark import (
+  machine,
+  measurements,
+  peers,
+  programs,
+  tables,
+  topology,
+)
 from jaxser.benchmark.timing import BenchmarkError, Settings
 from jaxser.benchmark.workload import Workload
 from jaxser.core import command_line, files, runtime
+from jaxser.models import audio_features, ensemble, saved, timing
 
 FLAGS = flags.FlagValues()
 _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -104,7 +112,7 @@ _OPTIONS = {
 Measured = tuple[dict[str, Any], list[tables.Table]]
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
   """Measures, prints the table and writes what was asked for."""
   del arguments
   if FLAGS.config is None and not FLAGS.checkpoint:
@@ -113,13 +121,13 @@ def main(arguments: list[str]) -> int:
     )
   # JAX logs which platforms it does not find at the level below.
   logging.set_verbosity(logging.WARNING)
-  measure = _MEASURE[choose_measurement(_given())]
+  measure = _MEASURE[_choose_measurement()]
   kept = FLAGS.keep_heap and runtime.keep_freed_memory()
   if FLAGS.into:
     tables.check_page(FLAGS.into)
   report, made = measure()
   words = sys.argv[1:]
-  report['keep_heap'] = bool(kept)
+  report['keep_heap'] = kept
   report['command'] = shlex.join(['python', '-m', 'jaxser.benchmark', *words])
   print('\n\n'.join(table.plain() for table in made))
   if FLAGS.json:
@@ -128,42 +136,24 @@ def main(arguments: list[str]) -> int:
     tables.write_into(FLAGS.into, made[0], words)
   if FLAGS.markdown:
     tables.write_section(FLAGS.markdown, made, words)
-  return 0
 
 
-def _given() -> dict[str, str]:
-  """The flags that were typed, by name; an empty one was not."""
+def _choose_measurement() -> str:
+  """The measurement that the flags ask for; each must have an effect on it."""
   given = {
     flag.name: flag.serialize()
     for flag in map(FLAGS.__getitem__, FLAGS)
     if flag.present and flag.value not in ('', []) and '.' not in flag.name
   }
-  # The value of a config is all its fields.
-  return given | ({'config': '--config'} if FLAGS.config else {})
-
-
-def choose_measurement(given: Mapping[str, str]) -> str:
-  """Returns the measurement that the flags ask for, a key of `_OPTIONS`.
-
-  Args:
-    given: flags by name, as they were typed: {'scale': '--scale=folds'}.
-
-  Raises:
-    BenchmarkError: if one of them would have no effect on it.
-  """
+  if FLAGS.config:
+    given['config'] = '--config'  # Its value is all its fields.
   mode = given.get('scale', 'speed')
   for name in ('topology', 'checkpoint'):
     mode = f'--{name}' if name in given else mode
   for name in sorted(given.keys() - _OPTIONS[mode] - {'json', 'keep_heap'}):
-    if mode != 'speed':
-      raise BenchmarkError(
-        f'{given[name]} has no effect with {mode}; leave out one of the two.'
-      )
     needed = ' or '.join(m for m, names in _OPTIONS.items() if name in names)
-    raise BenchmarkError(
-      f'{given[name]} has no effect without {needed}; leave it out, or add '
-      f'{needed}.'
-    )
+    cause = f'without {needed}' if mode == 'speed' else f'with {mode}'
+    raise BenchmarkError(f'{given[name]} has no effect {cause}; leave it out.')
   return mode
 
 
@@ -206,8 +196,6 @@ def _speed() -> Measured:
 
 
 def _devices() -> Measured:
-  import jax
-
   counts = _counts([1, 2, 4, 8])
   # A CPU alone is cut into so many devices, unless the user has done so.
   done = 'xla_force_host_platform_device_count'
@@ -225,10 +213,6 @@ def _folds() -> Measured:
 
 
 def _topology() -> Measured:
-  import jax
-
-  from jaxser.benchmark import topology
-
   # Shapes alone are traced here; a TPU or GPU would only be in the way.
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_exec_time_optimization_effort', FLAGS.effort)
@@ -238,9 +222,6 @@ def _topology() -> Measured:
 
 
 def _checkpoint() -> Measured:
-  from jaxser.benchmark import machine
-  from jaxser.models import audio_features, ensemble, saved, timing
-
   description = saved.open(FLAGS.checkpoint)
   models = ensemble.load(description, ensemble.choose(description))
   report = {'environment': machine.environment(), 'notes': []}

@@ -47,7 +47,7 @@ def find(text: str) -> list[dict[str, Any]]:
     'kind', 'bytes' (of the results on one device, once), 'times' that it runs in
     one call, by the trip counts of the loops around it (1 where the program does
     not state one; every branch of a condition counts), 'arrays' that it carries
-    together, 'source' in the traced program, and 'bytes_per_step'.
+    together, 'source' in the traced program, its 'origin', and 'bytes_per_step'.
   """
   computations, entry = _parse(text)
 
@@ -109,54 +109,45 @@ def _collective(
   if opcode.endswith('-start') and kind != 'all-reduce':
     # The result of an asynchronous start holds the operands first.
     sizes = sizes[len(sizes) // 2 :]
-  source, size = _OP_NAME.search(rest), round(sum(sizes))
+  named, size = _OP_NAME.search(rest), round(sum(sizes))
+  source = named[1] if named else ''
   return {
     'kind': kind,
     'bytes': size,
     'times': times,
     'arrays': len(sizes),
-    'source': source[1] if source else '',
+    'source': source,
+    'origin': origin(source),
     'bytes_per_step': times * size,
   }
 
 
 def _bits(dtype: str) -> int:
-  if dtype == 'pred':
-    return 8
   bits = re.search(r'\d+', dtype)
-  return int(bits[0]) if bits else 0
+  return 8 if dtype == 'pred' else int(bits[0]) if bits else 0
 
 
-def summary(found: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
-  """Adds up by kind: instructions, how often they run, and bytes, per call."""
-  return {
-    kind: {
-      'instructions': len(same),
-      'runs': sum(c['times'] for c in same),
-      'bytes': sum(c['bytes_per_step'] for c in same),
-    }
-    for kind in KINDS
-    if (same := [c for c in found if c['kind'] == kind])
-  }
+def totals(found: Sequence[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:
+  """Adds up collectives that have the same `keys`; the largest first.
 
-
-def grouped(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-  """Adds up collectives of one kind, `origin` and 'times'; the largest first."""
+  Returns:
+    The keys, 'instructions', the 'runs' of all of them, 'arrays' and
+    'bytes_per_step'.
+  """
   groups = collections.defaultdict(list)
   for one in found:
-    groups[one['kind'], origin(one['source']), one['times']].append(one)
-  totals = [
+    groups[tuple(one[key] for key in keys)].append(one)
+  rows = [
     {
-      'kind': kind,
-      'origin': place,
-      'times': times,
+      **dict(zip(keys, values, strict=True)),
       'instructions': len(same),
+      'runs': sum(c['times'] for c in same),
       'arrays': sum(c['arrays'] for c in same),
       'bytes_per_step': sum(c['bytes_per_step'] for c in same),
     }
-    for (kind, place, times), same in groups.items()
+    for values, same in groups.items()
   ]
-  return sorted(totals, key=lambda total: -total['bytes_per_step'])
+  return sorted(rows, key=lambda row: -row['bytes_per_step'])
 
 
 def origin(source: str) -> str:

@@ -34,8 +34,8 @@ def compile_program(
 def memory_of(program: Any) -> dict[str, int]:
   """Returns the bytes on each device that a compiled program needs.
 
-  By kind: 'arguments', 'outputs', 'temporary', 'aliased' (outputs that take the
-  place of arguments), 'peak' (all of them at once); empty where unknown.
+  By kind: 'arguments', 'outputs', 'temporary', and 'peak', all of them at once
+  but outputs that take the place of arguments; empty where unknown.
   """
   memory = program.memory_analysis()
   if memory is None:
@@ -44,9 +44,8 @@ def memory_of(program: Any) -> dict[str, int]:
     'arguments': memory.argument_size_in_bytes,
     'outputs': memory.output_size_in_bytes,
     'temporary': memory.temp_size_in_bytes,
-    'aliased': memory.alias_size_in_bytes,
   }
-  return {**found, 'peak': sum(found.values()) - 2 * found['aliased']}
+  return {**found, 'peak': sum(found.values()) - memory.alias_size_in_bytes}
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
@@ -89,8 +88,6 @@ def _count_equation(equation: core.JaxprEqn) -> int:
   times = 1
   if name == 'scan':
     times = params['length']
-  elif name == 'xla_pmap':
-    times = params['global_axis_size']
   elif name == 'shard_map':
     times = math.prod(params['mesh'].shape.values())
   return times * sum(inside)

@@ -5,7 +5,7 @@ import os
 import pathlib
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,21 +20,18 @@ from jaxser.benchmark import timing
 SIZES = {'cpu': (1024, 1, 128), 'other': (8192, 16, 1024)}
 
 
-def measure_peaks(
-  seconds: float = 0.5, devices: Sequence[jax.Device] | None = None
-) -> dict[str, Any]:
+def measure_peaks(seconds: float) -> dict[str, Any]:
   """Measures the best speed of matmuls and of memory, of all devices together.
 
   Args:
     seconds: time for each of the figures.
-    devices: of one kind; all by default.
 
   Returns:
     'flops_per_second' by type: 'float32' at the platform's usual precision (TF32
     on NVIDIA GPUs, one bfloat16 pass on TPUs), 'float32_highest' in full, and
     'bfloat16'; 'bytes_per_second', read and written by a = a s + c.
   """
-  devices = list(devices or jax.devices())
+  devices = jax.devices()
   on_cpu = devices[0].platform == 'cpu'
   side, matmuls, mebibytes = SIZES['cpu' if on_cpu else 'other']
   mesh = Mesh(np.array(devices), ('device',))

@@ -32,40 +32,40 @@ def speed(
     BenchmarkError: for a type of matmuls that the system lacks, or a comparison
       that is not possible.
   """
-  system = workload.system
+  possible = programs.dtypes(workload.system)
   if not dtypes:
     # CPUs emulate bfloat16.
-    one = jax.default_backend() == 'cpu' or not programs.dtype_field(system)
-    dtypes = [programs.dtype_of(system)] if one else programs.DTYPES
-  typed = [programs.with_dtype(system, dtype) for dtype in dtypes]
+    own_only = jax.default_backend() == 'cpu'
+    dtypes = [*possible][:1] if own_only else sorted(possible, reverse=True)
+  for dtype in dtypes:
+    if dtype not in possible:
+      raise BenchmarkError(
+        f'--dtypes={dtype}: {type(workload.system).__name__} computes in '
+        f'{" or ".join(sorted(possible, reverse=True))}.'
+      )
   # First, so that what cannot be compared is said at once.
   others, notes = peers.steps(compare, workload, dtypes, works)
   ours, delays = [], {}
-  for dtype, system in zip(dtypes, typed, strict=True):
-    one = dataclasses.replace(workload, system=system)
-    parallel = workload.config.parallel
-    step = programs.Stack(one, parallel=parallel)
+  for dtype in dtypes:
+    one = dataclasses.replace(workload, system=possible[dtype])
+    step = programs.Stack(one, parallel=workload.config.parallel)
     single = programs.Stack(one, jax.local_devices()[:1], size=1)
     for work in works:
       ours.append(step.program([work]))
       if with_latency:
         delay = single.latency(work, settings.seconds)
         delays[f'{work} {dtype}'] = delay
-  made = [*ours, *others]
-  facts, turns = _measure(workload, made, settings)
+  report, turns = _measure(workload, [*ours, *others], settings)
+  for other in others:
+    same = f'{timing.OURS} {other.work} {other.dtype}'
+    ratio = timing.ratio(turns[same], turns[other.name])
+    report['programs'][other.name]['ratio'] = ratio
   return {
-    **facts,
+    **report,
     'batch_size': workload.size,
     'feature_shape': list(workload.shape),
     'accumulate': workload.micro_batches(),
     'about': workload.describe('per call') + workload.in_phase(),
-    'programs': {
-      program.name: timing.speed(
-        program, turns[program.name], facts['ceilings']
-      )
-      for program in made
-    },
-    'ratios': timing.ratios(made, turns),
     'latency': delays,
     'peak_device_bytes': machine.peak_device_bytes(),
     'notes': notes,
@@ -88,18 +88,16 @@ def devices(
       f'--scale=devices: there are {len(every)} devices, not {max(counts)}; '
       f'give --counts up to {len(every)}.'
     )
-  parts = workload.micro_batches()
   made = {
     count: programs.Stack(
       workload,
       every[:count],
       size=count * workload.size,
-      parts=parts,
       parallel=workload.config.parallel,
     ).program(['training'], f'{count} devices')
     for count in counts
   }
-  facts, turns = _measure(workload, made.values(), settings)
+  report, _ = _measure(workload, [*made.values()], settings)
   shared = every[0].platform == 'cpu'
   means = 'per device against that of the first row'
   if shared:
@@ -109,11 +107,11 @@ def devices(
     )
   about = workload.describe('per device') + workload.in_phase()
   return {
-    **facts,
+    **report,
     'axis': 'devices',
     'about': f'training steps of {about}',
     'efficiency_means': f'Efficiency: throughput {means}; 100 % is the best.',
-    'rows': _rows('devices', made, turns, facts, shared),
+    'rows': _rows('devices', made, report, shared),
   }
 
 
@@ -144,16 +142,19 @@ def folds(
     )
     for n in counts
   }
-  facts, turns = _measure(workload, [*made.values(), *others], settings)
-  rows = _rows('folds', made, turns, facts, shared=True)
-  slower = [timing.speed(other, turns[other.name]) for other in others]
+  report, turns = _measure(workload, [*made.values(), *others], settings)
+  rows = _rows('folds', made, report, shared=True)
+  slower = [{'folds': 1, **report['programs'][other.name]} for other in others]
+  for other in others:
+    for row, (count, program) in zip(rows, made.items(), strict=True):
+      row['ratio'] = timing.ratio(turns[program.name], turns[other.name], count)
   runs, epochs = counts[-1], workload.config.epochs
   seconds = {
     row['maker']: count * epochs * row['milliseconds_per_call'] / 1e3
     for count, row in [(1, rows[-1]), *((runs, row) for row in slower)]
   }
   return {
-    **facts,
+    **report,
     'axis': 'folds',
     'about': f'one epoch of {utterances} utterances of '
     f'{describe_shape(workload.shape)} in batches of {workload.size}, evaluation '
@@ -162,16 +163,7 @@ def folds(
     'above 100 % more runs at once use the device better than one.',
     'epochs': epochs,
     'rows': rows,
-    'others': [{'folds': 1, **row} for row in slower],
-    'ratios': [
-      {
-        'maker': other.implementation,
-        'folds': count,
-        **timing.ratio(turns[program.name], turns[other.name], count),
-      }
-      for other in others
-      for count, program in made.items()
-    ],
+    'others': slower,
     'extrapolation': {
       'trainings': runs,
       'epochs': epochs,
@@ -183,32 +175,33 @@ def folds(
 def _measure(
   workload: Workload, made: Sequence[Program], settings: Settings
 ) -> tuple[dict[str, Any], dict[str, list[timing.Turn]]]:
-  """What the report begins with, and the turns."""
-  seconds = settings.seconds / 2
-  facts = {
+  """What every report has, with a row of each program, and the turns."""
+  environment, peaks = machine.environment(), None
+  if settings.peaks:
+    peaks = machine.measure_peaks(settings.seconds / 2)
+  turns = timing.measure(made, settings)
+  return {
     'system': workload.config.system,
-    'environment': machine.environment(),
+    'environment': environment,
     'rounds': settings.rounds,
-    'ceilings': machine.measure_peaks(seconds) if settings.peaks else None,
-  }
-  return facts, timing.measure(list(made), settings)
+    'ceilings': peaks,
+    'programs': {
+      program.name: timing.speed(program, turns[program.name], peaks)
+      for program in made
+    },
+  }, turns
 
 
 def _rows(
-  axis: str,
-  made: dict[int, Program],
-  turns: dict[str, list[timing.Turn]],
-  facts: dict[str, Any],
-  shared: bool,
+  axis: str, made: dict[int, Program], report: dict[str, Any], shared: bool
 ) -> list[dict[str, Any]]:
   """One row for each count; `shared`: all counts have the same hardware."""
   rows = []
   for count, program in made.items():
-    row = timing.speed(program, turns[program.name], facts['ceilings'])
+    row = report['programs'][program.name]
     rate = row['utterances_per_second'] / (1 if shared else count)
-    rows.append({axis: count, **row, 'efficiency': rate})
-  first = rows[0]['efficiency'] if rows[0]['quiet'] else None
-  for row in rows:
-    known = first and row['quiet']
-    row['efficiency'] = row['efficiency'] / first if known else None
+    first = rows[0] if rows else {**row, 'rate': rate}
+    known = row['quiet'] and first['quiet']
+    efficiency = rate / first['rate'] if known else None
+    rows.append({axis: count, **row, 'rate': rate, 'efficiency': efficiency})
   return rows

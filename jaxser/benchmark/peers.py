@@ -6,12 +6,12 @@ names the extra to install.
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxser.benchmark import timing
 from jaxser.benchmark.timing import BenchmarkError, Program
 from jaxser.benchmark.workload import Workload
 from jaxser.systems.dsnet import DSNet
@@ -40,7 +40,8 @@ def steps(
     'prediction': lambda: model.predict_on_batch(x),
   }
   return [
-    _timed('Keras', work, workload.size, calls[work]) for work in works
+    _program('Keras', work, workload.size, _calls(calls[work]))
+    for work in works
   ], []
 
 
@@ -74,13 +75,7 @@ def epochs(
       verbose=0,
     )
 
-  start = time.perf_counter()
-  run(1)
-  seconds = time.perf_counter() - start
-  utterances = trained + tested
-  return [
-    Program('Keras', 'training', utterances, seconds, run, variant='1 fold')
-  ]
+  return [_program('Keras', 'training', trained + tested, run, '1 fold')]
 
 
 def _keras_data(
@@ -197,7 +192,13 @@ def _torch_steps(
     for name, compiled in names.items():
       calls = peers_torch.build(workload, dtype, device, compiled)
       found += [
-        _timed(f'PyTorch {name}', work, workload.size, calls[work], dtype, wait)
+        _program(
+          f'PyTorch {name}',
+          work,
+          workload.size,
+          _calls(calls[work], wait),
+          dtype=dtype,
+        )
         for work in works
       ]
   return found, notes
@@ -205,29 +206,39 @@ def _torch_steps(
 
 def _no_compiler(device: str) -> str:
   """Why torch.compile cannot work here, or nothing."""
-  if device == 'cpu' and not any(map(shutil.which, ('g++', 'clang++'))):
-    return 'it needs a C++ compiler (g++ or clang++), and there is none.'
-  if device == 'cuda' and not any(map(shutil.which, ('gcc', 'cc', 'clang'))):
-    return 'Triton needs a C compiler (gcc or clang), and there is none.'
-  return ''
+  needed = {
+    'cpu': ('it needs a C++ compiler', ('g++', 'clang++')),
+    'cuda': ('Triton needs a C compiler', ('gcc', 'cc', 'clang')),
+  }
+  reason, compilers = needed[device]
+  if any(map(shutil.which, compilers)):
+    return ''
+  return f'{reason} ({" or ".join(compilers)}), and there is none.'
 
 
-def _timed(
-  implementation: str,
-  work: str,
-  size: int,
-  call: Callable[[], Any],
-  dtype: str = 'float32',
-  wait: Callable[[], Any] = lambda: None,
-) -> Program:
-  """A program of single calls; its first call is its compilation."""
+def _calls(
+  call: Callable[[], Any], wait: Callable[[], Any] = lambda: None
+) -> Callable[[int], None]:
+  """Returns what makes so many calls and waits for the last."""
 
-  def run(calls):
-    for _ in range(calls):
+  def run(count):
+    for _ in range(count):
       call()
     wait()
 
-  start = time.perf_counter()
-  run(1)
-  seconds = time.perf_counter() - start
-  return Program(implementation, work, size, seconds, run, dtype=dtype)
+  return run
+
+
+def _program(
+  implementation: str,
+  work: str,
+  utterances: int,
+  run: Callable[[int], None],
+  variant: str = '',
+  dtype: str = 'float32',
+) -> Program:
+  """A program whose first call is its compilation."""
+  seconds = timing.elapsed(run, 1)
+  return Program(
+    implementation, work, utterances, seconds, run, dtype, variant=variant
+  )

@@ -64,13 +64,7 @@ def build(
 
 def _dsnet(workload: Workload, device: str) -> tuple[Any, ...]:
   system, size = workload.system, workload.size
-  model = Network(system)
-  for module in model.modules():
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-      nn.init.xavier_uniform_(module.weight)
-      if module.bias is not None:
-        nn.init.zeros_(module.bias)
-  model = model.to(device, memory_format=torch.channels_last)
+  model = Network(system).to(device, memory_format=torch.channels_last)
   shape = 2, size, 3, system.max_frames, workload.shape[-1]
   images, neutral = (
     x.to(device, memory_format=torch.channels_last) for x in torch.randn(shape)

@@ -7,7 +7,6 @@ import collections
 import dataclasses
 import functools
 import itertools
-import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -23,37 +22,20 @@ from jaxser.engine.sharding import EVERYWHERE, ROWS, RUNS, STEPS, Sharding
 from jaxser.systems.base import System
 
 DTYPES = ('float32', 'bfloat16')
-# Fields of a system that name the type of its matmuls.
-_DTYPE_FIELDS = ('compute_dtype', 'dtype')
 _CORPUS = ('features', 'length', 'label', 'vad', 'speaker')
 
 
-def dtype_field(system: System) -> str | None:
-  """Returns the system's field for the type of matmuls; None if it has one type."""
+def dtypes(system: System) -> dict[str, System]:
+  """Returns the system with each type of matmuls it has, its own first."""
   names = {field.name for field in dataclasses.fields(system)}
-  return next((name for name in _DTYPE_FIELDS if name in names), None)
-
-
-def dtype_of(system: System) -> str:
-  """Returns the type of the system's matmuls."""
-  field = dtype_field(system)
-  return getattr(system, field) if field else DTYPES[0]
-
-
-def with_dtype(system: System, dtype: str) -> System:
-  """Returns the system with matmuls of this type.
-
-  Raises:
-    BenchmarkError: if it has no such type.
-  """
-  field = dtype_field(system)
-  possible = DTYPES if field else DTYPES[:1]
-  if dtype not in possible:
-    raise BenchmarkError(
-      f'--dtypes={dtype}: {type(system).__name__} computes in '
-      f'{" or ".join(possible)}.'
-    )
-  return dataclasses.replace(system, **{field: dtype}) if field else system
+  for field in names & {'compute_dtype', 'dtype'}:
+    own = getattr(system, field)
+    others = [dtype for dtype in DTYPES if dtype != own]
+    return {
+      dtype: dataclasses.replace(system, **{field: dtype})
+      for dtype in (own, *others)
+    }
+  return {DTYPES[0]: system}
 
 
 def fold_sizes(utterances: int) -> tuple[int, int]:
@@ -74,7 +56,6 @@ class Stack:
     devices: Sequence[Any] | None = None,
     *,
     size: int = 0,
-    parts: int = 0,
     runs: int = 1,
     utterances: int = 0,
     parallel: str = 'jit',
@@ -84,15 +65,15 @@ class Stack:
     Args:
       workload: system and utterances.
       devices: those of a topology that is not there, too; default all.
-      size: utterances of a step of each run; 0 is the workload's.
-      parts: micro-batches of a step; 0 is the workload's for the size.
+      size: utterances of a step of each run; 0 is the workload's. Larger ones
+        make larger micro-batches, as devices share them.
       runs: of the stack.
       utterances: of the corpus on the devices; 0 trains on one batch.
       parallel: config.parallel.
     """
     self.workload, self.size = workload, size or workload.size
     self.runs, self.utterances = runs, utterances
-    self.parts = parts or workload.micro_batches(self.size)
+    self.parts = workload.micro_batches(min(self.size, workload.size))
     self.sharding = Sharding(runs, devices=devices, parallel=parallel)
     self.slots = self.sharding.padded_runs(runs)
     self.rows = self.sharding.padded(self.size, self.parts)
@@ -110,23 +91,24 @@ class Stack:
       self.slots, example, (table.vad, table.labels)
     )
 
-    def shapes(*leading):
-      return {
-        name: jax.ShapeDtypeStruct((*leading, *value.shape[1:]), value.dtype)
-        for name, value in example.items()
-      }
-
-    corpus = {name: shapes(self.utterances)[name] for name in _CORPUS}
-    rest = self.programs.abstract_epoch(
-      self.slots, self.steps, self.rows, corpus
-    )
-    if not self.utterances:
-      batch = self.sharding.abstract(shapes(1, 1, self.rows), STEPS)
-      rest = {}, batch, None, rest[-1]
+    leading = (self.utterances,) if self.utterances else (1, 1, self.rows)
+    arrays = {
+      name: jax.ShapeDtypeStruct((*leading, *value.shape[1:]), value.dtype)
+      for name, value in example.items()
+    }
+    if self.utterances:
+      corpus = {name: arrays[name] for name in _CORPUS}
+      rest = self.programs.abstract_epoch(
+        self.slots, self.steps, self.rows, corpus
+      )
+    else:
+      epoch = jax.ShapeDtypeStruct((), np.int32)
+      abstract = self.sharding.abstract
+      rest = {}, abstract(arrays, STEPS), None, abstract(epoch, EVERYWHERE)
     return self.programs.train(phase), (state, *rest)
 
-  def state(self) -> step_lib.TrainState:
-    """Returns fresh runs on the devices."""
+  def _start(self, work: str) -> Any:
+    """The first argument of a program: fresh runs, or their weights."""
     workload = self.workload
     table, system = workload.corpus.table, workload.system
     state = step_lib.create_state(
@@ -134,14 +116,21 @@ class Stack:
     )
     model_state = system.prepare(state.model_state, table.vad, table.labels)
     state = state.replace(model_state=model_state)
-    return self.sharding.put(stack.stacked([state], self.slots), RUNS)
+    state = self.sharding.put(stack.stacked([state], self.slots), RUNS)
+    return state if work == 'training' else (state.params, state.model_state)
 
   @functools.cached_property
-  def host_batch(self) -> dict[str, np.ndarray]:
-    """A batch of one run, [rows, ...]."""
+  def _host_batch(self) -> dict[str, np.ndarray]:
     return self.workload.batch(self.size, self.rows)
 
+  @functools.cached_property
+  def _corpus(self) -> dict[str, jax.Array]:
+    whole = self.workload.batch(self.utterances, self.utterances)
+    corpus = {name: whole[name] for name in _CORPUS}
+    return self.sharding.put(corpus, EVERYWHERE)
+
   def _indices(self, *shape: int) -> dict[str, np.ndarray]:
+    """Drawn utterances of the corpus, as `stack.gather` takes them."""
     rng = np.random.default_rng(0)
     names = ['rows', *['neutral'] * self.workload.system.needs_neutral]
     drawn = {
@@ -150,65 +139,48 @@ class Stack:
     row = np.broadcast_to(np.arange(shape[-1], dtype=np.int32), shape)
     return {**drawn, 'row': row}
 
-  def train_arguments(self) -> tuple[Any, ...]:
-    """Returns what the training program takes after the state."""
-    put = self.sharding.put
-    epoch = put(np.int32(self.workload.config.epochs - 1), EVERYWHERE)
+  def _arguments(self, work: str) -> tuple[Any, ...]:
+    """What a program takes after state or weights, sent to the devices."""
+    put, training = self.sharding.put, work == 'training'
     if not self.utterances:
-      batch = jax.tree.map(lambda x: x[None, None], self.host_batch)
-      return {}, put(batch, STEPS), None, epoch
-    real = put(np.ones((self.slots, self.steps), bool), RUNS)
-    indices = self._indices(self.slots, self.steps, self.rows)
-    return self._corpus, put(indices, STEPS), real, epoch
+      # An axis of runs, and of steps.
+      axes = (0, 1) if training else 0
+      batch = {k: np.expand_dims(x, axes) for k, x in self._host_batch.items()}
+      inputs = {}, put(batch, STEPS if training else ROWS)
+    elif training:
+      indices = self._indices(self.slots, self.steps, self.rows)
+      inputs = self._corpus, put(indices, STEPS)
+    else:
+      tested = self.sharding.padded(-(-self.utterances // FOLDS))
+      inputs = self._corpus, put(self._indices(self.slots, tested), ROWS)
+    if not training:
+      return inputs
+    real = None
+    if self.utterances:
+      real = put(np.ones((self.slots, self.steps), bool), RUNS)
+    epoch = np.int32(self.workload.config.epochs - 1)
+    return *inputs, real, put(epoch, EVERYWHERE)
 
-  @functools.cached_property
-  def _corpus(self) -> dict[str, jax.Array]:
-    whole = self.workload.batch(self.utterances, self.utterances)
-    corpus = {name: whole[name] for name in _CORPUS}
-    return self.sharding.put(corpus, EVERYWHERE)
-
-  def predict_arguments(self) -> tuple[Any, ...]:
-    """Returns what the prediction takes after the weights: a batch, or a test split."""
-    if not self.utterances:
-      batch = jax.tree.map(lambda x: x[None], self.host_batch)
-      return {}, self.sharding.put(batch, ROWS)
-    tested = self.sharding.padded(-(-self.utterances // FOLDS))
-    indices = self._indices(self.slots, tested)
-    return self._corpus, self.sharding.put(indices, ROWS)
-
-  def train_function(self) -> Callable[..., Any]:
-    """Returns the jitted training program of the last epoch's phase."""
+  def _function(self, work: str) -> Callable[..., Any]:
+    """The jitted prediction, or the training in the last epoch's phase."""
+    if work == 'prediction':
+      return self.programs.predict()
     epoch = self.workload.config.epochs - 1
     return self.programs.train(self.workload.system.phase(epoch))
-
-  def _training(self) -> tuple[Callable[[], Any], dict[str, Any]]:
-    state, rest = self.state(), self.train_arguments()
-    train, facts = costs.compile_program(
-      self.train_function(), len(self.sharding.devices), state, *rest
-    )
-
-    def call():
-      nonlocal state
-      state, metrics = train(state, *rest)
-      return metrics
-
-    return call, facts
-
-  def _prediction(self) -> tuple[Callable[[], Any], dict[str, Any]]:
-    state, batch = self.state(), self.predict_arguments()
-    weights = state.params, state.model_state
-    predict, facts = costs.compile_program(
-      self.programs.predict(), len(self.sharding.devices), weights, *batch
-    )
-    return lambda: predict(weights, *batch), facts
 
   def program(self, works: Sequence[str], variant: str = '') -> Program:
     """Compiles 'training', 'prediction' or both, one after the other.
 
     Arguments lie on the devices; state is carried from call to call.
     """
-    made = {'training': self._training, 'prediction': self._prediction}
-    calls, facts = zip(*(made[work]() for work in works), strict=True)
+    calls, facts = [], []
+    for work in works:
+      arguments = self._start(work), *self._arguments(work)
+      compiled, found = costs.compile_program(
+        self._function(work), len(self.sharding.devices), *arguments
+      )
+      calls.append(_carried(compiled, work, *arguments))
+      facts.append(found)
 
     def run(count):
       for _ in range(count):
@@ -221,7 +193,7 @@ class Stack:
       self.runs * (self.utterances or self.size),
       sum(each['compile_seconds'] for each in facts),
       run,
-      dtype=dtype_of(self.workload.system),
+      dtype=next(iter(dtypes(self.workload.system))),
       flops=sum(each['flops'] for each in facts),
       # The compiler counts a loop's body once, and an epoch is a loop.
       bytes_accessed=None if self.utterances else facts[0]['bytes_accessed'],
@@ -234,23 +206,28 @@ class Stack:
 
     'first_milliseconds' is the first call, the compiler included.
     """
-    state = self.state()
-    train, predict = self.train_function(), self.programs.predict()
+    call = _carried(self._function(work), work, self._start(work))
 
-    def training():
-      nonlocal state
-      state, metrics = train(state, *self.train_arguments())
-      jax.block_until_ready((state, metrics))
+    def single():
+      jax.device_get(call(*self._arguments(work)))
 
-    def prediction():
-      weights = state.params, state.model_state
-      return np.asarray(predict(weights, *self.predict_arguments()))
+    first = 1e3 * timing.elapsed(single)
+    return {'first_milliseconds': first, **timing.latency(single, seconds)}
 
-    call = training if work == 'training' else prediction
-    start = time.perf_counter()
-    call()
-    first = 1e3 * (time.perf_counter() - start)
-    return {'first_milliseconds': first, **timing.latency(call, seconds)}
+
+def _carried(
+  function: Callable, work: str, first: Any, *arguments: Any
+) -> Callable[..., Any]:
+  """Returns a call of a program that hands its state on to the next call."""
+
+  def call(*more):
+    nonlocal first
+    outputs = function(first, *arguments, *more)
+    if work == 'training':
+      first, outputs = outputs
+    return outputs
+
+  return call
 
 
 def waiting(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
@@ -290,17 +267,21 @@ def waiting(config: Any, data_dir: str, steps: int = 50) -> dict[str, Any]:
     nonlocal state
     for chunk in several:
       state, _ = trainer.train(state, chunk, active, config.epochs - 1)
+    jax.block_until_ready(state)
 
-  def milliseconds(body, *arguments):
-    start = time.perf_counter()
-    jax.block_until_ready((body(*arguments), state))
-    return 1e3 * (time.perf_counter() - start) / steps
+  def read():
+    jax.block_until_ready(collections.deque(chunks(), 1)[0].batches)
 
   resident = next(chunks())
   train_on([resident])  # Compiles.
-  alone = milliseconds(train_on, [resident] * steps)
-  reading = milliseconds(lambda: collections.deque(chunks(), 1)[0].batches)
-  together = milliseconds(lambda: train_on(chunks()))
+  alone, reading, together = (
+    1e3 * timing.elapsed(body) / steps
+    for body in (
+      lambda: train_on([resident] * steps),
+      read,
+      lambda: train_on(chunks()),
+    )
+  )
   return {
     'corpus': corpus.name,
     'steps': steps,

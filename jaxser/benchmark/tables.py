@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from jaxser.benchmark import collectives, timing
 from jaxser.core import files
-from jaxser.core.errors import UserError
 from jaxser.report import insert
 
 GIB, MIB = 2**30, 2**20
@@ -107,14 +106,12 @@ def _cells(row: dict[str, Any], columns: Columns) -> list[str]:
 
 def speed(report: dict[str, Any]) -> Table:
   """Makes the table of `measurements.speed`."""
-  ratios = {
-    f'{row["maker"]} {row["work"]} {row["dtype"]}': _ratio(row)
-    for row in report['ratios']
-  }
-  header = _header('program', _SPEED, *['jaxser is'] * bool(ratios))
+  programs = report['programs']
+  last = ['jaxser is'] * any('ratio' in row for row in programs.values())
+  header = _header('program', _SPEED, *last)
   rows = [
-    [name, *_cells(row, _SPEED), *[ratios.get(name, '-')] * bool(ratios)]
-    for name, row in report['programs'].items()
+    [name, *_cells(row, _SPEED), *(_ratio(row) for _ in last)]
+    for name, row in programs.items()
   ]
   notes = [
     f'One utterance, {name}: {row["median_milliseconds"]:.1f} ms (90 % within '
@@ -133,14 +130,13 @@ def speed(report: dict[str, Any]) -> Table:
       f'{found["together_milliseconds"]:.1f} ms with the pipeline, which alone '
       f'takes {found["pipeline_milliseconds"]:.1f} ms per batch.'
     )
-  notes += report['notes'] + _measured(report, report['programs'].values())
+  notes += report['notes'] + _measured(report, programs.values())
   return Table(f'{report["system"]}, {report["about"]}', header, rows, notes)
 
 
 def scaling(report: dict[str, Any]) -> Table:
   """Makes the table of `measurements.devices` and `measurements.folds`."""
   axis, others = report['axis'], report.get('others', [])
-  ratios = {row['folds']: _ratio(row) for row in report.get('ratios', ())}
   every = [*report['rows'], *others]
   header = _header(
     axis, _SCALING, *(f'against {row["maker"]}' for row in others)
@@ -150,7 +146,7 @@ def scaling(report: dict[str, Any]) -> Table:
       f'{row["maker"]}, {row[axis]}' if others else str(row[axis]),
       *_cells(row, _SCALING),
       # Only of ours: its epochs against as many of the other library.
-      *('-' if row in others else ratios[row[axis]] for _ in others),
+      *(_ratio(row) for _ in others),
     ]
     for row in every
   ]
@@ -185,25 +181,27 @@ def topology(report: dict[str, Any]) -> list[Table]:
   """Makes the table of `topology.run`, per chip, and those of collectives."""
   rows, notes, sent = [], [], {}
   for row in report['rows']:
-    name = row['topology']
+    name, phases = row['topology'], row['phase_peak_bytes']
     every = ', '.join(
-      f'{found["runs"]} {kind} of {number(found["bytes"], MIB, 2)} MiB'
-      for kind, found in row.get('collectives', {}).items()
+      f'{one["runs"]} {one["kind"]} of {number(one["bytes_per_step"], MIB, 2)} MiB'
+      for one in row.get('collectives', ())
     )
     every = every or ('none' if 'collectives' in row else '-')
     rows.append([name, *_cells(row, _TOPOLOGY), every])
-    phases = ', '.join(
-      f'{phase} {number(peak, GIB, 2)} GiB'
-      for phase, peak in row['phase_peak_bytes'].items()
-    )
-    if len(row['phase_peak_bytes']) > 1:
+    if len(phases) > 1:
+      peaks = ', '.join(
+        f'{phase} {number(peak, GIB, 2)} GiB' for phase, peak in phases.items()
+      )
       notes.append(
         f'{name} is of phase {row["phase"]}, which needs the most memory: '
-        f'{phases}.'
+        f'{peaks}.'
       )
+    places = collectives.totals(
+      row.get('collective_list', ()), 'origin', 'kind', 'times'
+    )
     groups = tuple(
-      (group['origin'], group['kind'], *_cells(group, _COLLECTIVES))
-      for group in collectives.grouped(row.get('collective_list', []))
+      (place['origin'], place['kind'], *_cells(place, _COLLECTIVES))
+      for place in places
     )
     if groups:
       # Topologies that send the same share a table.
@@ -219,7 +217,10 @@ def topology(report: dict[str, Any]) -> list[Table]:
   ]
 
 
-def _ratio(found: dict[str, float | None]) -> str:
+def _ratio(row: dict[str, Any]) -> str:
+  found = row.get('ratio')
+  if found is None:
+    return '-'
   if found['median'] is None:
     return f'not known, {found["quiet_rounds"]} quiet rounds'
   return f'{found["median"]:.2f} times as fast'
@@ -264,17 +265,14 @@ def check_page(into: str) -> tuple[str, str]:
   """Splits PAGE#NAME, before any time is spent on measuring.
 
   Raises:
-    BenchmarkError: if it is not of this form, or the page lacks the marks.
+    UserError: if it is not of this form, or the page lacks the marks.
   """
   page, _, name = into.partition('#')
   if not page or not name:
     raise timing.BenchmarkError(
       f'--into={into}: give the marks too, as in --into=README.md#NAME.'
     )
-  try:
-    insert.around(page, name)
-  except UserError as error:
-    raise timing.BenchmarkError(f'--into={into}: {error}.') from error
+  insert.around(page, name)
   return page, name
 
 
@@ -298,14 +296,11 @@ def write_section(
   path = pathlib.Path(path)
   page = path.read_text('utf-8') if path.exists() else '# What TPU slices need'
   first, *others = tables
-  blocks = [f'    {public_command(words)}', first.markdown()]
-  blocks += ['\n'.join(first.notes)] if first.notes else []
+  blocks = [f'    {public_command(words)}', first.markdown(), *first.notes]
   for table in others:
     blocks += [table.about, table.markdown()]
   top, *sections = page.split('\n## ')
-  bodies = {
-    title: body for title, _, body in (s.partition('\n') for s in sections)
-  }
+  bodies = dict(section.partition('\n')[::2] for section in sections)
   bodies[first.about] = '\n\n'.join(blocks)
   parts = [f'## {title}\n\n{body.strip()}' for title, body in bodies.items()]
   files.write_text(path, '\n\n'.join([top.strip(), *parts]) + '\n')
@@ -313,17 +308,16 @@ def write_section(
 
 def public_command(words: Sequence[str]) -> str:
   """Returns the command as others can type it: without somebody's folders."""
-  line = insert.without_places(words)
-  kept = []
+  line, kept = insert.without_places(words), []
   while line:
-    name, equals, value = line.pop(0).partition('=')
-    flag = name.lstrip('-')
-    if flag in ('into', 'json', 'data_dir') and not equals:
-      line.pop(0)
-    if flag == 'data_dir':
-      kept.append('--data_dir=DIR')
+    word = line.pop(0)
+    flag, equals, value = word.lstrip('-').partition('=')
+    if flag in ('into', 'json', 'data_dir'):
+      if not equals:
+        line.pop(0)
+      kept += ['--data_dir=DIR'] * (flag == 'data_dir')
     elif flag == 'checkpoint' and value.startswith(('/', '~', '..')):
-      kept.append(f'{name}=runs/{pathlib.PurePath(value).name}')
-    elif flag not in ('into', 'json'):
-      kept.append(f'{name}{equals}{value}')
+      kept.append(f'--checkpoint=runs/{pathlib.PurePath(value).name}')
+    else:
+      kept.append(word)
   return shlex.join(['python', '-m', 'jaxser.benchmark', *kept])

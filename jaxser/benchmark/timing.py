@@ -116,9 +116,7 @@ def measure(
   calls = {}
   for program in programs:
     program.run(1)
-    start = time.perf_counter()
-    program.run(1)
-    once = time.perf_counter() - start
+    once = elapsed(program.run, 1)
     calls[program.name] = max(1, math.ceil(settings.seconds / once))
   turns: dict[str, list[Turn]] = {program.name: [] for program in programs}
   for _ in range(settings.rounds):
@@ -147,30 +145,27 @@ def speed(
   median, core = statistics.median(clock), statistics.median(processor)
   peaks = peaks or {'flops_per_second': {}, 'bytes_per_second': None}
 
-  def rate(amount):
-    return None if amount is None else amount / median
+  def per(amount, divisor):
+    return amount / divisor if amount and divisor else None
 
-  def share(amount, peak):
-    return rate(amount) / peak if amount and peak else None
-
-  flops, traffic = program.flops, program.bytes_accessed
-  flops_peak = peaks['flops_per_second'].get(program.dtype)
+  flops = per(program.flops, median)
+  traffic = per(program.bytes_accessed, median)
   return {
     'maker': program.implementation,
     'work': program.work,
     'dtype': program.dtype,
     'utterances_per_second': program.utterances / median,
-    'best_utterances_per_second': program.utterances / min(clock),
     'milliseconds_per_call': 1e3 * median,
     'processor_milliseconds_per_call': 1e3 * core,
     'processor_milliseconds_per_utterance': 1e3 * core / program.utterances,
     'compile_seconds': program.compile_seconds,
-    'flop_per_call': flops,
-    'flop_per_second': rate(flops),
-    'share_of_matrix_peak': share(flops, flops_peak),
-    'bytes_per_call': traffic,
-    'bytes_per_second': rate(traffic),
-    'share_of_bandwidth': share(traffic, peaks['bytes_per_second']),
+    'flop_per_call': program.flops,
+    'flop_per_second': flops,
+    'share_of_matrix_peak': per(
+      flops, peaks['flops_per_second'].get(program.dtype)
+    ),
+    'bytes_per_second': traffic,
+    'share_of_bandwidth': per(traffic, peaks['bytes_per_second']),
     'memory_bytes': program.memory,
     'seconds_per_call': [turn.clock for turn in turns],
     'processor_seconds_per_call': [turn.processor for turn in turns],
@@ -180,51 +175,34 @@ def speed(
   }
 
 
-def ratios(
-  programs: Sequence[Program], turns: dict[str, list[Turn]]
-) -> list[dict[str, Any]]:
-  """Compares ours with every other implementation of the same work and dtype."""
-  return [
-    {
-      'maker': other.implementation,
-      'work': other.work,
-      'dtype': other.dtype,
-      **ratio(turns[ours.name], turns[other.name]),
-    }
-    for other in programs
-    for ours in programs
-    if ours.implementation == OURS != other.implementation
-    and (ours.work, ours.dtype) == (other.work, other.dtype)
-  ]
-
-
 def ratio(
   ours: Sequence[Turn], others: Sequence[Turn], calls: int = 1
 ) -> dict[str, float | None]:
   """Computes how many times as fast a call of ours is as `calls` of another.
 
-  Only rounds in which both turns were quiet count. If they are fewer than half,
-  the figures would depend on the work of others and are None.
+  Only rounds in which both turns were quiet count.
 
   Returns:
-    'median' of the rounds, 'best' against best, 'processor' (the median ratio of
-    processor times), and 'quiet_rounds', how many count.
+    'median' of the rounds, None if they are fewer than half, as the figure would
+    depend on the work of others; and 'quiet_rounds', how many count.
   """
-  pairs = [
-    (a, b) for a, b in zip(ours, others, strict=True) if a.quiet and b.quiet
+  times = [
+    b.clock / a.clock
+    for a, b in zip(ours, others, strict=True)
+    if a.quiet and b.quiet
   ]
-  count = len(pairs)
-  if 2 * count < len(ours):
-    nothing = dict.fromkeys(('median', 'best', 'processor'))
-    return {**nothing, 'quiet_rounds': count}
-  best = min(b.clock for _, b in pairs) / min(a.clock for a, _ in pairs)
-  core = statistics.median(b.processor / a.processor for a, b in pairs)
+  enough = 2 * len(times) >= len(ours)
   return {
-    'median': calls * statistics.median(b.clock / a.clock for a, b in pairs),
-    'best': calls * best,
-    'processor': calls * core,
-    'quiet_rounds': count,
+    'median': calls * statistics.median(times) if enough else None,
+    'quiet_rounds': len(times),
   }
+
+
+def elapsed(function: Callable[..., Any], *arguments: Any) -> float:
+  """Returns the seconds that a call takes."""
+  start = time.perf_counter()
+  function(*arguments)
+  return time.perf_counter() - start
 
 
 def repeat(call: Callable[[], Any], seconds: float, least: int) -> list[float]:
@@ -233,9 +211,7 @@ def repeat(call: Callable[[], Any], seconds: float, least: int) -> list[float]:
   times = []
   end = time.perf_counter() + seconds
   while len(times) < least or time.perf_counter() < end:
-    start = time.perf_counter()
-    call()
-    times.append(time.perf_counter() - start)
+    times.append(elapsed(call))
   return times
 
 
@@ -246,5 +222,4 @@ def latency(call: Callable[[], Any], seconds: float) -> dict[str, float]:
     'calls': len(times),
     'median_milliseconds': float(np.median(times)),
     'p90_milliseconds': float(np.quantile(times, 0.9)),
-    'best_milliseconds': float(np.min(times)),
   }

@@ -6,7 +6,6 @@ of the topology's chips, with shapes in the place of arrays.
 
 import os
 import re
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -71,7 +70,7 @@ def devices_of(name: str) -> list[Any]:
 
 def chip_of(device: Any) -> Chip | None:
   """Returns what is published of a chip; None if it is not known here."""
-  kinds = (kind for kind in _CHIPS if device.device_kind.startswith(kind))
+  kinds = filter(device.device_kind.startswith, _CHIPS)
   return _CHIPS.get(next(kinds, ''))
 
 
@@ -84,14 +83,13 @@ def compile_facts(
     Per device: 'memory_bytes' by kind, whether that 'fits' into a chip, 'flop' of
     the matmuls, the compiler's 'bytes' and 'compiler_seconds' (of bodies of loops,
     once), 'estimated_seconds' (see below), 'collectives' by kind and each in
-    'collective_list', and 'compile_seconds'. Of a program that does not fit only
+    'collective_list'. Of a program that does not fit only
     the first three are known.
   """
   lowered = function.lower(*arguments)
   chip = chip_of(devices[0])
   flop = costs.count_flops(function, *arguments) / len(devices)
   facts = {'flop': flop, 'chip_bytes': chip and chip.memory}
-  start = time.perf_counter()
   try:
     compiled = lowered.compile()
   except jax.errors.JaxRuntimeError as error:
@@ -100,15 +98,13 @@ def compile_facts(
       raise
     needed = int(float(used[1]) * _UNITS[used[2]])
     return {**facts, 'fits': False, 'memory_bytes': {'peak': needed}}
-  seconds = time.perf_counter() - start
   memory, cost = costs.memory_of(compiled), compiled.cost_analysis() or {}
   found = collectives.find(compiled.as_text())
-  sent, compilers = collectives.summary(found), cost.get('optimal_seconds')
-  estimate = compilers
+  estimate = compilers = cost.get('optimal_seconds')
   if chip and compilers is not None:
     # Matmuls at the chip's peak take longer than the compiler says of loops, whose
     # bodies it takes once. Bytes go twice around a large ring of links.
-    links = 2 * sum(kind['bytes'] for kind in sent.values()) / chip.links
+    links = 2 * sum(one['bytes_per_step'] for one in found) / chip.links
     estimate = max(compilers, flop / chip.flops) + links
   return {
     **facts,
@@ -117,9 +113,8 @@ def compile_facts(
     'bytes': cost.get('bytes accessed'),
     'compiler_seconds': compilers,
     'estimated_seconds': estimate,
-    'collectives': sent,
+    'collectives': collectives.totals(found, 'kind'),
     'collective_list': found,
-    'compile_seconds': seconds,
   }
 
 
@@ -150,13 +145,11 @@ def run(
       workload,
       devices,
       size=workload.size * (1 if runs else len(devices)),
-      parts=workload.micro_batches(),
       runs=runs * len(devices) or 1,
       utterances=utterances if runs else 0,
     )
-    for phase in workload.phases():
-      made = stack.abstract(phase)
-      found[str(phase)] = compile_facts(*made, devices)
+    for phase in workload.phases:
+      found[str(phase)] = compile_facts(*stack.abstract(phase), devices)
     peaks = {
       phase: facts['memory_bytes']['peak'] for phase, facts in found.items()
     }
@@ -171,7 +164,7 @@ def run(
         **found[largest],
       }
     )
-  dtype = programs.dtype_of(workload.system)
+  dtype = next(iter(programs.dtypes(workload.system)))
   about = f'one training step of {workload.describe("per chip")}'
   if runs:
     about = (
@@ -179,13 +172,6 @@ def run(
       f'of {workload.size} utterances of {describe_shape(workload.shape)}'
     )
   return {
-    'system': workload.config.system,
     'about': f'{workload.config.system}: {about}, {dtype}',
-    'program': 'folds' if runs else 'step',
-    'trainings_per_chip': runs,
-    'batch_per_chip': workload.size,
-    'accumulate': workload.micro_batches(),
-    'dtype': dtype,
-    'feature_shape': list(workload.shape),
     'rows': rows,
   }

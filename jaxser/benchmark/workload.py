@@ -50,7 +50,7 @@ class Workload:
     """
     config_lib.validate(config)
     shape = feature_shape(config)
-    corpus = synthetic_corpus(shape, classes)
+    corpus = _synthetic_corpus(shape, classes)
     system = registry.create(config, corpus)
     size = batch_size or usual_batch_size(config)
     return cls(config, system, corpus, shape, size)
@@ -65,16 +65,16 @@ class Workload:
     largest = -(-usual_batch_size(self.config) // accumulate)
     return 1 if accumulate == 1 else -(-(size or self.size) // largest)
 
+  @property
   def phases(self) -> list[Hashable]:
-    """Returns every phase of the loss, each once, in the order of its epochs."""
-    epochs = range(self.config.epochs)
-    return list(dict.fromkeys(map(self.system.phase, epochs)))
+    """Every phase of the loss, each once, in the order of its epochs."""
+    phases = [self.system.phase(i) for i in range(self.config.epochs)]
+    return list(dict.fromkeys(phases))
 
   def in_phase(self) -> str:
     """Returns ', in phase main' where the last epoch's step is not every epoch's."""
-    phases = self.phases()
     last = self.system.phase(self.config.epochs - 1)
-    return f', in phase {last}' if len(phases) > 1 else ''
+    return f', in phase {last}' if len(self.phases) > 1 else ''
 
   def describe(self, place: str) -> str:
     """'64 utterances of 188 x 128 per call in 4 micro-batches of 16'."""
@@ -142,11 +142,10 @@ def describe_shape(shape: Sequence[int]) -> str:
   return ' x '.join(map(str, shape))
 
 
-def synthetic_corpus(shape: Sequence[int], classes: int) -> Corpus:
-  """Makes up a corpus of ten speakers with every class."""
+def _synthetic_corpus(shape: Sequence[int], classes: int) -> Corpus:
+  """A corpus of ten speakers with every class."""
   count = 10 * classes
   unknown = np.full(count, '')
-  rng = np.random.default_rng(1)
   table = Table(
     ids=np.array([f'u{i}' for i in range(count)]),
     labels=(np.arange(count) % classes).astype(np.int32),
@@ -155,7 +154,7 @@ def synthetic_corpus(shape: Sequence[int], classes: int) -> Corpus:
     texts=unknown,
     splits=unknown,
     durations=np.ones(count, np.float32),
-    vad=rng.uniform(1, 7, (count, 3)).astype(np.float32),
+    vad=np.random.default_rng(1).uniform(1, 7, (count, 3)).astype(np.float32),
   )
   return Corpus(
     name='benchmark',
