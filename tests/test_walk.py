@@ -59,6 +59,9 @@ _NEEDS = {
 }
 
 
+_ABSENT = ('EMOVO_1.zip', 'RAVDE_46.zip')
+
+
 def _stages():
   """The commands by stage, each needing those before: first corpora."""
   text = '\n'.join(
@@ -178,6 +181,8 @@ class Walk:
       for flag, module in _NEEDS.items()
       if flag in command and not importlib.util.find_spec(module)
     ]
+    # Weights that are not in the shared folder.
+    lacking += [name for name in _ABSENT if name in command]
     if lacking:
       print(f'not run: {command} (needs {", ".join(lacking)})', flush=True)
       return None
