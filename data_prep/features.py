@@ -17,6 +17,7 @@ after the dataset, so that one dataset serves several models.
 import dataclasses
 import functools
 import importlib.util
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -408,7 +409,16 @@ class Compare(Functionals16k):
 
 @functools.cache
 def _smile(feature_set: str) -> Any:
-  """Returns openSMILE's extractor of a feature set."""
+  """Returns openSMILE's extractor of a feature set.
+
+  Raises:
+    UserError: where TensorFlow is loaded, as openSMILE aborts such a process.
+  """
+  if 'tensorflow' in sys.modules:
+    raise UserError(
+      'openSMILE and TensorFlow cannot share a process; give --num_workers=2 or '
+      'more, so that other processes extract features.'
+    )
   import opensmile
 
   return opensmile.Smile(
