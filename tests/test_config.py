@@ -60,7 +60,7 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
     ),
     (
       ['--config=configs/tinmet.py'],
-      r'no Python file.*mean timnet\? Recipes: dsnet, emosphere, timnet\.',
+      r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timnet\.',
     ),
     (['--config=setup.cfg'], 'setup.cfg: no Python file of that name'),
     (['--config=tests/data/goldens'], 'goldens: no Python file'),
