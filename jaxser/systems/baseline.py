@@ -312,7 +312,13 @@ class _Scaler:
 
     standard = preprocessing.StandardScaler().fit(x)
     self.mean, self.scale = standard.mean_, standard.scale_
-    self.basis = np.linalg.svd(standard.transform(x), full_matrices=False)[2]
+    z = standard.transform(x)
+    # Eigenvectors of the small one of z'z and zz'; SVD and QR take far longer.
+    wide = len(z) < z.shape[1]
+    values, vectors = np.linalg.eigh(z @ z.T if wide else z.T @ z)
+    kept = values > 1e-10 * values[-1]
+    values, vectors = values[kept], vectors[:, kept]
+    self.basis = (vectors / np.sqrt(values)).T @ z if wide else vectors.T
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
     return (x - self.mean) / self.scale @ self.basis.T
