@@ -27,6 +27,10 @@ from tests.trees import emotale_table
 pytestmark = pytest.mark.walk
 
 _COMMAND = re.compile(r'^    ((?:python -m|launch/).+)$', re.MULTILINE)
+# Needs openSMILE, an extra; or a corpus that the others do not.
+_BASELINES = re.compile(
+  r'baseline\.py:corpus=(emovo|savee|ravdess)|features=(egemaps|compare)'
+)
 # Tested in tests/test_export.py; hours, and libtpu.
 _ELSEWHERE = ('export.md', 'scaling.md')
 _QUICK = {
@@ -36,6 +40,7 @@ _QUICK = {
     'model.embedding=8',
     'model.max_frames=64',
   ),
+  'baseline': (),
   'emosphere': ('model.width=8', 'data.max_length=8000', 'batch_size=8'),
   'baseline': (),
 }
@@ -68,7 +73,10 @@ def _stages():
     page.read_text('utf-8') for page in PAGES if page.name not in _ELSEWHERE
   )
   found = [
-    part.strip() for line in _COMMAND.findall(text) for part in line.split('&&')
+    part.strip()
+    for line in _COMMAND.findall(text)
+    for part in line.split('&&')
+    if not _BASELINES.search(line)
   ]
   stages = {'data_prep': list(_PREPARED), 'jaxser.main': [], 'others': []}
   for command in dict.fromkeys(c for c in found if not c.startswith('pip ')):

@@ -162,14 +162,18 @@ class _Linear(System):
     def score(strength: float) -> float:
       scores = []
       for scaler, a, b in prepared:
-        linear = self._estimator(strength).fit(scaler(x[a]), targets[a])
+        linear = self._estimator(strength, scaler.wide).fit(
+          scaler(x[a]), targets[a]
+        )
         scores.append(self._score(targets[b], linear.predict(scaler(x[b]))))
       return np.mean(scores)
 
     # The first of equals: the simplest.
     best = max(STRENGTHS, key=score)
     scaler = _Scaler(x[train])
-    linear = self._estimator(best).fit(scaler(x[train]), targets[train])
+    linear = self._estimator(best, scaler.wide).fit(
+      scaler(x[train]), targets[train]
+    )
     kernel, bias = scaler.basis.T @ linear.coef_.T, linear.intercept_
     if len(bias) < self.outputs:
       # Two classes have one decision value, that of the second.
@@ -190,8 +194,13 @@ class _Linear(System):
     """Returns bool [n], which of them are given."""
     raise NotImplementedError
 
-  def _estimator(self, strength: float) -> Any:
-    """Returns the linear model of scikit-learn."""
+  def _estimator(self, strength: float, wide: bool) -> Any:
+    """Returns the linear model of scikit-learn.
+
+    Args:
+      strength: C.
+      wide: whether there were more functionals than utterances.
+    """
     raise NotImplementedError
 
   def _score(self, targets: np.ndarray, predictions: np.ndarray) -> float:
@@ -237,11 +246,15 @@ class Baseline(_Linear):
   def _known(self, targets):
     return targets >= 0
 
-  def _estimator(self, strength):
+  def _estimator(self, strength, wide):
     from sklearn import svm
 
     return svm.LinearSVC(
-      C=strength, class_weight='balanced', max_iter=10_000, random_state=0
+      C=strength,
+      class_weight='balanced',
+      dual=wide,
+      max_iter=10_000,
+      random_state=0,
     )
 
   def _score(self, targets, predictions):
@@ -289,7 +302,8 @@ class BaselineVad(_Linear):
   def _known(self, targets):
     return np.isfinite(targets).all(-1)
 
-  def _estimator(self, strength):
+  def _estimator(self, strength, wide):
+    del wide
     from sklearn import linear_model
 
     return linear_model.Ridge(alpha=1 / strength)
@@ -312,7 +326,13 @@ class _Scaler:
 
     standard = preprocessing.StandardScaler().fit(x)
     self.mean, self.scale = standard.mean_, standard.scale_
-    self.basis = np.linalg.svd(standard.transform(x), full_matrices=False)[2]
+    z = standard.transform(x)
+    # Eigenvectors of the small one of z'z and zz'; SVD and QR take far longer.
+    self.wide = len(z) < z.shape[1]
+    values, vectors = np.linalg.eigh(z @ z.T if self.wide else z.T @ z)
+    kept = values > 1e-10 * values[-1]
+    values, vectors = values[kept], vectors[:, kept]
+    self.basis = (vectors / np.sqrt(values)).T @ z if self.wide else vectors.T
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
     return (x - self.mean) / self.scale @ self.basis.T
