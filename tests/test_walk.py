@@ -40,7 +40,6 @@ _QUICK = {
     'model.embedding=8',
     'model.max_frames=64',
   ),
-  'baseline': (),
   'emosphere': ('model.width=8', 'data.max_length=8000', 'batch_size=8'),
   'baseline': (),
 }
