@@ -162,6 +162,13 @@ def _workload() -> Workload:
   # A batch that was typed as an override is the one that is timed.
   if override in FLAGS and FLAGS[override].present:
     size = size or FLAGS.config.batch_size
+  from jaxser.systems import registry
+
+  if registry.find(FLAGS.config.system).fit is not None:
+    raise BenchmarkError(
+      f'--config: {FLAGS.config.system} is fitted on the host and has no '
+      'training step to time; choose timnet, dsnet or emosphere.'
+    )
   return Workload.create(FLAGS.config, size, FLAGS.classes)
 
 
