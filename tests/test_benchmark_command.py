@@ -49,7 +49,10 @@ def run(monkeypatch, capsys):
     (['--topology=v5e:2x2', '--scale=folds'], '--scale=folds has no effect'),
     (['--checkpoint=W'], '--config has no effect with --checkpoint;'),
     (['--scale=folds', '--counts=1,x'], '--counts=1,x must be positive'),
-    (['--config=baseline'], 'baseline is fitted on the host and has no training'),
+    (
+      ['--config=baseline'],
+      'baseline is fitted on the host and has no training',
+    ),
     (['--into=README.md'], 'give the marks too, as in --into=README.md#NAME.'),
     (['--into=README.md#absent'], 'has no <!-- absent --> followed by'),
     (['--into=none.md#t'], 'none.md: No such file'),
