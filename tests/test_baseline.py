@@ -13,7 +13,7 @@ from jaxser.engine import opening
 from jaxser.models import predictor
 from jaxser.models.weights import ModelError
 from jaxser.ops.functionals import functionals
-from jaxser.systems.baseline import Baseline, BaselineVad, _parts
+from jaxser.systems.baseline import Baseline, BaselineVad, _parts, _Scaler
 
 
 def make_config(data_dir, arg='', **changes):
@@ -180,3 +180,9 @@ def test_vad_needs_a_scale():
   corpus = type('Corpus', (), {'name': 'x', 'vad_range': None})
   with pytest.raises(ValueError, match='has no valence, arousal and dominance'):
     BaselineVad.create({}, corpus)
+
+
+@pytest.mark.parametrize('shape', [(5, 3), (3, 5)])
+def test_utterances_that_are_all_alike_leave_one_direction(shape):
+  scaler = _Scaler(np.ones(shape))
+  np.testing.assert_array_equal(scaler(np.ones(shape)), np.zeros((shape[0], 1)))

@@ -86,7 +86,7 @@ def _stages():
 
 def _noise(path, seconds=0.7, rate=16_000):
   path.parent.mkdir(parents=True, exist_ok=True)
-  seed = int.from_bytes(path.name.encode()[-4:], 'big')
+  seed = int.from_bytes(path.stem.encode()[-4:], 'big')
   sound = 0.1 * np.random.default_rng(seed).standard_normal(int(seconds * rate))
   soundfile.write(path, sound, rate)
 

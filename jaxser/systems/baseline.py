@@ -331,7 +331,8 @@ class _Scaler:
     self.wide = len(z) < z.shape[1]
     values, vectors = np.linalg.eigh(z @ z.T if self.wide else z.T @ z)
     kept = values > 1e-10 * values[-1]
-    values, vectors = values[kept], vectors[:, kept]
+    kept[-1] = True  # Where all utterances are alike, too.
+    values, vectors = np.maximum(values[kept], 1e-30), vectors[:, kept]
     self.basis = (vectors / np.sqrt(values)).T @ z if self.wide else vectors.T
 
   def __call__(self, x: np.ndarray) -> np.ndarray:
