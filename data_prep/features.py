@@ -377,6 +377,12 @@ class Functionals16k(Convention):
         f'{1000 * len(signal) / self.sample_rate:.1f} ms, less than one frame '
         'of 60 ms; leave it out.'
       )
+    # openSMILE aborts such a process.
+    if 'tensorflow' in sys.modules:
+      raise UserError(
+        'openSMILE and TensorFlow cannot share a process; give --num_workers=2 or '
+        'more, so that other processes extract features.'
+      )
     values = _smile(self.feature_set)(signal, self.sample_rate)
     return values.reshape(1, self.bins).astype(np.float32)
 
@@ -409,16 +415,7 @@ class Compare(Functionals16k):
 
 @functools.cache
 def _smile(feature_set: str) -> Any:
-  """Returns openSMILE's extractor of a feature set.
-
-  Raises:
-    UserError: where TensorFlow is loaded, as openSMILE aborts such a process.
-  """
-  if 'tensorflow' in sys.modules:
-    raise UserError(
-      'openSMILE and TensorFlow cannot share a process; give --num_workers=2 or '
-      'more, so that other processes extract features.'
-    )
+  """Returns openSMILE's extractor of a feature set."""
   import opensmile
 
   return opensmile.Smile(
