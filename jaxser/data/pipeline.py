@@ -9,7 +9,7 @@ parallel and ahead of time; `Source.batch` is the same assembly without it.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from jaxser.data import buckets as buckets_lib
 from jaxser.data.corpus import Corpus
 
 PADDING_ROW = -1
+OTHER_FIELDS = ('features', 'length', 'label', 'vad')
+"""What a batch holds of another utterance, 'neutral_features' and so on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +29,20 @@ class Slot:
   Attributes:
     rows: int64 [batch], rows of the corpus, PADDING_ROW where there is none.
     length: frames or samples that every row is cut or padded to.
-    references: int64 [batch], the neutral reference of each row, or None.
+    others: by name, int64 [batch], another utterance for each row, such as its
+      'neutral' reference.
   """
 
   rows: np.ndarray
   length: int
-  references: np.ndarray | None = None
+  others: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def part(self, index: int, count: int) -> tuple['Slot', int]:
     """Returns what one of `count` processes assembles, and its first row."""
     size = len(self.rows) // count
     part = slice(index * size, (index + 1) * size)
-    references = None if self.references is None else self.references[part]
-    return Slot(self.rows[part], self.length, references), part.start
+    others = {name: rows[part] for name, rows in self.others.items()}
+    return Slot(self.rows[part], self.length, others), part.start
 
 
 def normalized(value: Any, normalization: tuple[float, float] | None) -> Any:
@@ -146,9 +149,9 @@ class Source:
       'speaker': np.where(real, self._speakers[rows], -1).astype(np.int32),
       'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
     }
-    if slot.references is not None:
-      neutral, neutral_lengths = self._features(slot.references, slot.length)
-      batch |= {'neutral_features': neutral, 'neutral_length': neutral_lengths}
+    for name, other in slot.others.items():
+      more = self.batch(Slot(other, slot.length))
+      batch |= {f'{name}_{field}': more[field] for field in OTHER_FIELDS}
     return batch
 
 
@@ -170,7 +173,7 @@ class Sampler:
     buckets: ascending lengths; a batch is cut and padded to the smallest bucket
       that holds all of its rows. The last one holds (and cuts) everything.
     seed: numbers that name the order, such as (seed, fold).
-    references: epoch -> int64 [n], neutral references of `rows`, or None.
+    others: by name, epoch -> int64 [n], another utterance for each of `rows`.
   """
 
   rows: np.ndarray
@@ -179,7 +182,9 @@ class Sampler:
   padded_size: int
   buckets: Sequence[int]
   seed: tuple[int, ...]
-  references: Callable[[int], np.ndarray] | None = None
+  others: Mapping[str, Callable[[int], np.ndarray]] = dataclasses.field(
+    default_factory=dict
+  )
 
   @property
   def steps_per_epoch(self) -> int:
@@ -190,17 +195,16 @@ class Sampler:
     """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
     order = generator.permutation(len(self.rows))
-    columns = [self.rows]
-    if self.references is not None:
-      columns.append(self.references(epoch))
+    others = {name: draw(epoch) for name, draw in self.others.items()}
     slots = []
     for chosen, length in buckets_lib.batches(
       order, self.lengths, self.batch_size, self.buckets
     ):
-      rows, *references = (
-        pad_rows(column[chosen], self.padded_size) for column in columns
+      rows, *padded = (
+        pad_rows(column[chosen], self.padded_size)
+        for column in (self.rows, *others.values())
       )
-      slots.append(Slot(rows, length, *references))
+      slots.append(Slot(rows, length, dict(zip(others, padded, strict=True))))
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
@@ -270,16 +274,15 @@ def stream(
   def positions():
     for slot in itertools.chain([first], slots):
       part, first_row = slot.part(process_index, process_count)
-      references = part.references
-      if references is None:
-        references = np.zeros(0, np.int64)
-      yield part.rows, references, part.length, first_row
+      rows = np.stack([part.rows, *part.others.values()])
+      yield rows, part.length, first_row
 
-  def read(rows, references, length, first_row):
-    slot = Slot(rows, int(length), references if len(references) else None)
+  def read(rows, length, first_row):
+    others = dict(zip(first.others, rows[1:], strict=True))
+    slot = Slot(rows[0], int(length), others)
     return list(source.batch(slot, int(first_row)).values())
 
-  shapes = ([None], [None], [], [])
+  shapes = ([None, None], [], [])
   signature = tuple(tf.TensorSpec(shape, tf.int64) for shape in shapes)
   types = [tf.as_dtype(value.dtype) for value in example.values()]
   dataset = tf.data.Dataset.from_generator(

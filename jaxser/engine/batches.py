@@ -103,17 +103,15 @@ class Resident:
     assert step == 0, 'epochs on the devices are whole'
     shape = (len(samplers), self.steps, self._rows)
     for current in range(epoch, epochs):
-      rows = np.full(shape, pipeline.PADDING_ROW, np.int32)
-      neutral, real = rows.copy(), np.zeros(shape[:2], bool)
+      padding = np.full(shape, pipeline.PADDING_ROW, np.int32)
+      rows, real = padding.copy(), np.zeros(shape[:2], bool)
+      others = {name: padding.copy() for name in samplers[0].others}
       for run, sampler in enumerate(samplers):
         for i, slot in enumerate(sampler.epoch(current) if sampler else ()):
           real[run, i], rows[run, i] = True, slot.rows
-          if slot.references is not None:
-            neutral[run, i] = slot.references
-      indices = self._indices(rows)
-      if samplers[0].references is not None:
-        indices['neutral'] = neutral
-      chunk = self._sharding.put(indices, STEPS)
+          for name, other in slot.others.items():
+            others[name][run, i] = other
+      chunk = self._sharding.put({**self._indices(rows), **others}, STEPS)
       yield Chunk(chunk, real, self.steps, ends_epoch=True)
 
   def _indices(self, rows: np.ndarray) -> dict[str, np.ndarray]:

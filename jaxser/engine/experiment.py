@@ -60,10 +60,8 @@ class Experiment:
   def example(self, fold: protocols.Fold) -> dict[str, Any]:
     """Returns a batch of one row; no initial value depends on what it holds."""
     row = fold.train[:1]
-    neutral = row if self.system.needs_neutral else None
-    return self.source.batch(
-      pipeline.Slot(row, self.source.max_length, neutral)
-    )
+    others = {'neutral': row} if self.system.needs_neutral else {}
+    return self.source.batch(pipeline.Slot(row, self.source.max_length, others))
 
   def first_state(
     self,
@@ -102,16 +100,17 @@ class Experiment:
       fold: whose training split is sampled.
       padded_size: rows per batch, padding included.
     """
-    references = self.references(fold)
+    others, name = {}, (seed, fold.number)
+    if (references := self.references(fold)) is not None:
+      others['neutral'] = lambda epoch: references.draw(*name, epoch)
     return pipeline.Sampler(
       rows=fold.train,
       lengths=self.source.lengths[fold.train],
       batch_size=self.config.batch_size,
       padded_size=padded_size,
       buckets=self.source.buckets,
-      seed=(seed, fold.number),
-      references=references
-      and (lambda epoch: references.draw(seed, fold.number, epoch)),
+      seed=name,
+      others=others,
     )
 
   def references(

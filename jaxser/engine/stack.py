@@ -19,6 +19,7 @@ import numpy as np
 import optax
 from flax import struct
 
+from jaxser.data import pipeline
 from jaxser.engine import step as step_lib
 from jaxser.engine.sharding import EVERYWHERE, ROWS, RUNS, STEPS, Sharding
 from jaxser.systems.base import Array, Batch, System, Tree
@@ -57,8 +58,8 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
   Args:
     corpus: arrays of all utterances.
     indices: 'rows', int32 [batch], -1 for padding; 'row', the position of each
-      in the global batch; 'neutral', int32 [batch], neutral references, where
-      the system needs them.
+      in the global batch; others, such as 'neutral', int32 [batch], see
+      `jaxser.data.pipeline.Slot`.
   """
   rows = indices['rows']
 
@@ -78,9 +79,10 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
     'mask': (rows >= 0).astype(jnp.float32),
     'row': indices['row'],
   }
-  if 'neutral' in indices:
-    batch['neutral_features'] = pick('features', indices['neutral'], 0)
-    batch['neutral_length'] = pick('length', indices['neutral'], 0)
+  for name in [name for name in indices if name not in ('rows', 'row')]:
+    for field in pipeline.OTHER_FIELDS:
+      padding = -1 if field == 'label' else 0
+      batch[f'{name}_{field}'] = pick(field, indices[name], padding)
   return batch
 
 
@@ -242,7 +244,7 @@ class Programs:
       rows: of each step.
       corpus: arrays of all utterances, or their shapes.
     """
-    names = ['rows', 'row', *(['neutral'] if self.system.needs_neutral else [])]
+    names = ['rows', 'row', *['neutral'] * self.system.needs_neutral]
     indices = jax.ShapeDtypeStruct((runs, steps, rows), np.int32)
     abstract = self.sharding.abstract
     return (
