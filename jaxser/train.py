@@ -23,6 +23,7 @@ from jaxser.core import errors, files, progress
 from jaxser.data import pipeline, protocols
 from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
+  augmentation,
   checkpoints,
   distributed,
   fitting,
@@ -231,6 +232,7 @@ def make_experiment(
     system=system,
     source=source,
     pretrained=registry.pretrained(config, system),
+    augment=augmentation.create(config, system, source),
   )
 
 

@@ -4,6 +4,7 @@ Compared within float32 rounding, as another program adds in another order. What
 is stopped and continued is compared exactly: it is the same program.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -29,6 +30,7 @@ CONFIG = {
 PHASES = 'epochs chosen on both splits, in phases'
 NEUTRAL = 'neutral references, drops and an early end'
 VALENCE = 'valence, micro-batches, now and then a score'
+AUGMENTED = 'augmented batches'
 CASES = {
   PHASES: (
     {'early_epochs': 2},
@@ -50,6 +52,17 @@ CASES = {
   VALENCE: (
     {'task': 'regression'},
     {'selection_metric': 'ccc_mean', 'accumulate': 2, 'eval_every': 2},
+  ),
+  AUGMENTED: (
+    {},
+    {
+      'augment.time_masks': 1,
+      'augment.frequency_masks': 1,
+      'augment.gain_db': 3.0,
+      'augment.snr_db': (10.0, 20.0),
+      'augment.shift': 0.2,
+      'augment.mixup': 0.5,
+    },
   ),
 }
 
@@ -110,6 +123,7 @@ def alone(tmp_path_factory):
     (NEUTRAL, 8, 6, False),
     # Two groups of four devices that share batches.
     (VALENCE, 8, 2, False),
+    (AUGMENTED, 8, 2, True),
   ],
 )
 def test_a_stack_equals_single_runs(
@@ -127,14 +141,17 @@ def test_a_stack_equals_single_runs(
   check_equal(ours, alone(case), 1e-5)
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+@pytest.mark.parametrize(
+  ('case', 'parallel'),
+  [(VALENCE, 'jit'), (VALENCE, 'pmap'), (AUGMENTED, 'pmap')],
+)
 def test_streamed_batches_on_eight_devices(
-  alone, tmp_path, parallel, monkeypatch
+  alone, tmp_path, case, parallel, monkeypatch
 ):
   monkeypatch.setattr(pipeline, 'stream', stream)
   more = {'parallel': parallel, 'data.cache_gib': 0.0}
-  ours = Recorder(tmp_path).train(*make(VALENCE, **more))
-  check_equal(ours, alone(VALENCE), 1e-5)
+  ours = Recorder(tmp_path).train(*make(case, **more))
+  check_equal(ours, alone(case), 1e-5)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -146,7 +163,7 @@ def test_the_cases_do_what_their_names_say(alone, case):
   assert len(chosen) > 1, 'every selection chose the same epoch'
 
 
-@pytest.mark.parametrize('case', [PHASES, NEUTRAL])
+@pytest.mark.parametrize('case', [PHASES, NEUTRAL, AUGMENTED])
 @pytest.mark.parametrize('cache_gib', [0.0, 1.0])
 def test_stopped_and_continued_is_the_same(
   case, cache_gib, tmp_path, monkeypatch
@@ -168,6 +185,15 @@ def test_stopped_and_continued_is_the_same(
         stopped = True
     assert stopped
     check_equal(ours, whole, 0)
+
+
+def test_training_is_augmented(alone, tmp_path):
+  experiment, runs = make(AUGMENTED)
+  plain = dataclasses.replace(experiment, augment=None)
+  theirs = Recorder(tmp_path).train(plain, runs[:1], devices=jax.devices()[:1])
+  losses = [row['loss'] for row in theirs.rows if row['split'] == 'train']
+  ours = [row['loss'] for row in alone(AUGMENTED).rows if 'loss' in row]
+  assert np.abs(np.subtract(ours[: len(losses)], losses)).max() > 0.01
 
 
 def test_eight_devices_stop_and_one_continues(alone, tmp_path):

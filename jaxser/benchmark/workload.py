@@ -9,6 +9,7 @@ import numpy as np
 from jaxser.benchmark.timing import BenchmarkError
 from jaxser.core import config as config_lib
 from jaxser.data.corpus import Corpus, Table
+from jaxser.engine import augmentation
 from jaxser.systems import registry
 from jaxser.systems.base import System
 
@@ -46,9 +47,13 @@ class Workload:
 
     Raises:
       ConfigError: for a config that no system takes.
-      BenchmarkError: for features of unknown shape.
+      BenchmarkError: for features of unknown shape, or with augmentation.
     """
     config_lib.validate(config)
+    if used := augmentation.used(config):
+      raise BenchmarkError(
+        f'--config.augment.{used[0]}: augmentation is not timed; leave it off.'
+      )
     shape = feature_shape(config)
     corpus = _synthetic_corpus(shape, classes)
     system = registry.create(config, corpus)

@@ -161,6 +161,19 @@ def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
   return np.concatenate([np.asarray(rows, np.int64), padding])
 
 
+def draw_partners(
+  rows: np.ndarray, seed: Sequence[int], epoch: int
+) -> np.ndarray:
+  """Returns one of the rows, at random, for each of them: int64 [n].
+
+  It depends on the seed, the epoch, the row and which rows there are: not on
+  batches.
+  """
+  generator = np.random.default_rng([*seed, epoch, 1])
+  uniform = generator.random(int(rows.max()) + 1)[rows]
+  return np.sort(rows)[(uniform * len(rows)).astype(np.int64)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
   """The shuffled batches of a training split.

@@ -11,6 +11,7 @@ import optax
 
 from jaxser.data import pipeline, protocols
 from jaxser.data import references as references_lib
+from jaxser.engine import augmentation
 from jaxser.engine import step as step_lib
 from jaxser.systems.base import System, Tree
 
@@ -27,12 +28,14 @@ class Experiment:
     system: what is trained.
     source: assembles the corpus' batches.
     pretrained: puts weights that were trained elsewhere into fresh parameters.
+    augment: what happens to training batches, or None.
   """
 
   config: ml_collections.ConfigDict
   system: System
   source: pipeline.Source
   pretrained: Callable[[Tree], Tree] | None = None
+  augment: augmentation.Augmentation | None = None
 
   @functools.cached_property
   def optimizer(self) -> optax.GradientTransformation:
@@ -103,6 +106,10 @@ class Experiment:
     others, name = {}, (seed, fold.number)
     if (references := self.references(fold)) is not None:
       others['neutral'] = lambda epoch: references.draw(*name, epoch)
+    if self.augment is not None and self.augment.mixup:
+      others[augmentation.PARTNER] = functools.partial(
+        pipeline.draw_partners, fold.train, name
+      )
     return pipeline.Sampler(
       rows=fold.train,
       lengths=self.source.lengths[fold.train],

@@ -21,6 +21,7 @@ from flax import struct
 
 from jaxser.data import pipeline
 from jaxser.engine import step as step_lib
+from jaxser.engine.augmentation import PARTNER, Augmentation
 from jaxser.engine.sharding import EVERYWHERE, ROWS, RUNS, STEPS, Sharding
 from jaxser.systems.base import Array, Batch, System, Tree
 
@@ -94,6 +95,7 @@ class Programs:
     optimizer: from `jaxser.engine.step.make_optimizer`.
     sharding: the devices.
     accumulate: micro-batches per step.
+    augment: what happens to training batches, or None.
     side_by_side: whether runs of a device are vmapped; default: not on a CPU.
   """
 
@@ -104,11 +106,13 @@ class Programs:
     sharding: Sharding,
     *,
     accumulate: int = 1,
+    augment: Augmentation | None = None,
     side_by_side: bool | None = None,
   ):
     """Compiles nothing yet."""
     self.system, self.optimizer = system, optimizer
     self.sharding, self.accumulate = sharding, accumulate
+    self.augment = augment
     if side_by_side is None:
       side_by_side = sharding.platform != 'cpu'
     self.side_by_side = side_by_side
@@ -164,6 +168,7 @@ class Programs:
         gather(corpus, batch) if corpus else batch,
         epoch,
         accumulate=self.accumulate,
+        augment=self.augment,
         phase=phase,
       )
 
@@ -245,6 +250,8 @@ class Programs:
       corpus: arrays of all utterances, or their shapes.
     """
     names = ['rows', 'row', *['neutral'] * self.system.needs_neutral]
+    if self.augment is not None and self.augment.mixup:
+      names.append(PARTNER)
     indices = jax.ShapeDtypeStruct((runs, steps, rows), np.int32)
     abstract = self.sharding.abstract
     return (

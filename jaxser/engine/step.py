@@ -9,6 +9,7 @@ import ml_collections
 import optax
 from flax import struct
 
+from jaxser.engine.augmentation import Augmentation
 from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
@@ -91,6 +92,7 @@ def train_step(
   epoch: Array,
   *,
   accumulate: int = 1,
+  augment: Augmentation | None = None,
   phase: Hashable = 'main',
 ) -> tuple[TrainState, dict[str, Array]]:
   """Takes one optimizer step.
@@ -107,6 +109,7 @@ def train_step(
       of steps share one compiled step.
     accumulate: the batch is cut into so many micro-batches (row i belongs to
       micro-batch i % accumulate) whose gradients are averaged.
+    augment: changes the batch before that, or None.
     phase: static part of the loss.
 
   Returns:
@@ -114,6 +117,8 @@ def train_step(
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
+  if augment is not None:
+    batch = augment(batch, rng)
 
   def gradients(model_state, batch, rng):
     """Per-device partial sums of gradients and metrics; new statistics."""

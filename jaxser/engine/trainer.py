@@ -66,6 +66,7 @@ class Trainer:
       experiment.optimizer,
       self.sharding,
       accumulate=config.accumulate,
+      augment=experiment.augment,
       side_by_side=side_by_side,
     )
     self._train: dict[Hashable, Callable[..., Any]] = {}

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxser.core.errors import ConvertError
+from jaxser.ops.losses import cross_entropy
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -45,7 +46,9 @@ class System(nn.Module):
     row       int32 [batch], position of the row in the global batch
 
   With `needs_neutral`, training batches also hold neutral_features and
-  neutral_length, a neutral utterance of the same speaker.
+  neutral_length, a neutral utterance of the same speaker. With mixup of classes,
+  they hold partner_label int32 [batch] and share float32 [batch], the part of
+  the row's own label.
 
   Contract, tested for every system:
 
@@ -62,6 +65,10 @@ class System(nn.Module):
 
   needs_neutral: ClassVar[bool] = False
   """Whether training rows come with a neutral utterance of their speaker."""
+
+  mixup: ClassVar[bool] = False
+  """Whether `loss` takes targets that config.augment.mixup has mixed: classes
+  by `label_loss`, or 'vad' and no label."""
 
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
@@ -200,6 +207,23 @@ class System(nn.Module):
     """Returns True where a parameter is not trained; None: all are trained."""
     del params, phase
     return None
+
+
+def label_loss(logits: Array, batch: Batch, smoothing: float = 0.0) -> Array:
+  """Returns the cross-entropy [batch] with a batch's labels, mixed ones too.
+
+      share ce(label) + (1 - share) ce(partner_label)
+
+  Args:
+    logits: [batch, classes].
+    batch: with or without mixup.
+    smoothing: of the labels.
+  """
+  own = cross_entropy(logits, batch['label'], smoothing)
+  if 'share' not in batch:
+    return own
+  other = cross_entropy(logits, batch['partner_label'], smoothing)
+  return batch['share'] * own + (1 - batch['share']) * other
 
 
 def num_classes(corpus: Any) -> int:

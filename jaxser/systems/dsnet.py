@@ -58,6 +58,7 @@ from jaxser.systems.base import (
   Progress,
   System,
   Tree,
+  label_loss,
   num_classes,
   require,
 )
@@ -193,6 +194,11 @@ class DSNet(System):
     return self.variant in ('dsnet', 'isnet')
 
   @property
+  def mixup(self) -> bool:
+    """Whether the loss needs neither neutral references nor speakers."""
+    return self.variant == 'encoder'
+
+  @property
   def embeddings(self) -> tuple[str, ...]:
     """The subspaces of this variant, and the embedding that they are made of."""
     return {
@@ -286,7 +292,7 @@ class DSNet(System):
     def mean_square(error):
       return share(jnp.mean(jnp.square(error), axis=-1))
 
-    losses = {'task': share(cross_entropy(out['logits'], batch['label']))}
+    losses = {'task': share(label_loss(out['logits'], batch))}
     if self.variant == 'dsnet':
       divergence = jensen_shannon(out['irrelevant'], out['neutral'])
       penalty = orthogonality_penalty(

@@ -31,8 +31,15 @@ from jaxser.nn import layers
 from jaxser.ops import temporal
 from jaxser.ops.collectives import mean_share
 from jaxser.ops.dct import mfcc
-from jaxser.ops.losses import cross_entropy
-from jaxser.systems.base import Array, Batch, Progress, System, Tree, require
+from jaxser.systems.base import (
+  Array,
+  Batch,
+  Progress,
+  System,
+  Tree,
+  label_loss,
+  require,
+)
 
 ABLATIONS = ('none', 'tcn', 'forward_only', 'last_scale', 'mean_fusion')
 DIRECTIONS = ('forward', 'backward')
@@ -118,6 +125,7 @@ class TimNet(System):
   # Every frame counts: the signal was padded to a constant length before the
   # spectrogram, as published.
   padding: ClassVar[str] = 'published'
+  mixup: ClassVar[bool] = True
 
   def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
@@ -169,7 +177,7 @@ class TimNet(System):
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
-    errors = cross_entropy(logits, batch['label'], self.label_smoothing)
+    errors = label_loss(logits, batch, self.label_smoothing)
     correct = jnp.argmax(logits, axis=-1) == batch['label']
     loss = mean_share(errors, batch['mask'])
     metrics = {'loss': loss, 'accuracy': mean_share(correct, batch['mask'])}
