@@ -460,6 +460,6 @@ def finish(
   pretrained.mark_trusted(summary, experiment.config)
   if experiment.system.notes:
     summary['notes'] = list(experiment.system.notes)
-  results.write_results(workdir / 'results.json', summary)
+  files.write_json(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from jaxser.core import files
 from jaxser.evaluation import results
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
@@ -92,7 +93,7 @@ def write_run(
   made = results.summarise(predictions, **settings)
   workdir.mkdir(parents=True, exist_ok=True)
   write_predictions(workdir / 'predictions.jsonl', predictions)
-  results.write_results(workdir / 'results.json', made)
+  files.write_json(workdir / 'results.json', made)
   names = [f'ccc_{n}' for n in DIMENSIONS] if vad else ['uar', 'war']
   write_curves(workdir, curve_rows(seeds=made['seeds'], names=names))
   config = {'system': 'timnet', 'optimizer': {'learning_rate': 1e-3}}

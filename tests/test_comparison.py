@@ -101,8 +101,9 @@ def test_differences_are_paired_and_on_common_utterances(page, folders):
       assert both == f'{change.first:.2f} {change.second:.2f}'
       value = float(difference.split()[0].replace('\N{MINUS SIGN}', '-'))
       assert value == pytest.approx(change.value, abs=0.005)
-  adjusted = significance.holm([c.changes['uar'].p_value for c in found])
-  assert float(rows[0][4]) == pytest.approx(adjusted[0], abs=5e-4)
+  significance.adjust(found)
+  adjusted = found[0].changes['uar'].p_holm
+  assert float(rows[0][4]) == pytest.approx(adjusted, abs=5e-4)
   told = words(section(page, 'differences'))
   assert 'fewer and plain have 55 utterances in common' in told
   assert '0 only fewer tested, 5 only plain' in told

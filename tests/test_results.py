@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
+from jaxser.core import files
 from jaxser.evaluation import metrics, results
 from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from tests import runs
@@ -130,7 +131,7 @@ def test_what_is_not_defined_is_null_and_the_file_is_plain_json(tmp_path):
   assert pooled['absent_classes'] == ['sad']
   assert entry['over_seeds']['uar']['std'] is None
   path = tmp_path / 'results.json'
-  results.write_results(path, summary)
+  files.write_json(path, summary)
   assert 'NaN' not in path.read_text()
   assert results.read_results(path) == summary == json.loads(path.read_text())
 

@@ -3,7 +3,6 @@
 Everything comes from predictions; metrics are those of `jaxser.evaluation`.
 """
 
-import collections
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ import numpy as np
 from jaxser.core import config
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation import significance
+from jaxser.evaluation.metrics import METRICS, NAMES
 from jaxser.evaluation.predictions import Prediction
-from jaxser.evaluation.results import NAMES
 from jaxser.report import figures, text
 from jaxser.report.run import Run, View
 
@@ -25,18 +24,13 @@ PER_SPEAKER = {'classification': ('uar', 'war'), 'regression': ('ccc_mean',)}
 
 
 class Reliability(NamedTuple):
-  """How often predictions are right, by their confidence (the highest score).
+  """How often predictions are right, by their confidence (the highest score)."""
 
-  Attributes:
-    bins: (predictions, mean confidence, accuracy) of each bin that holds any;
-      the `BINS` bins are of equal width and closed on the right.
-    ece: expected calibration error, 0 to 1 (Guo et al. 2017, equation 3).
-    excess: mean confidence minus accuracy: positive where overconfident, -1 to 1.
-  """
-
+  # Predictions, mean confidence and accuracy of each bin that holds any; the
+  # `BINS` bins are of equal width and closed on the right.
   bins: list[tuple[int, float, float]]
-  ece: float
-  excess: float
+  ece: float  # Expected calibration error (Guo et al. 2017, equation 3).
+  excess: float  # Mean confidence minus accuracy; overconfident above 0.
 
 
 def reliability(predictions: Sequence[Prediction]) -> Reliability:
@@ -74,14 +68,12 @@ def scores_by(
 
   A metric that is not defined is left out. Several seeds count together.
   """
-  parts = collections.defaultdict(list)
-  for p in view.predictions:
-    parts[getattr(p, field)].append(p)
-  found, scale = {}, 100 if view.task == 'classification' else 1
-  for key, rows in sorted(parts.items()):
-    sums = results_lib.grouped(rows, view.task, view.classes).sum(0)
-    values = (scale * results_lib.STATISTICS[view.task](sums)).tolist()
-    scores = zip(results_lib.METRICS[view.task], values, strict=True)
+  parts = results_lib.by(view.predictions, field)
+  values = results_lib.scores(parts.values(), view.task, view.classes)
+  values *= 100 if view.task == 'classification' else 1
+  found = {}
+  for (key, rows), row in zip(parts.items(), values.tolist(), strict=True):
+    scores = zip(METRICS[view.task], row, strict=True)
     scores = {name: value for name, value in scores if np.isfinite(value)}
     scores['utterances'] = len({p.id for p in rows})
     found['unknown' if key == '' else key] = scores
@@ -123,15 +115,8 @@ def compare_with_first(
     pair = view.predictions, first.predictions
     found = significance.compare(*pair, view.classes, first.classes)
     compared.append((view, found))
+  significance.adjust([found for _, found in compared])
   return compared
-
-
-def holm(
-  differences: Sequence[tuple[View, significance.Comparison]], metric: str
-) -> list[float | None]:
-  """Returns p values of a metric, adjusted for the number of comparisons."""
-  changes = [comparison.changes[metric] for _, comparison in differences]
-  return significance.holm([change.p_value for change in changes])
 
 
 def limits(views: Sequence[View]) -> tuple[float, float]:

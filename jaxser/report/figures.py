@@ -46,10 +46,9 @@ def colour(name: str) -> str:
 
 
 def _drawn(width: int, height: int, grid: str = '') -> Callable:
-  """Makes a function that draws on axes and returns a description a chart.
+  """Makes a chart of a function that draws on axes and returns a description.
 
-  The size is in pixels, the function may change it; `grid` is the direction of
-  the grid lines, 'x', 'y' or 'both', and '' hides the axes.
+  The size is in pixels; `grid` is 'x', 'y' or 'both', and '' hides the axes.
   """
 
   def decorate(draw: Callable[..., str]) -> Callable[..., Markup]:
@@ -151,10 +150,10 @@ def learning_curves(
   paper: Mapping[str, float],
   limits: tuple[float, float],
 ) -> str:
-  """Draws every run thinly and their median; many runs become a band.
+  """Draws every run thinly and their median, a curve per split.
 
-  There is one curve per split; `paper` has published figures by label, drawn as
-  horizontal lines; `limits` are those of all charts to be compared.
+  Many runs become a band; published figures, by label, are horizontal lines;
+  `limits` are those of all charts to be compared.
   """
   ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
   ends[1] = max(ends[1], ends[0] + 1)
@@ -261,9 +260,9 @@ def forest(
 
 
 def categories(values: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
-  """Returns a legend of names, and the colour of each of the values [n].
+  """Returns a legend, and which colour each of the values [n] has.
 
-  Of too many names the most frequent get a colour; '' is unknown.
+  The most frequent names get one of their own; '' is unknown.
   """
   counts = collections.Counter(values[values != ''].tolist())
   most = KINDS - (len(counts) > KINDS)
@@ -339,10 +338,9 @@ def sphere(
   kinds: np.ndarray,
   cut: str | float,
 ) -> str:
-  """Draws the unit sphere of valence, arousal and dominance.
+  """Draws points [n, 3] on the unit sphere, seen from one of the `directions`.
 
-  Points [n, 3] around neutral, in the colours of their regions int [n], and the
-  borders of the regions, seen from one of the `directions`, in parallel.
+  Points have the colours of their regions int [n]; lines are the borders.
   """
   curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)

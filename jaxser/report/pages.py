@@ -18,9 +18,10 @@ import jaxser
 from jaxser.core import files
 from jaxser.evaluation import embeddings, regions
 from jaxser.evaluation.intervals import FEW_GROUPS
+from jaxser.evaluation.metrics import NAMES
 from jaxser.evaluation.predictions import DIMENSIONS, SELECTIONS
 from jaxser.evaluation.probes import HELD_OUT
-from jaxser.evaluation.results import DEMO_WARNING, NAMES
+from jaxser.evaluation.results import DEMO_WARNING
 from jaxser.report import derived, figures, text
 from jaxser.report.run import PathLike, View, most_honest, read_run, read_views
 
@@ -79,11 +80,7 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-  """Returns the table shown at the end of a run, 80 columns wide.
-
-  Percentages for classes, CCC for valence, arousal and dominance; a warning
-  where the corpus is the demo. `results` is the content of results.json.
-  """
+  """Returns the table of results.json at the end of a run, 80 columns wide."""
   return render('terminal.txt', results=results).rstrip()
 
 
@@ -93,8 +90,7 @@ def write_report(
   """Writes the page of a run, by default report.html in it; returns its path.
 
   Raises:
-    PredictionsError: results.json or predictions.jsonl is missing or wrong, or
-      the two disagree.
+    PredictionsError: a file of the run is missing or wrong.
   """
   run = read_run(workdir)
   views = [

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from jaxser.evaluation.results import NAMES
+from jaxser.evaluation.metrics import NAMES
 
 MISSING = '—'
 TRUSTED = (

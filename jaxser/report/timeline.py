@@ -14,12 +14,8 @@ MOST_RECORDINGS = 50
 """A page shows at most this many recordings."""
 
 
-def write(
-  path: PathLike,
-  recordings: Sequence[Any],
-  description: Any,
-) -> None:
-  """Writes the page of recordings (each a `jaxser.models.predictor.Recording`).
+def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
+  """Writes the page of `jaxser.models.predictor.Recording`s.
 
   `description` is the `jaxser.models.saved.Description` of the model.
   """

@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxser.core import command_line
 from jaxser.core.errors import UserError
+from jaxser.evaluation.metrics import METRICS
 from jaxser.evaluation.predictions import SELECTIONS
-from jaxser.evaluation.results import METRICS
 from jaxser.report.run import PathLike
 
 _NAME = re.compile(r'[a-z0-9][a-z0-9_.-]*')

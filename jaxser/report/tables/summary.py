@@ -34,6 +34,7 @@ from jaxser.report.tables.spec import Average, Figure, Table
 from jaxser.report.tables.state import State
 
 _UNKNOWN = {'mean': None, 'std': None}
+_OF_A_CHANGE = ('value', 'low', 'high', 'p_value', 'p_holm')
 _OF_A_RUN = ('utterances', 'speakers', 'seeds', 'folds', 'wall_time_s')
 
 
@@ -47,8 +48,7 @@ def build(
 ) -> dict[str, Any]:
   """Returns the table as far as it is; see the module's docstring.
 
-  States are those of the table's cells or, for `demo`, of those on the demo
-  corpus; `file` and the overrides `sets` are recorded.
+  `file`, the overrides `sets` and `demo` are recorded.
   """
   by_name = {state.cell.name: state for state in states}
   groups = collections.defaultdict(list)
@@ -57,9 +57,13 @@ def build(
       groups[figure.group].append((state, figure))
   lines = []
   for members in groups.values():
-    made = [_line(table, *member, by_name) for member in members]
-    _adjust(made)
-    lines += made
+    others = [by_name.get(state.cell.baseline) for state, _ in members]
+    compared = list(map(_compare, members, others))
+    significance.adjust([found for found in compared if found])
+    lines += [
+      _line(table, *member) | {'against': _against(found, other)}
+      for member, found, other in zip(members, compared, others, strict=True)
+    ]
   for average in table.averages:
     if average.group in groups:
       lines.append(_average(table, average, groups[average.group]))
@@ -97,9 +101,7 @@ def _cell(state: State) -> dict[str, Any]:
   }
 
 
-def _line(
-  table: Table, state: State, figure: Figure, by_name: Mapping[str, State]
-) -> dict[str, Any]:
+def _line(table: Table, state: State, figure: Figure) -> dict[str, Any]:
   selections = state.run.results['selections'] if state.run else {}
   entry, why = selections.get(figure.selection), _incomparable(state, figure)
   values = {}
@@ -111,13 +113,11 @@ def _line(
     elif entry:  # The interval is that of the pooled figure and would mislead.
       measured['value'] = measured['fold_mean']['mean']
     values[metric] = _value(table, metric, measured, figure, why)
-  other = by_name.get(state.cell.baseline)
   return {
     'cell': state.cell.name,
     'label': state.cell.label,
     **_origin(figure, figure.selection),
     'values': values,
-    'against': _against(state, figure, other) if other else None,
   }
 
 
@@ -173,17 +173,26 @@ def _value(
   return value | {'difference': difference, 'verdict': verdict}
 
 
-def _against(
-  state: State, figure: Figure, other: State
-) -> dict[str, Any] | None:
-  """Returns the paired difference to the baseline, if both have finished."""
-  if state.run is None or other.run is None:
+def _compare(
+  member: tuple[State, Figure], other: State | None
+) -> significance.Comparison | None:
+  """Compares a cell with its baseline, if both have finished."""
+  state, figure = member
+  if other is None or state.run is None or other.run is None:
     return None
   views = [View('', s.run, figure.selection) for s in (other, state)]
   if not all(view.predictions for view in views):
     return None
   ((_, found),) = derived.compare_with_first(views)
-  kept = ('value', 'low', 'high', 'p_value')
+  return found
+
+
+def _against(
+  found: significance.Comparison | None, other: State | None
+) -> dict[str, Any] | None:
+  """Returns AGAINST of a comparison with another cell."""
+  if found is None:
+    return None
   return {
     'baseline': other.cell.name,
     'label': other.cell.label,
@@ -191,20 +200,10 @@ def _against(
     'speakers': found.speakers,
     'reason': found.reason,
     'metrics': {
-      name: {key: getattr(change, key) for key in kept}
+      name: {key: getattr(change, key) for key in _OF_A_CHANGE}
       for name, change in found.changes.items()
     },
   }
-
-
-def _adjust(lines: Sequence[dict[str, Any]]) -> None:
-  """Adds Holm's p values over the comparisons of a group and metric."""
-  compared = [line['against']['metrics'] for line in lines if line['against']]
-  for metric in lines[0]['values']:
-    changes = [found[metric] for found in compared if metric in found]
-    adjusted = significance.holm([change['p_value'] for change in changes])
-    for change, value in zip(changes, adjusted, strict=True):
-      change['p_holm'] = value
 
 
 def _average(
