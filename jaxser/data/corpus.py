@@ -149,12 +149,11 @@ def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
   return statistics['mean'], statistics['std']
 
 
-def select(corpus: Corpus, rows: np.ndarray, name: str) -> Corpus:
+def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
   """Returns a corpus of some rows only; labels keep their meaning."""
   read, rows = corpus.read, np.asarray(rows)
   return dataclasses.replace(
     corpus,
-    name=name,
     table=corpus.table.take(rows),
     read=lambda row: read(int(rows[row])),
     parts=corpus.parts[rows],
@@ -218,7 +217,7 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
     parts=np.concatenate([c.parts for c in corpora]),
   )
   kept = np.flatnonzero((columns['labels'] >= 0) | regression)
-  return select(both, kept, both.name)
+  return select(both, kept)
 
 
 def _labels(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:

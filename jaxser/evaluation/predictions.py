@@ -187,13 +187,11 @@ def read_finished(path: os.PathLike[str] | str) -> str:
     raise PredictionsError(f'{path}: not UTF-8 text ({error})') from error
 
 
-def check_once(
-  predictions: Iterable[Prediction], ids: Iterable[str] | None = None
-) -> None:
+def check_once(predictions: Iterable[Prediction]) -> None:
   """Checks that a run tested each utterance equally often, once in a fold.
 
   Usually by one fold, across corpora by all. Every (seed, selection) must hold
-  the same utterances, all `ids` if given, and agree on target and speaker.
+  the same utterances, and these must agree on target and speaker.
 
   Raises:
     PredictionsError: naming the (seed, selection) and the utterances.
@@ -214,7 +212,6 @@ def check_once(
         f'{where}: {p.id!r} has target and speaker {p.target, p.speaker} here '
         f'but {truth[p.id]} before; the predictions are of different corpora'
       )
-  expected = set(truth) if ids is None else set(ids)
   for where, folds in tested.items():
     ranking = folds.most_common()
     (often, most), (seldom, least) = ranking[0], ranking[-1]
@@ -223,11 +220,7 @@ def check_once(
         f'{where}: {often!r} is tested by {most} folds, {seldom!r} by {least}; '
         'its folds overlap'
       )
-    for names, problem in (
-      (expected - set(folds), 'no prediction for'),
-      (set(folds) - expected, 'the protocol does not test:'),
-    ):
-      if names:
-        shown = ', '.join(map(repr, sorted(names)[:5]))
-        more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-        raise PredictionsError(f'{where}: {problem} {shown}{more}')
+    if missing := sorted(truth.keys() - folds.keys()):
+      shown = ', '.join(map(repr, missing[:5]))
+      more = f' and {len(missing) - 5} more' if len(missing) > 5 else ''
+      raise PredictionsError(f'{where}: no prediction for {shown}{more}')

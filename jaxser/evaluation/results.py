@@ -242,7 +242,6 @@ def summarise(
   predictions: Iterable[Prediction],
   *,
   classes: Sequence[str] = (),
-  ids: Iterable[str] | None = None,
   paper: Mapping[str, Mapping[str, Any]] | None = None,
   sphere: Mapping[str, Any] | None = None,
   resamples: int = 2000,
@@ -253,7 +252,6 @@ def summarise(
   Args:
     predictions: of all seeds, selections and folds of a run.
     classes: names in label order; empty for valence, arousal, dominance.
-    ids: every utterance that the protocol tests; they are then checked.
     paper: published figures to show beside, as in the schema.
     sphere: how valence, arousal and dominance are cut into regions.
     resamples: of speakers, for the intervals.
@@ -268,7 +266,7 @@ def summarise(
     raise PredictionsError('there is no prediction to summarise')
   classes, task = list(classes), predictions[0].task
   _check(predictions, classes, paper)
-  check_once(predictions, ids)
+  check_once(predictions)
   folds_of = collections.Counter(
     speaker for speaker, _ in {(p.speaker, p.fold) for p in predictions}
   )

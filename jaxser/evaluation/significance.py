@@ -49,8 +49,6 @@ def compare(
   second: Sequence[Prediction],
   first_classes: Sequence[str] = (),
   second_classes: Sequence[str] = (),
-  *,
-  resamples: int = 2000,
 ) -> Comparison:
   """Compares two runs by the predictions of one selection of each.
 
@@ -86,7 +84,7 @@ def compare(
     for run in (first, second)
   ]
   statistic = functools.partial(metrics.values, task)
-  change = intervals.bootstrap(statistic, *pair, resamples=resamples)
+  change = intervals.bootstrap(statistic, *pair)
   scale = 100.0 if task == 'classification' else 1.0
   columns = [*(statistic(groups.sum(0)) for groups in pair), *change[:3]]
   columns = [*(scale * column for column in columns), change.p_value]

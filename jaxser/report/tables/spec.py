@@ -68,8 +68,6 @@ class Table:
   cells: tuple[Cell, ...]
   # Metric -> how far a measured figure may be from the paper's.
   tolerance: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  # What is compared: all folds 'pooled', or 'fold_mean'.
-  statistic: str = 'pooled'
   averages: tuple[Average, ...] = ()
   demo: tuple[Cell, ...] = ()  # On the demo corpus, run by --demo only.
   about: tuple[str, ...] = ()  # Paragraphs that a reader must know.
@@ -104,7 +102,6 @@ class Table:
     groups = dict.fromkeys(figure.group for figure in figures)
     with_paper = [(f'group {x.group!r}', x) for x in (*figures, *self.averages)]
     choices = [
-      ('statistic', self.statistic, ('pooled', 'fold_mean')),
       *(('baseline', c.baseline, names) for c in cells if c.baseline),
       *(('selection', figure.selection, SELECTIONS) for figure in figures),
       *(('over', average.over, ('mean', 'best')) for average in self.averages),

@@ -1,7 +1,7 @@
 """The content of table.json, computed from the results of the cells.
 
-  {"title", "about", "file", "task", "metrics", "statistic", "tolerance", "demo",
-   "sets", "groups": [NAME], "prepare": [COMMAND],
+  {"title", "about", "file", "task", "metrics", "tolerance", "demo", "sets",
+   "groups": [NAME], "prepare": [COMMAND],
    "cells": [{"name", "label", "state", "error", "prepare", "command", "folder",
       "budget", "on_request", "utterances", "speakers", "seeds", "folds",
       "wall_time_s", "environment"}],
@@ -74,7 +74,6 @@ def build(
     'file': file,
     'task': table.task,
     'metrics': list(table.metrics),
-    'statistic': table.statistic,
     'tolerance': dict(table.tolerance),
     'demo': demo,
     'sets': dict(sets),
@@ -106,12 +105,9 @@ def _line(table: Table, state: State, figure: Figure) -> dict[str, Any]:
   entry, why = selections.get(figure.selection), _incomparable(state, figure)
   values = {}
   for metric in table.metrics:
-    keys = ('fold_mean', 'over_seeds') if entry else ()
-    measured = {key: entry[key][metric] for key in keys}
-    if entry and table.statistic == 'pooled':
-      measured |= entry['pooled'][metric]
-    elif entry:  # The interval is that of the pooled figure and would mislead.
-      measured['value'] = measured['fold_mean']['mean']
+    measured = dict(entry['pooled'][metric]) if entry else {}
+    for key in ('fold_mean', 'over_seeds') if entry else ():
+      measured[key] = entry[key][metric]
     values[metric] = _value(table, metric, measured, figure, why)
   return {
     'cell': state.cell.name,
