@@ -209,8 +209,9 @@ def test_command_line(folders, tmp_path, monkeypatch, capsys):
   assert '; last</li>' in first
   assert report(*pair, '--out=x/p.html', '--selection=last') == 0
   assert (tmp_path / 'x/p.html').read_text() == first
-  assert report(pair[0], '--out=one.html') == 0
-  assert 'id="calibration"' in (tmp_path / 'one.html').read_text()
+  more = ('--out=one.html', f'--baseline={pair[1]}')
+  assert report(pair[0], *more) == 0
+  assert 'Dashed: better (dsnet on' in (tmp_path / 'one.html').read_text()
   assert report('--help') == 0
   for arguments, message in (
     ([pair[0], 'none'], 'results.json: no such file'),
@@ -218,6 +219,7 @@ def test_command_line(folders, tmp_path, monkeypatch, capsys):
     ([pair[0], '--selection=last'], 'the page of one has all'),
     ([pair[0], f'--out={tmp_path}'], 'cannot be written (Is a directory);'),
     ([pair[0], '--into=README.md'], 'README.md#NAME'),
+    ([*pair, f'--baseline={pair[0]}'], 'is for the page of one run'),
     ([*pair, '--into=a.md#t', '--out=b.html'], 'give one of them'),
   ):
     assert report(*arguments) == 2

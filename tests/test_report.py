@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from data_prep import manifest
 from jaxser import report
 from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from jaxser.report import figures, pages, text
@@ -92,7 +94,8 @@ def test_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
   assert '@import' not in page
   policy = [a['content'] for t, a in tags.starts if 'http-equiv' in a]
   assert policy == [
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    'media-src file:'
   ]
   assert len(page) < 1_500_000
 
@@ -166,6 +169,74 @@ def test_the_most_confident_mistakes_come_first(classes, vad):
   ]
   distances = [float(row[4]) for row in cells(vad[2], 'mistakes')[1:]]
   assert distances == sorted(distances, reverse=True)
+
+
+def test_mistakes_can_be_heard_where_their_audio_still_lies(tmp_path):
+  made = runs.class_predictions(selections=('last',))
+  wrong = [p for p in made if p.prediction != p.target]
+  worst = sorted(wrong, key=lambda p: -max(p.scores))[:2]
+  audio = tmp_path / 'a <b>'
+  audio.mkdir()
+  (audio / f'{worst[0].id}.wav').write_bytes(b'RIFF')
+  folder = tmp_path / 'data/emodb/egemaps-0badcafe/1.0.0'
+  folder.mkdir(parents=True)
+  info = {'corpus': 'emodb', 'classes': runs.CLASSES, 'count': len(made)}
+  columns = manifest.COLUMNS
+  rows = [dict.fromkeys(columns, '') | {'id': p.id} for p in made]
+  rows = [row | {'path': f'{row["id"]}.wav'} for row in rows]
+  lines = [columns, *([row[name] for name in columns] for row in rows)]
+  (folder / 'manifest.tsv').write_text('\n'.join(map('\t'.join, lines)))
+  stores = {'emodb': {'fingerprint': '0badcafe'}}
+  runs.write_run(tmp_path / 'w', made, environment={'stores': stores})
+  config = {'data_dir': f'{tmp_path}/data', 'features': {'name': 'egemaps'}}
+  (tmp_path / 'w/config.json').write_text(json.dumps(config))
+
+  def players(**more):
+    (folder / 'store.json').write_text(json.dumps({**info, **more}))
+    page = report.write_report(tmp_path / 'w').read_text('utf-8')
+    header = cells(page, 'mistakes')[0]
+    ElementTree.fromstring(page)
+    return header, [a for tag, a in Tags(page).starts if tag == 'audio']
+
+  header, (player,) = players(audio_dir=str(audio))
+  assert header[-2:] == ['audio', 'score']
+  assert player['src'] == (audio / f'{worst[0].id}.wav').as_uri()
+  assert (player['aria-label'], player['preload']) == (worst[0].id, 'none')
+  header, none = players()  # Of a store that does not say.
+  assert (header[-1], header.count('audio'), none) == ('score', 0, [])
+  shutil.rmtree(folder)
+  assert (
+    'audio'
+    not in cells(
+      report.write_report(tmp_path / 'w').read_text('utf-8'), 'mistakes'
+    )[0]
+  )
+
+
+def test_a_baseline_is_a_line_in_the_charts(classes, vad, tmp_path):
+  workdir, _, _ = classes
+  made = runs.class_predictions(seeds=(3,), selections=('last',))
+  found = runs.write_run(tmp_path / 'linear', made, system='baseline')
+  out = tmp_path / 'page.html'
+  report.write_report(workdir, out, tmp_path / 'linear')
+  page = out.read_text('utf-8')
+  pooled = found['selections']['last']['pooled']
+  charts = section(page, 'results').findall(f'.//{SVG}desc')
+  for chart, metric in zip(charts, ('uar', 'war', 'f1'), strict=True):
+    assert chart.text.startswith(f'linear: {pooled[metric]["value"]:.2f}; ')
+  assert 'Dashed: linear (baseline on emodb' in words(section(page, 'results'))
+  ticks = section(page, 'recall').findall(".//i[@class='line']")
+  wanted = [f'left: {x:.1f}%' for x in pooled['recall'].values()]
+  assert [tick.get('style') for tick in ticks[::3]] == wanted
+  runs.write_run(tmp_path / 'all', made, protocol='published')
+  runs.write_run(tmp_path / 'few', made[1:])
+  for other, why in (
+    (vad[0], 'one predicts classes'),
+    (tmp_path / 'all', 'published and speaker_independent'),
+    (tmp_path / 'few', 'only 59 utterances in common'),
+  ):
+    with pytest.raises(PredictionsError, match=f'is no baseline of .*{why}'):
+      report.write_report(workdir, out, other)
 
 
 def test_vad_page_has_scatters_regions_and_spheres(vad):

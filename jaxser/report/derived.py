@@ -3,13 +3,16 @@
 Everything comes from predictions; metrics are those of `jaxser.evaluation`.
 """
 
+import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep import default_data_dir, store
 from jaxser.core import config
+from jaxser.data import corpus
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation import significance
 from jaxser.evaluation.metrics import METRICS, NAMES
@@ -59,6 +62,31 @@ def mistakes(view: View) -> list[tuple[Prediction, float]]:
     errors = np.linalg.norm(view.outputs - view.targets, axis=-1)
     sizes = zip(view.predictions, errors.tolist(), strict=True)
   return sorted(sizes, key=lambda pair: (-pair[1], pair[0].id, pair[0].seed))
+
+
+def audio(
+  run: Run, shown: Sequence[tuple[Prediction, float]]
+) -> dict[str, str]:
+  """Returns {utterance: address of its audio}, where that still lies.
+
+  That is where the manifests of the run's stores say; what is shown has no
+  address where the store is gone or older than this field.
+  """
+  stores, files = run.results['environment'].get('stores', {}), {}
+  folder = pathlib.Path(run.config.get('data_dir') or default_data_dir())
+  features = run.config.get('features', {}).get('name')
+  for name, about in stores.items():
+    version = f'{features}-{about["fingerprint"]}/{store.VERSION_FOLDER}'
+    try:
+      opened = corpus.open_store(folder.expanduser() / name / version)
+    except store.StoreError:
+      continue
+    root, before = opened.stores[name].get('audio_dir'), f'{name}/'
+    for row, utterance in enumerate(opened.table.ids) if root else ():
+      found = f'{before * (len(stores) > 1)}{utterance}'
+      files[found] = pathlib.Path(root, opened.table.paths[row])
+  known = {p.id: files[p.id] for p, _ in shown if p.id in files}
+  return {name: path.as_uri() for name, path in known.items() if path.is_file()}
 
 
 def scores_by(
@@ -117,6 +145,17 @@ def compare_with_first(
     compared.append((view, found))
   significance.adjust([found for _, found in compared])
   return compared
+
+
+def not_alike(view: View, other: View) -> str:
+  """Returns why figures of two runs cannot stand in one chart, or ''."""
+  ((_, found),) = compare_with_first([other, view])
+  protocols = [v.run.results['protocol'] for v in (view, other)]
+  if not found.reason and protocols[0] != protocols[1]:
+    return f'their protocols are {" and ".join(protocols)}'
+  if not found.reason and (found.only_first or found.only_second):
+    return f'they have only {text.count(found.common, "utterance")} in common'
+  return found.reason
 
 
 def limits(views: Sequence[View]) -> tuple[float, float]:

@@ -225,12 +225,18 @@ def _equality(axes: Any, limits: tuple, x_name: str, y_name: str) -> None:
 
 @_drawn(430, 84, 'x')
 def forest(
-  axes: Any, marks: Sequence[tuple], axis: str, task: str, zero=False
+  axes: Any,
+  marks: Sequence[tuple],
+  axis: str,
+  task: str,
+  zero: bool = False,
+  line: tuple[str, float | None] | None = None,
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
   Marks are (label, value, low, high, paper) top to bottom; all but the label
-  may be None. `zero` draws a line at zero, for differences.
+  may be None. `zero` draws a line at zero, for differences; `line` has a label
+  and a value that all are to be compared with.
   """
   axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
   longest = max(min(len(label), _LETTERS) for label, *_ in marks)
@@ -239,6 +245,10 @@ def forest(
   ends = (len(marks) - 0.5, -0.5)
   if zero:
     _line(axes, [0, 0], ends[::-1], 'soft', linewidth=1, dashes=(4, 4))
+  if line is not None and line[1] is not None:
+    known.append(line[1])
+    words.append(f'{line[0]}: {text.number(line[1], task)}')
+    _line(axes, [line[1]] * 2, ends, 'dev', linewidth=1.5, dashes=(4, 3))
   for row, (label, value, low, high, paper) in enumerate(marks):
     known += [x for x in (value, low, high, paper) if x is not None]
     entry = {'value': value, 'low': low, 'high': high}

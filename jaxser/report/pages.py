@@ -19,7 +19,11 @@ from jaxser.core import files
 from jaxser.evaluation import embeddings, regions
 from jaxser.evaluation.intervals import FEW_GROUPS
 from jaxser.evaluation.metrics import NAMES
-from jaxser.evaluation.predictions import DIMENSIONS, SELECTIONS
+from jaxser.evaluation.predictions import (
+  DIMENSIONS,
+  SELECTIONS,
+  PredictionsError,
+)
 from jaxser.evaluation.probes import HELD_OUT
 from jaxser.evaluation.results import DEMO_WARNING
 from jaxser.report import derived, figures, text
@@ -85,12 +89,18 @@ def format_table(results: Mapping[str, Any]) -> str:
 
 
 def write_report(
-  workdir: PathLike, out: PathLike | None = None
+  workdir: PathLike,
+  out: PathLike | None = None,
+  baseline: PathLike | None = None,
 ) -> pathlib.Path:
   """Writes the page of a run, by default report.html in it; returns its path.
 
+  The figures of a baseline, another run on the same utterances, are lines in
+  its charts.
+
   Raises:
-    PredictionsError: a file of the run is missing or wrong.
+    PredictionsError: a file of a run is missing or wrong, or the baseline tested
+      something else.
   """
   run = read_run(workdir)
   views = [
@@ -99,7 +109,11 @@ def write_report(
   ]
   path = pathlib.Path(out or pathlib.Path(workdir) / 'report.html')
   title = text.title(run.results)
-  page = render('run.html', title=title, run=run, runs={'': run}, views=views)
+  (line,) = read_views([baseline]) if baseline else [None]
+  if line and (reason := derived.not_alike(line, views[0])):
+    raise PredictionsError(f'{baseline} is no baseline of {workdir}: {reason}')
+  about = {'title': title, 'run': run, 'runs': {'': run}}
+  page = render('run.html', **about, views=views, baseline=line)
   files.write_text(path, page)
   return path
 
@@ -125,6 +139,7 @@ def write_comparison(
     'comparison.html',
     title=' / '.join(view.name for view in views),
     views=views,
+    baseline=None,
     runs={view.name: view.run for view in views},
     compared=compared,
     differences=[pair for pair in compared if not pair[1].reason],
