@@ -4,7 +4,6 @@ import dataclasses
 import html.parser
 import json
 import re
-import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -12,7 +11,6 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from data_prep import manifest
 from jaxser import report
 from jaxser.evaluation.predictions import DIMENSIONS, PredictionsError
 from jaxser.report import figures, pages, text
@@ -174,43 +172,29 @@ def test_the_most_confident_mistakes_come_first(classes, vad):
 def test_mistakes_can_be_heard_where_their_audio_still_lies(tmp_path):
   made = runs.class_predictions(selections=('last',))
   wrong = [p for p in made if p.prediction != p.target]
-  worst = sorted(wrong, key=lambda p: -max(p.scores))[:2]
+  heard, gone = sorted(wrong, key=lambda p: -max(p.scores))[:2]
   audio = tmp_path / 'a <b>'
-  audio.mkdir()
-  (audio / f'{worst[0].id}.wav').write_bytes(b'RIFF')
-  folder = tmp_path / 'data/emodb/egemaps-0badcafe/1.0.0'
-  folder.mkdir(parents=True)
-  info = {'corpus': 'emodb', 'classes': runs.CLASSES, 'count': len(made)}
-  columns = manifest.COLUMNS
-  rows = [dict.fromkeys(columns, '') | {'id': p.id} for p in made]
-  rows = [row | {'path': f'{row["id"]}.wav'} for row in rows]
-  lines = [columns, *([row[name] for name in columns] for row in rows)]
-  (folder / 'manifest.tsv').write_text('\n'.join(map('\t'.join, lines)))
-  stores = {'emodb': {'fingerprint': '0badcafe'}}
-  runs.write_run(tmp_path / 'w', made, environment={'stores': stores})
-  config = {'data_dir': f'{tmp_path}/data', 'features': {'name': 'egemaps'}}
-  (tmp_path / 'w/config.json').write_text(json.dumps(config))
+  runs.write_heard(tmp_path, made, audio)
 
-  def players(**more):
-    (folder / 'store.json').write_text(json.dumps({**info, **more}))
+  def players():
     page = report.write_report(tmp_path / 'w').read_text('utf-8')
-    header = cells(page, 'mistakes')[0]
     ElementTree.fromstring(page)
+    assert gone.id in page
+    header = ' '.join(cells(page, 'mistakes')[0])
     return header, [a for tag, a in Tags(page).starts if tag == 'audio']
 
-  header, (player,) = players(audio_dir=str(audio))
-  assert header[-2:] == ['audio', 'score']
-  assert player['src'] == (audio / f'{worst[0].id}.wav').as_uri()
-  assert (player['aria-label'], player['preload']) == (worst[0].id, 'none')
-  header, none = players()  # Of a store that does not say.
-  assert (header[-1], header.count('audio'), none) == ('score', 0, [])
-  shutil.rmtree(folder)
-  assert (
-    'audio'
-    not in cells(
-      report.write_report(tmp_path / 'w').read_text('utf-8'), 'mistakes'
-    )[0]
-  )
+  assert players() == ('utterance speaker target predicted score', [])
+  audio.mkdir()
+  (audio / f'{heard.id}.wav').write_bytes(b'RIFF')
+  header, (player,) = players()
+  assert header.endswith('predicted score audio')
+  assert player['src'] == (audio / f'{heard.id}.wav').as_uri()
+  assert (player['aria-label'], player['preload']) == (heard.id, 'none')
+  (info,) = tmp_path.rglob('store.json')
+  info.write_text(info.read_text().replace('audio_dir', 'older'))
+  assert not players()[1]
+  info.unlink()
+  assert not players()[1]
 
 
 def test_a_baseline_is_a_line_in_the_charts(classes, vad, tmp_path):
