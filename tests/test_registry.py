@@ -100,7 +100,7 @@ def test_unknown_systems_are_named(name, message):
     (dsnet, {'bins': 2}, 'bins=2; it must be at least 16'),
     (dsnet, {'compute_dtype': 'half'}, "compute_dtype='half'; it must be"),
     (dsnet, {'precision': 'low'}, "precision='low'; it must be one of"),
-    (dsnet, {'reversal_epochs': -1}, 'reversal_epochs=-1; it must be at least'),
+    (dsnet, {'dat_speakers': 'dev'}, "dat_speakers='dev'; it must be one of"),
     (emosphere, {'encoder': 'mfcc'}, "encoder='mfcc'; it must be one of"),
   ],
 )
