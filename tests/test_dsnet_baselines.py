@@ -138,9 +138,12 @@ def start(system, config, seed=0):
 def test_isnet_makes_four_updates_of_its_parts_in_turn():
   system = make_variant('isnet')
   batch = padded_batch(system.references)
-  step, run = start(system, recipe.get_config('variant=isnet'))
+  config = recipe.get_config('variant=isnet')
+  # A usual one lets entries whose gradient is rounding alone move at random.
+  config.optimizer.eps = 1e-3
+  step, run = start(system, config)
   params, stats = run.params, run.model_state['batch_stats']
-  adam = optax.adam(1e-3)
+  adam = optax.adam(1e-3, eps=1e-3)
 
   def task(part, rest, stats):
     x, encoder = encode(part['encoder'], stats['encoder'], batch)
@@ -209,13 +212,8 @@ def test_isnet_makes_four_updates_of_its_parts_in_turn():
       [metrics[name] for name in names], found, rtol=2e-4
     )
     np.testing.assert_allclose(metrics['loss'], sum(found), rtol=2e-4)
-  assert_trees_close(run.model_state['batch_stats'], stats, 1e-3)
-  # Where a gradient is rounding alone, Adam moves a parameter at random.
-  away = [
-    np.mean(np.abs(a - b))
-    for a, b in zip(*map(jax.tree.leaves, (run.params, params)), strict=True)
-  ]
-  assert max(away) < 5e-4
+  assert_trees_close(run.model_state['batch_stats'], stats)
+  assert_trees_close(run.params, params)
   assert run.step == 3
   out = system.predict(run.params, run.model_state, batch)
   np.testing.assert_allclose(
@@ -306,7 +304,7 @@ def test_gradients_are_clipped_at_a_norm_of_ten():
   step, run = start(system, recipe.get_config('variant=encoder'))
   batch = padded_batch()
   grads = compiled(system)(run.params, run.model_state, batch, RNG, START)[1]
-  norm = optax.global_norm(grads)
+  norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads)))
   assert norm > 100
   new, _ = step(run, batch, np.int32(0), phase='main')
   moments = [

@@ -34,7 +34,7 @@ def test_a_system_outside_of_the_package_trains_and_predicts():
   assert system == MySystem(num_classes=len(corpus.classes), dropout=0.2)
   assert registry.build(config.system, system.settings()) == system
   assert registry.pretrained(config, system) is None
-  registry.check(config, system, corpus, np.full(len(corpus.table), 9))
+  registry.check(system, corpus, np.full(len(corpus.table), 9))
   rng = np.random.default_rng(0)
   label = rng.integers(0, 3, 12).astype(np.int32)
   batch = {
@@ -125,7 +125,7 @@ def test_corpora_that_do_not_fit_are_refused():
     config = recipe.get_config()
     system = registry.create(config, corpus)
     with pytest.raises(ConfigError, match=message):
-      registry.check(config, system, corpus, np.full(len(corpus.table), 9))
+      registry.check(system, corpus, np.full(len(corpus.table), 9))
   assert registry.create(dsnet.get_config(), corpus).num_speakers == len(
     set(corpus.table.speakers)
   )
