@@ -409,10 +409,8 @@ class DSNet(System):
         jnp.square, out['encoding'], out['reconstruction']
       )
     elif self.variant == 'dat':
-      parts = [
-        entropy(f'{prefix}speaker_logits', f'{prefix}speaker')
-        for prefix in ('', *(f'{name}_' for name in self.references))
-      ]
+      speakers = [name for name in batch if name.endswith('speaker')]
+      parts = [entropy(f'{name}_logits', name) for name in speakers]
       losses['adversary'] = sum(parts) / len(parts)
     elif self.variant == 'menan':
       known = state['speakers']['known']
