@@ -409,8 +409,8 @@ class DSNet(System):
         jnp.square, out['encoding'], out['reconstruction']
       )
     elif self.variant == 'dat':
-      speakers = [name for name in batch if name.endswith('speaker')]
-      parts = [entropy(f'{name}_logits', name) for name in speakers]
+      names = [name for name in out if name.endswith('speaker_logits')]
+      parts = [entropy(name, name.removesuffix('_logits')) for name in names]
       losses['adversary'] = sum(parts) / len(parts)
     elif self.variant == 'menan':
       known = state['speakers']['known']
