@@ -96,6 +96,7 @@ def _cell(state: State) -> dict[str, Any]:
     'folder': state.folder.name,
     'budget': state.budget,
     'on_request': state.cell.on_request,
+    'notes': list(results.get('notes', ())),
     **{name: results.get(name) for name in (*_OF_A_RUN, 'environment')},
   }
 
