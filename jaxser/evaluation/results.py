@@ -73,6 +73,9 @@ DEMO_WARNING = (
   'they say nothing about recognising emotion in real speech.'
 )
 
+FITTED = 'fitted'
+"""Label of selection 'last' where a system was fitted, not trained by epochs."""
+
 
 def _classification(sums: np.ndarray) -> np.ndarray:
   """Returns UAR, WAR and F1 of confusion matrices, [..., K, K] -> [..., 3]."""
