@@ -225,7 +225,7 @@ def make_experiment(
     buckets=config.data.buckets,
     num_buckets=config.data.num_buckets,
   )
-  registry.check(config, system, corpus, source.lengths)
+  registry.check(system, corpus, source.lengths)
   return Experiment(
     config=config,
     system=system,
