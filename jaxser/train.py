@@ -459,6 +459,8 @@ def finish(
     **metadata,
   )
   pretrained.mark_trusted(summary, experiment.config)
+  if experiment.system.fit and 'last' in summary['selections']:
+    summary['selections']['last']['label'] = results.FITTED
   if experiment.system.notes:
     summary['notes'] = list(experiment.system.notes)
   files.write_json(workdir / 'results.json', summary)
