@@ -468,7 +468,7 @@ def test_partners_are_of_the_training_split_and_belong_to_the_row():
     found = {}
     for slot in sampler.epoch(epoch):
       found |= zip(
-        slot.rows.tolist(), slot.others['partner'].tolist(), strict=True
+        slot.rows.tolist(), slot.references['partner'].tolist(), strict=True
       )
     found.pop(pipeline.PADDING_ROW, None)
     return found

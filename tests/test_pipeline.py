@@ -107,12 +107,12 @@ def test_stream_equals_plain_assembly_from_memory_disk_and_processes(corpus):
   assert list(pipeline.stream(memory, iter(()))) == []
 
 
-def test_other_utterances_come_with_their_rows(corpus):
+def test_references_come_with_their_rows(corpus):
   sampler = make_sampler(
     corpus,
-    others={
-      'neutral': lambda epoch: np.arange(5, 35) - 5 + epoch,
-      'partner': lambda epoch: np.arange(5, 35) - 4 + epoch,
+    references=lambda epoch: {
+      'neutral': np.arange(5, 35) - 5 + epoch,
+      'partner': np.arange(5, 35) - 4 + epoch,
     },
   )
   slots = sampler.epoch(2)

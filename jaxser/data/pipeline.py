@@ -9,6 +9,7 @@ parallel and ahead of time; `Source.batch` is the same assembly without it.
 import dataclasses
 import functools
 import itertools
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,8 @@ from jaxser.data import buckets as buckets_lib
 from jaxser.data.corpus import Corpus
 
 PADDING_ROW = -1
-OTHER_FIELDS = ('features', 'length', 'label', 'vad')
-"""What a batch holds of another utterance, 'neutral_features' and so on."""
+PADDING = {'features': 0, 'length': 0, 'label': -1, 'vad': 0, 'speaker': -1}
+"""What a batch holds of each utterance, and of a padding row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,20 +30,19 @@ class Slot:
   Attributes:
     rows: int64 [batch], rows of the corpus, PADDING_ROW where there is none.
     length: frames or samples that every row is cut or padded to.
-    others: by name, int64 [batch], another utterance for each row, such as its
-      'neutral' reference.
+    references: by name int64 [batch], rows that stand beside these.
   """
 
   rows: np.ndarray
   length: int
-  others: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  references: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def part(self, index: int, count: int) -> tuple['Slot', int]:
     """Returns what one of `count` processes assembles, and its first row."""
     size = len(self.rows) // count
     part = slice(index * size, (index + 1) * size)
-    others = {name: rows[part] for name, rows in self.others.items()}
-    return Slot(self.rows[part], self.length, others), part.start
+    references = {name: rows[part] for name, rows in self.references.items()}
+    return Slot(self.rows[part], self.length, references), part.start
 
 
 def normalized(value: Any, normalization: tuple[float, float] | None) -> Any:
@@ -149,9 +149,9 @@ class Source:
       'speaker': np.where(real, self._speakers[rows], -1).astype(np.int32),
       'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
     }
-    for name, other in slot.others.items():
-      more = self.batch(Slot(other, slot.length))
-      batch |= {f'{name}_{field}': more[field] for field in OTHER_FIELDS}
+    for name, rows in slot.references.items():
+      beside = self.batch(Slot(rows, slot.length))
+      batch |= {f'{name}_{part}': beside[part] for part in PADDING}
     return batch
 
 
@@ -186,7 +186,7 @@ class Sampler:
     buckets: ascending lengths; a batch is cut and padded to the smallest bucket
       that holds all of its rows. The last one holds (and cuts) everything.
     seed: numbers that name the order, such as (seed, fold).
-    others: by name, epoch -> int64 [n], another utterance for each of `rows`.
+    references: epoch -> by name int64 [n], rows that stand beside `rows`.
   """
 
   rows: np.ndarray
@@ -195,9 +195,7 @@ class Sampler:
   padded_size: int
   buckets: Sequence[int]
   seed: tuple[int, ...]
-  others: Mapping[str, Callable[[int], np.ndarray]] = dataclasses.field(
-    default_factory=dict
-  )
+  references: Callable[[int], Mapping[str, np.ndarray]] = lambda epoch: {}
 
   @property
   def steps_per_epoch(self) -> int:
@@ -208,16 +206,13 @@ class Sampler:
     """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
     order = generator.permutation(len(self.rows))
-    others = {name: draw(epoch) for name, draw in self.others.items()}
-    slots = []
+    references, slots = self.references(epoch), []
     for chosen, length in buckets_lib.batches(
       order, self.lengths, self.batch_size, self.buckets
     ):
-      rows, *padded = (
-        pad_rows(column[chosen], self.padded_size)
-        for column in (self.rows, *others.values())
+      slots.append(
+        make_slot(self.rows, references, chosen, self.padded_size, length)
       )
-      slots.append(Slot(rows, length, dict(zip(others, padded, strict=True))))
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
@@ -229,12 +224,33 @@ class Sampler:
       yield from itertools.islice(self.epoch(current), skipped, None)
 
 
+def make_slot(
+  rows: np.ndarray,
+  references: Mapping[str, np.ndarray],
+  chosen: np.ndarray,
+  size: int,
+  length: int,
+) -> Slot:
+  """Returns the batch of some of the rows and what stands beside them."""
+  beside = {n: pad_rows(r[chosen], size) for n, r in references.items()}
+  return Slot(pad_rows(rows[chosen], size), length, beside)
+
+
 def for_evaluation(
-  source: Source, rows: np.ndarray, size: int
+  source: Source,
+  rows: np.ndarray,
+  size: int,
+  references: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> tuple[list[Slot], np.ndarray]:
   """Returns batches that hold every row once, the last one padded.
 
   Rows of a bucket keep their order; with one bucket all of them do.
+
+  Args:
+    source: of the rows.
+    rows: int64 [n].
+    size: rows of a batch.
+    references: by name int64 [n], rows that stand beside these.
 
   Returns:
     The batches, and int64 [n]: where in their concatenation each row is.
@@ -244,7 +260,7 @@ def for_evaluation(
     np.arange(len(rows)), source.lengths[rows], size, source.buckets
   ):
     places[chosen] = len(slots) * size + np.arange(len(chosen))
-    slots.append(Slot(pad_rows(rows[chosen], size), length))
+    slots.append(make_slot(rows, references, chosen, size, length))
   return slots, places
 
 
@@ -287,12 +303,13 @@ def stream(
   def positions():
     for slot in itertools.chain([first], slots):
       part, first_row = slot.part(process_index, process_count)
-      rows = np.stack([part.rows, *part.others.values()])
-      yield rows, part.length, first_row
+      columns = np.stack([part.rows, *part.references.values()])
+      yield columns, part.length, first_row
 
-  def read(rows, length, first_row):
-    others = dict(zip(first.others, rows[1:], strict=True))
-    slot = Slot(rows[0], int(length), others)
+  def read(columns, length, first_row):
+    rows, *beside = columns
+    beside = dict(zip(first.references, beside, strict=True))
+    slot = Slot(rows, int(length), beside)
     return list(source.batch(slot, int(first_row)).values())
 
   shapes = ([None, None], [], [])

@@ -16,7 +16,7 @@ import ml_collections
 import numpy as np
 
 from jaxser.core.config import ConfigError
-from jaxser.data.pipeline import Source
+from jaxser.data.pipeline import PADDING, Source
 from jaxser.ops import augment
 from jaxser.systems.base import Array, Batch, System
 
@@ -75,9 +75,8 @@ class Augmentation:
     x, length = jax.vmap(self._alone)(keys, batch['features'], batch['length'])
     batch = dict(batch)
     if self.mixup:
-      other, other_length, label, vad = (
-        batch.pop(f'{PARTNER}_{name}')
-        for name in ('features', 'length', 'label', 'vad')
+      other, other_length, label, vad, _ = (
+        batch.pop(f'{PARTNER}_{part}') for part in PADDING
       )
       share = jax.vmap(self._share)(keys)
       if self.task == 'classification':

@@ -59,10 +59,9 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
   Args:
     corpus: arrays of all utterances.
     indices: 'rows', int32 [batch], -1 for padding; 'row', the position of each
-      in the global batch; others, such as 'neutral', int32 [batch], see
-      `jaxser.data.pipeline.Slot`.
+      in the global batch; by name of each reference, see
+      `jaxser.data.pipeline.Slot`, int32 [batch], what stands beside them.
   """
-  rows = indices['rows']
 
   def pick(name, rows, otherwise):
     real = rows >= 0
@@ -72,18 +71,13 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
     ).astype(value.dtype)
 
   batch = {
-    'features': pick('features', rows, 0),
-    'length': pick('length', rows, 0),
-    'label': pick('label', rows, -1),
-    'vad': pick('vad', rows, 0),
-    'speaker': pick('speaker', rows, -1),
-    'mask': (rows >= 0).astype(jnp.float32),
+    'mask': (indices['rows'] >= 0).astype(jnp.float32),
     'row': indices['row'],
   }
-  for name in [name for name in indices if name not in ('rows', 'row')]:
-    for field in pipeline.OTHER_FIELDS:
-      padding = -1 if field == 'label' else 0
-      batch[f'{name}_{field}'] = pick(field, indices[name], padding)
+  for name in [n for n in indices if n != 'row']:
+    prefix = '' if name == 'rows' else f'{name}_'
+    for part, otherwise in pipeline.PADDING.items():
+      batch[prefix + part] = pick(part, indices[name], otherwise)
   return batch
 
 
@@ -249,7 +243,7 @@ class Programs:
       rows: of each step.
       corpus: arrays of all utterances, or their shapes.
     """
-    names = ['rows', 'row', *['neutral'] * self.system.needs_neutral]
+    names = ['rows', 'row', *self.system.references]
     if self.augment is not None and self.augment.mixup:
       names.append(PARTNER)
     indices = jax.ShapeDtypeStruct((runs, steps, rows), np.int32)

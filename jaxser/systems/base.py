@@ -45,10 +45,9 @@ class System(nn.Module):
     speaker   int32 [batch], number of the speaker, -1 for a padding row
     row       int32 [batch], position of the row in the global batch
 
-  With `needs_neutral`, training batches also hold neutral_features and
-  neutral_length, a neutral utterance of the same speaker. With mixup of classes,
-  they hold partner_label int32 [batch] and share float32 [batch], the part of
-  the row's own label.
+  For each of its `references` a batch also holds NAME_features, NAME_length and
+  NAME_speaker. With mixup of classes it holds partner_label int32 [batch] and
+  share float32 [batch], the part of the row's own label.
 
   Contract, tested for every system:
 
@@ -63,8 +62,13 @@ class System(nn.Module):
   task: ClassVar[str] = 'classification'
   """Either 'classification' (scores) or 'regression' (VAD)."""
 
-  needs_neutral: ClassVar[bool] = False
-  """Whether training rows come with a neutral utterance of their speaker."""
+  references: ClassVar[tuple[str, ...]] = ()
+  """Utterances that stand beside each training row. 'neutral': one of the first
+  neutral ones of its speaker, drawn anew in each epoch; 'neutral1', 'neutral2',
+  ...: these themselves; 'dev' and 'test': one of that split, by turns."""
+
+  predicts_with_neutral: ClassVar[bool] = False
+  """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
 
   mixup: ClassVar[bool] = False
   """Whether `loss` takes targets that config.augment.mixup has mixed: classes
@@ -202,6 +206,13 @@ class System(nn.Module):
     """Returns the static part of the loss in this epoch, compiled once each."""
     del epoch
     return 'main'
+
+  def updates(self, phase: Hashable) -> tuple[Hashable, ...]:
+    """Returns the updates of one step, in turn, as phases of loss and frozen.
+
+    Parameters that other updates train have an optimizer state of their own.
+    """
+    return (phase,)
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
     """Returns True where a parameter is not trained; None: all are trained."""
