@@ -137,7 +137,7 @@ def build(
     'classes': list(manifest.classes),
     'vad_range': list(manifest.vad_range) if manifest.vad_range else None,
     'annotators': dict(manifest.annotators),
-    'audio_dir': str(manifest.root.absolute()),
+    'audio_dir': str(manifest.root),
     'count': len(kept),
     'rejected': len(rejected),
     'total_duration': math.fsum(durations),

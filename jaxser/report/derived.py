@@ -3,6 +3,7 @@
 Everything comes from predictions; metrics are those of `jaxser.evaluation`.
 """
 
+import os
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -79,14 +80,14 @@ def audio(
     version = f'{features}-{about["fingerprint"]}/{store.VERSION_FOLDER}'
     try:
       opened = corpus.open_store(folder.expanduser() / name / version)
-    except store.StoreError:
+    except (store.StoreError, OSError):  # Or another's folder.
       continue
     root, before = opened.stores[name].get('audio_dir'), f'{name}/'
     for row, utterance in enumerate(opened.table.ids) if root else ():
       found = f'{before * (len(stores) > 1)}{utterance}'
       files[found] = pathlib.Path(root, opened.table.paths[row])
   known = {p.id: files[p.id] for p, _ in shown if p.id in files}
-  return {name: path.as_uri() for name, path in known.items() if path.is_file()}
+  return {k: p.as_uri() for k, p in known.items() if os.path.isfile(p)}
 
 
 def scores_by(
