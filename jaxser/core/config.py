@@ -68,6 +68,15 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def difference(
+  before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+  """Returns (field, value before, value now) where nested settings differ."""
+  old, new = map(flatten, (before, now))
+  fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
+  return [field for field in fields if field[1] != field[2]]
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Raises ConfigError naming the field, its value and the valid values."""
   flat = flatten(config)
@@ -146,12 +155,11 @@ def check_same(
   path = pathlib.Path(workdir) / 'config.json'
   if is_free(workdir) or not path.exists():
     return
-  before = flatten(files.read_json(path))
-  now = flatten(to_json(config))
+  found = difference(files.read_json(path), to_json(config))
   differing = [
-    f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'
-    for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name) and name not in FREE
+    f'{name}: there {before!r}, now {now!r}'
+    for name, before, now in sorted(found)
+    if name not in FREE
   ]
   if differing:
     raise ConfigError(
