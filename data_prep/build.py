@@ -18,7 +18,6 @@ from data_prep import audio, workers
 from data_prep import features as features_lib
 from data_prep import manifest as manifest_lib
 
-_SHARD_BYTES = 128 << 20
 _LINE_SECONDS = 10.0  # Between lines of progress where there is no terminal.
 _NOTHING = (0, 0.0, 0.0)
 
@@ -54,16 +53,9 @@ def build(
   kept, durations, warnings, longest = [], [], [], 0
   rejected = [('', str(r.path), r.reason) for r in manifest.rejected]
   moments = {}
-  directory.mkdir(parents=True)
-  # Here, since workers and readers of stores have no use for TFDS.
-  from data_prep import records
 
-  spec = records.feature_spec(manifest.classes, features.bins)
-  extract = functools.partial(workers.extract, features)
-  with (
-    workers.Pool(extract, num_workers, len(utterances)) as pool,
-    records.Writer(directory, manifest.corpus, spec, _SHARD_BYTES) as writer,
-  ):
+  def examples(pool: workers.Pool) -> Iterator[dict[str, Any]]:
+    nonlocal longest
     results = pool.map(utterance.path for utterance in utterances)
     if progress:
       results = _shown(results, len(utterances), manifest.corpus)
@@ -78,7 +70,7 @@ def build(
         continue
       if result.warning:
         warnings.append(f'{utterance.path}: {result.warning}')
-      writer.write(_example(utterance, result, bool(manifest.classes)))
+      yield _example(utterance, result, bool(manifest.classes))
       if features.bins is None:
         before = moments.get(utterance.split, _NOTHING)
         moments[utterance.split] = _joined(before, _moments(result.features))
@@ -90,21 +82,21 @@ def build(
         f'none of the {len(utterances)} files of {manifest.corpus} is usable; '
         f'nothing was written. The first: {rejected[-1][2]}'
       )
-    shards = writer.finish()
-  records.write_info(
-    directory,
-    corpus=manifest.corpus,
-    config=f'{features.name}-{content[:8]}',
-    features=spec,
-    shards=shards,
-    description=(
-      f'{corpus_spec.title}: {features.name} features of {len(kept)} '
-      'utterances, in published order.'
-    ),
-    citation=corpus_spec.citation,
-    licence=corpus_spec.licence,
-    homepage=corpus_spec.homepage,
-  )
+
+  # Here, since workers and readers of stores have no use for TFDS.
+  from data_prep import records
+
+  extract = functools.partial(workers.extract, features)
+  with workers.Pool(extract, num_workers, len(utterances)) as pool:
+    shards = records.write(
+      directory,
+      examples(pool),
+      records.feature_spec(manifest.classes, features.bins),
+      corpus_spec,
+      corpus=manifest.corpus,
+      config=f'{features.name}-{content[:8]}',
+      content=f'{features.name} features',
+    )
   manifest_lib.write_manifest(
     dataclasses.replace(manifest, utterances=tuple(kept)),
     directory / 'manifest.tsv',
@@ -145,19 +137,14 @@ def build(
     'statistics_by_split': (
       {name: _statistics(moments[name]) for name in sorted(moments)} or None
     ),
-    'shards': [dataclasses.asdict(shard) for shard in shards],
+    'shards': shards,
   }
   write_store_json(directory, info)
   return {**info, 'warnings': warnings}
 
 
 def write_store_json(directory: pathlib.Path, info: dict[str, Any]) -> None:
-  """Writes store.json, and into `info` how large every shard is on disk.
-
-  By its size a store that lost a part of a file is noticed.
-  """
-  for shard in info['shards']:
-    shard['file_bytes'] = (directory / shard['name']).stat().st_size
+  """Writes store.json, durably."""
   # JSON escapes what is not UTF-8 in the name of a folder.
   options = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
   with open(directory / 'store.json', 'w', **options) as file:

@@ -7,6 +7,7 @@ import platform
 import shlex
 import sys
 import time
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -19,7 +20,7 @@ import optax
 import jaxser
 from jaxser import report
 from jaxser.core import config as config_lib
-from jaxser.core import errors, files, progress
+from jaxser.core import errors, files, progress, runtime
 from jaxser.data import pipeline, protocols
 from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
@@ -458,8 +459,24 @@ def finish(
     **metadata,
   )
   pretrained.mark_trusted(summary, experiment.config)
+  if experiment.system.fit and 'last' in summary['selections']:
+    summary['selections']['last']['label'] = results.FITTED
   if experiment.system.notes:
     summary['notes'] = list(experiment.system.notes)
   files.write_json(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary
+
+
+class _Callable(types.ModuleType):
+  """Lets `jaxser.train(config, workdir)` do what `jaxser.main` does."""
+
+  def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Prepares the process, and returns what `run` does."""
+    runtime.keep_freed_memory()
+    runtime.quiet_without_tpu()
+    runtime.enable_compilation_cache()
+    return run(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

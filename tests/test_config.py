@@ -46,48 +46,38 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
+    ('timnet --config.epohcs=3', r'mean --config\.epochs\?.*batch_size'),
+    ('timnet --config.model.droput=0', r'mean --config\.model\.dropout\?'),
+    ('timnet --config.model=3', r'group of fields: set one of model\.ablation'),
+    ('timnet --config.epochs=many', 'config.epochs=many: invalid'),
     (
-      ['--config=timnet', '--config.epohcs=3'],
-      r'Did you mean --config\.epochs\?.*batch_size',
+      'configs/tinmet.py',
+      r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timn',
     ),
-    (
-      ['--config.model.droput=0', '--config', 'timnet'],
-      r'Did you mean --config\.model\.dropout\?',
-    ),
-    (
-      ['--config=timnet', '--config.model=3'],
-      r'group of fields: set one of model\.ablation',
-    ),
-    (
-      ['--config=configs/tinmet.py'],
-      r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timnet\.',
-    ),
-    (['--config=setup.cfg'], 'setup.cfg: no Python file of that name'),
-    (['--config=tests/data/goldens'], 'goldens: no Python file'),
-    (['--config=jaxser/main.py'], 'is no recipe, it has no get_config'),
-    (['--config=timnet:corpus='], "corpus='' is no name of a corpus"),
-    (['--config=timnet:protocol=x'], 'choose one of speaker_independent'),
-    (['--config=timnet:corpse=x'], "'corpse' is unknown; valid are ablation"),
-    (['--config=timnet:ablation=no'], 'choose one of none, tcn, forward_only'),
-    (['--config=timnet:cross_corpus,train=emodb'], 'go together'),
-    (['--config=timnet:train=emodb,test=ravdess'], 'go together'),
-    (['--config=timnet:runlocal=perhaps'], 'must be true or false'),
-    (
-      ['--config=timnet', '--config.epochs=many'],
-      'config.epochs=many: invalid',
-    ),
-    (['--confg=timnet'], r'flag .confg.\. Did you mean: config \? See --help'),
-    (['--mode=test'], r'--mode=test: .*<train\|evaluate>\. See --help'),
+    ('setup.cfg', 'setup.cfg: no Python file of that name'),
+    ('tests/data/goldens', 'goldens: no Python file'),
+    ('jaxser/main.py', 'is no recipe, it has no get_config'),
+    ('timnet:corpus=', "corpus='' is no name of a corpus"),
+    ('timnet:protocol=x', 'choose one of speaker_independent'),
+    ('timnet:corpse=x', "'corpse' is unknown; valid are ablation"),
+    ('timnet:ablation=no', 'choose one of none, tcn, forward_only'),
+    ('timnet:cross_corpus,train=emodb', 'go together'),
+    ('timnet:train=emodb,test=ravdess', 'go together'),
+    ('timnet:runlocal=perhaps', 'must be true or false'),
+    ('timnet --confg=x', r'flag .confg.\. Did you mean: config \? See --help'),
+    ('timnet --mode=test', r'--mode=test: .*<train\|evaluate>\. See --help'),
   ],
 )
 def test_mistyped_command_lines_are_explained(arguments, message, monkeypatch):
   monkeypatch.chdir(ROOT)
   with pytest.raises(UserError, match=message):
-    parse(*arguments)
+    parse(*f'--config={arguments}'.split(' '))
 
 
 def test_every_parse_starts_from_the_defaults():
-  found = parse('--config=timnet', '--noconfig.tensorboard', '--mode=evaluate')
+  found = parse(
+    '--noconfig.tensorboard', '--config', 'timnet', '--mode=evaluate'
+  )
   assert (found.config.tensorboard, found.mode) == (False, 'evaluate')
   found = parse('--config=timnet', '--config.fold_subset=(0,2)')
   assert found.config.tensorboard

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import audio, build, corpora, features, store
+from data_prep import audio, build, corpora, features, records, store
 from data_prep import manifest as manifest_lib
 
 SPEC = dataclasses.replace(
@@ -150,7 +150,7 @@ def test_tfds_reads_it_back(prepare, manifest):
 
 
 def test_order_over_shards_and_processes(prepare, manifest, monkeypatch):
-  monkeypatch.setattr(build, '_SHARD_BYTES', 10_000)
+  monkeypatch.setattr(records, 'SHARD_BYTES', 10_000)
   many = dataclasses.replace(
     manifest,
     utterances=tuple(

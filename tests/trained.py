@@ -25,6 +25,11 @@ from jaxser.systems import registry
 from tests.random_tree import params_like, quick_jit
 
 RECIPES = {'timnet': timnet, 'dsnet': dsnet, 'emosphere': emosphere}
+SMALL = {
+  'timnet': {'num_blocks': 2, 'filters': 8},
+  'dsnet': {'channels': (4, 4), 'embedding': 8, 'max_frames': 160},
+  'emosphere': {'width': 8},
+}
 CONVENTIONS = {
   'timnet': features_lib.Librosa22k(33_000),
   'dsnet': features_lib.Kaldi16k(),
@@ -102,9 +107,9 @@ def write_run(
   selections: tuple[str, ...] = ('last', 'best_on_dev'),
   **model: Any,
 ) -> Run:
-  """Writes model.json and random weights of every fold, of these files."""
+  """Writes model.json and random weights of a small network, of these files."""
   config = RECIPES[name].get_config()
-  config.model.update(model)
+  config.model.update(SMALL[name] | model)
   corpus = corpus_of(paths, CONVENTIONS[name])
   return write_run_of(workdir, config, corpus, folds, selections)
 

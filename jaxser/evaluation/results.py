@@ -62,6 +62,9 @@ DEMO_WARNING = (
   'they say nothing about recognising emotion in real speech.'
 )
 
+FITTED = 'fitted'
+"""Label of selection 'last' where a system was fitted, not trained by epochs."""
+
 
 def rounded(value: float, task: str = 'classification') -> float | None:
   """Rounds to per cent with two decimals or CCC with four; None for NaN."""

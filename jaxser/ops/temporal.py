@@ -111,8 +111,7 @@ def normalised_relu(
 
   Args:
     x: [streams, batch, time, channels].
-    scale: [streams, channels].
-    bias: [streams, channels].
+    scale, bias: [streams, channels].
     factor: [streams, batch, channels], what dropout multiplies with.
     mask: [batch], 1 for an utterance, 0 for a padding row.
     epsilon: added to the variance.

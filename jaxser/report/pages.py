@@ -104,8 +104,8 @@ def write_report(
   """
   run = read_run(workdir)
   views = [
-    View(text.head(text.short(selection)), run, selection)
-    for selection in run.results['selections']
+    View(text.head(text.short(selection, entry)), run, selection)
+    for selection, entry in run.results['selections'].items()
   ]
   path = pathlib.Path(out or pathlib.Path(workdir) / 'report.html')
   title = text.title(run.results)

@@ -17,7 +17,7 @@
    "p_holm"}}}, see `jaxser.evaluation.significance`.
 
 Lines of an average have no cell ("cell": null) and say how many of their cells
-are there ("have", "need").
+are there ("have", "need"); nor have those of a published figure alone.
 """
 
 import collections
@@ -30,7 +30,7 @@ from jaxser.evaluation import intervals, significance
 from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.report import derived, text
 from jaxser.report.run import View
-from jaxser.report.tables.spec import Average, Figure, Table
+from jaxser.report.tables.spec import Average, Figure, Published, Table
 from jaxser.report.tables.state import State
 
 _UNKNOWN = {'mean': None, 'std': None}
@@ -67,6 +67,7 @@ def build(
   for average in table.averages:
     if average.group in groups:
       lines.append(_average(table, average, groups[average.group]))
+  lines += [_published(table, x) for x in table.published if x.group in groups]
   prepare = [command for state in states for command in state.prepare]
   return {
     'title': table.title,
@@ -96,6 +97,7 @@ def _cell(state: State) -> dict[str, Any]:
     'folder': state.folder.name,
     'budget': state.budget,
     'on_request': state.cell.on_request,
+    'notes': list(results.get('notes', ())),
     **{name: results.get(name) for name in (*_OF_A_RUN, 'environment')},
   }
 
@@ -113,6 +115,7 @@ def _line(table: Table, state: State, figure: Figure) -> dict[str, Any]:
     'cell': state.cell.name,
     'label': state.cell.label,
     **_origin(figure, figure.selection),
+    **({'selection_label': entry['label']} if entry else {}),
     'values': values,
   }
 
@@ -147,7 +150,7 @@ def _value(
   table: Table,
   metric: str,
   measured: Mapping[str, Any],
-  figure: Figure | Average,
+  figure: Figure | Average | Published,
   why: str,
 ) -> dict[str, Any]:
   """Returns VALUE: what was measured, the paper's figure, and the verdict."""
@@ -176,7 +179,12 @@ def _compare(
   state, figure = member
   if other is None or state.run is None or other.run is None:
     return None
-  views = [View('', s.run, figure.selection) for s in (other, state)]
+  same = [f for f in other.cell.figures if f.group == figure.group]
+  chosen = (*same, figure)[0].selection
+  views = [
+    View('', other.run, chosen),
+    View('', state.run, figure.selection),
+  ]
   if not all(view.predictions for view in views):
     return None
   ((_, found),) = derived.compare_with_first(views)
@@ -199,6 +207,19 @@ def _against(
       name: {key: getattr(change, key) for key in _OF_A_CHANGE}
       for name, change in found.changes.items()
     },
+  }
+
+
+def _published(table: Table, entry: Published) -> dict[str, Any]:
+  """Returns a line without a cell, of which nothing is measured."""
+  values = {name: _value(table, name, {}, entry, '') for name in table.metrics}
+  return {
+    'cell': None,
+    'label': entry.label,
+    'group': entry.group,
+    'source': entry.source,
+    'values': values,
+    'against': None,
   }
 
 
