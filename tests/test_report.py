@@ -212,6 +212,8 @@ def test_a_baseline_is_a_line_in_the_charts(classes, vad, tmp_path):
   ticks = section(page, 'recall').findall(".//i[@class='line']")
   wanted = [f'left: {x:.1f}%' for x in pooled['recall'].values()]
   assert [tick.get('style') for tick in ticks[::3]] == wanted
+  ticks = section(page, 'speakers').findall(".//i[@class='line']")
+  assert len(ticks) == len(runs.SPEAKERS) * 3 * 2  # Selections and metrics.
   runs.write_run(tmp_path / 'all', made, protocol='published')
   runs.write_run(tmp_path / 'few', made[1:])
   for other, why in (
