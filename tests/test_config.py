@@ -12,9 +12,10 @@ import pytest
 from absl import flags
 
 from configs import timnet
+from data_prep import progress
 from data_prep.errors import UserError
 from jaxser import main
-from jaxser.core import command_line, files, progress
+from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]

@@ -428,7 +428,7 @@ def test_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path):
   assert [p.name for p in (data / 'toy').iterdir()] == [path.parent.name]
   assert len(read_with_tfds(path)[1]) == 6
   # No terminal: plain lines.
-  assert 'toy: 6 of 6 files' in result.stderr
+  assert '6/6 files, ' in result.stderr
   assert '\r' not in result.stderr
 
 
