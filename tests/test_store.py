@@ -131,7 +131,7 @@ def test_tfds_reads_it_back(prepare, manifest):
   assert info.features['features'].shape == (None, 128)
   assert [e['id'].decode() for e in examples] == list(IDS)
   for utterance, example in zip(manifest.utterances, examples, strict=True):
-    waveform, rate = audio.decode(utterance.path)
+    waveform, rate = audio.read(utterance.path)[:2]
     np.testing.assert_array_equal(
       example['features'], features.Librosa22k(6000)(waveform, rate)
     )
@@ -217,7 +217,7 @@ def test_wave_statistics_are_those_of_all_samples(prepare, manifest):
   path = prepare(convention=features.Wave16k())
   info = info_of(path)
   waves = [
-    audio.decode(u.path)[0].astype(np.float64) for u in manifest.utterances
+    audio.read(u.path).waveform.astype(np.float64) for u in manifest.utterances
   ]
   for statistics, chosen in (
     (info['statistics'], waves),
