@@ -104,6 +104,8 @@ def base_config(
       'b2': 0.999,
       'eps': 1e-8,
       'weight_decay': 0.0,
+      # Largest global norm of a step's gradients; 0 leaves them as they are.
+      'clip_norm': 0.0,
     }
   )
   # plateau: the learning rate drops by `factor` after `patience` epochs without

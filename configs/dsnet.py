@@ -18,7 +18,11 @@ Arguments after the colon:
   protocol       speaker_independent (default), published (the same folds: leave
                  one speaker out, with the paired development speaker; beyond
                  12 speakers --config.num_folds groups of them), official
-  variant        dsnet, encoder (plain encoder and classifier), dat, isnet
+  variant        dsnet, encoder (plain encoder and classifier), dat, isnet, dsc,
+                 menan (an epoch is a pass over the training split here, of which
+                 it takes two in turn); each trained as the authors trained it
+  dat_speakers   train (default); all: variant=dat as published, which trains on
+                 the speech of development and test speakers too (transductive)
   without        a loss of DSNet to leave out: calibration, orthogonality,
                  reconstruction
   size           paper, tiny (default for the demo corpus)
@@ -31,6 +35,9 @@ import ml_collections
 
 from configs import common
 
+# The baselines' epochs where they are not 80, and who clips no gradient.
+EPOCHS = {'isnet': 40, 'dsc': 50}
+UNCLIPPED = ('dsnet', 'isnet')
 SIZES = {
   'paper': {
     'channels': (64, 128, 256, 512),
@@ -53,10 +60,17 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the recipe; see the module's docstring for `arg`."""
   arg = common.parse_arg(
     arg,
-    {**common.ARGUMENTS, 'variant': 'dsnet', 'without': '', 'size': ''},
+    {
+      **common.ARGUMENTS,
+      'variant': 'dsnet',
+      'dat_speakers': 'train',
+      'without': '',
+      'size': '',
+    },
     {
       **common.CHOICES,
-      'variant': ('dsnet', 'encoder', 'dat', 'isnet'),
+      'variant': ('dsnet', 'encoder', 'dat', 'isnet', 'dsc', 'menan'),
+      'dat_speakers': ('train', 'all'),
       'without': ('', 'calibration', 'orthogonality', 'reconstruction'),
       'size': ('', *SIZES),
     },
@@ -66,21 +80,26 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
       f'without={arg["without"]} leaves out a loss of DSNet and goes with '
       f'variant=dsnet, not {arg["variant"]}.'
     )
+  if arg['dat_speakers'] == 'all' and arg['variant'] != 'dat':
+    raise ValueError(
+      f'dat_speakers=all goes with variant=dat, not {arg["variant"]}.'
+    )
   if arg['protocol'] == 'published':
     arg['protocol'] = 'speaker_independent'
   config = common.base_config('dsnet', arg)
   size = arg['size'] or ('tiny' if config.corpus == 'demo' else 'paper')
   config.model.update(SIZES[size])
-  config.epochs = 30 if config.corpus == 'demo' else 80
-  config.model.variant = arg['variant']
+  variant = config.model.variant = arg['variant']
+  config.epochs = 30 if config.corpus == 'demo' else EPOCHS.get(variant, 80)
+  if variant == 'menan':
+    # The first of two passes leaves the encoder as it is.
+    config.epochs, config.eval_every = 2 * config.epochs, 2
+  config.optimizer.clip_norm = 0.0 if variant in UNCLIPPED else 10.0
   config.model.alpha = 0.0
   config.model.gated_projection = False
   for loss in ('task', 'calibration', 'orthogonality', 'reconstruction'):
     config.model[f'{loss}_weight'] = float(loss != arg['without'])
-  config.model.adversary_weight = 1.0
-  config.model.standardization_weight = 1.0
-  # dat: gradient reversal rises over so many epochs; 0 is full strength at once.
-  config.model.reversal_epochs = config.epochs
+  config.model.dat_speakers = arg['dat_speakers']
   config.model.classifier_dropout = 0.5
   config.model.compute_dtype = 'float32'
   # Of the convolutions: default (TF32 on NVIDIA GPUs), high, highest (float32).

@@ -131,6 +131,7 @@ def build(
     'classes': list(manifest.classes),
     'vad_range': list(manifest.vad_range) if manifest.vad_range else None,
     'annotators': dict(manifest.annotators),
+    'audio_dir': str(manifest.root.absolute()),
     'count': len(kept),
     'rejected': len(rejected),
     'total_duration': math.fsum(durations),
@@ -146,7 +147,9 @@ def build(
 
 def write_store_json(directory: pathlib.Path, info: dict[str, Any]) -> None:
   """Writes store.json, durably."""
-  with open(directory / 'store.json', 'w', encoding='utf-8') as file:
+  # JSON escapes what is not UTF-8 in the name of a folder.
+  options = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
+  with open(directory / 'store.json', 'w', **options) as file:
     json.dump(info, file, indent=2, ensure_ascii=False)
     file.write('\n')
     file.flush()

@@ -227,7 +227,7 @@ def make_experiment(
     buckets=config.data.buckets,
     num_buckets=config.data.num_buckets,
   )
-  registry.check(config, system, corpus, source.lengths)
+  registry.check(system, corpus, source.lengths)
   return Experiment(
     config=config,
     system=system,
@@ -460,9 +460,11 @@ def finish(
     **metadata,
   )
   pretrained.mark_trusted(summary, experiment.config)
+  if experiment.system.fit and 'last' in summary['selections']:
+    summary['selections']['last']['label'] = results.FITTED
   if experiment.system.notes:
     summary['notes'] = list(experiment.system.notes)
-  results.write_results(workdir / 'results.json', summary)
+  files.write_json(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary
 

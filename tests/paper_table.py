@@ -35,6 +35,7 @@ TABLE = spec.Table(
     cell('casia', on_request='needs a | store of its own'),
   ),
   averages=(spec.Average('best', 'average of all'),),
+  published=(spec.Published('last', 'frozen', {'uar': 91.25}, 'Others 2024'),),
   demo=(cell('demo'),),
 )
 """

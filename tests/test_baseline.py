@@ -13,6 +13,7 @@ from jaxser.engine import opening
 from jaxser.models import predictor
 from jaxser.models.weights import ModelError
 from jaxser.ops.functionals import functionals
+from jaxser.report import insert
 from jaxser.systems.baseline import Baseline, BaselineVad, _parts, _Scaler
 
 
@@ -85,7 +86,12 @@ def test_a_run_is_like_that_of_any_system(data_dir, tmp_path, monkeypatch):
   # Five classes; the margin is wide.
   assert found['selections']['last']['pooled']['uar']['value'] > 50
   assert 'not calibrated' in found['notes'][0]
-  assert 'not calibrated' in (tmp_path / 'report.html').read_text('utf-8')
+  report = (tmp_path / 'report.html').read_text('utf-8')
+  assert 'not calibrated' in report
+  # It has no epochs.
+  assert found['selections']['last']['label'] == 'fitted'
+  assert 'Fitted' in report
+  assert 'ast epoch' not in report
   curve = (tmp_path / 'metrics.jsonl').read_text().splitlines()
   assert [json.loads(row)['fold'] for row in curve] == list(range(6))
 
@@ -111,6 +117,12 @@ def test_a_run_is_like_that_of_any_system(data_dir, tmp_path, monkeypatch):
   with pytest.raises(ConfigError, match='starts from no weights'):
     train.run(given, tmp_path / 'more')
   tested = train.run(given, tmp_path / 'tested', 'evaluate')
+  page = tmp_path / 'page.md'
+  page.write_text('<!-- t --><!-- /t -->', 'utf-8')
+  insert.write_into(page, 't', [tmp_path, tmp_path / 'tested'])
+  rows = page.read_text('utf-8').splitlines()
+  assert rows[4].startswith(f'| **{tmp_path.name}**, fitted |')
+  assert rows[5].startswith('| **tested**, weights as loaded')
   pooled = [s['pooled']['uar']['value'] for s in tested['selections'].values()]
   assert pooled == [found['selections']['last']['pooled']['uar']['value']]
 

@@ -1,4 +1,4 @@
-"""DSNet: what the network, its losses, statistics and sharding promise."""
+"""DSNet: what the network, its losses, its training and sharding promise."""
 
 import dataclasses
 import functools
@@ -9,28 +9,30 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from configs import dsnet as recipe
+from jaxser import train
+from jaxser.data import pipeline, protocols
 from jaxser.ops.collectives import DATA
 from jaxser.ops.losses import jensen_shannon, orthogonality_penalty
 from jaxser.systems.dsnet import DSNet, front_end
-from jaxser.systems.dsnet_network import Projection, ProjectionLayer
+from jaxser.systems.dsnet_network import Projection
+from tests import fakes
 from tests.dsnet_cases import (
   EMPTY_ROWS,
-  PLAIN,
   SMALL,
   START,
   assert_trees_close,
   compiled,
-  make_batch,
   make_variables,
+  make_variant,
   padded_batch,
-  value_and_grad,
 )
-from tests.random_tree import params_like
+from tests.recorder import Recorder
 
-
-@pytest.fixture(scope='module')
-def batch():
-  return padded_batch()
+BATCH = padded_batch()
+WEIGHTS = {'task': 0.5, 'calibration': 2, 'orthogonality': 3}
+PLAIN = make_variant('dsnet', **{f'{n}_weight': w for n, w in WEIGHTS.items()})
+RNG = jax.random.key(0)
 
 
 @pytest.fixture(scope='module')
@@ -38,55 +40,29 @@ def variables():
   return make_variables(SMALL)
 
 
-@pytest.fixture(scope='module')
-def fresh():
-  return SMALL.init(jax.random.key(0), make_batch(rows=1))
-
-
-# What the network is.
-
-
 def test_published_size_and_shapes():
   system = DSNet(num_classes=4)
-  batch = {
-    'features': jnp.zeros((2, 7, 80)),
-    'length': jnp.array([7, 3]),
-  }
-  params, state = jax.eval_shape(system.init, jax.random.key(0), batch)
+  batch = {'features': jnp.zeros((2, 7, 80)), 'length': jnp.array([7, 3])}
+  params, state = jax.eval_shape(system.init, RNG, batch)
 
   def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
-  assert count(params) == 5_132_133
-  assert count(state) == 3_104
-  gates = [
-    layer[name]
-    for part in ('irrelevant', 'relevant')
-    for layer in params[part].values()
-    for name in ('gate1', 'gate2')
-  ]
-  unused = count(params['encoder']['attention']['bn_att'])
-  assert count(gates) + unused == 164_992 + 512
-  images = jax.eval_shape(
-    functools.partial(front_end, max_frames=600), *batch.values()
-  )
-  assert images.shape == (2, 600, 80, 3)
+  assert (count(params), count(state)) == (5_132_133, 3_104)
+  cut = functools.partial(front_end, max_frames=600)
+  assert jax.eval_shape(cut, *batch.values()).shape == (2, 600, 80, 3)
   out = jax.eval_shape(system.predict, params, state, batch)
+  wide = ('embedding', 'hidden', 'encoding')
+  parts = ('irrelevant', 'relevant', 'reconstruction')
   assert {name: value.shape for name, value in out.items()} == {
-    'scores': (2, 4),
-    'logits': (2, 4),
-    'embedding': (2, 256),
-    'hidden': (2, 256),
-    'encoding': (2, 256),
     'frames': (2, 37, 512),
-    'irrelevant': (2, 256),
-    'relevant': (2, 256),
-    'reconstruction': (2, 256),
+    **dict.fromkeys(('scores', 'logits'), (2, 4)),
+    **dict.fromkeys((*wide, *parts), (2, 256)),
   }
 
 
-def test_initialisation_is_xavier_and_pytorchs(fresh):
-  params, state = fresh
+def test_initialisation_is_xavier_and_pytorchs():
+  params, state = SMALL.init(RNG, BATCH)
   encoder, classifier = params['encoder'], params['classifier']
   for values, bound in (
     (encoder['stage2']['conv'], np.sqrt(6 / (25 * 4 + 25 * 6))),
@@ -104,182 +80,158 @@ def test_initialisation_is_xavier_and_pytorchs(fresh):
   np.testing.assert_array_equal(norm['var'], 1)
 
 
-def test_alpha_mixes_the_irrelevant_part_in(variables, batch):
-  system = dataclasses.replace(PLAIN, alpha=0.5)
-  out = system.predict(*variables, batch)
+def test_alpha_the_gate_precision_and_bfloat16_are_options(variables):
+  params, state = variables
+
+  def outputs(**settings):
+    system = dataclasses.replace(SMALL, **settings)
+    program = jax.jit(system.predict).lower(params, state, BATCH)
+    return program.as_text(), program.compile()(params, state, BATCH)
+
+  text, out = outputs(alpha=0.5)
   np.testing.assert_allclose(
     out['embedding'], 0.5 * out['irrelevant'] + out['relevant'], rtol=1e-6
   )
+  # The attention and the linear layers always have the highest.
+  highest = outputs(precision='highest')[0]
+  assert highest.count('HIGHEST') > text.count('HIGHEST')
+  half = outputs(compute_dtype='bfloat16')[1]['encoding']
+  assert half.dtype == jnp.float32
+  assert np.any(half != out['encoding'])
+  np.testing.assert_allclose(half, out['encoding'], atol=0.02)
+  wide = dataclasses.replace(SMALL, compute_dtype='bfloat16')
+  found = jax.eval_shape(compiled(wide), params, state, BATCH, RNG, START)
+  assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype('float32')}
+
+  # relu(fc(sigmoid(gate2(relu(gate1(x)))) x + x)), twice.
+  x = want = np.linspace(-1, 1, 8, dtype=np.float32)[None]
+  for layer in params['relevant'].values():
+
+    def apply(name, x, layer=layer):
+      return x @ layer[name]['kernel'] + layer[name]['bias']
+
+    gate = jax.nn.sigmoid(apply('gate2', np.maximum(apply('gate1', want), 0)))
+    want = np.maximum(apply('fc', np.asarray(gate) * want + want), 0)
+  got = Projection(8, gated=True).apply({'params': params['relevant']}, x)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-# What the loss is.
-
-
-def test_losses_are_the_published_ones_and_weighted(variables, batch):
+def test_losses_are_the_published_ones_and_weighted(variables):
   params, state = variables
-  (total, aux), _ = compiled(PLAIN)(
-    params, state, batch, jax.random.key(0), START
-  )
-  metrics = aux['metrics']
-  out, _ = jax.jit(
-    lambda variables: PLAIN.apply(
-      variables, batch, train=True, mutable=['batch_stats']
-    )
-  )({'params': params, **state})
-  kept = np.flatnonzero(batch['mask'])
-  labels = batch['label'][kept]
+  (total, aux), _ = compiled(PLAIN)(params, state, BATCH, RNG, START)
+  metrics, kept = aux['metrics'], np.flatnonzero(BATCH['mask'])
+  apply = functools.partial(PLAIN.apply, train=True, mutable=['batch_stats'])
+  out, _ = jax.jit(apply)({'params': params, **state}, BATCH)
+  labels = BATCH['label'][kept]
   out = {name: np.asarray(value)[kept] for name, value in out.items()}
   log_p = jax.nn.log_softmax(out['logits'])
+  a, b = out['irrelevant'], out['relevant']
   want = {
     'task': -log_p[np.arange(12), labels].mean(),
-    'calibration': jensen_shannon(out['irrelevant'], out['neutral']).mean(),
-    'orthogonality': orthogonality_penalty(
-      out['irrelevant'], out['relevant'], np.ones(12)
-    ),
+    'calibration': jensen_shannon(a, out['neutral']).mean(),
+    'orthogonality': orthogonality_penalty(a, b, np.ones(12)),
     'reconstruction': np.mean((out['encoding'] - out['reconstruction']) ** 2),
-    'accuracy': np.mean(out['logits'].argmax(-1) == labels),
   }
+  want['loss'] = sum(WEIGHTS.get(n, 1) * value for n, value in want.items())
+  want['accuracy'] = np.mean(out['logits'].argmax(-1) == labels)
+  assert metrics.keys() == want.keys()
   for name, value in want.items():
     np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
-  weights = {name: getattr(PLAIN, f'{name}_weight') for name in list(want)[:4]}
-  np.testing.assert_allclose(
-    total, sum(w * want[name] for name, w in weights.items()), rtol=1e-5
-  )
-  np.testing.assert_allclose(metrics['loss'], total, rtol=1e-6)
+  np.testing.assert_allclose(total, want['loss'], rtol=1e-5)
 
 
-def test_running_statistics_update_twice_utterance_first(variables, batch):
-  params, state = variables
-  (_, aux), _ = compiled(PLAIN)(params, state, batch, jax.random.key(0), START)
-  want = state['batch_stats']['encoder']['bn0']
-  mean, variance = want['mean'].astype(np.float64), want['var']
-  kept = np.flatnonzero(batch['mask'])
-  for prefix in ('', 'neutral_'):
-    images = np.asarray(PLAIN.images(batch, prefix), np.float64)[kept]
-    mean = 0.9 * mean + 0.1 * images.mean((0, 1, 3))
-    variance = 0.9 * variance + 0.1 * images.var(axis=(0, 1, 3), ddof=0) * (
-      (n := images[..., 0, :].size) / (n - 1)
-    )
-  got = aux['state']['batch_stats']['encoder']['bn0']
-  np.testing.assert_allclose(got['mean'], mean, rtol=1e-5)
-  np.testing.assert_allclose(got['var'], variance, rtol=1e-5)
-
-
-def test_unused_parameters_get_no_gradient_and_the_gate_can_be_used(
-  variables, batch
-):
-  params, state = variables
-  grads = compiled(PLAIN)(params, state, batch, jax.random.key(0), START)[1]
-  unused = [grads['encoder']['attention']['bn_att']]
-  gates = [
-    grads[part][layer][gate]
-    for part in ('irrelevant', 'relevant')
-    for layer in ('layer1', 'layer2')
-    for gate in ('gate1', 'gate2')
-  ]
-  for leaf in jax.tree.leaves(unused + gates):
-    np.testing.assert_array_equal(leaf, 0)
-  x = jnp.linspace(-1, 1, 8)[None]
-  layer = params['relevant']['layer1']
-
-  def gradient(gated):
-    module = Projection(8, gated=gated)
-    return jax.grad(lambda p: module.apply({'params': p}, x).sum())(
-      params['relevant']
-    )
-
-  assert np.any(gradient(True)['layer1']['gate2']['kernel'])
-  assert not np.any(gradient(False)['layer1']['gate2']['kernel'])
-  x = np.asarray(x)
-  linear = {n: (layer[n]['kernel'], layer[n]['bias']) for n in layer}
-
-  def apply(name, x):
-    kernel, bias = linear[name]
-    return x @ kernel + bias
-
-  gate = jax.nn.sigmoid(apply('gate2', np.maximum(apply('gate1', x), 0)))
-  want = np.maximum(apply('fc', np.asarray(gate) * x + x), 0)
-  np.testing.assert_allclose(
-    ProjectionLayer(4, gated=True).apply({'params': layer}, x), want, rtol=1e-5
-  )
-
-
-# Padding and sharding.
-
-
-def test_padding_rows_and_frames_change_nothing(variables, batch):
-  params, state = variables
-  dirty = jax.tree.map(np.copy, batch)
+def test_padding_rows_and_frames_change_nothing(variables):
+  dirty = jax.tree.map(np.copy, BATCH)
   rng = np.random.default_rng(5)
-  for name in ('features', 'neutral_features'):
-    dirty[name][EMPTY_ROWS] = rng.normal(0, 100, (4, *dirty[name].shape[1:]))
-    length = dirty[name.replace('features', 'length')]
-    for row, valid in enumerate(length):
-      dirty[name][row, valid:] = -777
+  for prefix in ('', 'neutral_'):
+    features = dirty[f'{prefix}features']
+    features[EMPTY_ROWS] = rng.normal(0, 100, (4, *features.shape[1:]))
+    for row, valid in enumerate(dirty[f'{prefix}length']):
+      features[row, valid:] = -777
+    dirty[f'{prefix}length'][EMPTY_ROWS] = 0
   for name in ('label', 'speaker'):
     dirty[name][EMPTY_ROWS] = -1
-  for name in ('length', 'neutral_length'):
-    dirty[name][EMPTY_ROWS] = 0
-  step = compiled(SMALL)
-  want = step(params, state, batch, jax.random.key(0), START)
-  got = step(params, state, dirty, jax.random.key(0), START)
+  want, got, other = (
+    compiled(SMALL)(*variables, batch, jax.random.key(seed), START)
+    for batch, seed in ((BATCH, 0), (dirty, 0), (BATCH, 1))
+  )
   assert_trees_close(got, want, tolerance=1e-6)
+  # Dropout is on.
+  assert abs(other[0][0] - want[0][0]) > 1e-3
 
 
 @pytest.mark.slow
-def test_mesh_and_pmap_of_eight_equal_one_device(variables, batch):
-  params, state = variables
-  rng = jax.random.key(3)
-  (_, aux), grads = compiled(SMALL)(params, state, batch, rng, START)
-
+def test_mesh_and_pmap_of_eight_equal_one_device(variables):
+  step = jax.value_and_grad(SMALL.loss, has_aux=True)
+  (_, aux), grads = compiled(SMALL)(*variables, BATCH, RNG, START)
   mesh = Mesh(np.array(jax.devices()), ('data',))
   everywhere = NamedSharding(mesh, PartitionSpec())
-  sharded = jax.device_put(batch, NamedSharding(mesh, PartitionSpec('data')))
-  (_, mesh_aux), mesh_grads = jax.jit(
-    value_and_grad(SMALL), out_shardings=everywhere
-  )(*jax.device_put((params, state), everywhere), sharded, rng, START)
-  assert_trees_close(mesh_grads, grads)
-  assert_trees_close(mesh_aux, aux)
+  sharded = jax.device_put(BATCH, NamedSharding(mesh, PartitionSpec('data')))
+  (_, mesh_aux), mesh_grads = jax.jit(step, out_shardings=everywhere)(
+    *jax.device_put(variables, everywhere), sharded, RNG, START
+  )
+  assert_trees_close((mesh_aux, mesh_grads), (aux, grads))
 
-  split = {n: x.reshape(8, 2, *x.shape[1:]) for n, x in batch.items()}
-  (loss, pmap_aux), pmap_grads = jax.pmap(
-    value_and_grad(SMALL),
-    axis_name=DATA,
-    in_axes=(None, None, 0, None, None),
-  )(params, state, split, rng, START)
-  total = functools.partial(jax.tree.map, lambda x: np.sum(x, axis=0))
+  split = {n: x.reshape(8, 2, *x.shape[1:]) for n, x in BATCH.items()}
+  axes = (None, None, 0, None, None)
+  (loss, pmap_aux), pmap_grads = jax.pmap(step, axis_name=DATA, in_axes=axes)(
+    *variables, split, RNG, START
+  )
   np.testing.assert_allclose(np.sum(loss), aux['metrics']['loss'], rtol=1e-5)
-  assert_trees_close(total(pmap_aux['metrics']), aux['metrics'])
-  assert_trees_close(total(pmap_grads), grads)
+  summed = jax.tree.map(
+    lambda x: np.sum(x, axis=0), (pmap_aux['metrics'], pmap_grads)
+  )
+  assert_trees_close(summed, (aux['metrics'], grads))
   for device in (0, 7):
-    assert_trees_close(
-      jax.tree.map(lambda x, d=device: x[d], pmap_aux['state']), aux['state']
-    )
+    found = jax.tree.map(lambda x, d=device: x[d], pmap_aux['state'])
+    assert_trees_close(found, aux['state'])
+
+
+def test_every_setting_is_a_field_of_the_recipe():
+  config = recipe.get_config('corpus=emodb')
+  published = DSNet(num_classes=7)
+  # The corpus says these.
+  counted = {'num_classes', 'num_speakers', 'bins'}
+  assert published.settings().keys() - set(config.model) == counted
+  for name, value in dict(config.model).items():
+    assert getattr(published, name) == value, name
+  assert config.data.neutral_references == 3
+  assert config.data.max_length == 600
+  config.model.max_frames = 300
+  assert config.data.max_length == 300
 
 
 @pytest.mark.slow
-def test_vmap_over_folds_equals_one_by_one(batch):
-  rngs = jax.random.split(jax.random.key(7), 2)
-  folds = []
-  for seed in range(2):
-    init = functools.partial(SMALL.init, batch=batch)
-    variables = params_like(init, jax.random.key(0), seed=seed)
-    state = jax.tree.map(np.abs, variables[1])
-    folds.append((variables[0], state, make_batch(seed=seed), rngs[seed]))
-  stacked = jax.tree.map(lambda *x: jnp.stack(x), *folds)
-  step = value_and_grad(SMALL)
-  got = jax.jit(jax.vmap(step, (0, 0, 0, 0, None)))(*stacked, START)
-  for number, fold in enumerate(folds):
-    want = compiled(SMALL)(*fold, START)
-    assert_trees_close(jax.tree.map(lambda x, n=number: x[n], got), want)
+def test_the_development_speaker_stops_the_training_and_selects(tmp_path):
+  config = recipe.get_config('corpus=emodb,size=tiny')
+  config.model.update(channels=(2,), embedding=4, max_frames=8, bins=8)
+  config.update(batch_size=8, epochs=9)
+  config.optimizer.learning_rate = 0.01
+  config.schedule.update(patience=1, stop_patience=3)
+  corpus = fakes.corpus(
+    speakers=4, classes=4, repeats=2, frames=8, bins=8, vary=True
+  )
+  experiment = train.make_experiment(config, corpus)
+  fold = protocols.make_folds(corpus, 'speaker_independent')[1]
+  found = Recorder(tmp_path).train(
+    experiment, [(12, fold)], devices=jax.devices()[:1]
+  )
+  scores = [row['uar'] for row in found.rows if row['split'] == 'dev']
+  # Stopped after three epochs without a better one; the first best is tested.
+  best = int(np.argmax(scores))
+  assert len(scores) == best + 1 + 3 < config.epochs
+  predictions = found.finished[12, 1].predictions
+  assert predictions['best_on_dev'][0] == best + 1
+  assert predictions['last'][0] == len(scores)
+  assert {row['split'] for row in found.rows} == {'train', 'dev'}
 
-
-def test_dropout_follows_rng(variables, batch):
-  params, state = variables
-  step = compiled(SMALL)
-  losses = [
-    step(params, state, batch, jax.random.key(seed), START)[0][0]
-    for seed in (0, 0, 1)
-  ]
-  np.testing.assert_allclose(losses[0], losses[1], rtol=1e-6)
-  assert abs(losses[0] - losses[2]) > 1e-3
+  # A speaker without neutral speech is an error before training.
+  table = corpus.table
+  labels, speaker = table.labels.copy(), table.speakers[fold.train[0]]
+  labels[(table.speakers == speaker) & (labels == 3)] = 0
+  table = dataclasses.replace(table, labels=labels)
+  source = pipeline.Source(dataclasses.replace(corpus, table=table))
+  mute = dataclasses.replace(experiment, source=source)
+  message = f'fold 1: No neutral utter.*{speaker} in'
+  with pytest.raises(protocols.ProtocolError, match=message):
+    mute.references(fold)

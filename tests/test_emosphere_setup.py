@@ -139,18 +139,17 @@ def test_a_folder_says_which_wavlm_it_is():
 def test_a_corpus_is_checked_before_training():
   corpus = fakes.corpus(bins=6)
   lengths = np.full(len(corpus.table), 12)
-  config = emosphere.get_config()
   system = EmoSphere(vad_range=(1.0, 7.0))
-  registry.check(config, system, corpus, lengths)
+  registry.check(system, corpus, lengths)
   corpus.table.vad[3, 1] = np.nan
   with pytest.raises(
     ConfigError, match="'fake': s1-angry-1 lacks arousal; give all three"
   ):
-    registry.check(config, system, corpus, lengths)
+    registry.check(system, corpus, lengths)
   with pytest.raises(
     ConfigError, match=r"'wavlm' needs waveforms \(wave16k\), the features are"
   ):
-    registry.check(config, WAVLM, corpus, lengths)
+    registry.check(WAVLM, corpus, lengths)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,11 @@ CASES = {
     },
   ),
   NEUTRAL: (
-    {'needs_neutral': True, 'outputs': 4},
+    {
+      'references': ('neutral', 'neutral2', 'test'),
+      'predicts_with_neutral': True,
+      'outputs': 4,
+    },
     {
       'schedule.name': 'plateau',
       'schedule.patience': 1,
@@ -72,7 +76,7 @@ def make(case, **more):
   ]
   # The second has fewer steps, the third no split to choose epochs on.
   folds[1] = protocols.Fold(
-    1, folds[1].train[-11:], folds[1].dev[:3], folds[1].test[:5]
+    1, folds[1].train[-11:], folds[1].dev[-3:], folds[1].test[-5:]
   )
   if experiment.config.schedule.name != 'plateau':
     folds[2] = protocols.Fold(

@@ -109,7 +109,7 @@ def test_stream_equals_plain_assembly_from_memory_disk_and_processes(corpus):
 
 def test_references_come_with_their_rows(corpus):
   sampler = make_sampler(
-    corpus, references=lambda epoch: np.arange(5, 35) - 5 + epoch
+    corpus, references=lambda epoch: {'neutral': np.arange(5, 35) - 5 + epoch}
   )
   slots = sampler.epoch(2)
   streamed = pipeline.stream(pipeline.Source(corpus), iter(slots))

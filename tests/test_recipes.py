@@ -12,6 +12,7 @@ from jaxser.core.config import ConfigError
 from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
 from jaxser.models import predictor
+from jaxser.systems.dsnet import NEUTRAL_KNOWN, TRANSDUCTIVE
 from tests import shared
 
 SHORT = {'epochs': 1, 'tensorboard': False, 'embeddings': False}
@@ -24,6 +25,25 @@ RECIPES = {
     {'model.channels': (4, 4), 'data.max_length': 32, 'embeddings': True},
   ),
   'emosphere': (emosphere, '', {'model.width': 8}),
+  **{
+    f'dsnet-{variant}': (
+      dsnet,
+      f'size=tiny,variant={variant}',
+      {'model.channels': (4, 4), 'data.max_length': 32, **changes},
+    )
+    for variant, changes in {
+      'encoder': {},
+      'dat': {},
+      'dat,dat_speakers=all': {},
+      'isnet': {},
+      'dsc': {'embeddings': True},
+      'menan': {'epochs': 2},  # Passes, by turns.
+    }.items()
+  },
+}
+NOTES = {
+  'dsnet-dat,dat_speakers=all': [TRANSDUCTIVE],
+  'dsnet-dsc': [NEUTRAL_KNOWN],
 }
 
 
@@ -51,7 +71,10 @@ def test_recipe_trains_and_reports(name, data_dir, tmp_path):
   assert set(found['selections']) == {'last', 'best_on_dev'}
   assert found['selections']['last']['pooled']['utterances'] == 40
   assert found == json.loads((tmp_path / 'results.json').read_text())
-  assert (tmp_path / 'report.html').stat().st_size > 10_000
+  page = (tmp_path / 'report.html').read_text()
+  assert len(page) > 10_000
+  assert found.get('notes', []) == NOTES.get(name, [])
+  assert all(note in page for note in found.get('notes', []))
 
 
 @pytest.mark.slow

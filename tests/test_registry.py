@@ -34,7 +34,7 @@ def test_a_system_outside_of_the_package_trains_and_predicts():
   assert system == MySystem(num_classes=len(corpus.classes), dropout=0.2)
   assert registry.build(config.system, system.settings()) == system
   assert registry.pretrained(config, system) is None
-  registry.check(config, system, corpus, np.full(len(corpus.table), 9))
+  registry.check(system, corpus, np.full(len(corpus.table), 9))
   rng = np.random.default_rng(0)
   label = rng.integers(0, 3, 12).astype(np.int32)
   batch = {
@@ -100,7 +100,7 @@ def test_unknown_systems_are_named(name, message):
     (dsnet, {'bins': 2}, 'bins=2; it must be at least 16'),
     (dsnet, {'compute_dtype': 'half'}, "compute_dtype='half'; it must be"),
     (dsnet, {'precision': 'low'}, "precision='low'; it must be one of"),
-    (dsnet, {'reversal_epochs': -1}, 'reversal_epochs=-1; it must be at least'),
+    (dsnet, {'dat_speakers': 'dev'}, "dat_speakers='dev'; it must be one of"),
     (emosphere, {'encoder': 'mfcc'}, "encoder='mfcc'; it must be one of"),
   ],
 )
@@ -125,7 +125,7 @@ def test_corpora_that_do_not_fit_are_refused():
     config = recipe.get_config()
     system = registry.create(config, corpus)
     with pytest.raises(ConfigError, match=message):
-      registry.check(config, system, corpus, np.full(len(corpus.table), 9))
+      registry.check(system, corpus, np.full(len(corpus.table), 9))
   assert registry.create(dsnet.get_config(), corpus).num_speakers == len(
     set(corpus.table.speakers)
   )

@@ -92,7 +92,8 @@ def test_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
   assert '@import' not in page
   policy = [a['content'] for t, a in tags.starts if 'http-equiv' in a]
   assert policy == [
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    'media-src file:'
   ]
   assert len(page) < 1_500_000
 
@@ -166,6 +167,60 @@ def test_the_most_confident_mistakes_come_first(classes, vad):
   ]
   distances = [float(row[4]) for row in cells(vad[2], 'mistakes')[1:]]
   assert distances == sorted(distances, reverse=True)
+
+
+def test_mistakes_can_be_heard_where_their_audio_still_lies(tmp_path):
+  made = runs.class_predictions(selections=('last',))
+  wrong = [p for p in made if p.prediction != p.target]
+  heard, gone = sorted(wrong, key=lambda p: -max(p.scores))[:2]
+  audio = tmp_path / 'a <b>'
+  runs.write_heard(tmp_path, made, audio)
+
+  def players():
+    page = report.write_report(tmp_path / 'w').read_text('utf-8')
+    ElementTree.fromstring(page)
+    assert gone.id in page
+    header = ' '.join(cells(page, 'mistakes')[0])
+    return header, [a for tag, a in Tags(page).starts if tag == 'audio']
+
+  assert players() == ('utterance speaker target predicted score', [])
+  audio.mkdir()
+  (audio / f'{heard.id}.wav').write_bytes(b'RIFF')
+  header, (player,) = players()
+  assert header.endswith('predicted score audio')
+  assert player['src'] == (audio / f'{heard.id}.wav').as_uri()
+  assert (player['aria-label'], player['preload']) == (heard.id, 'none')
+  (info,) = tmp_path.rglob('store.json')
+  info.write_text(info.read_text().replace('audio_dir', 'older'))
+  assert not players()[1]
+  info.unlink()
+  assert not players()[1]
+
+
+def test_a_baseline_is_a_line_in_the_charts(classes, vad, tmp_path):
+  workdir, _, _ = classes
+  made = runs.class_predictions(seeds=(3,), selections=('last',))
+  found = runs.write_run(tmp_path / 'linear', made, system='baseline')
+  out = tmp_path / 'page.html'
+  report.write_report(workdir, out, tmp_path / 'linear')
+  page = out.read_text('utf-8')
+  pooled = found['selections']['last']['pooled']
+  charts = section(page, 'results').findall(f'.//{SVG}desc')
+  for chart, metric in zip(charts, ('uar', 'war', 'f1'), strict=True):
+    assert chart.text.startswith(f'linear: {pooled[metric]["value"]:.2f}; ')
+  assert 'Dashed: linear (baseline on emodb' in words(section(page, 'results'))
+  ticks = section(page, 'recall').findall(".//i[@class='line']")
+  wanted = [f'left: {x:.1f}%' for x in pooled['recall'].values()]
+  assert [tick.get('style') for tick in ticks[::3]] == wanted
+  runs.write_run(tmp_path / 'all', made, protocol='published')
+  runs.write_run(tmp_path / 'few', made[1:])
+  for other, why in (
+    (vad[0], 'one predicts classes'),
+    (tmp_path / 'all', 'published and speaker_independent'),
+    (tmp_path / 'few', 'only 59 utterances in common'),
+  ):
+    with pytest.raises(PredictionsError, match=f'is no baseline of .*{why}'):
+      report.write_report(workdir, out, other)
 
 
 def test_vad_page_has_scatters_regions_and_spheres(vad):

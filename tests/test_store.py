@@ -197,6 +197,7 @@ def test_store_json_and_manifest(prepare, manifest):
     'classes': ['angry', 'happy', 'sad'],
     'vad_range': [1.0, 7.0],
     'annotators': {},
+    'audio_dir': str(manifest.root),
     'count': 6,
     'rejected': 0,
     'statistics': None,

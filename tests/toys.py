@@ -22,7 +22,8 @@ class Toy(System):
   """
 
   task: str = 'classification'
-  needs_neutral: bool = False
+  references: tuple[str, ...] = ()
+  predicts_with_neutral: bool = False
   outputs: int = 3
   early_epochs: int = 0
 
@@ -55,9 +56,10 @@ class Toy(System):
       errors = -jnp.sum(wanted * jax.nn.log_softmax(answer), -1)
     else:
       errors = jnp.sum((answer - batch['vad'] / 7) ** 2, -1)
-    if self.needs_neutral:
-      neutral = self._answer(params, mean, batch['neutral_features'])
-      errors += 0.1 * jnp.sum((answer - neutral) ** 2, -1)
+    for name in self.references:
+      other = self._answer(params, mean, batch[f'{name}_features'])
+      other *= 1 + batch[f'{name}_speaker'][:, None]
+      errors += 0.1 * jnp.sum((answer - other) ** 2, -1)
     errors *= 1 / (1 + progress.epoch) + 1 / state['split']['rows']
     loss = mean_share(errors, batch['mask'])
     if phase == 'early':
@@ -71,9 +73,10 @@ class Toy(System):
 
   def predict(self, params, state, batch) -> dict[str, Any]:
     """Scores, or VAD between 0 and 7."""
-    answer = self._answer(
-      params, state['batch_stats']['mean'], batch['features']
-    )
+    mean = state['batch_stats']['mean']
+    answer = self._answer(params, mean, batch['features'])
+    if self.predicts_with_neutral:
+      answer += 0.1 * self._answer(params, mean, batch['neutral_features'])
     return {
       'scores': jax.nn.softmax(answer),
       'vad': 7 * answer,

@@ -5,12 +5,15 @@
   ... --demo                                    on the demo corpus
 
 Components, region loss and number of regions, each row one step away from the
-whole system. On MSP-Podcast as published: the paper's cut of the validation
-split, WavLM-large fine-tuned, whose folder is given by --set=model.weights=DIR. On EmoTale what
-the paper does not give: speaker-independent folds and the light log-mel encoder
-(`python -m data_prep --features=kaldi16k`).
+whole system, and ridge regression on the same folds. On MSP-Podcast as
+published: the paper's cut of the validation split, WavLM-large fine-tuned, whose
+folder is given by --set=model.weights=DIR. On EmoTale what the paper does not
+give: speaker-independent folds and the light log-mel encoder
+(`python -m data_prep --features=kaldi16k`, which the ridge regression takes on
+MSP-Podcast, too).
 """
 
+from configs.tables import linear_baseline
 from jaxser.report.tables import spec
 
 SETTINGS = {
@@ -101,8 +104,15 @@ def _cell(corpus, name, label, variant, tables, **more):
 
 
 def _cells(corpus):
-  return tuple(
-    _cell(corpus, name, *variant) for name, variant in VARIANTS.items()
+  protocol = 'published' if corpus == 'msp_podcast' else 'speaker_independent'
+  return (
+    *(_cell(corpus, name, *variant) for name, variant in VARIANTS.items()),
+    linear_baseline(
+      f'{corpus}-linear',
+      f'corpus={corpus},protocol={protocol},task=vad',
+      f'{SETTINGS[corpus]["title"]}: {TABLES["components"]}',
+      baseline=f'{corpus}-whole',
+    ),
   )
 
 

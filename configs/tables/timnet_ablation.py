@@ -4,9 +4,11 @@
 
 Published folds and 500 epochs, the epoch that is best on the test fold: the
 whole network, a plain TCN instead, the forward direction only, only the last
-block, and the mean of the blocks instead of learned weights.
+block, and the mean of the blocks instead of learned weights; and a linear
+baseline on the same folds.
 """
 
+from configs.tables import linear_baseline
 from configs.timnet import SAVEE_ORDER
 from jaxser.report.tables import spec
 
@@ -28,6 +30,10 @@ savee    86.31 87.71  78.81 80.63  80.95 83.33  82.50 84.38  80.95 82.92
 """
 
 
+def _group(corpus):
+  return f'{corpus.upper()}, best epoch on the test fold (optimistic)'
+
+
 def _cell(corpus, ablation, paper):
   return spec.Cell(
     name=f'{corpus}-{ablation}',
@@ -36,7 +42,7 @@ def _cell(corpus, ablation, paper):
     arg=f'corpus={corpus},protocol=published,ablation={ablation}',
     figures=(
       spec.Figure(
-        group=f'{corpus.upper()}, best epoch on the test fold (optimistic)',
+        group=_group(corpus),
         selection='best_on_test',
         paper=paper,
         source='Ye et al. 2023, Tables 1 and 2' if paper else '',
@@ -47,6 +53,18 @@ def _cell(corpus, ablation, paper):
   )
 
 
+def _linear(corpus):
+  return linear_baseline(
+    f'{corpus}-baseline',
+    f'corpus={corpus},protocol=published',
+    _group(corpus),
+    label='linear baseline, fitted',
+    incomparable=SAVEE_ORDER if corpus == 'savee' else '',
+  )
+
+
+CORPORA = [line.split() for line in PAPER.strip().splitlines()]
+
 TABLE = spec.Table(
   title='TIM-Net, ablations',
   about=(
@@ -56,10 +74,13 @@ TABLE = spec.Table(
   ),
   metrics=('uar', 'war'),
   tolerance={'uar': 2.0, 'war': 2.0},
-  cells=tuple(
-    _cell(corpus, name, {'uar': float(uar), 'war': float(war)})
-    for corpus, *row in map(str.split, PAPER.strip().splitlines())
-    for name, uar, war in zip(LABELS, row[::2], row[1::2], strict=True)
+  cells=(
+    *(
+      _cell(corpus, name, {'uar': float(uar), 'war': float(war)})
+      for corpus, *row in CORPORA
+      for name, uar, war in zip(LABELS, row[::2], row[1::2], strict=True)
+    ),
+    *(_linear(corpus) for corpus, *_ in CORPORA),
   ),
-  demo=tuple(_cell('demo', name, {}) for name in LABELS),
+  demo=(*(_cell('demo', name, {}) for name in LABELS), _linear('demo')),
 )

@@ -10,6 +10,7 @@ on the same folds (configs/baseline.py, --features=kaldi16k).
 """
 
 from configs import timnet
+from configs.tables import linear_baseline
 from jaxser.report.tables import spec
 
 CORPORA = ('casia', 'emodb', 'emovo', 'iemocap', 'ravdess', 'savee')
@@ -45,19 +46,14 @@ def _cell(corpus, protocol, groups):
   )
 
 
-def _linear_baseline(corpus, protocol, folds):
-  doubt = timnet.paper_rows(corpus).get('last', {}).get('reason', '')
-  return spec.Cell(
-    name=f'{corpus}-{protocol}-baseline',
+def _linear(corpus, protocol, folds):
+  return linear_baseline(
+    f'{corpus}-{protocol}-baseline',
+    f'corpus={corpus},protocol={protocol}',
+    f'{folds}, linear baseline',
     label=corpus if corpus == 'demo' else corpus.upper(),
-    config='configs/baseline.py',
-    arg=f'corpus={corpus},protocol={protocol}',
-    figures=(
-      spec.Figure(
-        group=f'{folds}, linear baseline',
-        selection='last',
-        incomparable=doubt if protocol == 'published' else '',
-      ),
+    incomparable=(
+      timnet.SAVEE_ORDER if (corpus, protocol) == ('savee', 'published') else ''
     ),
   )
 
@@ -65,9 +61,9 @@ def _linear_baseline(corpus, protocol, folds):
 def _cells(corpus):
   return (
     _cell(corpus, 'published', PUBLISHED),
-    _linear_baseline(corpus, 'published', 'published folds'),
+    _linear(corpus, 'published', 'published folds'),
     _cell(corpus, 'speaker_independent', SPEAKER_INDEPENDENT),
-    _linear_baseline(corpus, 'speaker_independent', 'speaker-independent'),
+    _linear(corpus, 'speaker_independent', 'speaker-independent'),
   )
 
 

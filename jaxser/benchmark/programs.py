@@ -132,7 +132,7 @@ class Stack:
   def _indices(self, *shape: int) -> dict[str, np.ndarray]:
     """Drawn utterances of the corpus, as `stack.gather` takes them."""
     rng = np.random.default_rng(0)
-    names = ['rows', *['neutral'] * self.workload.system.needs_neutral]
+    names = ['rows', *self.workload.system.references]
     drawn = {
       name: rng.integers(0, self.utterances, shape, np.int32) for name in names
     }

@@ -106,9 +106,10 @@ class Workload:
       'speaker': (rows // len(self.corpus.classes)).astype(np.int32),
       'row': np.arange(padded, dtype=np.int32),
     }
-    if self.system.needs_neutral:
-      batch['neutral_features'] = features()
-      batch['neutral_length'] = batch['length']
+    for name in self.system.references:
+      batch[f'{name}_features'] = features()
+      batch[f'{name}_length'] = batch['length']
+      batch[f'{name}_speaker'] = batch['speaker']
     return batch
 
 

@@ -9,7 +9,8 @@ parallel and ahead of time; `Source.batch` is the same assembly without it.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,18 +28,18 @@ class Slot:
   Attributes:
     rows: int64 [batch], rows of the corpus, PADDING_ROW where there is none.
     length: frames or samples that every row is cut or padded to.
-    references: int64 [batch], the neutral reference of each row, or None.
+    references: by name int64 [batch], rows that stand beside these.
   """
 
   rows: np.ndarray
   length: int
-  references: np.ndarray | None = None
+  references: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   def part(self, index: int, count: int) -> tuple['Slot', int]:
     """Returns what one of `count` processes assembles, and its first row."""
     size = len(self.rows) // count
     part = slice(index * size, (index + 1) * size)
-    references = None if self.references is None else self.references[part]
+    references = {name: rows[part] for name, rows in self.references.items()}
     return Slot(self.rows[part], self.length, references), part.start
 
 
@@ -146,9 +147,11 @@ class Source:
       'speaker': np.where(real, self._speakers[rows], -1).astype(np.int32),
       'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
     }
-    if slot.references is not None:
-      neutral, neutral_lengths = self._features(slot.references, slot.length)
-      batch |= {'neutral_features': neutral, 'neutral_length': neutral_lengths}
+    for name, rows in slot.references.items():
+      features, lengths = self._features(rows, slot.length)
+      speaker = np.where(rows == PADDING_ROW, -1, self._speakers[rows])
+      batch[f'{name}_features'], batch[f'{name}_length'] = features, lengths
+      batch[f'{name}_speaker'] = speaker.astype(np.int32)
     return batch
 
 
@@ -170,7 +173,7 @@ class Sampler:
     buckets: ascending lengths; a batch is cut and padded to the smallest bucket
       that holds all of its rows. The last one holds (and cuts) everything.
     seed: numbers that name the order, such as (seed, fold).
-    references: epoch -> int64 [n], neutral references of `rows`, or None.
+    references: epoch -> by name int64 [n], rows that stand beside `rows`.
   """
 
   rows: np.ndarray
@@ -179,7 +182,7 @@ class Sampler:
   padded_size: int
   buckets: Sequence[int]
   seed: tuple[int, ...]
-  references: Callable[[int], np.ndarray] | None = None
+  references: Callable[[int], Mapping[str, np.ndarray]] = lambda epoch: {}
 
   @property
   def steps_per_epoch(self) -> int:
@@ -190,17 +193,13 @@ class Sampler:
     """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
     order = generator.permutation(len(self.rows))
-    columns = [self.rows]
-    if self.references is not None:
-      columns.append(self.references(epoch))
-    slots = []
+    references, slots = self.references(epoch), []
     for chosen, length in buckets_lib.batches(
       order, self.lengths, self.batch_size, self.buckets
     ):
-      rows, *references = (
-        pad_rows(column[chosen], self.padded_size) for column in columns
+      slots.append(
+        make_slot(self.rows, references, chosen, self.padded_size, length)
       )
-      slots.append(Slot(rows, length, *references))
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
@@ -212,12 +211,33 @@ class Sampler:
       yield from itertools.islice(self.epoch(current), skipped, None)
 
 
+def make_slot(
+  rows: np.ndarray,
+  references: Mapping[str, np.ndarray],
+  chosen: np.ndarray,
+  size: int,
+  length: int,
+) -> Slot:
+  """Returns the batch of some of the rows and what stands beside them."""
+  beside = {n: pad_rows(r[chosen], size) for n, r in references.items()}
+  return Slot(pad_rows(rows[chosen], size), length, beside)
+
+
 def for_evaluation(
-  source: Source, rows: np.ndarray, size: int
+  source: Source,
+  rows: np.ndarray,
+  size: int,
+  references: Mapping[str, np.ndarray] = types.MappingProxyType({}),
 ) -> tuple[list[Slot], np.ndarray]:
   """Returns batches that hold every row once, the last one padded.
 
   Rows of a bucket keep their order; with one bucket all of them do.
+
+  Args:
+    source: of the rows.
+    rows: int64 [n].
+    size: rows of a batch.
+    references: by name int64 [n], rows that stand beside these.
 
   Returns:
     The batches, and int64 [n]: where in their concatenation each row is.
@@ -227,7 +247,7 @@ def for_evaluation(
     np.arange(len(rows)), source.lengths[rows], size, source.buckets
   ):
     places[chosen] = len(slots) * size + np.arange(len(chosen))
-    slots.append(Slot(pad_rows(rows[chosen], size), length))
+    slots.append(make_slot(rows, references, chosen, size, length))
   return slots, places
 
 
@@ -270,16 +290,16 @@ def stream(
   def positions():
     for slot in itertools.chain([first], slots):
       part, first_row = slot.part(process_index, process_count)
-      references = part.references
-      if references is None:
-        references = np.zeros(0, np.int64)
-      yield part.rows, references, part.length, first_row
+      columns = np.stack([part.rows, *part.references.values()])
+      yield columns, part.length, first_row
 
-  def read(rows, references, length, first_row):
-    slot = Slot(rows, int(length), references if len(references) else None)
+  def read(columns, length, first_row):
+    rows, *beside = columns
+    beside = dict(zip(first.references, beside, strict=True))
+    slot = Slot(rows, int(length), beside)
     return list(source.batch(slot, int(first_row)).values())
 
-  shapes = ([None], [None], [], [])
+  shapes = ([None, None], [], [])
   signature = tuple(tf.TensorSpec(shape, tf.int64) for shape in shapes)
   types = [tf.as_dtype(value.dtype) for value in example.values()]
   dataset = tf.data.Dataset.from_generator(

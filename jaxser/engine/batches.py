@@ -6,8 +6,9 @@ tf.data where the corpus is larger than memory; one run at a time. Both draw the
 same batches.
 """
 
+import collections
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxser.engine.sharding import EVERYWHERE, ROWS, STEPS, Sharding
 from jaxser.systems.base import Tree
 
 Samplers = Sequence[pipeline.Sampler | None]
+References = Mapping[str, np.ndarray]
 _CORPUS = ('features', 'length', 'label', 'vad', 'speaker')
 
 
@@ -103,30 +105,31 @@ class Resident:
     assert step == 0, 'epochs on the devices are whole'
     shape = (len(samplers), self.steps, self._rows)
     for current in range(epoch, epochs):
-      rows = np.full(shape, pipeline.PADDING_ROW, np.int32)
-      neutral, real = rows.copy(), np.zeros(shape[:2], bool)
+      rows = collections.defaultdict(
+        lambda: np.full(shape, pipeline.PADDING_ROW, np.int32)
+      )
+      real = np.zeros(shape[:2], bool)
       for run, sampler in enumerate(samplers):
         for i, slot in enumerate(sampler.epoch(current) if sampler else ()):
-          real[run, i], rows[run, i] = True, slot.rows
-          if slot.references is not None:
-            neutral[run, i] = slot.references
-      indices = self._indices(rows)
-      if samplers[0].references is not None:
-        indices['neutral'] = neutral
-      chunk = self._sharding.put(indices, STEPS)
+          real[run, i] = True
+          for name, column in {'rows': slot.rows, **slot.references}.items():
+            rows[name][run, i] = column
+      chunk = self._sharding.put(self._indices(rows), STEPS)
       yield Chunk(chunk, real, self.steps, ends_epoch=True)
 
-  def _indices(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    position = np.arange(rows.shape[-1], dtype=np.int32)
-    return {'rows': rows, 'row': np.broadcast_to(position, rows.shape).copy()}
+  def _indices(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    shape = rows['rows'].shape
+    position = np.arange(shape[-1], dtype=np.int32)
+    return {**rows, 'row': np.broadcast_to(position, shape).copy()}
 
   def evaluation(
-    self, rows: Sequence[np.ndarray]
+    self, rows: Sequence[np.ndarray], references: Sequence[References]
   ) -> tuple[Iterator[Tree], list[np.ndarray]]:
     """Returns batches that hold each run's rows once.
 
     Args:
       rows: int [n] of every run.
+      references: of every run, see `pipeline.for_evaluation`.
 
     Returns:
       The batches on the devices, and for each run int [n]: where in their
@@ -134,10 +137,19 @@ class Resident:
     """
     size = self._eval_rows
     count = -(-max(map(len, rows)) // size)
-    padded = np.stack([pipeline.pad_rows(r, count * size) for r in rows])
-    cut = padded.astype(np.int32).reshape(len(rows), count, size)
+
+    def cut(columns):
+      padded = np.stack([pipeline.pad_rows(r, count * size) for r in columns])
+      return padded.astype(np.int32).reshape(len(rows), count, size)
+
+    whole = {'rows': cut(rows)}
+    for name in references[0]:
+      whole[name] = cut([beside[name] for beside in references])
     batches = (
-      self._sharding.put(self._indices(cut[:, i]), ROWS) for i in range(count)
+      self._sharding.put(
+        self._indices({n: x[:, i] for n, x in whole.items()}), ROWS
+      )
+      for i in range(count)
     )
     return batches, [np.arange(len(r)) for r in rows]
 
@@ -192,11 +204,11 @@ class Streamed:
       yield ahead
 
   def evaluation(
-    self, rows: Sequence[np.ndarray]
+    self, rows: Sequence[np.ndarray], references: Sequence[References]
   ) -> tuple[Iterator[Tree], list[np.ndarray]]:
     """Returns batches of the one run's rows; see `Resident.evaluation`."""
     slots, places = pipeline.for_evaluation(
-      self._source, rows[0], self._eval_rows
+      self._source, rows[0], self._eval_rows, references[0]
     )
     if self._source.in_memory:
       # This is faster than any pipeline.

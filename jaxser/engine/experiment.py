@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import optax
 
 from jaxser.data import pipeline, protocols
@@ -60,10 +61,8 @@ class Experiment:
   def example(self, fold: protocols.Fold) -> dict[str, Any]:
     """Returns a batch of one row; no initial value depends on what it holds."""
     row = fold.train[:1]
-    neutral = row if self.system.needs_neutral else None
-    return self.source.batch(
-      pipeline.Slot(row, self.source.max_length, neutral)
-    )
+    beside = dict.fromkeys(self.system.references, row)
+    return self.source.batch(pipeline.Slot(row, self.source.max_length, beside))
 
   def first_state(
     self,
@@ -110,23 +109,51 @@ class Experiment:
       padded_size=padded_size,
       buckets=self.source.buckets,
       seed=(seed, fold.number),
-      references=references
-      and (lambda epoch: references.draw(seed, fold.number, epoch)),
+      references=functools.partial(references, seed),
     )
 
   def references(
     self, fold: protocols.Fold
-  ) -> references_lib.References | None:
-    """Returns the neutral references of a training split, if any are needed.
+  ) -> Callable[[int, int], dict[str, np.ndarray]]:
+    """Returns (seed, epoch) -> what stands beside the training rows of a fold.
+
+    By name of `System.references` int64 [n], rows of the corpus.
 
     Raises:
-      ProtocolError: if a training speaker has none.
+      ProtocolError: if a speaker has no neutral utterance, or a split is empty.
     """
-    if not self.system.needs_neutral:
-      return None
+    names = self.system.references
     try:
-      return references_lib.find_references(
-        self.source.corpus, fold.train, self.config.data.neutral_references
-      )
+      if any(name.startswith('neutral') for name in names):
+        neutral = self._neutral(fold.train)
+      if self.system.predicts_with_neutral:
+        for rows in (fold.dev, fold.test):
+          self.predicted_with(rows)
+      for name in names:
+        if name in ('dev', 'test') and not len(getattr(fold, name)):
+          raise ValueError(f'the system trains on {name} speech; there is none')
     except ValueError as error:
       raise protocols.ProtocolError(f'fold {fold.number}: {error}') from error
+
+    def draw(name, seed, epoch):
+      if name == 'neutral':
+        return neutral.draw(seed, fold.number, epoch)
+      if name.startswith('neutral'):
+        number = int(name.removeprefix('neutral')) - 1
+        return neutral.references[:, number % neutral.references.shape[1]]
+      key = (seed, fold.number, epoch, names.index(name))
+      order = np.random.default_rng(key).permutation(getattr(fold, name))
+      return np.resize(order, len(fold.train))
+
+    return lambda seed, epoch: {n: draw(n, seed, epoch) for n in names}
+
+  def predicted_with(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns what `System.predict` sees beside rows of a split, by name."""
+    if not self.system.predicts_with_neutral:
+      return {}
+    return {'neutral': self._neutral(rows).references[:, 0]}
+
+  def _neutral(self, rows: np.ndarray) -> references_lib.References:
+    return references_lib.find_references(
+      self.source.corpus, rows, self.config.data.neutral_references
+    )

@@ -18,6 +18,7 @@ import safetensors
 from jaxser.data import pipeline, protocols
 from jaxser.engine.experiment import Experiment
 from jaxser.evaluation import embeddings, metrics, probes
+from jaxser.evaluation.results import rounded
 from jaxser.models import saved as models
 
 
@@ -75,8 +76,11 @@ def headline(folds: Sequence[protocols.Fold]) -> str:
 
 def _embedder(
   experiment: Experiment,
-) -> Callable[[Any, np.ndarray], dict[str, np.ndarray]]:
-  """Returns (weights, rows) -> embeddings and region scores, [n, width]."""
+) -> Callable[[Any, np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+  """Returns what maps to embeddings and region scores, [n, width].
+
+  Its arguments are weights, rows, and the split of which they are a part.
+  """
   system, source = experiment.system, experiment.source
   names = [*system.embeddings, *filter(None, (system.region_output,))]
   size = min(experiment.config.eval_batch_size, 64)
@@ -86,8 +90,12 @@ def _embedder(
     out = system.predict(*weights, batch)
     return {name: out[name] for name in names}
 
-  def embed(weights, rows):
-    slots, places = pipeline.for_evaluation(source, rows, size)
+  def embed(weights, rows, split):
+    beside = {
+      name: references[np.isin(split, rows)]
+      for name, references in experiment.predicted_with(split).items()
+    }
+    slots, places = pipeline.for_evaluation(source, rows, size, beside)
     outputs = [
       jax.device_get(predict(weights, source.batch(slot))) for slot in slots
     ]
@@ -116,12 +124,13 @@ def _compute(
     )
     splits = {}
     for split in embeddings.SIDES:
-      rows = probes.subsampled(getattr(fold, split), probes.MOST)
+      whole = getattr(fold, split)
+      rows = probes.subsampled(whole, probes.MOST)
       # The development split is shown but not probed, so one fold's suffices.
       if not len(rows) or (split == 'dev' and position):
         continue
       labels = corpus.table.labels[rows]
-      spaces = embed(weights, rows)
+      spaces = embed(weights, rows, whole)
       scores = spaces.pop(str(system.region_output), None)
       if split == 'test' and scores is not None:
         vad = corpus.table.vad[rows]
@@ -164,13 +173,11 @@ def _region_head(
   if not sum(len(targets) for targets, _ in regions):
     return None
   targets, predicted = map(np.concatenate, zip(*regions, strict=True))
-  confusion = metrics.Confusion.empty(
-    int(max(targets.max(), predicted.max())) + 1
-  )
-  found = confusion.add(targets, predicted).value()
+  regions = int(max(targets.max(), predicted.max())) + 1
+  confusion = metrics.confusion(targets, predicted, regions)
   return {
-    'accuracy': round(100 * found['war'], 2),
-    'macro_f1': round(100 * found['f1'], 2),
+    'accuracy': rounded(metrics.war(confusion)),
+    'macro_f1': rounded(metrics.macro_f1(confusion)),
     'utterances': len(targets),
   }
 

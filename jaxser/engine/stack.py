@@ -57,8 +57,8 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
   Args:
     corpus: arrays of all utterances.
     indices: 'rows', int32 [batch], -1 for padding; 'row', the position of each
-      in the global batch; 'neutral', int32 [batch], neutral references, where
-      the system needs them.
+      in the global batch; by name of each of the system's references, int32
+      [batch], what stands beside them.
   """
   rows = indices['rows']
 
@@ -78,9 +78,9 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
     'mask': (rows >= 0).astype(jnp.float32),
     'row': indices['row'],
   }
-  if 'neutral' in indices:
-    batch['neutral_features'] = pick('features', indices['neutral'], 0)
-    batch['neutral_length'] = pick('length', indices['neutral'], 0)
+  for name in [n for n in indices if n not in ('rows', 'row')]:
+    for part, otherwise in (('features', 0), ('length', 0), ('speaker', -1)):
+      batch[f'{name}_{part}'] = pick(part, indices[name], otherwise)
   return batch
 
 
@@ -242,7 +242,7 @@ class Programs:
       rows: of each step.
       corpus: arrays of all utterances, or their shapes.
     """
-    names = ['rows', 'row', *(['neutral'] if self.system.needs_neutral else [])]
+    names = ['rows', 'row', *self.system.references]
     indices = jax.ShapeDtypeStruct((runs, steps, rows), np.int32)
     abstract = self.sharding.abstract
     return (

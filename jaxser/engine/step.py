@@ -1,6 +1,6 @@
 """The pure training step of one run."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import jax
@@ -38,30 +38,67 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Returns the optimizer of `config.optimizer`.
 
-  Parameters that the system freezes in every phase of the run carry no moments.
+  Parameters that are trained in the same updates share one optimizer, whose
+  moments and count of steps rest in all others. What is never trained has none.
 
   Args:
     config: of the run.
     system: what is trained.
+
+  Returns:
+    A transformation whose `update` also takes `phase`, the update that is made.
   """
   options = config.optimizer
   parts = [optax.scale_by_adam(options.b1, options.b2, options.eps)]
   if options.name == 'adamw':
     parts.append(optax.add_decayed_weights(options.weight_decay))
   parts.append(optax.scale(-float(options.learning_rate)))
-  phases = dict.fromkeys(map(system.phase, range(config.epochs)))
-
-  def labels(params):
-    frozen = [system.frozen(params, phase) for phase in phases]
-    if any(tree is None for tree in frozen):
-      return jax.tree.map(lambda _: 'trained', params)
-    return jax.tree.map(
-      lambda *always: 'frozen' if all(always) else 'trained', *frozen
-    )
-
-  return optax.multi_transform(
-    {'trained': optax.chain(*parts), 'frozen': optax.set_to_zero()}, labels
+  optimizer = optax.chain(*parts)
+  epochs = dict.fromkeys(map(system.phase, range(config.epochs)))
+  phases = list(
+    dict.fromkeys(u for phase in epochs for u in system.updates(phase))
   )
+
+  def label(*frozen):
+    trained = [
+      str(p) for p, rests in zip(phases, frozen, strict=True) if not rests
+    ]
+    if len(trained) == len(phases):
+      return 'trained'
+    return '+'.join(trained) or 'frozen'
+
+  def grouped(params):
+    none = jax.tree.map(lambda _: False, params)
+    frozen = [system.frozen(params, phase) or none for phase in phases]
+    labels = jax.tree.map(label, *frozen)
+    groups = {'trained': optimizer, 'frozen': optax.set_to_zero()}
+    for name in jax.tree.leaves(labels):
+      groups.setdefault(name, _resting(optimizer, name.split('+')))
+    return optax.multi_transform(groups, labels)
+
+  by_group = optax.GradientTransformationExtraArgs(
+    lambda params: grouped(params).init(params),
+    lambda grads, state, params, **extra: grouped(params).update(
+      grads, state, params, **extra
+    ),
+  )
+  if not options.clip_norm:
+    return by_group
+  return optax.chain(optax.clip_by_global_norm(options.clip_norm), by_group)
+
+
+def _resting(
+  optimizer: optax.GradientTransformation, phases: Sequence[str]
+) -> optax.GradientTransformationExtraArgs:
+  """Returns an optimizer that changes nothing in other phases than these."""
+  inner = optax.with_extra_args_support(optimizer)
+
+  def update(grads, state, params=None, *, phase, **extra):
+    if str(phase) in phases:
+      return inner.update(grads, state, params, phase=phase, **extra)
+    return jax.tree.map(jnp.zeros_like, grads), state
+
+  return optax.GradientTransformationExtraArgs(inner.init, update)
 
 
 def create_state(
@@ -93,7 +130,7 @@ def train_step(
   accumulate: int = 1,
   phase: Hashable = 'main',
 ) -> tuple[TrainState, dict[str, Array]]:
-  """Takes one optimizer step.
+  """Takes one step: the updates of the system's phase, one after the other.
 
   Where the axis of `jaxser.ops.collectives` is bound, `batch` is this device's
   part of the global batch and the result is the same on every device.
@@ -110,10 +147,34 @@ def train_step(
     phase: static part of the loss.
 
   Returns:
-    The state after the step, and {'loss', 'rows', ...} of the global batch.
+    The state after the step, and {'loss', 'rows', ...} of the global batch;
+    'loss' is the sum over the updates.
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
+  metrics = {}
+  for number, update in enumerate(system.updates(phase)):
+    key = jax.random.fold_in(rng, number) if number else rng
+    state, found = _update(
+      system, optimizer, state, batch, key, progress, accumulate, update
+    )
+    if metrics:
+      found['loss'] += metrics['loss']
+    metrics |= found
+  return state.replace(step=state.step + 1), metrics
+
+
+def _update(
+  system: System,
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  batch: Batch,
+  rng: Array,
+  progress: Progress,
+  accumulate: int,
+  phase: Hashable,
+) -> tuple[TrainState, dict[str, Array]]:
+  """Moves the parameters that a phase trains against its loss' gradient."""
 
   def gradients(model_state, batch, rng):
     """Per-device partial sums of gradients and metrics; new statistics."""
@@ -138,15 +199,11 @@ def train_step(
       lambda g, still: jnp.zeros_like(g) if still else psum(g), grads, frozen
     )
   metrics = psum({**metrics, 'rows': jnp.sum(batch['mask'])})
-  updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  updates, opt_state = optimizer.update(
+    grads, state.opt_state, state.params, phase=phase
+  )
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
-  if frozen is not None:
-    # Momentum and weight decay would move them without a gradient.
-    updates = jax.tree.map(
-      lambda u, still: jnp.zeros_like(u) if still else u, updates, frozen
-    )
   new_state = state.replace(
-    step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     model_state=model_state,
     opt_state=opt_state,

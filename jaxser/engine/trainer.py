@@ -212,7 +212,9 @@ class Trainer:
     """
     empty = np.zeros(0, np.int64)
     padded = [*rows, *[empty] * (self.slots - len(rows))]
-    evaluated, places = self.batches.evaluation(padded)
+    evaluated, places = self.batches.evaluation(
+      padded, list(map(self.experiment.predicted_with, padded))
+    )
     outputs = [
       self._predict(weights, self.batches.corpus, batch) for batch in evaluated
     ]

@@ -8,7 +8,8 @@ from typing import Any
 
 import ml_collections
 
-from jaxser.evaluation.results import NAMES
+from jaxser.evaluation.metrics import NAMES
+from jaxser.evaluation.results import FITTED
 
 MISSING = '—'
 TRUSTED = (
@@ -127,8 +128,10 @@ def unit(results: Mapping[str, Any]) -> str:
   return 'per cent' if results['task'] == 'classification' else 'CCC'
 
 
-def short(selection: str) -> str:
-  """Returns the name of a selection at the head of a column."""
+def short(selection: str, entry: Mapping[str, Any] | None = None) -> str:
+  """Returns the name of a selection, or its entry, at the head of a column."""
+  if entry and entry['label'] == FITTED:
+    return FITTED
   name = selection.replace('_', ' ')
   return f'{name} (optimistic)' if selection == 'best_on_test' else name
 

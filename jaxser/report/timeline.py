@@ -14,11 +14,7 @@ MOST_RECORDINGS = 50
 """A page shows at most this many recordings."""
 
 
-def write(
-  path: PathLike,
-  recordings: Sequence[Any],
-  description: Any,
-) -> None:
+def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
   """Writes the page of recordings (each a `jaxser.models.output.Recording`).
 
   `description` is the `jaxser.models.saved.Description` of the model.

@@ -44,8 +44,8 @@ class System(nn.Module):
     speaker   int32 [batch], number of the speaker, -1 for a padding row
     row       int32 [batch], position of the row in the global batch
 
-  With `needs_neutral`, training batches also hold neutral_features and
-  neutral_length, a neutral utterance of the same speaker.
+  For each of its `references` a batch also holds NAME_features, NAME_length and
+  NAME_speaker.
 
   Contract, tested for every system:
 
@@ -60,8 +60,13 @@ class System(nn.Module):
   task: ClassVar[str] = 'classification'
   """Either 'classification' (scores) or 'regression' (VAD)."""
 
-  needs_neutral: ClassVar[bool] = False
-  """Whether training rows come with a neutral utterance of their speaker."""
+  references: ClassVar[tuple[str, ...]] = ()
+  """Utterances that stand beside each training row. 'neutral': one of the first
+  neutral ones of its speaker, drawn anew in each epoch; 'neutral1', 'neutral2',
+  ...: these themselves; 'dev' and 'test': one of that split, by turns."""
+
+  predicts_with_neutral: ClassVar[bool] = False
+  """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
 
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
@@ -195,6 +200,13 @@ class System(nn.Module):
     """Returns the static part of the loss in this epoch, compiled once each."""
     del epoch
     return 'main'
+
+  def updates(self, phase: Hashable) -> tuple[Hashable, ...]:
+    """Returns the updates of one step, in turn, as phases of loss and frozen.
+
+    Parameters that other updates train have an optimizer state of their own.
+    """
+    return (phase,)
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
     """Returns True where a parameter is not trained; None: all are trained."""

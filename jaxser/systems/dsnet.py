@@ -18,33 +18,44 @@ parameters for four classes, counted as PyTorch counts them: without the 3,104
 running statistics, with the 165,504 that get no gradient, namely the gates of
 the projections (164,992) and one BatchNorm (512) that is never called.
 
-Baselines on the same encoder and classifier are `variant`s:
+The authors' baselines, as their code behaves, are `variant`s; all have the same
+encoder E and classifier C, and L is the cross-entropy of the classes:
 
-    encoder  The encoder and the classifier alone.
-    dat      Domain-adversarial training: a speaker classifier behind a gradient
-             reversal, on training speakers only (Ganin and Lempitsky, ICML
-             2015; for emotion: Tu et al., arXiv 1903.09606).
-    isnet    Individual standardisation (Fan et al., "ISNet", IEEE/ACM TASLP 30,
-             2022): a benchmark, which stands for the speaker's neutral speech,
-             is generated from the utterance and taken off its representation.
-             Only the paper's summary could be had, so the following is this
-             project's reading of it: generator linear-ReLU-linear on the
-             embedding; target the embedding of the neutral reference, held
-             constant; mean squared error; classified is embedding - benchmark.
+    encoder  E and C by L alone.
+    dat      Domain-adversarial training. A speaker classifier S sees E through a
+             gradient reversal of strength 1: L + cross-entropy of the speakers.
+             `dat_speakers='all'` is the published one: S also learns from a
+             batch of development and one of test speech, without emotions.
+    isnet    Individual standardisation: a second encoder E2 and classifier C2, a
+             translator T. Each batch makes four updates, each by its own
+             optimizer: E and C by L; E2 by the mean absolute differences between
+             its embeddings of three neutral utterances of the speaker, summed
+             over the pairs; T by that between T(E(x)) and the mean of these
+             embeddings; C2 by L on E(x) - T(E(x)), which predicts.
+    dsc      C sees E(x) and E(neutral reference), in prediction too.
+    menan    Passes over the training split by turns: S alone, on E; then E and C
+             by L + the cross-entropy of S, through a reversal of strength 0.5,
+             with equal probabilities of all training speakers. By the reversal
+             E moves away from them: so it was described.
+
+Parts that an update does not train work as in training, but their parameters
+and running statistics stay as they are. That, and the hidden widths of S and T,
+are this project's choice.
 
 DSNet without one of its losses is that loss' weight at 0; everything else, the
 second branch and the loss as a curve too, stays.
 """
 
 import functools
-from collections.abc import Hashable, Mapping, Sequence
+import itertools
+from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxser.ops.collectives import axis_size, mean_share
+from jaxser.ops.collectives import axis_size, mean_share, psum
 from jaxser.ops.frames import tile_to, with_deltas
 from jaxser.ops.losses import (
   cross_entropy,
@@ -68,24 +79,38 @@ from jaxser.systems.dsnet_network import (
   TwoLayers,
 )
 
-VARIANTS = ('dsnet', 'encoder', 'dat', 'isnet')
-DTYPES = ('float32', 'bfloat16')
-PRECISIONS = ('default', 'high', 'highest')
+VARIANTS = ('dsnet', 'encoder', 'dat', 'isnet', 'dsc', 'menan')
+# Variant -> phase -> parts that it trains; all parts where nothing is said.
+TRAINED = {
+  'isnet': {
+    'task': ('encoder', 'classifier'),
+    'neutral': ('neutral_encoder',),
+    'translation': ('translator',),
+    'standardized': ('standardized_classifier',),
+  },
+  'menan': {'speakers': ('adversary',), 'emotions': ('encoder', 'classifier')},
+}
+REVERSAL = {'dat': 1.0, 'menan': 0.5}
+TRANSDUCTIVE = (
+  'Transductive: the speech of the development and test speakers was trained on, '
+  'with their names and without their emotions.'
+)
+NEUTRAL_KNOWN = (
+  'Every utterance was predicted beside a neutral one of its speaker, whose label '
+  'was thereby given; the first neutral utterance stood beside itself.'
+)
 
 
 def front_end(features: Array, length: Array, max_frames: int) -> Array:
-  """Log filterbanks to the images that the encoder sees.
+  """Returns the images [batch, max_frames, bins, 3] that the encoder sees.
 
-  Tiled (or cut) to max_frames first, deltas after that. The paper's [batch, 3,
-  max_frames, bins] is this with the last axis moved to the second place.
+  Static, delta, delta-delta, with the published [batch, 3, max_frames, bins]'s
+  second axis moved to the end. Tiled (or cut) to max_frames before the deltas.
 
   Args:
-    features: [batch, frames, bins], zero padded.
+    features: log filterbanks [batch, frames, bins], zero padded.
     length: int32 [batch], valid frames.
     max_frames: frames of the result.
-
-  Returns:
-    [batch, max_frames, bins, 3]: static, delta, delta-delta.
   """
   return with_deltas(tile_to(features, length, max_frames))
 
@@ -103,16 +128,10 @@ class DSNet(System):
     alpha: share of the irrelevant subspace in what is classified.
     gated_projection: whether the projections' gates are used; the authors' code
       computes and discards them.
-    task_weight: of the cross-entropy.
-    calibration_weight: of the Jensen-Shannon divergence (dsnet).
-    orthogonality_weight: of the orthogonality penalty (dsnet).
-    reconstruction_weight: of the reconstruction error (dsnet).
-    adversary_weight: of the speaker's cross-entropy (dat).
-    standardization_weight: of the benchmark's error (isnet).
-    num_speakers: speakers of the corpus (dat). The adversary has an output for
-      each of them; it learns from training rows alone.
-    reversal_epochs: epochs over which the reversal rises as in Ganin and
-      Lempitsky, 2 / (1 + exp(-10 epoch / reversal_epochs)) - 1; 0 keeps it at 1.
+    task_weight, calibration_weight, orthogonality_weight,
+      reconstruction_weight: of the losses of 'dsnet'.
+    dat_speakers: whose speech the adversary of 'dat' sees, 'train' or 'all'.
+    num_speakers: speakers of the corpus, for 'dat' and 'menan'.
     encoder_dropout: after each stage.
     classifier_dropout: in the classifier.
     compute_dtype: of the convolutions, 'float32' or 'bfloat16'; parameters,
@@ -123,7 +142,7 @@ class DSNet(System):
 
   num_classes: int
   variant: str = 'dsnet'
-  channels: Sequence[int] = (64, 128, 256, 512)
+  channels: tuple[int, ...] = (64, 128, 256, 512)
   embedding: int = 256
   max_frames: int = 600
   bins: int = 80
@@ -133,10 +152,8 @@ class DSNet(System):
   calibration_weight: float = 1.0
   orthogonality_weight: float = 1.0
   reconstruction_weight: float = 1.0
-  adversary_weight: float = 1.0
-  standardization_weight: float = 1.0
+  dat_speakers: str = 'train'
   num_speakers: int = 0
-  reversal_epochs: int = 80
   encoder_dropout: float = 0.2
   classifier_dropout: float = 0.5
   compute_dtype: str = 'float32'
@@ -144,38 +161,31 @@ class DSNet(System):
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
-    """Returns the system of config.model for a corpus with classes.
-
-    Raises:
-      ValueError: if the corpus has no classes.
-    """
-    return cls(
-      num_classes=num_classes(corpus),
-      num_speakers=len(set(corpus.table.speakers.tolist())),
-      **model,
-    )
+    """Returns the system of config.model for a corpus, see `System.create`."""
+    classes = num_classes(corpus)
+    speakers = len(set(corpus.table.speakers.tolist()))
+    return cls(classes, num_speakers=speakers, **model)
 
   def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
-    stages = len(self.channels)
-    enough = f'at least {2**stages}: {stages} stages halve it'
-    speakers = 'the number of speakers, at least 2, for variant "dat"'
+    least = f'at least {2 ** len(self.channels)}: {len(self.channels)} stages '
+    speakers = self.variant not in REVERSAL or self.num_speakers >= 2
+    for name, valid in (
+      ('variant', VARIANTS),
+      ('dat_speakers', ('train', 'all')),
+      ('compute_dtype', ('float32', 'bfloat16')),
+      ('precision', ('default', 'high', 'highest')),
+    ):
+      require(self, (name, getattr(self, name) in valid, f'one of {valid}'))
+    for name in ('max_frames', 'bins'):
+      enough = getattr(self, name) >= 2 ** len(self.channels)
+      require(self, (name, enough, f'{least}halve it'))
     require(
       self,
       ('num_classes', self.num_classes >= 2, 'at least 2'),
-      ('variant', self.variant in VARIANTS, f'one of {VARIANTS}'),
-      ('channels', stages > 0, 'at least one stage'),
+      ('channels', len(self.channels) > 0, 'at least one stage'),
       ('embedding', self.embedding >= 4, 'at least 4'),
-      ('max_frames', self.max_frames >= 2**stages, enough),
-      ('bins', self.bins >= 2**stages, enough),
-      (
-        'num_speakers',
-        self.variant != 'dat' or self.num_speakers >= 2,
-        speakers,
-      ),
-      ('compute_dtype', self.compute_dtype in DTYPES, f'one of {DTYPES}'),
-      ('precision', self.precision in PRECISIONS, f'one of {PRECISIONS}'),
-      ('reversal_epochs', self.reversal_epochs >= 0, 'at least 0'),
+      ('num_speakers', speakers, f'at least 2 for variant {self.variant!r}'),
     )
 
   def check(self, corpus: Any, lengths: np.ndarray) -> None:
@@ -187,10 +197,36 @@ class DSNet(System):
         f'{corpus.feature_shape}; prepare it with --features=kaldi16k'
       )
 
+  def check_recording(self) -> None:
+    """Raises ValueError where a prediction needs neutral speech beside it."""
+    if self.predicts_with_neutral:
+      raise ValueError(
+        "variant 'dsc' classifies an utterance beside a neutral one of its "
+        'speaker, which a recording alone does not have; train another variant'
+      )
+
   @property
-  def needs_neutral(self) -> bool:
-    """Whether training batches must hold a neutral reference."""
-    return self.variant in ('dsnet', 'isnet')
+  def references(self) -> tuple[str, ...]:
+    """Utterances that stand beside each training row."""
+    every = ('dev', 'test') if self.dat_speakers == 'all' else ()
+    return {
+      'dsnet': ('neutral',),
+      'dsc': ('neutral',),
+      'isnet': ('neutral1', 'neutral2', 'neutral3'),
+      'dat': every,
+    }.get(self.variant, ())
+
+  @property
+  def predicts_with_neutral(self) -> bool:
+    """Whether a prediction needs a neutral utterance beside it."""
+    return self.variant == 'dsc'
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """Sentences that must stand wherever results are shown."""
+    every = self.variant == 'dat' and self.dat_speakers == 'all'
+    notes = {TRANSDUCTIVE: every, NEUTRAL_KNOWN: self.predicts_with_neutral}
+    return tuple(note for note, holds in notes.items() if holds)
 
   @property
   def embeddings(self) -> tuple[str, ...]:
@@ -200,41 +236,75 @@ class DSNet(System):
       'isnet': ('embedding', 'benchmark', 'encoding'),
     }.get(self.variant, ('encoding',))
 
+  def phase(self, epoch: int) -> str:
+    """Returns 'main', or for 'menan' what this pass trains."""
+    passes = ('speakers', 'emotions')
+    return passes[epoch % 2] if self.variant == 'menan' else 'main'
+
+  def updates(self, phase: Hashable) -> tuple[Hashable, ...]:
+    """Returns the one update of a step, of 'isnet' the four."""
+    return tuple(TRAINED['isnet']) if self.variant == 'isnet' else (phase,)
+
+  def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
+    """Returns True in the parts that the update does not train."""
+    trained = TRAINED.get(self.variant, {}).get(phase)
+    return trained and {
+      name: jax.tree.map(lambda _, rests=name not in trained: rests, part)
+      for name, part in params.items()
+    }
+
   def setup(self) -> None:
     """Creates the parts that this variant has."""
-    self.encoder = Encoder(
+    width = self.embedding
+    encoder = functools.partial(
+      Encoder,
       self.channels,
-      self.embedding,
+      width,
       self.encoder_dropout,
       None if self.compute_dtype == 'float32' else jnp.bfloat16,
       # None leaves it to jax.default_matmul_precision.
       None if self.precision == 'default' else self.precision,
     )
-    width = self.embedding
-    self.classifier = Classifier(
-      self.num_classes, width, self.classifier_dropout
+    classifier = functools.partial(
+      Classifier, self.num_classes, width, self.classifier_dropout
     )
+    self.encoder, self.classifier = encoder(), classifier()
     if self.variant == 'dsnet':
       self.irrelevant = Projection(width, self.gated_projection)
       self.relevant = Projection(width, self.gated_projection)
       self.decoder = TwoLayers(width, width)
     elif self.variant == 'isnet':
-      self.benchmark = TwoLayers(width // 2, width)
-    elif self.variant == 'dat':
+      self.neutral_encoder = encoder()
+      self.translator = TwoLayers(width // 2, width)
+      self.standardized_classifier = classifier()
+    elif self.variant in REVERSAL:
       self.adversary = TwoLayers(width, self.num_speakers)
+    if self.variant == 'menan':
+      # 1 for the speakers of the training split, counted in the first pass.
+      self.variable('speakers', 'known', jnp.zeros, (self.num_speakers,))
 
-  def __call__(
-    self, batch: Batch, *, train: bool, strength: Array | float = 1.0
-  ) -> dict[str, Array]:
+  def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
     """Returns logits and intermediates of a batch, see `predict`.
 
-    In training also 'neutral', the embedding of the neutral reference, whose
-    statistics update the running ones second, and 'speaker_logits' where the
-    variant has them; `strength` is that of the gradient reversal.
+    In training also the embedding of each reference by its name, whose
+    statistics update the running ones after the utterance's; 'task_logits', of
+    the first classifier of 'isnet'; the adversary's 'speaker_logits', by
+    reference NAME_speaker_logits.
     """
     rows, mask = batch.get('row'), batch.get('mask')
-    encoding, frames = self.encoder(self.images(batch), rows, mask, train=train)
+    # Creates all parts, from any batch: initial values hang on no input.
+    starting = self.is_initializing()
+
+    def encode(prefix, encoder):
+      images = self.images(batch, '' if starting else prefix)
+      return encoder(images, rows, mask, train=train)
+
+    def classify(x, classifier):
+      return classifier(x, rows, mask, train=train)
+
+    encoding, frames = encode('', self.encoder)
     out = {'encoding': encoding, 'frames': frames, 'embedding': encoding}
+    classifier = self.classifier
     if self.variant == 'dsnet':
       out['irrelevant'] = self.irrelevant(encoding)
       out['relevant'] = self.relevant(encoding)
@@ -242,18 +312,27 @@ class DSNet(System):
       out['reconstruction'] = self.decoder(jnp.concatenate(both, axis=-1))
       out['embedding'] = self.alpha * out['irrelevant'] + out['relevant']
     elif self.variant == 'isnet':
-      out['benchmark'] = self.benchmark(encoding)
+      out['benchmark'] = self.translator(encoding)
       out['embedding'] = encoding - out['benchmark']
-    out['logits'], out['hidden'] = self.classifier(
-      out['embedding'], rows, mask, train=train
-    )
-    if train and self.needs_neutral:
-      out['neutral'], _ = self.encoder(
-        self.images(batch, 'neutral_'), rows, mask, train=True
-      )
-    if self.variant == 'dat' and (train or self.is_initializing()):
-      reversed_ = reverse_gradient(encoding, jnp.float32(strength))
-      out['speaker_logits'] = self.adversary(reversed_)
+      classifier = self.standardized_classifier
+    elif self.variant == 'dsc':
+      both = [encoding, encode('neutral_', self.encoder)[0]]
+      out['embedding'] = jnp.concatenate(both, axis=-1)
+    out['logits'], out['hidden'] = classify(out['embedding'], classifier)
+    if not (train or starting):
+      return out
+    if self.variant == 'dsnet':
+      out['neutral'], _ = encode('neutral_', self.encoder)
+    elif self.variant == 'isnet':
+      out['task_logits'], _ = classify(encoding, self.classifier)
+      for name in self.references:
+        out[name], _ = encode(f'{name}_', self.neutral_encoder)
+    elif self.variant in REVERSAL:
+      strength = jnp.float32(REVERSAL[self.variant])
+      for prefix in ('', *(f'{name}_' for name in self.references)):
+        x = encode(prefix, self.encoder)[0] if prefix else encoding
+        logits = self.adversary(reverse_gradient(x, strength))
+        out[f'{prefix}speaker_logits'] = logits
     return out
 
   def images(self, batch: Batch, prefix: str = '') -> Array:
@@ -272,62 +351,86 @@ class DSNet(System):
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
     """Returns the weighted sum of the losses, and each of them as a metric."""
-    del phase
+    del progress
     out, new = self.apply(
       {'params': params, **state},
       batch,
       train=True,
-      strength=self._strength(progress),
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
-    share = functools.partial(mean_share, mask=batch['mask'])
-
-    def mean_square(error):
-      return share(jnp.mean(jnp.square(error), axis=-1))
-
-    losses = {'task': share(cross_entropy(out['logits'], batch['label']))}
-    if self.variant == 'dsnet':
-      divergence = jensen_shannon(out['irrelevant'], out['neutral'])
-      penalty = orthogonality_penalty(
-        out['irrelevant'], out['relevant'], batch['mask']
-      )
-      losses |= {
-        'calibration': share(divergence),
-        'orthogonality': penalty / axis_size(),
-        'reconstruction': mean_square(out['encoding'] - out['reconstruction']),
-      }
-    elif self.variant == 'isnet':
-      target = jax.lax.stop_gradient(out['neutral'])
-      losses['standardization'] = mean_square(out['benchmark'] - target)
-    elif self.variant == 'dat':
-      rows = cross_entropy(out['speaker_logits'], batch['speaker'])
-      losses['adversary'] = share(rows)
+    losses = self._losses(out, state, batch, phase)
     total = sum(
-      getattr(self, f'{name}_weight') * value for name, value in losses.items()
+      getattr(self, f'{name}_weight', 1.0) * x for name, x in losses.items()
     )
     correct = jnp.argmax(out['logits'], axis=-1) == batch['label']
-    metrics = {'loss': total, 'accuracy': share(correct), **losses}
-    return total, {'state': dict(new), 'metrics': metrics}
+    accuracy = mean_share(correct, batch['mask'])
+    trained = TRAINED.get(self.variant, {}).get(phase, new['batch_stats'])
+    moved = {n: x for n, x in new['batch_stats'].items() if n in trained}
+    new = {**state, 'batch_stats': {**state['batch_stats'], **moved}}
+    if phase == 'speakers':
+      present = jax.nn.one_hot(batch['speaker'], self.num_speakers)
+      known = state['speakers']['known'] + psum(jnp.sum(present, axis=0))
+      new['speakers'] = {'known': jnp.minimum(known, 1)}
+    metrics = {'loss': total, 'accuracy': accuracy, **losses}
+    return total, {'state': new, 'metrics': metrics}
+
+  def _losses(
+    self, out: Mapping[str, Array], state: Tree, batch: Batch, phase: Hashable
+  ) -> dict[str, Array]:
+    """Returns this device's part of each loss of an update."""
+    share = functools.partial(mean_share, mask=batch['mask'])
+
+    def difference(of, a, b):
+      return share(jnp.mean(of(a - b), axis=-1))
+
+    def entropy(logits, label):
+      return share(cross_entropy(out[logits], batch[label]))
+
+    if self.variant == 'isnet':
+      neutral = [out[name] for name in self.references]
+      pairs = itertools.combinations(neutral, 2)
+      losses = {
+        'task': entropy('task_logits', 'label'),
+        'neutral': sum(difference(jnp.abs, *pair) for pair in pairs),
+        'translation': difference(jnp.abs, out['benchmark'], sum(neutral) / 3),
+        'standardized': entropy('logits', 'label'),
+      }
+      return {phase: losses[phase]}
+    if phase == 'speakers':
+      return {'adversary': entropy('speaker_logits', 'speaker')}
+    losses = {'task': entropy('logits', 'label')}
+    if self.variant == 'dsnet':
+      irrelevant, relevant = out['irrelevant'], out['relevant']
+      penalty = orthogonality_penalty(irrelevant, relevant, batch['mask'])
+      losses['calibration'] = share(jensen_shannon(irrelevant, out['neutral']))
+      losses['orthogonality'] = penalty / axis_size()
+      losses['reconstruction'] = difference(
+        jnp.square, out['encoding'], out['reconstruction']
+      )
+    elif self.variant == 'dat':
+      names = [name for name in out if name.endswith('speaker_logits')]
+      parts = [entropy(name, name.removesuffix('_logits')) for name in names]
+      losses['adversary'] = sum(parts) / len(parts)
+    elif self.variant == 'menan':
+      known = state['speakers']['known']
+      equal = known / jnp.maximum(jnp.sum(known), 1)
+      log_p = jax.nn.log_softmax(out['speaker_logits'])
+      losses['confusion'] = share(-jnp.sum(log_p * equal[None], axis=-1))
+    return losses
 
   def predict(
     self, params: Tree, state: Tree, batch: Batch
   ) -> dict[str, Array]:
-    """Returns scores and intermediates; no neutral reference is needed.
+    """Returns scores and intermediates.
 
     Returns:
-      scores [batch, classes], logits [batch, classes], embedding [batch,
-      embedding]: what is classified, hidden [batch, embedding]: the
-      classifier's layer, encoding [batch, embedding]: the encoder's embedding,
+      scores and logits [batch, classes]; embedding [batch, embedding]: what is
+      classified ('dsc': [batch, 2 embedding]); hidden [batch, embedding]: the
+      classifier's layer; encoding [batch, embedding]: the encoder's embedding;
       frames [batch, max_frames // 16, channels[-1]]: before the attention. For
       'dsnet' also irrelevant, relevant and reconstruction, for 'isnet'
       benchmark, each [batch, embedding].
     """
     out = self.apply({'params': params, **state}, batch, train=False)
     return {**out, 'scores': jax.nn.softmax(out['logits'])}
-
-  def _strength(self, progress: Progress) -> Array:
-    if not self.reversal_epochs:
-      return jnp.float32(1)
-    done = jnp.minimum(progress.epoch / self.reversal_epochs, 1)
-    return 2 / (1 + jnp.exp(-10 * done)) - 1

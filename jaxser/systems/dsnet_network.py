@@ -2,7 +2,10 @@
 
 Images are channels-last, `[batch, frames, bins, 3]`, the layout in which XLA and
 cuDNN convolve fastest; the paper's `[batch, 3, frames, bins]` with the last axes
-moved. Each module is usable by itself.
+moved. Each module is usable by itself. Where a module takes `rows` (int32
+[batch], global rows for dropout), `mask` ([batch], rows that count in the
+statistics, None for all) and `train` (batch statistics and dropout, or running
+statistics), they are those of a batch.
 """
 
 from collections.abc import Sequence
@@ -23,7 +26,7 @@ CLIP = 10.0
 
 
 def batch_norm(name: str) -> BatchNorm:
-  """BatchNorm with the published constants (PyTorch's defaults)."""
+  """Returns a BatchNorm with the published constants, PyTorch's defaults."""
   return BatchNorm(epsilon=1e-5, momentum=0.9, unbiased=True, name=name)
 
 
@@ -53,19 +56,9 @@ class Stage(nn.Module):
   def __call__(
     self, x: Array, rows: Array | None, mask: Array | None, *, train: bool
   ) -> Array:
-    """[batch, height, width, c] -> [batch, height // 2, width // 2, channels].
-
-    Args:
-      x: images.
-      rows: int32 [batch], global rows for dropout; unused in evaluation.
-      mask: [batch], rows that count in the statistics, or None for all.
-      train: batch statistics and dropout, or running statistics.
-    """
-    kernel = self.param(
-      'conv',
-      nn.initializers.xavier_uniform(),
-      (5, 5, x.shape[-1], self.channels),
-    )
+    """[batch, height, width, c] -> [batch, height // 2, width // 2, channels]."""
+    xavier = nn.initializers.xavier_uniform()
+    kernel = self.param('conv', xavier, (5, 5, x.shape[-1], self.channels))
     wide = jnp.promote_types(x.dtype, jnp.float32)
     if self.dtype is not None:
       x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -102,9 +95,7 @@ class Encoder(nn.Module):
   Attributes:
     channels: filters of the stages; each halves frames and bins.
     embedding: width of the embedding.
-    dropout: rate after each stage.
-    dtype: of the convolutions, see `Stage`.
-    precision: of the convolutions.
+    dropout, dtype, precision: see `Stage`.
   """
 
   channels: Sequence[int] = (64, 128, 256, 512)
@@ -124,12 +115,6 @@ class Encoder(nn.Module):
   ) -> tuple[Array, Array]:
     """Encodes images of static, delta and delta-delta features.
 
-    Args:
-      x: [batch, frames, bins, 3].
-      rows: int32 [batch], see `Stage`.
-      mask: [batch], see `Stage`.
-      train: see `Stage`.
-
     Returns:
       Embedding [batch, embedding] and features before the attention [batch,
       frames // 16, channels[-1]] (of four stages).
@@ -138,42 +123,21 @@ class Encoder(nn.Module):
     x = jnp.swapaxes(x, 2, 3)
     x = batch_norm('bn0')(x, train=train, mask=mask)
     x = jnp.swapaxes(x, 2, 3)
+    settings = self.dropout, self.dtype, self.precision
     for i, channels in enumerate(self.channels):
-      x = Stage(
-        channels,
-        self.dropout,
-        self.dtype,
-        self.precision,
-        name=f'stage{i + 1}',
-      )(x, rows, mask, train=train)
+      stage = Stage(channels, *settings, name=f'stage{i + 1}')
+      x = stage(x, rows, mask, train=train)
     x = jnp.mean(x, axis=2)
     return AttentionPool(self.embedding, name='attention')(x), x
 
 
-class ProjectionLayer(nn.Module):
-  """ReLU of a linear map, of the input or of the gated input.
+class Projection(nn.Module):
+  """Two layers, each ReLU of a linear map, from the embedding to a subspace.
 
-  The gate is sigmoid(W2 relu(W1 x)) x + x. The authors' layer computes it and
-  then maps x itself; `gated=False` is that behaviour. The gate's parameters
+  A layer maps its input x, or with `gated` sigmoid(W2 relu(W1 x)) x + x. The
+  authors' code computes this and then maps x itself. The gate's parameters
   exist either way, so that checkpoints fit both.
   """
-
-  width: int
-  gated: bool = False
-
-  @nn.compact
-  def __call__(self, x: Array) -> Array:
-    """[batch, inputs] -> [batch, width]."""
-    inputs = x.shape[-1]
-    gate = nn.relu(linear(x, inputs // 2, 'gate1'))
-    gate = jax.nn.sigmoid(linear(gate, inputs, 'gate2'))
-    if self.gated:
-      x = gate * x + x
-    return nn.relu(linear(x, self.width, 'fc'))
-
-
-class Projection(nn.Module):
-  """Two layers from the embedding to one of its subspaces."""
 
   width: int = 256
   gated: bool = False
@@ -181,12 +145,28 @@ class Projection(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[batch, width] -> [batch, width]."""
-    x = ProjectionLayer(self.width // 2, self.gated, name='layer1')(x)
-    return ProjectionLayer(self.width, self.gated, name='layer2')(x)
+    for i, width in enumerate((self.width // 2, self.width)):
+      x = ProjectionLayer(width, self.gated, name=f'layer{i + 1}')(x)
+    return x
+
+
+class ProjectionLayer(nn.Module):
+  """One layer of `Projection`."""
+
+  width: int
+  gated: bool
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    """[batch, inputs] -> [batch, width]."""
+    inputs = x.shape[-1]
+    gate = nn.relu(linear(x, inputs // 2, 'gate1'))
+    gate = jax.nn.sigmoid(linear(gate, inputs, 'gate2'))
+    return nn.relu(linear(gate * x + x if self.gated else x, self.width, 'fc'))
 
 
 class TwoLayers(nn.Module):
-  """Linear, ReLU, linear: decoder, benchmark generator, speaker adversary."""
+  """Linear, ReLU, linear: decoder, translator, speaker classifier."""
 
   hidden: int
   width: int
@@ -194,9 +174,8 @@ class TwoLayers(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     """[batch, inputs] -> [batch, width]."""
-    return linear(
-      nn.relu(linear(x, self.hidden, 'linear1')), self.width, 'linear2'
-    )
+    x = nn.relu(linear(x, self.hidden, 'linear1'))
+    return linear(x, self.width, 'linear2')
 
 
 class Classifier(nn.Module):

@@ -1,7 +1,8 @@
 """From a config to a system."""
 
+import contextlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -56,7 +57,7 @@ def build(name: str, settings: Mapping[str, Any]) -> System:
     TypeError: for a setting that it does not have.
     ValueError: for one that it refuses.
   """
-  system = find(name)(**_hashable(dict(settings)))
+  system = find(name)(**_hashable(settings))
   system.validate()
   return system
 
@@ -68,38 +69,25 @@ def create(config: ml_collections.ConfigDict, corpus: Any) -> System:
     ConfigError: for an unknown system, or a setting that it refuses.
   """
   kind = find(config.system)
-  try:
+  with _refusals('config.model does not fit: {}'):
     system = kind.create(_hashable(config.model.to_dict()), corpus)
     system.validate()
-  except ConvertError:
-    raise
-  except (TypeError, ValueError) as error:
-    raise ConfigError(f'config.model does not fit: {error}') from error
   return system
 
 
-def check(
-  config: ml_collections.ConfigDict,
-  system: System,
-  corpus: Any,
-  lengths: np.ndarray,
-) -> None:
+def check(system: System, corpus: Any, lengths: np.ndarray) -> None:
   """Refuses a corpus that the system cannot learn from, naming utterances.
 
   Args:
-    config: of the run.
-    system: made of it.
+    system: that is to be trained.
     corpus: of the run.
     lengths: int [n], frames or samples of its utterances as batches have them.
 
   Raises:
     ConfigError: with the reason.
   """
-  del config
-  try:
+  with _refusals(f'corpus {corpus.name!r}: {{}}.'):
     system.check(corpus, lengths)
-  except ValueError as error:
-    raise ConfigError(f'corpus {corpus.name!r}: {error}.') from error
 
 
 def pretrained(
@@ -115,17 +103,24 @@ def pretrained(
   """
   if config.init_from:
     return None
-  try:
+  with _refusals('config.model does not fit: {}.'):
     return system.pretrained(config.model.to_dict())
+
+
+@contextlib.contextmanager
+def _refusals(text: str) -> Iterator[None]:
+  """Turns what a system says against its settings into a ConfigError."""
+  try:
+    yield
   except ConvertError:
     raise
-  except ValueError as error:
-    raise ConfigError(f'config.model does not fit: {error}.') from error
+  except (TypeError, ValueError) as error:
+    raise ConfigError(text.format(error)) from error
 
 
 def _hashable(value: Any) -> Any:
   """Turns lists, also those of JSON, into the tuples that settings hold."""
-  if isinstance(value, dict):
+  if isinstance(value, Mapping):
     return {name: _hashable(item) for name, item in value.items()}
   if isinstance(value, list | tuple):
     return tuple(map(_hashable, value))

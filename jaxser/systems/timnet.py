@@ -52,12 +52,9 @@ class Convolution(nn.Module):
   @nn.compact
   def __call__(self, inputs: int) -> tuple[Array, Array]:
     """Returns (kernel, bias) for so many input channels."""
-    kernel = self.param(
-      'kernel',
-      nn.initializers.glorot_uniform(),
-      (self.width, inputs, self.features),
-    )
-    return kernel, self.param('bias', nn.initializers.zeros, (self.features,))
+    shape = (self.width, inputs, self.features)
+    kernel = self.param('kernel', nn.initializers.glorot_uniform(), shape)
+    return kernel, self.param('bias', nn.initializers.zeros, shape[-1:])
 
 
 class Layer(NamedTuple):
@@ -77,12 +74,11 @@ class TemporalBlock(nn.Module):
   @nn.compact
   def __call__(self) -> list[Layer]:
     """Returns the two layers of the block."""
+    size, width = self.features, self.kernel_size
     return [
       Layer(
-        *Convolution(self.features, self.kernel_size, name=f'conv{number}')(
-          self.features
-        ),
-        layers.BatchNormWeights(name=f'norm{number}')(self.features),
+        *Convolution(size, width, name=f'conv{number}')(size),
+        layers.BatchNormWeights(name=f'norm{number}')(size),
       )
       for number in (1, 2)
     ]
@@ -121,15 +117,14 @@ class TimNet(System):
 
   def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
+    for name in ('num_coefficients', 'filters', 'kernel_size', 'num_blocks'):
+      require(self, (name, getattr(self, name) >= 1, 'at least 1'))
+    for name in ('dropout', 'label_smoothing'):
+      part = 0 <= getattr(self, name) < 1
+      require(self, (name, part, 'from 0 to below 1'))
     require(
       self,
       ('num_classes', self.num_classes >= 2, 'at least 2'),
-      ('num_coefficients', self.num_coefficients >= 1, 'at least 1'),
-      ('filters', self.filters >= 1, 'at least 1'),
-      ('kernel_size', self.kernel_size >= 1, 'at least 1'),
-      ('num_blocks', self.num_blocks >= 1, 'at least 1'),
-      ('dropout', 0 <= self.dropout < 1, 'from 0 to below 1'),
-      ('label_smoothing', 0 <= self.label_smoothing < 1, 'from 0 to below 1'),
       ('ablation', self.ablation in ABLATIONS, f'one of {ABLATIONS}'),
     )
 
@@ -214,8 +209,8 @@ class TimNet(System):
         out[f'{name}_{direction}'] = hidden[stream, ..., : self.filters]
 
     stems = [
-      Convolution(self.filters, name=f'stem_{direction}')(x.shape[-1])
-      for direction in directions
+      Convolution(self.filters, name=f'stem_{d}')(x.shape[-1])
+      for d in directions
     ]
     streams = [x, x[:, ::-1]][: len(directions)]
     hidden = temporal.causal_convolution(
@@ -226,11 +221,9 @@ class TimNet(System):
     factors = self._dropout_factors(rows, len(directions), train)
     scales = []
     for number in range(self.num_blocks):
+      size = self.filters, self.kernel_size
       blocks = [
-        TemporalBlock(
-          self.filters, self.kernel_size, name=f'block{number}_{direction}'
-        )()
-        for direction in directions
+        TemporalBlock(*size, name=f'block{number}_{d}')() for d in directions
       ]
       u = hidden
       for index, layer in enumerate(zip(*blocks, strict=True)):
@@ -313,13 +306,8 @@ class TimNet(System):
 
 def _pad_last(x: Array, axes: int) -> Array:
   """Fills the last axes with zeros up to a multiple of _LANES."""
-  first = x.ndim - axes
-  return jnp.pad(
-    x,
-    [
-      (0, -size % _LANES if i >= first else 0) for i, size in enumerate(x.shape)
-    ],
-  )
+  kept = [(0, 0)] * (x.ndim - axes)
+  return jnp.pad(x, kept + [(0, -n % _LANES) for n in x.shape[-axes:]])
 
 
 def _padded(parts: Sequence[Array], axes: int) -> Array:

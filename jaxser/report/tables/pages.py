@@ -34,7 +34,7 @@ def render(template: str, content: Content) -> str:
   whole = text.count(states.total(), 'cell')
   counts = [f'{states.pop("finished", 0)} of {whole} finished']
   counts += [f'{states[k]} {label}' for k, label in KINDS.items() if states[k]]
-  compared = any(_has_paper(line) for line in content['lines'])
+  compared = content['tolerance'] and any(map(_has_paper, content['lines']))
   notes = pages.render('table_notes.txt', content=content, compared=compared)
   page = pages.render(
     template,
@@ -60,7 +60,9 @@ def _table(
   against = any(line['against'] for line in lines)
   header = [Cell('cell'), Cell('metric'), Cell('measured', '95 % interval')]
   header.append(Cell('mean ± std', 'over'))
-  header += [Cell('paper', 'difference'), Cell('verdict')] if paper else []
+  # Without a tolerance nothing is judged.
+  columns = (2 if content['tolerance'] else 1) if paper else 0
+  header += [Cell('paper', 'difference'), Cell('verdict')][:columns]
   header += [Cell('against', 'interval, p')] if against else []
   cells, task = {c['name']: c for c in content['cells']}, content['task']
   bodies = []
@@ -75,7 +77,7 @@ def _table(
     for metric, value in line['values'].items():
       row = [name, Cell(text.metric(metric))]
       row += no_figure or _measured(value, cell, task)
-      row += _compared(value, task) if paper else []
+      row += _compared(value, task)[:columns]
       row += [_against(line['against'], metric, task)] if against else []
       rows.append(row)
       # Said once.
@@ -94,7 +96,9 @@ def _why_not(cell: Mapping[str, Any], line: Mapping[str, Any]) -> str:
   if state != 'finished':
     return KINDS[state]
   if all(value['value'] is None for value in line['values'].values()):
-    return 'no such selection in this run' if cell else 'no cell is there'
+    if cell:
+      return 'no such selection in this run'
+    return 'no cell is there' if 'need' in line else ''
   return ''
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxser.core import command_line
 from jaxser.core.errors import UserError
+from jaxser.evaluation.metrics import METRICS
 from jaxser.evaluation.predictions import SELECTIONS
-from jaxser.evaluation.results import METRICS
 from jaxser.report.run import PathLike
 
 _NAME = re.compile(r'[a-z0-9][a-z0-9_.-]*')
@@ -60,6 +60,16 @@ class Average:
 
 
 @dataclasses.dataclass(frozen=True)
+class Published:
+  """A line of what others published for a system that is no cell."""
+
+  group: str
+  label: str  # What people read for it.
+  paper: Mapping[str, float]
+  source: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Table:
   """A table of a paper; it checks itself and its records."""
 
@@ -68,9 +78,8 @@ class Table:
   cells: tuple[Cell, ...]
   # Metric -> how far a measured figure may be from the paper's.
   tolerance: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  # What is compared: all folds 'pooled', or 'fold_mean'.
-  statistic: str = 'pooled'
   averages: tuple[Average, ...] = ()
+  published: tuple[Published, ...] = ()
   demo: tuple[Cell, ...] = ()  # On the demo corpus, run by --demo only.
   about: tuple[str, ...] = ()  # Paragraphs that a reader must know.
 
@@ -102,13 +111,13 @@ class Table:
         yield f'cell {cell.name!r} has no figure'
     figures = [figure for cell in cells for figure in cell.figures]
     groups = dict.fromkeys(figure.group for figure in figures)
-    with_paper = [(f'group {x.group!r}', x) for x in (*figures, *self.averages)]
+    alone = (*self.averages, *self.published)
+    with_paper = [(f'group {x.group!r}', x) for x in (*figures, *alone)]
     choices = [
-      ('statistic', self.statistic, ('pooled', 'fold_mean')),
       *(('baseline', c.baseline, names) for c in cells if c.baseline),
       *(('selection', figure.selection, SELECTIONS) for figure in figures),
       *(('over', average.over, ('mean', 'best')) for average in self.averages),
-      *(('group', average.group, groups) for average in self.averages),
+      *(('group', entry.group, groups) for entry in alone),
       *(
         (f'{where}: metric', metric, self.metrics)
         for where, entry in with_paper
@@ -122,7 +131,8 @@ class Table:
       if entry.paper and not entry.source:
         yield f'{where}: say where the paper has its figures (source)'
       for metric, value in entry.paper.items():
-        if metric not in self.tolerance:
+        compared = not isinstance(entry, Published)
+        if compared and metric not in self.tolerance:
           yield f'{where} has a figure for {metric!r}: state its tolerance'
         if not isinstance(value, int | float):
           yield f'{where}: {metric} is {value!r}, expected a number'

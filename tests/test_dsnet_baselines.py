@@ -1,0 +1,389 @@
+"""The baselines of DSNet: their losses, and what each update trains."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import dsnet as recipe
+from jaxser import train
+from jaxser.data import protocols
+from jaxser.engine import step as step_lib
+from jaxser.systems import dsnet
+from jaxser.systems.dsnet_network import Classifier, Encoder, TwoLayers
+from tests import fakes
+from tests.dsnet_cases import (
+  EMPTY_ROWS,
+  START,
+  assert_trees_close,
+  compiled,
+  make_variables,
+  make_variant,
+  padded_batch,
+)
+
+RNG = jax.random.key(0)
+KEPT = np.setdiff1d(np.arange(16), EMPTY_ROWS)
+
+
+# The losses, written once more from the parts.
+
+
+def encode(part, stats, batch, prefix=''):
+  """Embeddings [batch, 8] in training, and the new statistics."""
+  images = dsnet.front_end(
+    batch[f'{prefix}features'], batch[f'{prefix}length'], 12
+  )
+  (out, _), new = Encoder((4, 6), 8, 0.0).apply(
+    {'params': part, 'batch_stats': stats},
+    images,
+    mask=batch['mask'],
+    train=True,
+    mutable=['batch_stats'],
+  )
+  return out, new['batch_stats']
+
+
+def classify(part, stats, x, batch):
+  """Logits [batch, 3] in training, and the new statistics."""
+  (out, _), new = Classifier(3, 8, 0.0).apply(
+    {'params': part, 'batch_stats': stats},
+    x,
+    mask=batch['mask'],
+    train=True,
+    mutable=['batch_stats'],
+  )
+  return out, new['batch_stats']
+
+
+def entropy(logits, label):
+  log_p = jax.nn.log_softmax(logits)[KEPT]
+  return -jnp.mean(log_p[jnp.arange(len(KEPT)), label[KEPT]])
+
+
+def distance(a, b):
+  return jnp.mean(jnp.abs(a - b)[KEPT])
+
+
+def speaker_losses(system, params, state, batch):
+  """(loss of the speakers, its negative gradient in the encoder)."""
+
+  def loss(params):
+    losses = []
+    for prefix in ('', *(f'{name}_' for name in system.references)):
+      x, _ = encode(
+        params['encoder'], state['batch_stats']['encoder'], batch, prefix
+      )
+      logits = TwoLayers(8, 4).apply({'params': params['adversary']}, x)
+      if system.variant == 'menan':  # Speaker 3 is not in the training split.
+        losses.append(-jnp.mean(jax.nn.log_softmax(logits)[KEPT, :3]))
+      else:
+        losses.append(entropy(logits, batch[f'{prefix}speaker']))
+    return sum(losses) / len(losses)
+
+  return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'speakers', 'phase', 'strength'),
+  [
+    ('dat', 'train', 'main', 1.0),
+    ('dat', 'all', 'main', 1.0),
+    ('menan', 'train', 'emotions', 0.5),
+  ],
+)
+def test_the_encoder_gets_the_speakers_gradient_reversed(
+  variant, speakers, phase, strength
+):
+  system = make_variant(variant, dat_speakers=speakers)
+  batch = padded_batch(system.references)
+  params, state = make_variables(system)
+  if variant == 'menan':
+    state = {**state, 'speakers': {'known': np.array([1, 1, 1, 0.0])}}
+  (total, aux), grads = compiled(system, phase)(
+    params, state, batch, RNG, START
+  )
+  plain = {name: params[name] for name in ('encoder', 'classifier')}
+  (task, _), wanted = compiled(make_variant('encoder'))(
+    plain, state, batch, RNG, START
+  )
+  error, reversed_ = speaker_losses(system, params, state, batch)
+  name = {'dat': 'adversary', 'menan': 'confusion'}[variant]
+  np.testing.assert_allclose(aux['metrics']['task'], task, rtol=1e-5)
+  np.testing.assert_allclose(aux['metrics'][name], error, rtol=1e-5)
+  np.testing.assert_allclose(total, task + error, rtol=1e-5)
+  assert max(np.abs(g).max() for g in jax.tree.leaves(reversed_)) > 1e-3
+  wanted['encoder'] = jax.tree.map(
+    lambda g, r: g - strength * r, wanted['encoder'], reversed_['encoder']
+  )
+  wanted['adversary'] = reversed_['adversary']
+  assert_trees_close(grads, wanted, 1e-3)
+
+
+def start(system, config, seed=0):
+  """(step, state) of a run with random weights."""
+  optimizer = step_lib.make_optimizer(config, system)
+  params, state = make_variables(system, seed)
+  words = jax.random.key_data(RNG)
+  run = step_lib.TrainState(
+    np.int32(0), params, state, optimizer.init(params), words, np.float32(1)
+  )
+  take = functools.partial(step_lib.train_step, system, optimizer)
+  return jax.jit(take, static_argnames='phase'), run
+
+
+def test_isnet_makes_four_updates_of_its_parts_in_turn():
+  system = make_variant('isnet')
+  batch = padded_batch(system.references)
+  config = recipe.get_config('variant=isnet')
+  # A usual one lets entries whose gradient is rounding alone move at random.
+  config.optimizer.eps = 1e-3
+  step, run = start(system, config)
+  params, stats = run.params, run.model_state['batch_stats']
+  adam = optax.adam(1e-3, eps=1e-3)
+
+  def task(part, rest, stats):
+    x, encoder = encode(part['encoder'], stats['encoder'], batch)
+    logits, classifier = classify(
+      part['classifier'], stats['classifier'], x, batch
+    )
+    moved = {'encoder': encoder, 'classifier': classifier}
+    return entropy(logits, batch['label']), moved
+
+  def neutral(part, stats):
+    found = [
+      encode(part['neutral_encoder'], stats, batch, f'{name}_')
+      for name in system.references
+    ]
+    return [x for x, _ in found]
+
+  def agreement(part, rest, stats):
+    moved = stats['neutral_encoder']
+    embeddings = []
+    for name in system.references:
+      x, moved = encode(part['neutral_encoder'], moved, batch, f'{name}_')
+      embeddings.append(x)
+    a, b, c = embeddings
+    loss = distance(a, b) + distance(a, c) + distance(b, c)
+    return loss, {'neutral_encoder': moved}
+
+  def translate(part, x):
+    return TwoLayers(4, 8).apply({'params': part}, x)
+
+  def translation(part, rest, stats):
+    x, _ = encode(rest['encoder'], stats['encoder'], batch)
+    wanted = sum(neutral(rest, stats['neutral_encoder'])) / 3
+    return distance(translate(part['translator'], x), wanted), {}
+
+  def standardized(part, rest, stats):
+    x, _ = encode(rest['encoder'], stats['encoder'], batch)
+    name = 'standardized_classifier'
+    logits, moved = classify(
+      part[name], stats[name], x - translate(rest['translator'], x), batch
+    )
+    return entropy(logits, batch['label']), {name: moved}
+
+  updates = {
+    task: ('encoder', 'classifier'),
+    agreement: ('neutral_encoder',),
+    translation: ('translator',),
+    standardized: ('standardized_classifier',),
+  }
+  by_hand = {f: jax.jit(jax.value_and_grad(f, has_aux=True)) for f in updates}
+  optimizers = {
+    f: adam.init({name: params[name] for name in names})
+    for f, names in updates.items()
+  }
+  for _ in range(3):
+    run, metrics = step(run, batch, np.int32(0), phase='main')
+    found = []
+    for f, names in updates.items():
+      part = {name: params[name] for name in names}
+      (loss, moved), grads = by_hand[f](part, params, stats)
+      change, optimizers[f] = adam.update(grads, optimizers[f])
+      params = {**params, **optax.apply_updates(part, change)}
+      stats = {**stats, **moved}
+      found.append(loss)
+    names = ('task', 'neutral', 'translation', 'standardized')
+    np.testing.assert_allclose(
+      [metrics[name] for name in names], found, rtol=2e-4
+    )
+    np.testing.assert_allclose(metrics['loss'], sum(found), rtol=2e-4)
+  assert_trees_close(run.model_state['batch_stats'], stats)
+  assert_trees_close(run.params, params)
+  assert run.step == 3
+  out = system.predict(run.params, run.model_state, batch)
+  np.testing.assert_allclose(
+    out['embedding'], out['encoding'] - out['benchmark'], rtol=1e-6
+  )
+
+
+def changed(old, new):
+  """Names of the parts in which two trees differ."""
+  differs = jax.tree.map(lambda a, b: np.any(a != b), old, new)
+  return {name for name in differs if any(jax.tree.leaves(differs[name]))}
+
+
+def test_menan_trains_the_speaker_classifier_and_the_rest_by_turns():
+  system, config = make_variant('menan'), recipe.get_config('variant=menan')
+  batch = padded_batch()
+  batch['speaker'][KEPT] %= 3
+  batch['speaker'][EMPTY_ROWS] = -1
+  step, run = start(system, config)
+  nobody = {'speakers': {'known': np.zeros(4, np.float32)}}
+  run = run.replace(model_state={**run.model_state, **nobody})
+  parts = {'speakers': {'adversary'}, 'emotions': {'encoder', 'classifier'}}
+  for epoch, phase in enumerate(parts):
+    assert system.phase(epoch) == system.phase(epoch + 2) == phase
+    new, metrics = step(run, batch, np.int32(epoch), phase=phase)
+    stats = (run.model_state['batch_stats'], new.model_state['batch_stats'])
+    assert changed(run.params, new.params) == parts[phase]
+    assert changed(*stats) == parts[phase] - {'adversary'}
+    known = new.model_state['speakers']['known']
+    np.testing.assert_array_equal(known, [1, 1, 1, 0])
+    assert ('adversary' in metrics) == (epoch == 0)
+    run = new
+  # Moments and counts rest, too, while others are trained.
+  counts = [
+    int(x)
+    for path, x in jax.tree_util.tree_leaves_with_path(run.opt_state)
+    if any(f"'{phase}'" in jax.tree_util.keystr(path) for phase in parts)
+    and 'count' in jax.tree_util.keystr(path)
+  ]
+  assert counts == [1, 1]
+
+
+def test_dsc_classifies_both_embeddings_together():
+  system = make_variant('dsc')
+  batch = padded_batch()
+  params, state = make_variables(system)
+  out = system.predict(params, state, batch)
+  other = {**batch, 'neutral_features': batch['neutral_features'][::-1]}
+  assert np.all(
+    np.any(
+      out['scores'] != system.predict(params, state, other)['scores'], axis=-1
+    )
+  )
+  swapped = {
+    **batch,
+    'features': batch['neutral_features'],
+    'length': batch['neutral_length'],
+  }
+  neutral = system.predict(params, state, swapped)['encoding']
+  np.testing.assert_allclose(
+    out['embedding'], np.concatenate([out['encoding'], neutral], -1), rtol=1e-6
+  )
+  (total, aux), _ = compiled(system)(params, state, batch, RNG, START)
+  stats = state['batch_stats']
+  first, moved = encode(params['encoder'], stats['encoder'], batch)
+  second, moved = encode(params['encoder'], moved, batch, 'neutral_')
+  both = jnp.concatenate([first, second], -1)
+  logits, _ = classify(params['classifier'], stats['classifier'], both, batch)
+  np.testing.assert_allclose(total, entropy(logits, batch['label']), rtol=1e-5)
+  assert_trees_close(aux['state']['batch_stats']['encoder'], moved)
+  with pytest.raises(ValueError, match=r"variant 'dsc' classifies .* beside"):
+    system.check_recording()
+
+
+def test_gradients_are_clipped_at_a_norm_of_ten():
+  system = make_variant('encoder', task_weight=1e4)
+  step, run = start(system, recipe.get_config('variant=encoder'))
+  batch = padded_batch()
+  grads = compiled(system)(run.params, run.model_state, batch, RNG, START)[1]
+  norm = np.sqrt(sum(np.sum(g**2) for g in jax.tree.leaves(grads)))
+  assert norm > 100
+  new, _ = step(run, batch, np.int32(0), phase='main')
+  moments = [
+    x
+    for path, x in jax.tree_util.tree_leaves_with_path(new.opt_state)
+    if '.mu' in jax.tree_util.keystr(path)
+  ]
+  # The first moment after one step is a tenth of the gradient.
+  wanted = [g / norm for g in jax.tree.leaves(grads)]
+  for got, want in zip(moments, wanted, strict=True):
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-6)
+
+
+# What stands beside the rows, and the recipe.
+
+
+def test_what_stands_beside_the_training_rows():
+  corpus = fakes.corpus(classes=4, repeats=4, frames=8, bins=80)
+  table = corpus.table
+  fold, *_ = protocols.make_folds(corpus, 'speaker_independent')
+
+  def experiment_of(argument):
+    config = recipe.get_config(argument)
+    config.model.update(channels=(2,), embedding=4, max_frames=8)
+    return train.make_experiment(config, corpus)
+
+  experiment = experiment_of('variant=isnet')
+  drawn = experiment.references(fold)(12, 0)
+  neutral = np.stack([drawn[f'neutral{i}'] for i in (1, 2, 3)], -1)
+  for row, three in zip(fold.train, neutral, strict=True):
+    own = (table.speakers == table.speakers[row]) & (table.labels == 3)
+    np.testing.assert_array_equal(three, np.flatnonzero(own)[:3])
+
+  experiment = experiment_of('variant=dat,dat_speakers=all')
+  drawn = experiment.references(fold)
+  for split in ('dev', 'test'):
+    rows = drawn(12, 0)[split]
+    counts = np.unique_counts(rows)
+    np.testing.assert_array_equal(counts.values, getattr(fold, split))
+    assert np.ptp(counts.counts) <= 1
+    np.testing.assert_array_equal(rows, drawn(12, 0)[split])
+    assert np.any(rows != drawn(12, 1)[split])
+  without = protocols.Fold(0, fold.train, fold.dev[:0], fold.test)
+  with pytest.raises(protocols.ProtocolError, match='dev speech; there is no'):
+    experiment.references(without)
+  assert experiment_of('variant=dat').references(fold)(12, 0) == {}
+
+  experiment = experiment_of('variant=dsc')
+  beside = experiment.predicted_with(fold.test)['neutral']
+  first = np.flatnonzero((table.labels == 3) & (table.speakers == 's0'))[0]
+  np.testing.assert_array_equal(beside, first)
+  mute = protocols.Fold(0, fold.train, fold.dev, fold.test[:4])
+  with pytest.raises(protocols.ProtocolError, match='No neutral utterance of'):
+    experiment.references(mute)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'epochs', 'clip_norm', 'parts'),
+  [
+    ('dsnet', 80, 0, 'classifier decoder encoder irrelevant relevant'),
+    ('encoder', 80, 10, 'classifier encoder'),
+    ('dat', 80, 10, 'adversary classifier encoder'),
+    (
+      'isnet', 40, 0,
+      'classifier encoder neutral_encoder standardized_classifier translator',
+    ),
+    ('dsc', 50, 10, 'classifier encoder'),
+    ('menan', 160, 10, 'adversary classifier encoder'),
+  ],
+)  # fmt: skip
+def test_the_recipe_of_each_variant(variant, epochs, clip_norm, parts):
+  config = recipe.get_config(f'corpus=emodb,variant={variant}')
+  assert (config.epochs, config.optimizer.clip_norm) == (epochs, clip_norm)
+  assert config.eval_every == 1 + (variant == 'menan')
+  assert recipe.get_config(f'corpus=demo,variant={variant}').epochs in (30, 60)
+  system = make_variant(variant)
+  weights = make_variables(system)
+  assert ' '.join(sorted(weights[0])) == parts
+  out = jax.eval_shape(system.predict, *weights, padded_batch())
+  for name in system.embeddings:
+    assert out[name].shape == (16, 8)
+
+
+def test_arguments_that_do_not_go_together():
+  for argument, message in (
+    ('variant=dsc,dat_speakers=all', 'goes with variant=dat, not dsc'),
+    ('variant=dat,without=calibration', 'goes with variant=dsnet, not dat'),
+  ):
+    with pytest.raises(ValueError, match=message):
+      recipe.get_config(argument)
+  (note,) = make_variant('dat', dat_speakers='all').notes
+  assert note.startswith('Transductive')
+  assert make_variant('dat').notes == ()
