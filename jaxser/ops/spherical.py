@@ -63,7 +63,8 @@ def to_cube(
 
   Args:
     points: [..., 3] on the corpus scale, in the order `VAD`, as is the result.
-    lo, hi: ends of the scale.
+    lo: lowest value of the scale.
+    hi: highest value of the scale.
     centre: None, or three numbers on the corpus scale in the order `VAD`.
   """
   points = jnp.asarray(points)
