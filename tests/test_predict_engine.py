@@ -154,6 +154,7 @@ def test_nothing_is_predicted_of_nothing(sphere):
     (noise[:160], 'x: lasts 10.0 ms, less than one frame of 40 ms'),
     (noise * 1e30, 'full scale is 1; normalise the file'),
     (noise * np.nan, 'are not finite'),
+    (noise[None], 'x: an array must be [samples] or [samples, channels], not'),
   ):
     found = extracted(extractor, wave)
     assert reason in found.error

@@ -321,7 +321,7 @@ def _input(item: Any, position: int, sample_rate: int | None) -> Input:
   if isinstance(item, Input):
     return item
   if isinstance(item, str | os.PathLike):
-    return Input(str(item), pathlib.Path(item))
+    return Input(str(item), pathlib.Path(item).expanduser())
   if sample_rate is None:
     raise InputError('an array needs its sample rate; give sample_rate=HZ.')
   return Input(f'recording {position}', (item, sample_rate))
