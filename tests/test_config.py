@@ -205,40 +205,28 @@ def test_names_that_are_not_utf8_are_printed_escaped(monkeypatch):
   assert stream.buffer.getvalue() == b'Error: \\udcb0.wav\n'
 
 
-def test_cross_corpus_uses_one_signal_length_for_both():
-  config = timnet.get_config('cross_corpus,train=emodb,test=ravdess')
-  assert config.features.signal_length == 100_000
-  assert (config.corpus, config.test_corpus) == ('emodb', 'ravdess')
-  assert config.select_on_test
-
-
-def test_speaker_independent_is_the_default_and_reads_no_test_labels():
+def test_recipes_choose_what_their_protocol_needs():
   config = timnet.get_config('corpus=emodb')
   assert config.protocol == 'speaker_independent'
-  assert not config.select_on_test
+  assert not config.select_on_test  # No test label is read.
   assert not config.paper
-
-
-def test_published_recipe_has_the_papers_settings():
+  config = timnet.get_config('cross_corpus,train=emodb,test=ravdess')
+  assert config.features.signal_length == 100_000  # One for both.
+  assert (config.corpus, config.test_corpus) == ('emodb', 'ravdess')
+  assert config.select_on_test
   config = timnet.get_config('corpus=casia,protocol=published')
   assert config.features.signal_length == 88_000
-  assert config.fold_seed == 32
-  assert config.epochs == 500
+  assert (config.fold_seed, config.epochs) == (32, 500)
   assert config.paper.last.uar == 91.08
   assert timnet.get_config('corpus=iemocap').model.num_blocks == 10
-
-
-def test_what_cannot_be_compared_says_why():
-  config = timnet.get_config('corpus=savee,protocol=published')
-  for row in config.paper.values():
+  for row in timnet.get_config(
+    'corpus=savee,protocol=published'
+  ).paper.values():
     assert not row.comparable
     assert 'not confirmed' in row.reason
-
-
-def test_a_corpus_may_be_of_ones_own():
+  # Of one's own, with whatever it was prepared with.
   config = timnet.get_config('corpus=my_calls')
-  assert config.corpus == 'my_calls'
-  assert config.features.signal_length == 0  # Whatever it was prepared with.
+  assert (config.corpus, config.features.signal_length) == ('my_calls', 0)
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
