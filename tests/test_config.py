@@ -304,9 +304,12 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(kind):
   assert stream.isatty() or '4/4 epochs, 0 s: fold 0: UAR 60\n' in shown
 
 
-def test_progress_may_be_silent():
+def test_progress_may_be_silent_or_wait():
   stream = io.StringIO()
   bar = progress.Progress(1, stream, show=False)
   bar.note('nothing')
   bar.advance('to be seen')
+  progress.Progress(1, stream, patience=60).advance('not yet')
   assert not stream.getvalue()
+  bar.print('a result', stream)
+  assert stream.getvalue() == 'a result\n'
