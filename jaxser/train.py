@@ -18,9 +18,10 @@ import numpy as np
 import optax
 
 import jaxser
+from data_prep import progress
 from jaxser import report
 from jaxser.core import config as config_lib
-from jaxser.core import errors, files, progress, runtime
+from jaxser.core import errors, files, runtime
 from jaxser.data import pipeline, protocols
 from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxser.core import progress
+from data_prep import progress
 from jaxser.data.protocols import Fold
 from jaxser.engine import (
   batches,
