@@ -474,9 +474,7 @@ class _Callable(types.ModuleType):
 
   def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Prepares the process, and returns what `run` does."""
-    runtime.keep_freed_memory()
-    runtime.quiet_without_tpu()
-    runtime.enable_compilation_cache()
+    runtime.prepare()
     return run(*args, **kwargs)
 
 
