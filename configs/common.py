@@ -135,6 +135,8 @@ def base_config(
   config.published_folds = ml_collections.ConfigDict()
   config.checkpoint_every = 10
   config.tensorboard = True
+  # FIRST:LAST, such as 10:20: traces these steps for xprof and TensorBoard.
+  config.profile = ''
   # After training: embeddings.npz, its linear probes and its views in 2-d.
   config.embeddings = True
   # Selection -> {'source', 'uar', 'war'}, shown beside what is measured.

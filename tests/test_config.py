@@ -35,6 +35,9 @@ def parse(*arguments):
     ('epochs', 0, 'must be at least 1'),
     ('accumulate', 3, 'batch_size=16 must be a multiple'),
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),
+    ('profile', '10', 'profile=10 must be FIRST:LAST'),
+    ('profile', '20:10', 'profile=20:10 must be FIRST:LAST'),
+    ('profile', '0:10', 'from 1 on, such as 10:20'),
   ],
 )
 def test_impossible_values_list_the_possible_ones(field, value, message):
