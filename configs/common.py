@@ -91,6 +91,9 @@ def base_config(
   config.seed = 0
   config.seeds = 1
   config.epochs = 1
+  # The work folder of a finished run of the same system and corpus: `epochs` is
+  # the median, over its folds, of the best epoch on the development split.
+  config.epochs_from = ''
   config.batch_size = 32
   # Micro-batches per step, whose gradients are averaged.
   config.accumulate = 1

@@ -38,9 +38,10 @@ from jaxser.engine import (
 from jaxser.engine import workdir as workdir_lib
 from jaxser.engine.experiment import Experiment
 from jaxser.engine.trainer import Trainer
-from jaxser.evaluation import curves, predictions, results
+from jaxser.evaluation import curves, earlier, predictions, results
 from jaxser.models import pretrained
 from jaxser.models import saved as models
+from jaxser.report import card
 from jaxser.report import text as text_lib
 from jaxser.systems import registry
 
@@ -59,7 +60,7 @@ def run(
 
   The work folder then holds config.json, folds.json, parameters.txt,
   metrics.jsonl, speed.jsonl, predictions.jsonl, results.json, embeddings.npz,
-  report.html, model.json, models/, checkpoints/ and tensorboard/.
+  report.html, MODEL_CARD.md, model.json, models/, checkpoints/ and tensorboard/.
   The same call continues an interrupted run and ends with the same bits. With
   several processes all of them call it, with a work folder that they share;
   process 0 writes.
@@ -85,6 +86,8 @@ def run(
   corpus = distributed.main_first(
     lambda: opening.open_corpus(config), 'the corpus is open'
   )
+  if config.epochs_from:
+    config = with_epochs(config, corpus)
   folds = make_folds(config, corpus)
   chosen = choose_folds(folds, config.fold_subset)
   check_schedule(config, chosen, mode)
@@ -121,6 +124,8 @@ def run(
       if config.embeddings and mode == 'train' and not failures:
         metadata['probes'] = inspection.inspect(workdir, experiment, chosen)
       summary = finish(rows, experiment, metadata, workdir)
+    if writes and not failures:
+      card.write(workdir)
     distributed.barrier('the results are written')
   if failures:
     raise NotFiniteError(
@@ -164,6 +169,22 @@ def claimed(
         'folder that all processes share.'
       )
     yield
+
+
+def with_epochs(
+  config: ml_collections.ConfigDict, corpus: Corpus
+) -> ml_collections.ConfigDict:
+  """Returns the config with the number of epochs that config.epochs_from gives."""
+  config = config.copy_and_resolve_references()
+  fingerprints = {n: info['fingerprint'] for n, info in corpus.stores.items()}
+  config.epochs = earlier.best_epoch(config.epochs_from, config, fingerprints)
+  if distributed.is_main():
+    print(
+      f'{config.epochs} epochs: the median of the best ones of '
+      f'{config.epochs_from}.',
+      file=sys.stderr,
+    )
+  return config
 
 
 def make_folds(

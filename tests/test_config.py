@@ -58,6 +58,10 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
       'configs/tinmet.py',
       r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timn',
     ),
+    (
+      'timnet --config.epochs_from=W --config.epochs 3',
+      'epochs and --config.epochs_from both say how long to train; give one',
+    ),
     ('setup.cfg', 'setup.cfg: no Python file of that name'),
     ('tests/data/goldens', 'goldens: no Python file'),
     ('jaxser/main.py', 'is no recipe, it has no get_config'),

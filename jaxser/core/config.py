@@ -30,6 +30,8 @@ FREE = (
   'runs_at_once',
   'memory_gib',
   'profile',
+  # Decides on `epochs`, which is compared.
+  'epochs_from',
   # Of earlier versions, whose work folders can still be shown again.
   'engine',
   'folds_at_once',
