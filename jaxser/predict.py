@@ -10,6 +10,8 @@ Examples:
       are predicted. Formats: table, csv, json, jsonl.
   python -m jaxser.predict --checkpoint=W --segment=3 --plot=talk.html talk.wav
       A long recording in segments of three seconds, and a page with a chart.
+  python -m jaxser.predict --checkpoint=W --model_card
+      What the model is, what it was trained on, and how good it is.
   sox -d -t wav - trim 0 4 | python -m jaxser.predict --checkpoint=W -
       From the standard input.
   python -m jaxser.predict --checkpoint=W --weights=wavlm-large speech.wav
@@ -72,6 +74,12 @@ _integer(
   lower_bound=1,
 )
 flags.DEFINE_boolean(
+  'model_card',
+  False,
+  'Print what the model is, what it was trained on and how good it is instead.',
+  flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
   'timing',
   False,
   'Measure latency and files/s on synthetic files instead.',
@@ -95,6 +103,16 @@ def _main(arguments: list[str]) -> int:
       'for one prediction per recording. See --help.'
     )
   chosen = options.chosen(FLAGS)
+  if FLAGS.model_card:
+    path = chosen['checkpoint'] / 'MODEL_CARD.md'
+    try:
+      print(path.read_text('utf-8'), end='')
+    except OSError as error:
+      raise command_line.UsageError(
+        f'{path} cannot be read ({error.strerror}); give the --workdir of a run '
+        'that is finished, or repeat its command.'
+      ) from error
+    return 0
   if not arguments and not FLAGS.timing:
     raise command_line.UsageError(
       'name files or folders to predict, or - for the standard input. See '

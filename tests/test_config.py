@@ -35,6 +35,9 @@ def parse(*arguments):
     ('epochs', 0, 'must be at least 1'),
     ('accumulate', 3, 'batch_size=16 must be a multiple'),
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),
+    ('profile', '10', 'profile=10 must be FIRST:LAST'),
+    ('profile', '20:10', 'profile=20:10 must be FIRST:LAST'),
+    ('profile', '0:10', 'from 1 on, such as 10:20'),
   ],
 )
 def test_impossible_values_list_the_possible_ones(field, value, message):
@@ -54,6 +57,10 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
     (
       'configs/tinmet.py',
       r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timn',
+    ),
+    (
+      'timnet --config.epochs_from=W --config.epochs 3',
+      'epochs and --config.epochs_from both say how long to train; give one',
     ),
     ('setup.cfg', 'setup.cfg: no Python file of that name'),
     ('tests/data/goldens', 'goldens: no Python file'),

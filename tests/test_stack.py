@@ -183,9 +183,18 @@ def test_frozen_parameters_stay_and_permanently_frozen_ones_have_no_moments():
   batch = {'mask': np.ones(2, np.float32)}
   moved = []
   for epoch, phase in ((0, 'early'), (1, 'main')):
-    state, _ = step.train_step(
+    before = state.params
+    state, metrics = step.train_step(
       Frozen(), optimizer, state, batch, np.int32(epoch), phase=phase
     )
     moved.append({name for name, x in state.params.items() if x != 1})
+    # Only what is trained counts; the gradient of x**2 is 2 x.
+    names = ('always', 'later')[: epoch + 1]
+    old, new = (np.array([p[n] for n in names]) for p in (before, state.params))
+    norm = np.linalg.norm(old)
+    np.testing.assert_allclose(metrics['grad_norm'], 2 * norm, rtol=1e-6)
+    np.testing.assert_allclose(
+      metrics['update_ratio'], np.linalg.norm(new - old) / norm, rtol=1e-3
+    )
   assert moved == [{'always'}, {'always', 'later'}]
   assert counts(state.opt_state) == [1, 2]

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ FREE = (
   'data.cache_gib',
   'runs_at_once',
   'memory_gib',
+  'profile',
+  # Decides on `epochs`, which is compared.
+  'epochs_from',
   # Of earlier versions, whose work folders can still be shown again.
   'engine',
   'folds_at_once',
@@ -94,6 +98,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
       raise ConfigError(
         f'--config.{name}={flat[name]} must be 0, which lets the program '
         'choose, or more.'
+      )
+  if flat['profile']:
+    steps = re.fullmatch(r'(\d+):(\d+)', flat['profile'])
+    if not steps or not 1 <= int(steps[1]) <= int(steps[2]):
+      raise ConfigError(
+        f'--config.profile={flat["profile"]} must be FIRST:LAST, two numbers of '
+        'steps from 1 on, such as 10:20.'
       )
   if flat['batch_size'] % flat['accumulate']:
     raise ConfigError(
