@@ -1,5 +1,6 @@
 """Write the content of a store: records, manifest, statistics, rejects."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -7,9 +8,7 @@ import json
 import math
 import os
 import pathlib
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ import numpy as np
 from data_prep import audio, workers
 from data_prep import features as features_lib
 from data_prep import manifest as manifest_lib
+from data_prep import progress as progress_lib
 
-_LINE_SECONDS = 10.0  # Between lines of progress where there is no terminal.
 _NOTHING = (0, 0.0, 0.0)
 
 
@@ -57,9 +56,8 @@ def build(
   def examples(pool: workers.Pool) -> Iterator[dict[str, Any]]:
     nonlocal longest
     results = pool.map(utterance.path for utterance in utterances)
-    if progress:
-      results = _shown(results, len(utterances), manifest.corpus)
     for utterance, result in zip(utterances, results, strict=True):
+      bar.advance(manifest.corpus)
       if result.error:
         if on_error == 'raise':
           raise audio.AudioError(
@@ -87,7 +85,11 @@ def build(
   from data_prep import records
 
   extract = functools.partial(workers.extract, features)
-  with workers.Pool(extract, num_workers, len(utterances)) as pool:
+  bar = progress_lib.Progress(len(utterances), show=progress, unit='file')
+  with (
+    contextlib.closing(bar),
+    workers.Pool(extract, num_workers, len(utterances)) as pool,
+  ):
     shards = records.write(
       directory,
       examples(pool),
@@ -129,7 +131,7 @@ def build(
     'classes': list(manifest.classes),
     'vad_range': list(manifest.vad_range) if manifest.vad_range else None,
     'annotators': dict(manifest.annotators),
-    'audio_dir': str(manifest.root.absolute()),
+    'audio_dir': str(manifest.root),
     'count': len(kept),
     'rejected': len(rejected),
     'total_duration': math.fsum(durations),
@@ -198,23 +200,3 @@ def _joined(first, second) -> tuple[int, float, float]:
 def _statistics(part) -> Mapping[str, float]:
   count, mean, squares = part
   return {'mean': mean, 'std': math.sqrt(squares / count), 'samples': count}
-
-
-def _shown(results: Iterable, total: int, name: str) -> Iterator:
-  """Shows progress: a bar on a terminal, a plain line now and then elsewhere."""
-  if sys.stderr is not None and sys.stderr.isatty():
-    import tqdm
-
-    yield from tqdm.tqdm(results, total=total, desc=name, unit=' files')
-    return
-  start = last = time.monotonic()
-  for done, result in enumerate(results, start=1):
-    yield result
-    now = time.monotonic()
-    if done == total or now - last >= _LINE_SECONDS:
-      last = now
-      print(
-        f'{name}: {done} of {total} files, {now - start:.0f} s',
-        file=sys.stderr,
-        flush=True,
-      )

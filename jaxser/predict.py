@@ -10,6 +10,8 @@ Examples:
       are predicted. Formats: table, csv, json, jsonl.
   python -m jaxser.predict --checkpoint=W --segment=3 --plot=talk.html talk.wav
       A long recording in segments of three seconds, and a page with a chart.
+  python -m jaxser.predict --checkpoint=W --model_card
+      What the model is, what it was trained on, and how good it is.
   sox -d -t wav - trim 0 4 | python -m jaxser.predict --checkpoint=W -
       From the standard input.
   python -m jaxser.predict --checkpoint=W --weights=wavlm-large speech.wav
@@ -29,7 +31,6 @@ import functools
 import io
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,6 +74,12 @@ _integer(
   lower_bound=1,
 )
 flags.DEFINE_boolean(
+  'model_card',
+  False,
+  'Print what the model is, what it was trained on and how good it is instead.',
+  flag_values=FLAGS,
+)
+flags.DEFINE_boolean(
   'timing',
   False,
   'Measure latency and files/s on synthetic files instead.',
@@ -81,7 +88,6 @@ flags.DEFINE_boolean(
 
 # Warnings of one kind that are printed one by one.
 _MOST_WARNINGS = 5
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,6 +103,16 @@ def _main(arguments: list[str]) -> int:
       'for one prediction per recording. See --help.'
     )
   chosen = options.chosen(FLAGS)
+  if FLAGS.model_card:
+    path = chosen['checkpoint'] / 'MODEL_CARD.md'
+    try:
+      print(path.read_text('utf-8'), end='')
+    except OSError as error:
+      raise command_line.UsageError(
+        f'{path} cannot be read ({error.strerror}); give the --workdir of a run '
+        'that is finished, or repeat its command.'
+      ) from error
+    return 0
   if not arguments and not FLAGS.timing:
     raise command_line.UsageError(
       'name files or folders to predict, or - for the standard input. See '
@@ -139,8 +155,7 @@ def _main(arguments: list[str]) -> int:
 
 def _predict(loaded: Any, inputs: list[Any]) -> int:
   """Writes predictions as they come; returns the exit code."""
-  import tqdm
-
+  from data_prep import progress
   from jaxser.models import output
 
   segment, window = FLAGS.segment, loaded.extractor.window
@@ -152,25 +167,13 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
     )
   failures, cut, kept = [], [], []
   doubts: collections.Counter[str] = collections.Counter()
-  last_line, shown = time.monotonic(), len(inputs) > 1
-  bar = tqdm.tqdm(
-    total=len(inputs),
-    unit=' files',
-    file=sys.stderr,
-    dynamic_ncols=True,
-    disable=not shown or not sys.stderr.isatty(),
+  bar = progress.Progress(
+    len(inputs), show=len(inputs) > 1, unit='file', patience=10
   )
 
   def watched():
-    nonlocal last_line
-    for done, recording in enumerate(
-      loaded.stream(inputs, num_workers=FLAGS.num_workers), 1
-    ):
-      bar.update()
-      due = time.monotonic() - last_line > _SECONDS_BETWEEN_LINES
-      if shown and bar.disable and due:
-        last_line = time.monotonic()
-        _say(f'{done} of {len(inputs)} files, {len(failures)} failed')
+    for recording in loaded.stream(inputs, num_workers=FLAGS.num_workers):
+      bar.advance(f'{len(failures)} failed')
       if recording.error:
         failures.append(recording.error)
       elif not segment and loaded.extractor.cuts(recording.seconds):
@@ -186,9 +189,7 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
 
   write = output.WRITERS[FLAGS.format]
   for line in write(watched(), loaded, [given.name for given in inputs]):
-    # A bar on the same terminal steps aside.
-    with tqdm.tqdm.external_write_mode(file=sys.stdout):
-      print(line, flush=True)
+    bar.print(line, sys.stdout)
   bar.close()
   if FLAGS.embeddings:
     _write(

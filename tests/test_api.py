@@ -53,8 +53,10 @@ def test_the_page_is_right(monkeypatch, capsys):
   assert capsys.readouterr().out == 'the scores\n'
 
 
-def test_results_print_and_become_a_frame():
-  model = jaxser.load('runs/emodb', folds=(0,), segment=0.5)
+def test_results_print_and_become_a_frame(folder, monkeypatch):
+  monkeypatch.setenv('HOME', str(folder))
+  model = jaxser.load('~/runs/emodb', folds=(0,), segment=0.5)
+  assert model.embed('~/speech.wav').shape == (1, 8)
   found = model.predict(['gone.wav', 'speech.wav'])
   gone, *lines = repr(found).splitlines()
   assert gone.startswith('gone.wav: no such file')

@@ -17,7 +17,7 @@ from data_prep import store
 from data_prep.errors import UserError
 from jaxser import export, train
 from jaxser.data import corpus as corpus_lib
-from jaxser.data import pipeline
+from jaxser.data import pipeline, protocols
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
 from jaxser.nn import hf_wavlm
@@ -168,7 +168,8 @@ def workdir(prepared):
   """A run on the stored states, with random weights."""
   folder, path = prepared
   corpus = corpus_lib.open_store(path)
-  trained.write_run_of(folder / 'run', recipe(), corpus, 1, ('last',))
+  fold = protocols.Fold(0, *([np.arange(5)] * 3))
+  trained.write_run_of(folder / 'run', recipe(), corpus, [fold], ('last',))
   return folder / 'run'
 
 

@@ -25,9 +25,9 @@ def _report_of_classes(folder):
   made = [
     dataclasses.replace(p, speaker=long.get(p.speaker, p.speaker)) for p in made
   ]
-  trained.write_speech(folder, 1)[0].rename(folder / f'{made[0].id}.wav')
-  for name in {p.id for p in made[1:]}:
-    shutil.copy(folder / f'{made[0].id}.wav', folder / f'{name}.wav')
+  (speech,) = trained.write_speech(folder, 1)
+  for name in {p.id for p in made}:
+    shutil.copy(speech, folder / f'{name}.wav')
   runs.write_heard(folder, made, folder)
   page = report.write_report(folder / 'w', baseline=folder / 'w')
   assert '<audio' in page.read_text('utf-8')

@@ -70,6 +70,15 @@ def test_a_table_for_people_and_the_same_numbers_for_programs(
     assert row['file'] == entry['file']
 
 
+def test_the_model_card_is_printed(predict, tmp_path):
+  path = tmp_path / 'MODEL_CARD.md'
+  code, _, errors = predict(tmp_path, '--model_card')
+  assert code == 2
+  assert f'{path} cannot be read (No such file' in errors
+  path.write_text('# dsnet, 你好\n', encoding='utf-8')
+  assert predict(tmp_path, '--model_card') == (0, '# dsnet, 你好\n', '')
+
+
 def test_vad_comes_with_its_region_in_words(predict, trained_run, speech):
   sphere = trained_run('emosphere')
   code, text, _ = predict(sphere.workdir, '--format=jsonl', speech[0])

@@ -121,7 +121,7 @@ def extracted(extractor, wave, rate=16_000):
   return extractor.extract(audio_lib.Input('x', (np.float32(wave), rate)))
 
 
-def test_waveforms_are_normalised_and_too_short_ones_refused(speech):
+def test_waveforms_are_normalised(speech):
   extractor = audio_lib.FeatureExtractor(
     spec=audio_lib.features_lib.Wave16k(),
     normalization=(0.25, 2.0),
@@ -136,10 +136,6 @@ def test_waveforms_are_normalised_and_too_short_ones_refused(speech):
     piece.features, (wave[:4000] - 0.25) / (2 + 1e-6), rtol=1e-6, atol=1e-7
   )
   assert (piece.start, piece.end) == (0, 0.25)
-  short = extracted(extractor, wave[:320], rate)
-  assert short.error.startswith(
-    'x: lasts 20.0 ms, less than one frame of 25 ms'
-  )
 
 
 def test_nothing_is_predicted_of_nothing(sphere):
@@ -154,6 +150,7 @@ def test_nothing_is_predicted_of_nothing(sphere):
     (noise[:160], 'x: lasts 10.0 ms, less than one frame of 40 ms'),
     (noise * 1e30, 'full scale is 1; normalise the file'),
     (noise * np.nan, 'are not finite'),
+    (noise[None], 'x: an array must be [samples] or [samples, channels], not'),
   ):
     found = extracted(extractor, wave)
     assert reason in found.error

@@ -212,6 +212,8 @@ def test_a_baseline_is_a_line_in_the_charts(classes, vad, tmp_path):
   ticks = section(page, 'recall').findall(".//i[@class='line']")
   wanted = [f'left: {x:.1f}%' for x in pooled['recall'].values()]
   assert [tick.get('style') for tick in ticks[::3]] == wanted
+  ticks = section(page, 'speakers').findall(".//i[@class='line']")
+  assert len(ticks) == len(runs.SPEAKERS) * 3 * 2  # Selections and metrics.
   runs.write_run(tmp_path / 'all', made, protocol='published')
   runs.write_run(tmp_path / 'few', made[1:])
   for other, why in (
@@ -275,15 +277,49 @@ def test_curves_are_medians_and_quartiles_over_folds(tmp_path):
   assert curves['loss'][0].values.max() < 3
 
 
+def test_how_the_optimizer_moves_is_one_chart(tmp_path):
+  runs.write_run(tmp_path, runs.class_predictions())
+  without = report.write_report(tmp_path).read_text('utf-8')
+  assert 'Optimization' not in without
+  assert 'Training: ' not in without
+  moves = {'grad_norm': 2.0, 'update_ratio': 3e-3, 'learning_rate': 1e-3}
+  rows = runs.curve_rows(epochs=4)
+  more = [row | (moves if row['split'] == 'train' else {}) for row in rows]
+  runs.write_curves(tmp_path, more)
+  speed = {'seed': 0, 'fold': 0, 'split': 'speed', 'memory_gib': 1.5}
+  lines = [
+    json.dumps({**speed, 'epoch': i, 'examples_per_second': 1000.0 * i})
+    for i in (3, 1, 2)
+  ]
+  (tmp_path / 'speed.jsonl').write_text('\n'.join(lines))
+  page = report.write_report(tmp_path).read_text('utf-8')
+  told = 'Training: 2,000 utterances/s in the median epoch, at most 1.50 GiB'
+  assert told in page
+  shown = section(page, 'curves')
+  titles = [svg.text for svg in shown.iter(f'{SVG}title')]
+  assert titles[-1] == 'Optimization, by epoch'
+  assert (
+    len(titles) == len(section(without, 'curves').findall(f'.//{SVG}svg')) + 1
+  )
+  assert (
+    'gradient norm: 2 at epoch 4; update / weights: 0.003 at epoch 4; '
+    'learning rate: 0.001'
+  ) in words(shown)
+
+
 def test_odd_curves_are_drawn():
   """One run, one epoch, a constant, a gap: no error and no NaN in the path."""
   one = run_lib.Curve('train', np.array([5.0]), np.array([[0.5]]))
   values = np.array([[1, np.nan], [1, 1]])
   gap = run_lib.Curve('test', np.array([1.0, 2]), values)
+  zero = run_lib.Curve('train', np.array([1.0, 2]), np.array([[1e-3, 0]]))
   for curves in ([one], [gap], [one, gap]):
-    drawn = figures.learning_curves('Loss', curves, {}, (0, 1))
-    ElementTree.fromstring(drawn)
-    assert 'nan ' not in drawn
+    for drawn in (
+      figures.learning_curves('Loss', curves, {}, (0, 1)),
+      figures.optimization('Moves', {'one': curves[0], 'zero': zero}),
+    ):
+      ElementTree.fromstring(drawn)
+      assert 'nan ' not in drawn
 
 
 def test_hostile_names_are_shown_not_run(tmp_path):

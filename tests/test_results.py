@@ -209,7 +209,7 @@ def test_results_of_other_predictions_are_noticed():
 
 def test_results_files_that_are_none(tmp_path):
   path = tmp_path / 'results.json'
-  with pytest.raises(PredictionsError, match=r'results.json: no such file'):
+  with pytest.raises(PredictionsError, match=r'^\S+results.json: no such file'):
     results.read_results(path)
   for text, message in (('{"system"', 'not JSON'), ('[]', 'no results of a')):
     path.write_text(text)

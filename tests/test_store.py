@@ -131,7 +131,7 @@ def test_tfds_reads_it_back(prepare, manifest):
   assert info.features['features'].shape == (None, 128)
   assert [e['id'].decode() for e in examples] == list(IDS)
   for utterance, example in zip(manifest.utterances, examples, strict=True):
-    waveform, rate = audio.decode(utterance.path)
+    waveform, rate = audio.read(utterance.path)[:2]
     np.testing.assert_array_equal(
       example['features'], features.Librosa22k(6000)(waveform, rate)
     )
@@ -218,7 +218,7 @@ def test_wave_statistics_are_those_of_all_samples(prepare, manifest):
   path = prepare(convention=features.Wave16k())
   info = info_of(path)
   waves = [
-    audio.decode(u.path)[0].astype(np.float64) for u in manifest.utterances
+    audio.read(u.path).waveform.astype(np.float64) for u in manifest.utterances
   ]
   for statistics, chosen in (
     (info['statistics'], waves),
@@ -429,7 +429,7 @@ def test_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path):
   assert [p.name for p in (data / 'toy').iterdir()] == [path.parent.name]
   assert len(read_with_tfds(path)[1]) == 6
   # No terminal: plain lines.
-  assert 'toy: 6 of 6 files' in result.stderr
+  assert '6/6 files, ' in result.stderr
   assert '\r' not in result.stderr
 
 

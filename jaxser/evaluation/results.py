@@ -315,8 +315,9 @@ def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
   Raises:
     PredictionsError: the file is missing, is not JSON, or lacks a field.
   """
+  text = read_finished(path)
   try:
-    results = json.loads(read_finished(path))
+    results = json.loads(text)
   except ValueError as error:
     raise PredictionsError(f'{path}: not JSON ({error})') from error
   needed = {'system', 'corpus', 'task', 'classes', 'metrics', 'selections'}

@@ -275,6 +275,11 @@ def _as_file(samples: np.ndarray, rate: int) -> bytes:
   import soundfile
 
   samples, file = np.asarray(samples), io.BytesIO()
+  if samples.ndim not in (1, 2) or max(samples.shape[1:], default=1) > 32:
+    raise audio.AudioError(
+      'an array must be [samples] or [samples, channels], not of the shape '
+      f'{list(samples.shape)}.'
+    )
   whole = {'int16': 'PCM_16', 'int32': 'PCM_32'}.get(str(samples.dtype))
   samples = samples if whole else samples.astype(np.float32)
   soundfile.write(file, samples, int(rate), whole or 'FLOAT', format='WAV')

@@ -29,7 +29,14 @@ import numpy as np
 from absl import flags
 
 import data_prep
-from data_prep import build, command_line, corpora, publishing, store
+from data_prep import (
+  build,
+  command_line,
+  corpora,
+  progress,
+  publishing,
+  store,
+)
 from data_prep.errors import UserError
 
 NAME = 'wavlm'
@@ -123,7 +130,6 @@ def prepare(
       cannot be written, there is no such layer, an utterance is shorter than
       the receptive field, or a value does not fit the storage.
   """
-  from jaxser.core import progress
   from jaxser.data import corpus as corpus_lib
   from jaxser.data import pipeline
   from jaxser.models import frozen_wavlm

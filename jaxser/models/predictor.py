@@ -50,8 +50,10 @@ def load(
     checkpoint: work folder of a run.
     weights: folder of the WavLM whose hidden states are the model's features,
       if they are.
-    seeds, folds, selection: which weights, see `ensemble.choose`.
-    **options: of `Predictor`.
+    seeds: which seeds of the run; none for all.
+    folds: which folds; none for all.
+    selection: which epoch, see `jaxser.models.ensemble.choose`.
+    **options: `segment`, `features_on` and `batch_size` of `Predictor`.
 
   Raises:
     ModelError: if there are no such weights, or they cannot be used.
@@ -319,7 +321,7 @@ def _input(item: Any, position: int, sample_rate: int | None) -> Input:
   if isinstance(item, Input):
     return item
   if isinstance(item, str | os.PathLike):
-    return Input(str(item), pathlib.Path(item))
+    return Input(str(item), pathlib.Path(item).expanduser())
   if sample_rate is None:
     raise InputError('an array needs its sample rate; give sample_rate=HZ.')
   return Input(f'recording {position}', (item, sample_rate))

@@ -336,7 +336,7 @@ def open(
     ModelError: if model.json is missing, damaged, or not of this format; or if
       weights are given for a model of other features.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = pathlib.Path(workdir).expanduser()
   path = workdir / 'model.json'
   remedy = 'give the --workdir of a run of `python -m jaxser.main`.'
   try:

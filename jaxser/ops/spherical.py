@@ -1,9 +1,8 @@
 """Valence, arousal and dominance on a sphere around neutral, and its regions.
 
-A point always has its three numbers in the order `VAD`, on the last axis. Which
-of them plays x, y and z, or the first sign, is a parameter with names, because
-the two published uses differ: angles are taken over (arousal, dominance,
-valence), octants over (arousal, valence, dominance).
+A point always has its three numbers in the order `VAD`, on the last axis. The two
+published uses differ: angles are taken over (arousal, dominance, valence),
+octants over (arousal, valence, dominance).
 
 Source: Cho et al., "EmoSphere-SER", Interspeech 2025 (arXiv 2505.19693).
 """
@@ -64,7 +63,8 @@ def to_cube(
 
   Args:
     points: [..., 3] on the corpus scale, in the order `VAD`, as is the result.
-    lo, hi: ends of the scale.
+    lo: lowest value of the scale.
+    hi: highest value of the scale.
     centre: None, or three numbers on the corpus scale in the order `VAD`.
   """
   points = jnp.asarray(points)
@@ -75,9 +75,7 @@ def to_cube(
   return (points - centre) * (2 / (hi - lo))
 
 
-def cartesian_to_spherical(
-  points: Array, axes: Sequence[str] = ANGLE_AXES
-) -> Array:
+def cartesian_to_spherical(points: Array) -> Array:
   """Cartesian -> (r, azimuth, polar angle), values and gradients finite.
 
   `r = |v|`, `azimuth = atan2(y, x)` in (-pi, pi] and `polar = arccos(z / r)` in
@@ -88,12 +86,11 @@ def cartesian_to_spherical(
 
   Args:
     points: [..., 3] in the order `VAD`.
-    axes: the dimensions that play x, y, z.
 
   Returns:
     [..., 3]: radius, azimuth and polar angle in radians.
   """
-  xyz = reorder(jnp.asarray(points), VAD, axes)
+  xyz = reorder(jnp.asarray(points), VAD, ANGLE_AXES)
   x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
   # `where` acts on the inputs: a derivative of 0 times infinity would be NaN,
   # however the output were chosen.
@@ -117,16 +114,14 @@ def cartesian_to_spherical(
   return jnp.stack([radius, azimuth, polar], axis=-1)
 
 
-def spherical_to_cartesian(
-  spherical: Array, axes: Sequence[str] = ANGLE_AXES
-) -> Array:
+def spherical_to_cartesian(spherical: Array) -> Array:
   """(r, azimuth, polar angle) [..., 3] -> points [..., 3] in the order `VAD`."""
   spherical = jnp.asarray(spherical)
   radius, azimuth, polar = (spherical[..., i] for i in range(3))
   planar = radius * jnp.sin(polar)
   x, y = planar * jnp.cos(azimuth), planar * jnp.sin(azimuth)
   xyz = jnp.stack([x, y, radius * jnp.cos(polar)], axis=-1)
-  return reorder(xyz, axes, VAD)
+  return reorder(xyz, ANGLE_AXES, VAD)
 
 
 def _grid(regions: str | float) -> tuple[int, int]:

@@ -111,7 +111,8 @@ def normalised_relu(
 
   Args:
     x: [streams, batch, time, channels].
-    scale, bias: [streams, channels].
+    scale: [streams, channels].
+    bias: [streams, channels].
     factor: [streams, batch, channels], what dropout multiplies with.
     mask: [batch], 1 for an utterance, 0 for a padding row.
     epsilon: added to the variance.

@@ -3,6 +3,7 @@
 Everything comes from predictions; metrics are those of `jaxser.evaluation`.
 """
 
+import os
 import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,12 @@ from jaxser.report import figures, text
 from jaxser.report.run import Run, View
 
 BINS = 10
+OPTIMIZATION = {
+  'grad_norm': 'gradient norm',
+  'update_ratio': 'update / weights',
+  'learning_rate': 'learning rate',
+}
+"""Metrics of training that share one chart, with their labels."""
 MISTAKES = 12
 PER_SPEAKER = {'classification': ('uar', 'war'), 'regression': ('ccc_mean',)}
 """Metrics of a speaker, by task; few utterances bear no more."""
@@ -79,14 +86,14 @@ def audio(
     version = f'{features}-{about["fingerprint"]}/{store.VERSION_FOLDER}'
     try:
       opened = corpus.open_store(folder.expanduser() / name / version)
-    except store.StoreError:
+    except (store.StoreError, OSError):  # Or another's folder.
       continue
     root, before = opened.stores[name].get('audio_dir'), f'{name}/'
     for row, utterance in enumerate(opened.table.ids) if root else ():
       found = f'{before * (len(stores) > 1)}{utterance}'
       files[found] = pathlib.Path(root, opened.table.paths[row])
   known = {p.id: files[p.id] for p, _ in shown if p.id in files}
-  return {name: path.as_uri() for name, path in known.items() if path.is_file()}
+  return {k: p.as_uri() for k, p in known.items() if os.path.isfile(p)}
 
 
 def scores_by(
@@ -167,12 +174,13 @@ def limits(views: Sequence[View]) -> tuple[float, float]:
 def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
   """Draws the curves of every metric with the name of the run.
 
-  Charts of one metric share their scale; the parts of a loss are drawn for a
-  single run only.
+  Charts of one metric share their scale; the parts of a loss, and how the
+  optimizer moves, are drawn for a single run only.
   """
   known = {name for run in runs.values() for name in run.curves}
   main = ['loss', *(m for run in runs.values() for m in run.results['metrics'])]
-  others = sorted(known.difference(main)) if len(runs) == 1 else []
+  others = sorted(known.difference(main, OPTIMIZATION))
+  others *= len(runs) == 1
   for metric in dict.fromkeys([*main, *others]):
     having = {name: run for name, run in runs.items() if metric in run.curves}
     if not having:
@@ -188,6 +196,14 @@ def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
         f'{title}{unit}, by epoch', run.curves[metric], papers[name], scale
       )
       yield chart, name
+  if len(runs) == 1 and known & OPTIMIZATION.keys():
+    ((name, run),) = runs.items()
+    moves = {
+      label: run.curves[metric][0]
+      for metric, label in OPTIMIZATION.items()
+      if metric in run.curves
+    }
+    yield figures.optimization('Optimization, by epoch', moves), name
 
 
 def _paper_lines(run: Run, metric: str) -> dict[str, float]:

@@ -187,6 +187,27 @@ def learning_curves(
   return f'{text.count(runs, "run")}, median; {"; ".join(words)}.'
 
 
+@_drawn(440, 300, 'y')
+def optimization(axes: Any, curves: Mapping[str, Curve]) -> str:
+  """Draws the median over runs of positive quantities on a logarithmic scale.
+
+  There is one curve per label, which stands beside it.
+  """
+  words = []
+  for i, (label, curve) in enumerate(curves.items()):
+    rows = _subsampled(len(curve.epochs), POINTS)
+    x, y = curve.epochs[rows], curve.quartiles()[1][rows]
+    _line(axes, x, np.where(y > 0, y, np.nan), f'k{i}', linewidth=2)
+    # Each at another place, as the lines may lie close together.
+    at = len(x) * i // len(curves)
+    axes.text(x[at], y[at], label, color=colour(f'k{i}'), va='bottom')
+    words.append(f'{label}: {y[-1]:.4g} at epoch {x[-1]:g}')
+  axes.set(xlabel='epoch', yscale='log')
+  axes.yaxis.set_major_formatter('{x:g}')
+  axes.minorticks_off()
+  return f'Median over runs; {"; ".join(words)}.'
+
+
 @_drawn(340, 348, 'both')
 def scatter(
   axes: Any,

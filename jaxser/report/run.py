@@ -48,6 +48,7 @@ class Run:
   curves: dict[str, list[Curve]]  # By metric; {} where nothing was trained.
   config: dict[str, Any]  # Content of config.json, {} if there is none.
   folds: dict[str, Any]  # Likewise of folds.json.
+  speed: list[dict[str, Any]]  # Rows of speed.jsonl.
 
   def tested(self, fold: int) -> list[str]:
     """Returns the names of the speakers that a fold tests."""
@@ -91,7 +92,9 @@ def read_run(workdir: PathLike) -> Run:
   results['trust_init_from'] = any(
     entry.get('trust_init_from') for entry in (results, metadata[0])
   )
-  return Run(workdir, results, predictions, read_curves(workdir), *metadata)
+  speed = curves_lib.Curves(workdir).read(curves_lib.SPEED)
+  curves = read_curves(workdir)
+  return Run(workdir, results, predictions, curves, *metadata, speed)
 
 
 def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
