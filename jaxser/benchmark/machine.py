@@ -77,12 +77,6 @@ def measure_peaks(seconds: float) -> dict[str, Any]:
   }
 
 
-def peak_device_bytes() -> int | None:
-  """Returns the most memory this process ever held on a device; None on CPUs."""
-  stats = [device.memory_stats() for device in jax.local_devices()]
-  return max((s['peak_bytes_in_use'] for s in stats if s), default=None)
-
-
 def environment() -> dict[str, Any]:
   """Describes the machine and the versions, for JSON."""
   device, path = jax.devices()[0], pathlib.Path('/proc/cpuinfo')

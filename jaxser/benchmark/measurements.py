@@ -13,6 +13,7 @@ import jax
 from jaxser.benchmark import machine, peers, programs, timing
 from jaxser.benchmark.programs import Case
 from jaxser.benchmark.timing import BenchmarkError, Program, Settings, Turn
+from jaxser.engine import memory
 from jaxser.engine.experiment import Experiment
 
 
@@ -68,8 +69,8 @@ def speed(
     if program in others:
       mine = same[program.work, program.dtype]
       row['jaxser is'] = timing.ratio(mine, its)
-  if peak := machine.peak_device_bytes():
-    notes.append(f'Peak device memory: {peak / 2**30:.2f} GiB.')
+  if jax.default_backend() != 'cpu':
+    notes.append(f'Peak device memory: {memory.show(memory.peak())}.')
   return {**report, 'notes': notes + comments}
 
 
