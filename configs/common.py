@@ -117,11 +117,16 @@ def base_config(
   config.eval_batch_size = 256
   # Epochs from one evaluation of the development split to the next.
   config.eval_every = 1
-  # adam, or adamw with its weight_decay.
+  # b1, b2, eps and weight_decay are for the optimizers that take them, and
+  # --config.optimizer.ARGUMENT=VALUE adds any other argument.
   config.optimizer = ml_collections.ConfigDict(
     {
+      # An optimizer of optax, or adam_keras.
       'name': 'adam',
+      # Of all parameters, or of the encoder.
       'learning_rate': 1e-3,
+      # Of what is not the system's encoder; 0: the same.
+      'head_learning_rate': 0.0,
       'b1': 0.9,
       'b2': 0.999,
       'eps': 1e-8,
@@ -130,11 +135,17 @@ def base_config(
       'clip_norm': 0.0,
     }
   )
+  # Part of an exponential moving average of the weights that each step leaves in
+  # place, such as 0.999; it is tested as the selection ema_last. 0: no average.
+  config.ema = 0.0
   # plateau: the learning rate drops by `factor` after `patience` epochs without
   # a better development score, and training stops after `stop_patience`.
   config.schedule = ml_collections.ConfigDict(
     {
+      # constant; cosine or linear, down to 0 at the end; plateau.
       'name': 'constant',
+      # The learning rate first rises from 0 for so many.
+      'warmup_epochs': 0.0,
       'metric': 'uar',
       'factor': 0.1,
       'patience': 0,

@@ -19,9 +19,11 @@ SYSTEM = TimNet(num_classes=3, num_blocks=2, dropout=0.3)
 CONFIG = ml_collections.ConfigDict(
   {
     'epochs': 3,
+    'schedule': {'name': 'constant', 'warmup_epochs': 0.0},
     'optimizer': {
       'name': 'adam',
       'learning_rate': 1e-3,
+      'head_learning_rate': 0.0,
       'clip_norm': 0.0,
       'b1': 0.93,
       'b2': 0.98,

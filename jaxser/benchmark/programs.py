@@ -79,18 +79,19 @@ class Stack:
     self.rows = self.sharding.padded(self.size, self.parts)
     self.optimizer = step_lib.make_optimizer(workload.config, workload.system)
     self.programs = stack.Programs(
-      workload.system, self.optimizer, self.sharding, accumulate=self.parts
+      workload.system,
+      self.optimizer,
+      self.sharding,
+      accumulate=self.parts,
+      ema=workload.config.ema,
     )
     trained, _ = fold_sizes(utterances)
     self.steps = -(-trained // self.size)
 
   def abstract(self, phase: Hashable) -> tuple[Any, tuple[Any, ...]]:
     """Returns the jitted training program and shapes of its arguments."""
-    table, example = self.workload.corpus.table, self.workload.batch(1, 1)
-    state = self.programs.abstract_state(
-      self.slots, example, (table.vad, table.labels)
-    )
-
+    example = self.workload.batch(1, 1)
+    state = self.programs.abstract_state(self.slots, example, self._prepared)
     leading = (self.utterances,) if self.utterances else (1, 1, self.rows)
     arrays = {
       name: jax.ShapeDtypeStruct((*leading, *value.shape[1:]), value.dtype)
@@ -110,14 +111,18 @@ class Stack:
   def _start(self, work: str) -> Any:
     """The first argument of a program: fresh runs, or their weights."""
     workload = self.workload
-    table, system = workload.corpus.table, workload.system
     state = step_lib.create_state(
-      system, self.optimizer, jax.random.key(0), workload.batch(1, 1)
+      workload.system, self.optimizer, jax.random.key(0), workload.batch(1, 1)
     )
-    model_state = system.prepare(state.model_state, table.vad, table.labels)
-    state = state.replace(model_state=model_state)
+    state = self._prepared(state)
     state = self.sharding.put(stack.stacked([state], self.slots), RUNS)
     return state if work == 'training' else (state.params, state.model_state)
+
+  def _prepared(self, state: step_lib.TrainState) -> step_lib.TrainState:
+    table, system = self.workload.corpus.table, self.workload.system
+    model_state = system.prepare(state.model_state, table.vad, table.labels)
+    state = state.replace(model_state=model_state)
+    return step_lib.with_average(state, self.workload.config.ema)
 
   @functools.cached_property
   def _host_batch(self) -> dict[str, np.ndarray]:

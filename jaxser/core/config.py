@@ -4,13 +4,13 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
 
 from jaxser.core import files
-from jaxser.core.errors import UserError
+from jaxser.core.errors import ConfigError as ConfigError
 
 PROTOCOLS = (
   'published',
@@ -41,8 +41,7 @@ _CHOICES = {
   'protocol': PROTOCOLS,
   'cross_corpus_train': ('all', 'held_out', 'speakers'),
   'parallel': ('jit', 'pmap'),
-  'optimizer.name': ('adam', 'adamw'),
-  'schedule.name': ('constant', 'plateau'),
+  'schedule.name': ('constant', 'cosine', 'linear', 'plateau'),
   'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),
   'selection_metric': ('uar', 'war', 'f1', 'ccc_mean'),
 }
@@ -55,10 +54,6 @@ _AT_LEAST_ONE = (
   'eval_every',
   'checkpoint_every',
 )
-
-
-class ConfigError(UserError):
-  """A config has an impossible value; the message lists the possible ones."""
 
 
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
@@ -111,6 +106,28 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f'--config.batch_size={flat["batch_size"]} must be a multiple of '
       f'--config.accumulate={flat["accumulate"]}.'
     )
+  check_optimizer(config)
+  if not 0 <= flat['ema'] < 1:
+    raise ConfigError(
+      f'--config.ema={flat["ema"]} must be at least 0 and less than 1, such as '
+      '0.999; 0 keeps no average of the weights.'
+    )
+  warmup = flat['schedule.warmup_epochs']
+  if not (warmup == 0 or 0 < warmup < flat['epochs']):
+    raise ConfigError(
+      f'--config.schedule.warmup_epochs={warmup} must be at least 0 and less '
+      f'than --config.epochs={flat["epochs"]}.'
+    )
+
+
+def check_optimizer(
+  config: ml_collections.ConfigDict, given: Collection[str] = ()
+) -> None:
+  """Checks config.optimizer, see `jaxser.core.optimizers.check`."""
+  # JAX and optax take a second that commands without training need not wait.
+  from jaxser.core import optimizers
+
+  optimizers.check(config.optimizer.to_dict(), given)
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:

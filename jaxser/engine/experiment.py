@@ -10,8 +10,10 @@ import ml_collections
 import numpy as np
 import optax
 
+from jaxser.core.errors import ConfigError
 from jaxser.data import pipeline, protocols
 from jaxser.data import references as references_lib
+from jaxser.engine import schedule
 from jaxser.engine import step as step_lib
 from jaxser.systems.base import System, Tree
 
@@ -117,12 +119,34 @@ class Experiment:
     if initial is not None:
       params, model_state = initial
       state = state.replace(params=params, model_state=model_state)
-    table = self.source.corpus.table
-    return state.replace(
+    return self.prepared(state, fold)
+
+  def prepared(
+    self, state: step_lib.TrainState, fold: protocols.Fold
+  ) -> step_lib.TrainState:
+    """Returns a fresh state with what is known of a training split."""
+    table, config = self.source.corpus.table, self.config
+    state = state.replace(
       model_state=self.system.prepare(
         state.model_state, table.vad[fold.train], table.labels[fold.train]
-      )
+      ),
     )
+    if schedule.over_epochs(config.schedule, config.epochs) is not None:
+      steps = -(-len(fold.train) // config.batch_size)
+      state = state.replace(
+        opt_state=optax.tree.set(state.opt_state, epoch_steps=np.float32(steps))
+      )
+    return step_lib.with_average(state, config.ema)
+
+  def check(self, fold: protocols.Fold) -> None:
+    """Raises a UserError for settings that no run of this fold can have."""
+    step_lib.make_optimizer(self.config, self.system)
+    if self.config.ema and self.system.fit is not None:
+      raise ConfigError(
+        f'--config.ema={self.config.ema}: {type(self.system).__name__} is fitted, '
+        'not trained by steps; leave it at 0.'
+      )
+    self.references(fold)
 
   def sampler(
     self, seed: int, fold: protocols.Fold, padded_size: int

@@ -68,6 +68,10 @@ class System(nn.Module):
   predicts_with_neutral: ClassVar[bool] = False
   """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
 
+  encoders: ClassVar[tuple[str, ...]] = ()
+  """First names of the parameters of the encoder, where the others, its heads,
+  may have a learning rate of their own."""
+
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
   probes them and draws them in two dimensions."""
