@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 PROTOCOLS = ('speaker_independent', 'published', 'official', 'emobox', 'all')
 
@@ -138,6 +139,13 @@ def base_config(
   # Part of an exponential moving average of the weights that each step leaves in
   # place, such as 0.999; it is tested as the selection ema_last. 0: no average.
   config.ema = 0.0
+  # 'balanced': the loss weighs a class by n / (classes count) of the training
+  # split; or numbers in the order of the classes, as (1, 2); or of some classes,
+  # as {"sad":2}, the others 1.
+  config.class_weight = config_dict.FieldReference('none', field_type=object)
+  # Each epoch draws as many utterances as the training split has, with
+  # replacement, and every class as often as any other.
+  config.balanced_sampling = False
   # plateau: the learning rate drops by `factor` after `patience` epochs without
   # a better development score, and training stops after `stop_patience`.
   config.schedule = ml_collections.ConfigDict(

@@ -154,12 +154,16 @@ def test_any_argument_of_the_optimizer_can_be_given():
     *f'--config={SGD}'.split(),
     '--config.optimizer.momentum=0.9',
     '--config.optimizer.nesterov=true',
+    '--config.class_weight={"sad":2}',
   )
   # b1 and its like are for the recipe's own optimizer, and left out.
   config_lib.validate(found.config)
   saved = config_lib.to_json(found.config)
   assert saved['optimizer']['momentum'] == 0.9
   assert saved['optimizer']['nesterov'] is True
+  assert saved['class_weight'] == {'sad': 2}
+  found = parse('--config=timnet', '--config.class_weight=(1,2)')
+  assert found.config.class_weight == (1, 2)
 
 
 def test_the_home_folder_may_be_a_tilde(monkeypatch):

@@ -26,6 +26,7 @@ class TrainState(struct.PyTreeNode):
     opt_state: optimizer state.
     rng: uint32 [2], words of the run's PRNG key; the step folds its number in.
     lr_scale: float32 [], factor on the learning rate, set by the plateau rule.
+    class_weights: float32 [classes], what classes weigh in the loss, or None.
     ema: `optax.EmaState` of (params, model_state), or None.
   """
 
@@ -35,6 +36,7 @@ class TrainState(struct.PyTreeNode):
   opt_state: Tree
   rng: Array
   lr_scale: Array
+  class_weights: Array | None = None
   ema: optax.EmaState | None = None
 
 
@@ -179,6 +181,11 @@ def train_step(
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
+  if state.class_weights is not None:
+    weight = jnp.where(
+      batch['label'] < 0, 0, state.class_weights[batch['label']]
+    )
+    batch = {**batch, 'weight': weight * batch['mask']}
   metrics, before = {}, ()
   for number, update in enumerate(system.updates(phase)):
     key = jax.random.fold_in(rng, number) if number else rng
