@@ -160,7 +160,7 @@ def claimed(
     if distributed.is_main():
       opened.enter_context(workdir_lib.lock(workdir))
       workdir_lib.check_identity(workdir, config, fingerprints, content)
-      config_lib.claim(config, workdir)
+      files.write_json(workdir / 'config.json', config_lib.to_json(config))
       protocols.write_folds(workdir / 'folds.json', content)
     distributed.barrier('the work folder is claimed')
     path = (workdir / 'config.json').absolute()

@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import pathlib
 import subprocess
@@ -277,45 +276,6 @@ def test_recipes_choose_what_their_protocol_needs():
   # Of one's own, with whatever it was prepared with.
   config = timnet.get_config('corpus=my_calls')
   assert (config.corpus, config.features.signal_length) == ('my_calls', 0)
-
-
-def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
-  config = timnet.get_config()
-  (tmp_path / 'file').write_text('kept')
-  for workdir, reason in (
-    ('/proc/nope', 'No such file or directory'),
-    (tmp_path / 'file', 'File exists'),
-  ):
-    with pytest.raises(
-      config_lib.ConfigError,
-      match=rf'--workdir={workdir} cannot be written \({reason}\); give a f',
-    ):
-      config_lib.claim(config, workdir)
-
-
-def test_a_folder_keeps_to_one_config(tmp_path):
-  config = timnet.get_config()
-  config_lib.claim(config, tmp_path)
-  config.model.num_blocks = 3
-  # Nothing was trained there yet, so a mistyped command can be corrected.
-  config_lib.claim(config, tmp_path)
-  saved = json.loads((tmp_path / 'config.json').read_text())
-  assert saved['model']['num_blocks'] == 3
-  (tmp_path / 'checkpoints/folds/8').mkdir(parents=True)
-  config.data_dir = 'elsewhere'
-  config_lib.claim(config, tmp_path)
-  config.model.dropout = 0.2
-  with pytest.raises(
-    config_lib.ConfigError,
-    match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
-  ):
-    config_lib.claim(config, tmp_path)
-  assert json.loads((tmp_path / 'config.json').read_text()) == (
-    config_lib.to_json(config) | {'model': saved['model']}
-  )
-  (tmp_path / 'config.json').write_text('')
-  with pytest.raises(UserError, match=r'config\.json: is empty'):
-    config_lib.claim(config, tmp_path)
 
 
 @pytest.mark.parametrize(

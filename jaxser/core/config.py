@@ -1,15 +1,13 @@
 """Checks a resolved config before anything starts, and keeps it with a run."""
 
 import json
-import os
-import pathlib
 import re
+import types
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
 
-from jaxser.core import files
 from jaxser.core.errors import ConfigError as ConfigError
 
 PROTOCOLS = (
@@ -68,10 +66,15 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def difference(
-  before: Mapping[str, Any], now: Mapping[str, Any]
+  before: Mapping[str, Any],
+  now: Mapping[str, Any],
+  default: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> list[tuple[str, Any, Any]]:
-  """Returns (field, value before, value now) where nested settings differ."""
-  old, new = map(flatten, (before, now))
+  """Returns (field, value before, value now) where nested settings differ.
+
+  A field that one of them lacks has its value of `default`, which is flat.
+  """
+  old, new = ({**default, **flatten(config)} for config in (before, now))
   fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
   return [field for field in fields if field[1] != field[2]]
 
@@ -133,64 +136,3 @@ def check_optimizer(
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config as plain dicts and lists."""
   return json.loads(config.to_json())
-
-
-def claim(
-  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
-) -> None:
-  """Writes config.json, or checks that the run to be continued is this one.
-
-  Raises:
-    ConfigError: if the folder holds a run of another config, and the message
-      lists the fields that differ; or if it cannot be written.
-  """
-  path = pathlib.Path(workdir) / 'config.json'
-  try:
-    check_same(config, workdir)
-    files.write_json(path, to_json(config))
-  except OSError as error:
-    raise unwritable(workdir, error) from error
-
-
-def unwritable(workdir: os.PathLike[str] | str, error: OSError) -> ConfigError:
-  """Returns the error to raise where a work folder cannot be written."""
-  return ConfigError(
-    f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
-    'a folder that can be made, or one of your own.'
-  )
-
-
-def is_free(workdir: os.PathLike[str] | str) -> bool:
-  """Returns whether a folder holds no result, weight or checkpoint of a run."""
-  kept = (
-    'results.json',
-    'predictions.jsonl',
-    'folds/*.json*',
-    'models/*.safetensors',
-    'checkpoints/*/*',
-  )
-  return not any(any(pathlib.Path(workdir).glob(name)) for name in kept)
-
-
-def check_same(
-  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
-) -> None:
-  """Checks, writing nothing, that `claim` would accept the folder.
-
-  Raises:
-    UserError: as `claim` does, or if its config.json is damaged.
-  """
-  path = pathlib.Path(workdir) / 'config.json'
-  if is_free(workdir) or not path.exists():
-    return
-  found = difference(files.read_json(path), to_json(config))
-  differing = [
-    f'{name}: there {before!r}, now {now!r}'
-    for name, before, now in sorted(found)
-    if name not in FREE
-  ]
-  if differing:
-    raise ConfigError(
-      f'{path.parent} holds a run of another config ({"; ".join(differing)}).'
-      ' Give another --workdir, or the same config to continue that run.'
-    )
