@@ -160,11 +160,28 @@ def test_a_corpus_is_checked_before_training():
     ('encoder=wavlm,frozen,weights=d', 'give the weights to `python -m data'),
     ('encoder=wavlm,weights=d,size=tiny', 'size of weights=d stands in its'),
     ('encoder=wavlm,weights=random,size=huge', "size='huge' is not valid"),
+    ('fine_tuning=warmup', 'fine_tuning goes with encoder=wavlm'),
+    ('encoder=wavlm,frozen,fine_tuning=warmup', 'which trains no WavLM'),
+    ('encoder=wavlm,fine_tuning=slow', 'choose one of , published, warmup'),
   ],
 )
 def test_arguments_that_do_not_go_together(arg, message):
   with pytest.raises(ValueError, match=message):
     emosphere.get_config(arg)
+
+
+def test_the_second_recipe_of_fine_tuning_warms_up():
+  published, ours = (
+    emosphere.get_config(f'corpus=msp_podcast,encoder=wavlm,fine_tuning={name}')
+    for name in ('published', 'warmup')
+  )
+  assert (ours.schedule.name, ours.schedule.warmup_epochs) == ('linear', 0.5)
+  assert ours.optimizer.clip_norm == 1
+  assert ours.optimizer.head_learning_rate == 10 * ours.optimizer.learning_rate
+  for name in ('head_learning_rate', 'clip_norm'):
+    ours.optimizer[name] = 0.0
+  ours.schedule.update(name='constant', warmup_epochs=0.0)
+  assert ours.to_dict() == published.to_dict()
 
 
 def test_fine_tuning_is_the_published_configuration():
@@ -173,6 +190,8 @@ def test_fine_tuning_is_the_published_configuration():
   assert config.optimizer.to_dict() == {
     'name': 'adamw',
     'learning_rate': 1e-5,
+    'head_learning_rate': 0.0,
+    'clip_norm': 0.0,
     'b1': 0.9,
     'b2': 0.999,
     'eps': 1e-8,

@@ -1,6 +1,6 @@
 """A system that compiles in a moment and uses everything an engine offers."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxser.data import pipeline
 from jaxser.engine.experiment import Experiment
 from jaxser.nn import layers
 from jaxser.ops.collectives import axis_size, mean_share, psum
-from jaxser.systems.base import System
+from jaxser.systems.base import System, row_weights
 from tests import fakes
 
 
@@ -26,6 +26,8 @@ class Toy(System):
   predicts_with_neutral: bool = False
   outputs: int = 3
   early_epochs: int = 0
+
+  weighs_classes: ClassVar[bool] = True
 
   def init(self, rng: Any, batch: Any) -> tuple[Any, Any]:
     """Random weights and a running mean of zero."""
@@ -61,7 +63,7 @@ class Toy(System):
       other *= 1 + batch[f'{name}_speaker'][:, None]
       errors += 0.1 * jnp.sum((answer - other) ** 2, -1)
     errors *= 1 / (1 + progress.epoch) + 1 / state['split']['rows']
-    loss = mean_share(errors, batch['mask'])
+    loss = mean_share(errors, row_weights(batch))
     if phase == 'early':
       loss += 0.1 * jnp.sum(params['weight'] ** 2) / axis_size()
     weight = batch['mask'][:, None]

@@ -71,7 +71,8 @@ def build(
   """Returns a 'training' step and a 'prediction' of one batch.
 
   Raises:
-    BenchmarkError: if the network needs transformers, and it is missing.
+    BenchmarkError: if the network needs transformers, and it is missing; or for
+      another optimizer than Adam and AdamW.
   """
   torch.manual_seed(0)
   make = _dsnet if isinstance(experiment.system, DSNet) else _wavlm
@@ -79,7 +80,13 @@ def build(
   if compiled:
     loss_of, predict_all = torch.compile(loss_of), torch.compile(predict_all)
   rule, parts = experiment.config.optimizer, experiment.config.accumulate
-  optimizer = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[rule.name](
+  kinds = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}
+  if rule.name not in kinds:
+    raise BenchmarkError(
+      f'--compare=torch is written for {" and ".join(kinds)}, not for '
+      f'--config.optimizer.name={rule.name}.'
+    )
+  optimizer = kinds[rule.name](
     [p for p in parameters if p.requires_grad],
     lr=rule.learning_rate,
     betas=(rule.b1, rule.b2),

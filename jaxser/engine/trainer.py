@@ -12,6 +12,7 @@ from jaxser.core.errors import UserError
 from jaxser.data import pipeline
 from jaxser.engine import batches as batches_lib
 from jaxser.engine import distributed, memory, stack
+from jaxser.engine import step as step_lib
 from jaxser.engine.experiment import Experiment, Run
 from jaxser.engine.sharding import EVERYWHERE, RUNS, Sharding
 from jaxser.systems.base import Tree
@@ -68,6 +69,7 @@ class Trainer:
       experiment.optimizer,
       self.sharding,
       accumulate=config.accumulate,
+      ema=config.ema,
       side_by_side=side_by_side,
     )
     self._train: dict[Hashable, Callable[..., Any]] = {}
@@ -89,11 +91,10 @@ class Trainer:
   @functools.cached_property
   def abstract(self) -> stack.StackState:
     """Shapes of the stack's state."""
-    table, train = self.experiment.source.corpus.table, self._fold.train
     state = self.programs.abstract_state(
       self.slots,
       self.experiment.example(self._fold),
-      (table.vad[train], table.labels[train]),
+      functools.partial(self.experiment.prepared, fold=self._fold),
     )
     return stack.start(state, tuple(self.selections))
 
@@ -251,6 +252,16 @@ class Trainer:
     improved = self.sharding.put(improved, RUNS)
     best = self._where(improved, weights, state.best[selection])
     return state.replace(best={**state.best, selection: best})
+
+  @functools.cached_property
+  def _averaged(self) -> Callable[..., Tree]:
+    ema = self.experiment.config.ema
+    function = jax.vmap(functools.partial(step_lib.averaged, ema=ema))
+    return jax.jit(function, out_shardings=self.sharding.of(RUNS))
+
+  def averaged(self, state: stack.StackState) -> Tree:
+    """Returns the averages of the runs' (params, model_state)."""
+    return self._averaged(state.train)
 
   def set_lr_scale(
     self, state: stack.StackState, scale: Sequence[float]

@@ -45,7 +45,8 @@ class System(nn.Module):
     row       int32 [batch], position of the row in the global batch
 
   For each of its `references` a batch also holds NAME_features, NAME_length and
-  NAME_speaker.
+  NAME_speaker. With `weighs_classes` it may hold weight float32 [batch], see
+  `row_weights`.
 
   Contract, tested for every system:
 
@@ -67,6 +68,13 @@ class System(nn.Module):
 
   predicts_with_neutral: ClassVar[bool] = False
   """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
+
+  weighs_classes: ClassVar[bool] = False
+  """Whether `loss` looks at `row_weights`, which config.class_weight sets."""
+
+  encoders: ClassVar[tuple[str, ...]] = ()
+  """First names of the parameters of the encoder, where the others, its heads,
+  may have a learning rate of their own."""
 
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
@@ -212,6 +220,14 @@ class System(nn.Module):
     """Returns True where a parameter is not trained; None: all are trained."""
     del params, phase
     return None
+
+
+def row_weights(batch: Batch) -> Array:
+  """Returns what each row counts in the mean of a loss, float32 [batch].
+
+  That is the weight of its class where classes are weighed, else its mask.
+  """
+  return batch.get('weight', batch['mask'])
 
 
 def num_classes(corpus: Any) -> int:

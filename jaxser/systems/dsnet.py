@@ -49,7 +49,7 @@ second branch and the loss as a curve too, stays.
 import functools
 import itertools
 from collections.abc import Hashable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -71,6 +71,7 @@ from jaxser.systems.base import (
   Tree,
   num_classes,
   require,
+  row_weights,
 )
 from jaxser.systems.dsnet_network import (
   Classifier,
@@ -158,6 +159,8 @@ class DSNet(System):
   classifier_dropout: float = 0.5
   compute_dtype: str = 'float32'
   precision: str = 'default'
+
+  weighs_classes: ClassVar[bool] = True
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
@@ -385,7 +388,8 @@ class DSNet(System):
       return share(jnp.mean(of(a - b), axis=-1))
 
     def entropy(logits, label):
-      return share(cross_entropy(out[logits], batch[label]))
+      counts = row_weights(batch) if label == 'label' else batch['mask']
+      return mean_share(cross_entropy(out[logits], batch[label]), counts)
 
     if self.variant == 'isnet':
       neutral = [out[name] for name in self.references]

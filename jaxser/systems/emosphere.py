@@ -294,6 +294,11 @@ class EmoSphere(System):
     return lambda params: with_encoder(params, encoder)
 
   @property
+  def encoders(self) -> tuple[str, ...]:
+    """The encoder's parameters; stored hidden states have none."""
+    return () if self.encoder == 'frames' else ('encoder',)
+
+  @property
   def classes(self) -> int:
     """Outputs of the second head; 0 without one."""
     if self.region_weight == 'off':

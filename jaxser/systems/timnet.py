@@ -32,7 +32,15 @@ from jaxser.ops import temporal
 from jaxser.ops.collectives import mean_share
 from jaxser.ops.dct import mfcc
 from jaxser.ops.losses import cross_entropy
-from jaxser.systems.base import Array, Batch, Progress, System, Tree, require
+from jaxser.systems.base import (
+  Array,
+  Batch,
+  Progress,
+  System,
+  Tree,
+  require,
+  row_weights,
+)
 
 ABLATIONS = ('none', 'tcn', 'forward_only', 'last_scale', 'mean_fusion')
 DIRECTIONS = ('forward', 'backward')
@@ -114,6 +122,7 @@ class TimNet(System):
   # Every frame counts: the signal was padded to a constant length before the
   # spectrogram, as published.
   padding: ClassVar[str] = 'published'
+  weighs_classes: ClassVar[bool] = True
 
   def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
@@ -166,7 +175,7 @@ class TimNet(System):
     )
     errors = cross_entropy(logits, batch['label'], self.label_smoothing)
     correct = jnp.argmax(logits, axis=-1) == batch['label']
-    loss = mean_share(errors, batch['mask'])
+    loss = mean_share(errors, row_weights(batch))
     metrics = {'loss': loss, 'accuracy': mean_share(correct, batch['mask'])}
     return loss, {'state': dict(new), 'metrics': metrics}
 
