@@ -63,7 +63,7 @@ def test_pretrained_encoder_must_fit():
   assert merged['pool'] is params['pool']
   wrong = {**other, 'masked_spec_embed': np.zeros(3)}
   with pytest.raises(
-    ValueError, match=r'masked_spec_embed.*system \(48,\), given \(3,\)'
+    ConvertError, match=r'masked_spec_embed: file \(3,\), model \(48,\)'
   ):
     with_encoder(params, wrong)
 
