@@ -60,6 +60,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.model.functionals = arg['features'] == 'functionals'
   # MFCCs that functionals are taken of; 0: the log-mel frames themselves.
   config.model.num_coefficients = 39
+  # Standardise each speaker by all of their utterances, without labels.
   config.model.speaker_normalization = arg['speaker_normalization']
   config.features.name = STORED[arg['features']]
   # The folds of TIM-Net, for whom no epoch is chosen here.

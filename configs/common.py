@@ -48,15 +48,21 @@ def base_config(
       '`python -m data_prep --help` lists those that it knows.'
     )
   config = ml_collections.ConfigDict()
+  # One of jaxser's, or a class of your own as 'my_package.my_module:MySystem'.
   config.system = system
   config.model = ml_collections.ConfigDict()
 
+  # The one that is trained on, and, unless there is a test_corpus, tested.
   config.corpus = corpus
+  # Under cross_corpus: the one that is tested.
   config.test_corpus = arg['test']
   # Empty: $JAXSER_DATA_DIR, or ~/jaxser_data.
   config.data_dir = ''
   # Parameters that are 0 accept the one store that is there.
-  config.features = ml_collections.ConfigDict({'name': ''})
+  config.features = ml_collections.ConfigDict(
+    # What was extracted of the audio.
+    {'name': ''}
+  )
   config.data = ml_collections.ConfigDict(
     {
       # Frames or samples kept of each utterance; 0 keeps the longest whole.
@@ -72,30 +78,46 @@ def base_config(
     }
   )
 
+  # What is trained and tested on, see protocols.md.
   config.protocol = protocol
   # A folds.json to be used instead of the protocol's own folds.
   config.folds = ''
+  # Folds of utterances, or of speakers where there are more than 12.
   config.num_folds = 10
+  # Names the cut into folds, where it is random.
   config.fold_seed = 0
+  # Numbers of the only folds to be trained; () trains all.
   config.fold_subset = ()
-  # protocol=emobox: EmoBox's data folder, and whether to cut development sides.
+  # protocol=emobox: EmoBox's data folder.
   config.emobox_dir = ''
+  # protocol=emobox: whether to cut a development split from the training split.
   config.emobox_dev = True
   # What each fold trains on: 'all' of the one corpus, all but a 'held_out'
   # speaker for development, or one fold for each of its 'speakers'.
   config.cross_corpus_train = 'all'
   # Reads test labels in every epoch to choose one, as published tables do.
   config.select_on_test = protocol in ('published', 'cross_corpus')
+  # Which score chooses the best epoch: uar, war, f1, ccc_mean.
   config.selection_metric = 'uar'
 
+  # The first; it names initial values, the order of batches and dropout.
   config.seed = 0
+  # So many, from the first on; each trains every fold.
   config.seeds = 1
+  # Times that the training split is seen.
   config.epochs = 1
+  # The work folder of a finished run of the same system and corpus: `epochs` is
+  # the median, over its folds, of the best epoch on the development split.
+  config.epochs_from = ''
+  # Utterances per step, those of all devices together.
   config.batch_size = 32
   # Micro-batches per step, whose gradients are averaged.
   config.accumulate = 1
+  # Utterances that are predicted at once.
   config.eval_batch_size = 256
+  # Epochs from one evaluation of the development split to the next.
   config.eval_every = 1
+  # adam, or adamw with its weight_decay.
   config.optimizer = ml_collections.ConfigDict(
     {
       'name': 'adam',
@@ -133,8 +155,12 @@ def base_config(
   config.trust_init_from = False
   # The folds that the authors' weights belong to: fields and their values.
   config.published_folds = ml_collections.ConfigDict()
+  # Epochs from one checkpoint to the next.
   config.checkpoint_every = 10
+  # Whether to write event files for TensorBoard beside metrics.jsonl.
   config.tensorboard = True
+  # FIRST:LAST, such as 10:20: traces these steps for xprof and TensorBoard.
+  config.profile = ''
   # After training: embeddings.npz, its linear probes and its views in 2-d.
   config.embeddings = True
   # Selection -> {'source', 'uar', 'war'}, shown beside what is measured.

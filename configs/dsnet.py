@@ -88,19 +88,22 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     arg['protocol'] = 'speaker_independent'
   config = common.base_config('dsnet', arg)
   size = arg['size'] or ('tiny' if config.corpus == 'demo' else 'paper')
-  config.model.update(SIZES[size])
+  config.model.update(SIZES[size])  # authors' code
+  # The system itself, or one that it is compared with.
   variant = config.model.variant = arg['variant']
-  config.epochs = 30 if config.corpus == 'demo' else EPOCHS.get(variant, 80)
+  config.epochs = (
+    30 if config.corpus == 'demo' else EPOCHS.get(variant, 80)
+  )  # authors' code
   if variant == 'menan':
     # The first of two passes leaves the encoder as it is.
     config.epochs, config.eval_every = 2 * config.epochs, 2
   config.optimizer.clip_norm = 0.0 if variant in UNCLIPPED else 10.0
-  config.model.alpha = 0.0
-  config.model.gated_projection = False
+  config.model.alpha = 0.0  # authors' code
+  config.model.gated_projection = False  # authors' code
   for loss in ('task', 'calibration', 'orthogonality', 'reconstruction'):
     config.model[f'{loss}_weight'] = float(loss != arg['without'])
   config.model.dat_speakers = arg['dat_speakers']
-  config.model.classifier_dropout = 0.5
+  config.model.classifier_dropout = 0.5  # authors' code
   config.model.compute_dtype = 'float32'
   # Of the convolutions: default (TF32 on NVIDIA GPUs), high, highest (float32).
   config.model.precision = 'default'
@@ -110,13 +113,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.data.neutral_references = 3
   # As published: a model for each training speaker left out, the epoch chosen by
   # the development speaker, all of the other corpus tested by each of them.
-  config.cross_corpus_train = 'speakers'
+  config.cross_corpus_train = 'speakers'  # authors' code
   config.select_on_test = False
-  config.seed = 12
+  config.seed = 12  # authors' code
   config.batch_size = 32
   # The learning rate drops, training stops, and the epoch is chosen by the
   # development speaker.
-  config.schedule.name = 'plateau'
-  config.schedule.patience = 15
-  config.schedule.stop_patience = 19
+  config.schedule.name = 'plateau'  # authors' code
+  config.schedule.patience = 15  # authors' code
+  config.schedule.stop_patience = 19  # authors' code
   return common.finished(config, arg)

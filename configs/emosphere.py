@@ -95,21 +95,22 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.published_folds.protocol = 'published' if published else 'official'
   regions = arg['regions']
   config.model.encoder = arg['encoder']
-  config.model.pooling = arg['pooling']
+  config.model.pooling = arg['pooling']  # paper
   config.model.regions = regions if regions == 'octants' else float(regions)
-  config.model.region_weight = arg['region_weight']
-  config.model.decay_epochs = 5
-  config.model.weighted = arg['weighted']
-  config.model.auxiliary = arg['auxiliary']
+  config.model.region_weight = arg['region_weight']  # paper
+  config.model.decay_epochs = 5  # paper
+  config.model.weighted = arg['weighted']  # paper
+  config.model.auxiliary = arg['auxiliary']  # paper
+  # Origin of the sphere: middle of the scale, or mean of the neutral utterances.
   config.model.centre = arg['centre']
-  config.model.dropout = 0.1
-  config.model.head_dropout = 0.5
+  config.model.dropout = 0.1  # authors' code
+  config.model.head_dropout = 0.5  # authors' code
   config.model.padding = 'published' if published else 'exact'
   config.selection_metric = 'ccc_mean'
   config.schedule.metric = 'ccc_mean'
-  config.epochs = 30 if config.corpus == 'demo' else 20
-  config.optimizer.name = 'adamw'
-  config.optimizer.weight_decay = 0.01
+  config.epochs = 30 if config.corpus == 'demo' else 20  # authors' code
+  config.optimizer.name = 'adamw'  # authors' code
+  config.optimizer.weight_decay = 0.01  # authors' code
   if arg['frozen'] or arg['encoder'] == 'frames':
     _frames(config)
   elif arg['encoder'] == 'wavlm':
@@ -160,7 +161,7 @@ def _frames(config: ml_collections.ConfigDict) -> None:
   # Of a store, as --layer of data_prep; 0 takes the one store that is there.
   config.features.layer = 0
   config.model.encoder = 'frames'
-  config.model.width = 1024
+  config.model.width = 1024  # authors' code
   config.data.max_length = 600  # Twelve seconds.
   config.data.num_buckets = _BUCKETS
   config.eval_batch_size = 64
@@ -170,20 +171,21 @@ def _frames(config: ml_collections.ConfigDict) -> None:
 def _wavlm(config: ml_collections.ConfigDict, arg) -> None:
   """Fine-tuning, as published."""
   config.features.name = 'wave16k'
+  # A Hugging Face folder, or random.
   config.model.weights = arg['weights']
   # Without a folder it says what WavLM is; the authors' files are of the large.
   default = 'tiny' if arg['weights'] == 'random' else 'large'
   config.model.wavlm = arg['size'] or default
-  config.model.width = 1024
-  config.model.freeze = 'conv'
-  config.model.dtype = 'bfloat16'
+  config.model.width = 1024  # authors' code
+  config.model.freeze = 'conv'  # authors' code
+  config.model.dtype = 'bfloat16'  # authors' code
   config.model.remat = True
   config.data.max_length = 192_000  # Twelve seconds.
   config.data.num_buckets = _BUCKETS
-  config.batch_size = 64
-  config.accumulate = 4
+  config.batch_size = 64  # authors' code
+  config.accumulate = 4  # authors' code
   config.eval_batch_size = 32
-  config.optimizer.learning_rate = 1e-5
+  config.optimizer.learning_rate = 1e-5  # authors' code
   if arg['weights'] == 'random' and config.model.wavlm == 'tiny':
     # A check that everything runs; most of it is compiling, twice a bucket.
     config.model.width = 48

@@ -91,28 +91,29 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   signal_length, fold_seed = PUBLISHED.get(corpus, (0, 46))
   if arg['cross_corpus']:
     signal_length = CROSS_CORPUS_SIGNAL_LENGTH
-  config.model.num_blocks = 10 if corpus == 'iemocap' else 8
-  config.model.filters = 39
-  config.model.kernel_size = 2
-  config.model.dropout = 0.1
-  config.model.label_smoothing = 0.1
+  config.model.num_blocks = 10 if corpus == 'iemocap' else 8  # paper
+  config.model.filters = 39  # paper
+  config.model.kernel_size = 2  # paper
+  config.model.dropout = 0.1  # paper
+  config.model.label_smoothing = 0.1  # paper
   config.model.ablation = arg['ablation']
   config.features.name = 'librosa22k'
-  config.features.signal_length = signal_length
+  # Samples that audio was cut or padded to; 0 accepts the one store there is.
+  config.features.signal_length = signal_length  # authors' code
   # Of the published features; another one costs several per cent.
-  config.features.resampler = 'kaiser_best_v03'
-  config.fold_seed = fold_seed
+  config.features.resampler = 'kaiser_best_v03'  # authors' code
+  config.fold_seed = fold_seed  # authors' code
   if corpus in PUBLISHED:
     config.published_folds.update(
       protocol='published', fold_seed=fold_seed, num_folds=10
     )
   # The paper chose the epoch by accuracy on the test fold.
-  config.selection_metric = 'war'
-  config.epochs = 30 if corpus == 'demo' else 500
+  config.selection_metric = 'war'  # authors' code
+  config.epochs = 30 if corpus == 'demo' else 500  # authors' code
   config.checkpoint_every = 6 if corpus == 'demo' else 25
-  config.batch_size = 16 if corpus == 'demo' else 64
-  config.optimizer.b1 = 0.93
-  config.optimizer.b2 = 0.98
+  config.batch_size = 16 if corpus == 'demo' else 64  # paper
+  config.optimizer.b1 = 0.93  # authors' code
+  config.optimizer.b2 = 0.98  # authors' code
   if protocol == 'published' and arg['ablation'] == 'none':
     config.paper = ml_collections.ConfigDict(paper_rows(corpus))
   return common.finished(config, arg)

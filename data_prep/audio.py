@@ -108,13 +108,6 @@ def find_recordings(
   return sorted(p for p in found if p.is_file())
 
 
-def decode(
-  source: Source, *, name: str | None = None
-) -> tuple[np.ndarray, int]:
-  """Decodes one recording; returns its waveform and sample rate, see `read`."""
-  return read(source, name=name)[:2]
-
-
 def read(
   source: Source, *, part: Part | None = None, name: str | None = None
 ) -> Recording:

@@ -1,5 +1,6 @@
 """Write the content of a store: records, manifest, statistics, rejects."""
 
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -7,9 +8,7 @@ import json
 import math
 import os
 import pathlib
-import sys
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ import numpy as np
 from data_prep import audio, workers
 from data_prep import features as features_lib
 from data_prep import manifest as manifest_lib
+from data_prep import progress as progress_lib
 
-_SHARD_BYTES = 128 << 20
-_LINE_SECONDS = 10.0  # Between lines of progress where there is no terminal.
 _NOTHING = (0, 0.0, 0.0)
 
 
@@ -54,20 +52,12 @@ def build(
   kept, durations, warnings, longest = [], [], [], 0
   rejected = [('', str(r.path), r.reason) for r in manifest.rejected]
   moments = {}
-  directory.mkdir(parents=True)
-  # Here, since workers and readers of stores have no use for TFDS.
-  from data_prep import records
 
-  spec = records.feature_spec(manifest.classes, features.bins)
-  extract = functools.partial(workers.extract, features)
-  with (
-    workers.Pool(extract, num_workers, len(utterances)) as pool,
-    records.Writer(directory, manifest.corpus, spec, _SHARD_BYTES) as writer,
-  ):
+  def examples(pool: workers.Pool) -> Iterator[dict[str, Any]]:
+    nonlocal longest
     results = pool.map(utterance.path for utterance in utterances)
-    if progress:
-      results = _shown(results, len(utterances), manifest.corpus)
     for utterance, result in zip(utterances, results, strict=True):
+      bar.advance(manifest.corpus)
       if result.error:
         if on_error == 'raise':
           raise audio.AudioError(
@@ -78,7 +68,7 @@ def build(
         continue
       if result.warning:
         warnings.append(f'{utterance.path}: {result.warning}')
-      writer.write(_example(utterance, result, bool(manifest.classes)))
+      yield _example(utterance, result, bool(manifest.classes))
       if features.bins is None:
         before = moments.get(utterance.split, _NOTHING)
         moments[utterance.split] = _joined(before, _moments(result.features))
@@ -90,21 +80,25 @@ def build(
         f'none of the {len(utterances)} files of {manifest.corpus} is usable; '
         f'nothing was written. The first: {rejected[-1][2]}'
       )
-    shards = writer.finish()
-  records.write_info(
-    directory,
-    corpus=manifest.corpus,
-    config=f'{features.name}-{content[:8]}',
-    features=spec,
-    shards=shards,
-    description=(
-      f'{corpus_spec.title}: {features.name} features of {len(kept)} '
-      'utterances, in published order.'
-    ),
-    citation=corpus_spec.citation,
-    licence=corpus_spec.licence,
-    homepage=corpus_spec.homepage,
-  )
+
+  # Here, since workers and readers of stores have no use for TFDS.
+  from data_prep import records
+
+  extract = functools.partial(workers.extract, features)
+  bar = progress_lib.Progress(len(utterances), show=progress, unit='file')
+  with (
+    contextlib.closing(bar),
+    workers.Pool(extract, num_workers, len(utterances)) as pool,
+  ):
+    shards = records.write(
+      directory,
+      examples(pool),
+      records.feature_spec(manifest.classes, features.bins),
+      corpus_spec,
+      corpus=manifest.corpus,
+      config=f'{features.name}-{content[:8]}',
+      content=f'{features.name} features',
+    )
   manifest_lib.write_manifest(
     dataclasses.replace(manifest, utterances=tuple(kept)),
     directory / 'manifest.tsv',
@@ -137,6 +131,7 @@ def build(
     'classes': list(manifest.classes),
     'vad_range': list(manifest.vad_range) if manifest.vad_range else None,
     'annotators': dict(manifest.annotators),
+    'audio_dir': str(manifest.root),
     'count': len(kept),
     'rejected': len(rejected),
     'total_duration': math.fsum(durations),
@@ -144,20 +139,17 @@ def build(
     'statistics_by_split': (
       {name: _statistics(moments[name]) for name in sorted(moments)} or None
     ),
-    'shards': [dataclasses.asdict(shard) for shard in shards],
+    'shards': shards,
   }
   write_store_json(directory, info)
   return {**info, 'warnings': warnings}
 
 
 def write_store_json(directory: pathlib.Path, info: dict[str, Any]) -> None:
-  """Writes store.json, and into `info` how large every shard is on disk.
-
-  By its size a store that lost a part of a file is noticed.
-  """
-  for shard in info['shards']:
-    shard['file_bytes'] = (directory / shard['name']).stat().st_size
-  with open(directory / 'store.json', 'w', encoding='utf-8') as file:
+  """Writes store.json, durably."""
+  # JSON escapes what is not UTF-8 in the name of a folder.
+  options = {'encoding': 'utf-8', 'errors': 'backslashreplace'}
+  with open(directory / 'store.json', 'w', **options) as file:
     json.dump(info, file, indent=2, ensure_ascii=False)
     file.write('\n')
     file.flush()
@@ -208,23 +200,3 @@ def _joined(first, second) -> tuple[int, float, float]:
 def _statistics(part) -> Mapping[str, float]:
   count, mean, squares = part
   return {'mean': mean, 'std': math.sqrt(squares / count), 'samples': count}
-
-
-def _shown(results: Iterable, total: int, name: str) -> Iterator:
-  """Shows progress: a bar on a terminal, a plain line now and then elsewhere."""
-  if sys.stderr is not None and sys.stderr.isatty():
-    import tqdm
-
-    yield from tqdm.tqdm(results, total=total, desc=name, unit=' files')
-    return
-  start = last = time.monotonic()
-  for done, result in enumerate(results, start=1):
-    yield result
-    now = time.monotonic()
-    if done == total or now - last >= _LINE_SECONDS:
-      last = now
-      print(
-        f'{name}: {done} of {total} files, {now - start:.0f} s',
-        file=sys.stderr,
-        flush=True,
-      )

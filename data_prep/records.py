@@ -15,7 +15,7 @@ import dataclasses
 import os
 import pathlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, BinaryIO
 
 import google_crc32c
@@ -25,6 +25,7 @@ import tensorflow_datasets as tfds
 # Not 'all', which TFDS reserves for the union of all splits: here, this one.
 SPLIT = 'utterances'
 VERSION = '1.0.0'
+SHARD_BYTES = 128 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,23 +195,41 @@ def _checksum(data: bytes) -> bytes:
   return struct.pack('<I', rotated & 0xFFFFFFFF)
 
 
-def write_info(
+def write(
   directory: pathlib.Path,
+  examples: Iterable[dict[str, Any]],
+  spec: tfds.features.FeaturesDict,
+  known: Any,
   *,
   corpus: str,
   config: str,
-  features: tfds.features.FeaturesDict,
-  shards: Sequence[Shard],
-  description: str,
-  citation: str,
-  licence: str,
-  homepage: str,
-) -> None:
-  """Writes dataset_info.json and features.json (and LICENSE, as TFDS does).
+  content: str,
+) -> list[dict[str, Any]]:
+  """Writes a data set: records, dataset_info.json, features.json and LICENSE.
 
   The order of the records is declared to matter, so that TFDS reads shards one
   after the other unless it is told to shuffle.
+
+  Args:
+    directory: does not exist.
+    examples: the records, as `spec` says.
+    spec: see `feature_spec`.
+    known: the corpus, of which citation, licence and homepage are taken.
+    corpus, config: names of the data set.
+    content: what is stored of the utterances, for people.
+
+  Returns:
+    Name, examples, bytes and size of every shard, for store.json: by its size a
+    store that lost a part of a file is noticed.
+
+  Raises:
+    OSError: if something cannot be written.
   """
+  directory.mkdir(parents=True)
+  with Writer(directory, corpus, spec, SHARD_BYTES) as writer:
+    for example in examples:
+      writer.write(example)
+    shards = writer.finish()
   info = tfds.core.DatasetInfo(
     builder=tfds.core.DatasetIdentity(
       name=corpus,
@@ -219,13 +238,16 @@ def write_info(
       module_name='',
       config_name=config,
     ),
-    description=description,
-    features=features,
+    description=(
+      f'{known.title}: {content} of {sum(shard.examples for shard in shards)} '
+      'utterances, in published order.'
+    ),
+    features=spec,
     supervised_keys=('features', 'label'),
     disable_shuffling=True,
-    homepage=homepage or None,
-    citation=citation or None,
-    license=licence or None,
+    homepage=known.homepage or None,
+    citation=known.citation or None,
+    license=known.licence or None,
   )
   info.set_file_format(tfds.core.FileFormat.TFRECORD)
   split = tfds.core.SplitInfo(
@@ -236,3 +258,10 @@ def write_info(
   )
   info.set_splits(tfds.core.SplitDict([split]))
   info.write_to_directory(directory)
+  return [
+    {
+      **dataclasses.asdict(shard),
+      'file_bytes': (directory / shard.name).stat().st_size,
+    }
+    for shard in shards
+  ]

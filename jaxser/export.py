@@ -30,21 +30,18 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 FLAGS = flags.FlagValues()
 options.define(FLAGS)
-_OUT = command_line.define_path('out', None, 'File to be written.', FLAGS)
-_FORMAT = flags.DEFINE_enum(
-  'format',
-  'stablehlo',
-  ['stablehlo', 'safetensors'],
-  'A function, or arrays by name.',
-  flag_values=FLAGS,
+command_line.define_path('out', None, 'File to be written.', FLAGS)
+_formats = ['stablehlo', 'safetensors']
+flags.DEFINE_enum(
+  'format', 'stablehlo', _formats, 'Function or arrays.', flag_values=FLAGS
 )
-_BATCH = flags.DEFINE_integer(
+flags.DEFINE_integer(
   'batch', 0, 'Rows; 0 allows any number.', lower_bound=0, flag_values=FLAGS
 )
-_WITH_FEATURES = flags.DEFINE_boolean(
+flags.DEFINE_boolean(
   'with_features', False, 'Start with the waveform.', flag_values=FLAGS
 )
-_PLATFORMS = flags.DEFINE_list(
+flags.DEFINE_list(
   'platforms',
   'cpu,cuda,tpu',
   f'Where the function shall run: {", ".join(PLATFORMS)}.',
@@ -57,13 +54,8 @@ def function(
 ) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
   """Returns the ensemble as one pure function, and its inputs.
 
-  Args:
-    predictor: `jaxser.models.predictor.Predictor`.
-    with_features: whether it starts with the waveform.
-
-  Returns:
-    A function of the inputs; and for each its name, shape without the batch,
-    type and meaning.
+  Each with its name, shape without the batch, type and meaning; the first is
+  the waveform `with_features`.
 
   Raises:
     ModelError: if the features cannot be computed on the device.
@@ -71,8 +63,8 @@ def function(
   import jax.numpy as jnp
 
   from jaxser.data import pipeline
-  from jaxser.models.predictor import log_mel_of
   from jaxser.models.weights import ModelError
+  from jaxser.ops.log_mel import log_mel
 
   description = predictor.description
   spec, longest = description.feature_spec, description.max_length
@@ -82,7 +74,7 @@ def function(
     return {n: jnp.mean(found[n], 0) for n in found if n != 'embedding'}
 
   def from_log_mel(signal):
-    features = log_mel_of(spec, signal)
+    features = log_mel(signal, spec)
     frames = jnp.full((features.shape[0],), features.shape[1], jnp.int32)
     return network(features, frames)
 
@@ -91,25 +83,28 @@ def function(
     wave = pipeline.normalized(signal, description.normalization)
     return network(jnp.where(inside, wave, 0), length)
 
-  def described(name, meaning, *shape, dtype='float32'):
-    return {'name': name, 'shape': shape, 'dtype': dtype, 'meaning': meaning}
-
   meaning = 'how much of each row is speech; the rest is padded with 0'
-  length = described('length', meaning, dtype='int32')
+  length = _described('length', meaning, dtype='int32')
   if not with_features:
     shape = (longest, spec.bins) if spec.bins else (longest,)
     meaning = f'{spec.name} features, see "features"'
-    return network, [described('features', meaning, *shape), length]
+    return network, [_described('features', meaning, *shape), length]
   meaning = f'mono waveform at {spec.sample_rate} Hz, full scale 1'
   if spec.name == 'librosa22k':
     meaning += ', cut or zero padded about its centre'
-    return from_log_mel, [described('signal', meaning, spec.signal_length)]
+    return from_log_mel, [_described('signal', meaning, spec.signal_length)]
   if spec.bins is None:
-    return from_wave, [described('signal', meaning, longest), length]
+    return from_wave, [_described('signal', meaning, longest), length]
   raise ModelError(
     f'{description.path}: --with_features cannot compute {spec.name}; leave it '
     'out and give the function features of data_prep.'
   )
+
+
+def _described(
+  name: str, meaning: str, *shape: Any, dtype: str = 'float32'
+) -> dict[str, Any]:
+  return {'name': name, 'shape': shape, 'dtype': dtype, 'meaning': meaning}
 
 
 def to_stablehlo(
@@ -117,10 +112,7 @@ def to_stablehlo(
 ) -> tuple[bytes, dict[str, Any]]:
   """Returns the ensemble, serialised by `jax.export`, and FILE.json's content.
 
-  Args:
-    predictor, with_features: see `function`.
-    batch: rows; 0 leaves the number open.
-    platforms: that it can run on.
+  A batch of 0 leaves the number of rows open.
 
   Raises:
     ModelError: if the features cannot be computed on the device.
@@ -143,13 +135,7 @@ def to_stablehlo(
   if description.system.task == 'regression':
     name, width = 'vad', 3
     meaning = 'valence, arousal, dominance on "vad_range"'
-  shape = [batch or 'batch', width]
-  output = {
-    'name': name,
-    'shape': shape,
-    'dtype': 'float32',
-    'meaning': meaning,
-  }
+  output = _described(name, meaning, batch or 'batch', width)
   return data, {
     **describe(predictor),
     'jax': jax.__version__,
@@ -188,20 +174,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
   del arguments
-  chosen, out = options.chosen(FLAGS), _OUT.value
+  chosen, out = options.chosen(FLAGS), FLAGS.out
   if not out:
     raise command_line.UsageError(
       'give --out=FILE, such as --out=model.stablehlo. See --help.'
     )
-  if set(_PLATFORMS.value) - {*PLATFORMS}:
+  if set(FLAGS.platforms) - {*PLATFORMS}:
     raise command_line.UsageError(
-      f'--platforms={",".join(_PLATFORMS.value)} is not valid; choose from '
+      f'--platforms={",".join(FLAGS.platforms)} is not valid; choose from '
       f'{",".join(PLATFORMS)}. See --help.'
     )
-  from jaxser.core import files, runtime
+  from jaxser.core import files
   from jaxser.models import predictor, saved, weights
 
-  runtime.quiet_without_tpu()
   description = saved.open(chosen['checkpoint'])
   if description.uses_hidden_states:
     raise weights.ModelError(
@@ -212,15 +197,15 @@ def _main(arguments: list[str]) -> None:
     )
   loaded = predictor.load(**chosen)
   try:
-    if _FORMAT.value == 'safetensors':
+    if FLAGS.format == 'safetensors':
       content = describe(loaded)
       weights.write(out, to_tree(loaded), {'model': json.dumps(content)})
     else:
       data, content = to_stablehlo(
         loaded,
-        batch=_BATCH.value,
-        with_features=_WITH_FEATURES.value,
-        platforms=_PLATFORMS.value,
+        batch=FLAGS.batch,
+        with_features=FLAGS.with_features,
+        platforms=FLAGS.platforms,
       )
       files.write_bytes(out, data)
     files.write_json(f'{out}.json', content)

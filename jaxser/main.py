@@ -23,9 +23,9 @@ import functools
 import pathlib
 import sys
 
-from absl import flags, logging
+from absl import flags
 
-from jaxser.core import command_line
+from jaxser.core import command_line, runtime
 
 FLAGS = flags.FlagValues()
 _enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
@@ -62,9 +62,7 @@ def main(arguments: list[str]) -> int:
   del arguments
   if FLAGS.config is None:
     raise command_line.UsageError('give a recipe, as in --config=timnet.')
-  command_line.quiet_tensorflow()
-  # Orbax logs every checkpoint at the level below.
-  logging.set_verbosity(logging.WARNING)
+  runtime.prepare()
   # Imported late, so that --help is quick.
   from jaxser.engine import distributed
 
@@ -73,12 +71,8 @@ def main(arguments: list[str]) -> int:
 
 def _run() -> int:
   from jaxser import report, train
-  from jaxser.core import runtime
   from jaxser.engine import distributed, interruption
 
-  runtime.keep_freed_memory()
-  runtime.quiet_without_tpu()
-  runtime.enable_compilation_cache()
   config = FLAGS.config
   workdir = FLAGS.workdir or default_workdir(config)
   distributed.initialize(

@@ -10,6 +10,8 @@ Examples:
       are predicted. Formats: table, csv, json, jsonl.
   python -m jaxser.predict --checkpoint=W --segment=3 --plot=talk.html talk.wav
       A long recording in segments of three seconds, and a page with a chart.
+  python -m jaxser.predict --checkpoint=W --model_card
+      What the model is, what it was trained on, and how good it is.
   sox -d -t wav - trim 0 4 | python -m jaxser.predict --checkpoint=W -
       From the standard input.
   python -m jaxser.predict --checkpoint=W --weights=wavlm-large speech.wav
@@ -25,11 +27,10 @@ Exit code: 0, 1 if a recording could not be used, 2 for wrong usage.
 """
 
 import collections
-import dataclasses
+import functools
 import io
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,53 +41,45 @@ from jaxser.models import options
 
 FLAGS = flags.FlagValues()
 options.define(FLAGS)
-_WEIGHTS = command_line.define_path(
+_path = functools.partial(
+  command_line.define_path, default=None, flag_values=FLAGS
+)
+_path(
   'weights',
-  None,
-  'Folder of the WavLM whose hidden states are the features of the model, as '
-  'given to data_prep --features=wavlm.',
-  FLAGS,
+  text='Folder of the WavLM whose hidden states are the features of the model, '
+  'as given to data_prep --features=wavlm.',
 )
-_FORMAT = flags.DEFINE_enum(
-  'format',
-  'table',
-  ['table', 'csv', 'json', 'jsonl'],
-  'How predictions are written to the standard output.',
-  flag_values=FLAGS,
-)
-_SEGMENT = flags.DEFINE_float(
+_enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
+_formats = ['table', 'csv', 'json', 'jsonl']
+_enum('format', 'table', _formats, 'How predictions are written to the output.')
+flags.DEFINE_float(
   'segment',
   None,
   'Predict every so many seconds; default once for a recording.',
   flag_values=FLAGS,
 )
-_EMBEDDINGS = command_line.define_path(
+_path(
   'embeddings',
-  None,
-  'FILE.npz for the embedding of each recording (or segment).',
-  FLAGS,
+  text='FILE.npz for the embedding of each recording (or segment).',
 )
-_PLOT = command_line.define_path(
-  'plot', None, 'FILE.html for charts over time.', FLAGS
-)
-_FEATURES_ON = flags.DEFINE_enum(
-  'features_on',
-  'host',
-  ['host', 'device'],
-  'device for the log-mel of TIM-Net.',
-  flag_values=FLAGS,
-)
-_BATCH_SIZE = flags.DEFINE_integer(
-  'batch_size', 0, 'Rows at once; 0 chooses.', lower_bound=0, flag_values=FLAGS
-)
-_NUM_WORKERS = flags.DEFINE_integer(
+_path('plot', text='FILE.html for charts over time.')
+_places = ['host', 'device']
+_enum('features_on', 'host', _places, 'device for the log-mel of TIM-Net.')
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+_integer('batch_size', 0, 'Rows at once; 0 chooses.', lower_bound=0)
+_integer(
   'num_workers',
   None,
   'Processes that read files; default one per core.',
   lower_bound=1,
+)
+flags.DEFINE_boolean(
+  'model_card',
+  False,
+  'Print what the model is, what it was trained on and how good it is instead.',
   flag_values=FLAGS,
 )
-_TIMING = flags.DEFINE_boolean(
+flags.DEFINE_boolean(
   'timing',
   False,
   'Measure latency and files/s on synthetic files instead.',
@@ -95,7 +88,6 @@ _TIMING = flags.DEFINE_boolean(
 
 # Warnings of one kind that are printed one by one.
 _MOST_WARNINGS = 5
-_SECONDS_BETWEEN_LINES = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,35 +96,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> int:
-  segment = _SEGMENT.value
+  segment = FLAGS.segment
   if segment is not None and not 0 < segment < float('inf'):
     raise command_line.UsageError(
       f'--segment={segment:g} must be a number of seconds above 0; leave it out '
       'for one prediction per recording. See --help.'
     )
   chosen = options.chosen(FLAGS)
-  if not arguments and not _TIMING.value:
+  if FLAGS.model_card:
+    path = chosen['checkpoint'] / 'MODEL_CARD.md'
+    try:
+      print(path.read_text('utf-8'), end='')
+    except OSError as error:
+      raise command_line.UsageError(
+        f'{path} cannot be read ({error.strerror}); give the --workdir of a run '
+        'that is finished, or repeat its command.'
+      ) from error
+    return 0
+  if not arguments and not FLAGS.timing:
     raise command_line.UsageError(
       'name files or folders to predict, or - for the standard input. See '
       '--help.'
     )
-  from jaxser.core import files, runtime
+  from jaxser.core import files
   from jaxser.models import audio_features, ensemble, predictor
 
-  for flag in (_EMBEDDINGS, _PLOT):
-    if flag.value:
+  for flag in ('embeddings', 'plot'):
+    if FLAGS[flag].value:
       _write(flag, files.check_writable)
   inputs = []
-  if not _TIMING.value:
+  if not FLAGS.timing:
     inputs = audio_features.find_inputs(arguments, sys.stdin.buffer)
-  runtime.quiet_without_tpu()
-  runtime.enable_compilation_cache()
   loaded = predictor.load(
     **chosen,
-    weights=_WEIGHTS.value,
-    segment=segment or 0.0,
-    features_on=_FEATURES_ON.value,
-    batch_size=_BATCH_SIZE.value,
+    weights=FLAGS.weights,
+    segment=0.0 if FLAGS.timing else segment or 0.0,
+    features_on=FLAGS.features_on,
+    batch_size=FLAGS.batch_size,
   )
   description, count = loaded.description, len(loaded.models)
   selection = loaded.models[0].training.selection
@@ -142,29 +142,23 @@ def _main(arguments: list[str]) -> int:
       f'Note: the run in {description.workdir} is not finished; {count} of '
       f'{count + len(left)} models predict.'
     )
-  if _TIMING.value:
-    from jaxser.models import timing
+  if FLAGS.timing:
+    from jaxser.models import latency
 
-    measured = timing.measure(
-      description,
-      loaded.models,
-      features_on=_FEATURES_ON.value,
-      batch_size=_BATCH_SIZE.value,
-      num_workers=_NUM_WORKERS.value,
-      **({'seconds': segment} if segment else {}),
+    measured = latency.measure(
+      loaded, seconds=segment or 3.0, num_workers=FLAGS.num_workers
     )
-    print('\n'.join(timing.lines(measured)))
+    print('\n'.join(latency.lines(measured)))
     return 0
   return _predict(loaded, inputs)
 
 
 def _predict(loaded: Any, inputs: list[Any]) -> int:
   """Writes predictions as they come; returns the exit code."""
-  import tqdm
-
+  from data_prep import progress
   from jaxser.models import output
 
-  segment, window = _SEGMENT.value, loaded.extractor.window
+  segment, window = FLAGS.segment, loaded.extractor.window
   if segment and loaded.extractor.cuts(segment):
     _say(
       f'Warning: segments of {segment:g} s are longer than the {window:.2f} s '
@@ -173,30 +167,18 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
     )
   failures, cut, kept = [], [], []
   doubts: collections.Counter[str] = collections.Counter()
-  last_line, shown = time.monotonic(), len(inputs) > 1
-  bar = tqdm.tqdm(
-    total=len(inputs),
-    unit=' files',
-    file=sys.stderr,
-    dynamic_ncols=True,
-    disable=not shown or not sys.stderr.isatty(),
+  bar = progress.Progress(
+    len(inputs), show=len(inputs) > 1, unit='file', patience=10
   )
 
   def watched():
-    nonlocal last_line
-    for done, recording in enumerate(
-      loaded.stream(inputs, num_workers=_NUM_WORKERS.value), 1
-    ):
-      bar.update()
-      due = time.monotonic() - last_line > _SECONDS_BETWEEN_LINES
-      if shown and bar.disable and due:
-        last_line = time.monotonic()
-        _say(f'{done} of {len(inputs)} files, {len(failures)} failed')
+    for recording in loaded.stream(inputs, num_workers=FLAGS.num_workers):
+      bar.advance(f'{len(failures)} failed')
       if recording.error:
         failures.append(recording.error)
       elif not segment and loaded.extractor.cuts(recording.seconds):
         cut.append(recording)
-      if not recording.error and (_EMBEDDINGS.value or _PLOT.value):
+      if not recording.error and (FLAGS.embeddings or FLAGS.plot):
         kept.append(recording)
       for doubt in recording.warnings:
         kind = doubt.partition(':')[0]
@@ -205,29 +187,23 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
           _say(f'Warning: {recording.name}: {doubt}.')
       yield recording
 
-  write = output.WRITERS[_FORMAT.value]
+  write = output.WRITERS[FLAGS.format]
   for line in write(watched(), loaded, [given.name for given in inputs]):
-    # A bar on the same terminal steps aside.
-    with tqdm.tqdm.external_write_mode(file=sys.stdout):
-      print(line, flush=True)
+    bar.print(line, sys.stdout)
   bar.close()
-  if _EMBEDDINGS.value:
+  if FLAGS.embeddings:
     _write(
-      _EMBEDDINGS, lambda path: write_embeddings(path, kept, loaded.models)
+      'embeddings', lambda path: write_embeddings(path, kept, loaded.models)
     )
-  if _PLOT.value:
+  if FLAGS.plot:
     from jaxser.report import timeline
 
-    known = [
-      dataclasses.replace(r, segments=[s for s in r.segments if not s.error])
-      for r in kept
-    ]
-    _write(_PLOT, lambda path: timeline.write(path, known, loaded.description))
+    _write('plot', lambda path: timeline.write(path, kept, loaded.description))
   for kind, count in doubts.items():
     if count > _MOST_WARNINGS:
       _say(f'Warning: {count} recordings in all are {kind}.')
   if cut:
-    part = cut[0].overall
+    part = cut[0]
     _say(
       f'Warning: {len(cut)} of {len(inputs)} recordings are longer than the '
       f'{window:.2f} s that this model uses, such as {cut[0].name} '
@@ -242,17 +218,17 @@ def _predict(loaded: Any, inputs: list[Any]) -> int:
   return 1 if failures else 0
 
 
-def _write(flag: Any, write: Callable[[pathlib.Path], object]) -> None:
+def _write(flag: str, write: Callable[[pathlib.Path], object]) -> None:
   """Calls write(path) for the path of a flag.
 
   Raises:
     UsageError: if the path cannot be written.
   """
   try:
-    write(flag.value)
+    write(FLAGS[flag].value)
   except OSError as error:
     raise command_line.UsageError(
-      f'--{flag.name}={flag.value} cannot be written '
+      f'--{flag}={FLAGS[flag].value} cannot be written '
       f'({error.strerror or error}); give another file. See --help.'
     ) from error
 
@@ -269,7 +245,7 @@ def write_embeddings(
 
   from jaxser.core import files
 
-  rows = [(r.name, s) for r in recordings for s in r.segments if not s.error]
+  rows = [(r.name, s) for r in recordings for s in r.pieces]
   buffer = io.BytesIO()
   np.savez(
     buffer,

@@ -21,14 +21,13 @@ stopped by Ctrl-C and SIGTERM with the position saved.
 import difflib
 import functools
 import gc
-import os
 import pathlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
 from jaxser.core import command_line
 from jaxser.core.command_line import UsageError
@@ -56,9 +55,6 @@ def main(arguments: list[str]) -> int:
   """Runs the cells of a table and writes it; returns the exit code."""
   if len(arguments) != 1:
     raise UsageError('give one file of configs/tables.')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  # Orbax logs every checkpoint at the level below.
-  logging.set_verbosity(logging.WARNING)
   # Imported late, so that --help is quick.
   from jaxser.core import files
   from jaxser.engine import interruption
@@ -129,15 +125,14 @@ def _run_all(states: Sequence[Any], write: Callable[[], None]) -> None:
   Raises:
     Interrupted: on Ctrl-C or SIGTERM, after the position was saved.
   """
+  from jaxser.core import errors, runtime
+
+  runtime.prepare()
   import jax
 
   from jaxser import train
-  from jaxser.core import errors, runtime
   from jaxser.engine import interruption
 
-  runtime.keep_freed_memory()
-  runtime.quiet_without_tpu()
-  runtime.enable_compilation_cache()
   say = functools.partial(print, file=sys.stderr, flush=True)
   waiting = [each for each in states if each.kind in ('ready', 'started')]
   for number, each in enumerate(waiting, 1):

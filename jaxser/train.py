@@ -1,12 +1,14 @@
 """A run, top to bottom: corpus, folds, training, test, report."""
 
 import contextlib
+import math
 import os
 import pathlib
 import platform
 import shlex
 import sys
 import time
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,9 +19,10 @@ import numpy as np
 import optax
 
 import jaxser
+from data_prep import progress
 from jaxser import report
 from jaxser.core import config as config_lib
-from jaxser.core import errors, files, progress
+from jaxser.core import errors, files, runtime
 from jaxser.data import pipeline, protocols
 from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
@@ -30,13 +33,16 @@ from jaxser.engine import (
   interruption,
   loop,
   opening,
+  profiling,
 )
 from jaxser.engine import workdir as workdir_lib
 from jaxser.engine.experiment import Experiment
 from jaxser.engine.trainer import Trainer
-from jaxser.evaluation import curves, predictions, results
+from jaxser.evaluation import curves, earlier, predictions, results
 from jaxser.models import pretrained
 from jaxser.models import saved as models
+from jaxser.report import card
+from jaxser.report import text as text_lib
 from jaxser.systems import registry
 
 
@@ -52,9 +58,9 @@ def run(
 ) -> dict[str, Any]:
   """Trains (or only evaluates) every fold of every seed, and reports.
 
-  The work folder then holds config.json, folds.json, metrics.jsonl,
-  predictions.jsonl, results.json, embeddings.npz, report.html, model.json,
-  models/, checkpoints/ and tensorboard/.
+  The work folder then holds config.json, folds.json, parameters.txt,
+  metrics.jsonl, speed.jsonl, predictions.jsonl, results.json, embeddings.npz,
+  report.html, MODEL_CARD.md, model.json, models/, checkpoints/ and tensorboard/.
   The same call continues an interrupted run and ends with the same bits. With
   several processes all of them call it, with a work folder that they share;
   process 0 writes.
@@ -80,11 +86,14 @@ def run(
   corpus = distributed.main_first(
     lambda: opening.open_corpus(config), 'the corpus is open'
   )
+  if config.epochs_from:
+    config = with_epochs(config, corpus)
   folds = make_folds(config, corpus)
   chosen = choose_folds(folds, config.fold_subset)
   check_schedule(config, chosen, mode)
   experiment = make_experiment(config, corpus)
   fitting.check(experiment, mode)
+  profiling.check(experiment, chosen)
   for fold in chosen:
     experiment.references(fold)
   given = None
@@ -115,6 +124,8 @@ def run(
       if config.embeddings and mode == 'train' and not failures:
         metadata['probes'] = inspection.inspect(workdir, experiment, chosen)
       summary = finish(rows, experiment, metadata, workdir)
+    if writes and not failures:
+      card.write(workdir)
     distributed.barrier('the results are written')
   if failures:
     raise NotFiniteError(
@@ -158,6 +169,22 @@ def claimed(
         'folder that all processes share.'
       )
     yield
+
+
+def with_epochs(
+  config: ml_collections.ConfigDict, corpus: Corpus
+) -> ml_collections.ConfigDict:
+  """Returns the config with the number of epochs that config.epochs_from gives."""
+  config = config.copy_and_resolve_references()
+  fingerprints = {n: info['fingerprint'] for n, info in corpus.stores.items()}
+  config.epochs = earlier.best_epoch(config.epochs_from, config, fingerprints)
+  if distributed.is_main():
+    print(
+      f'{config.epochs} epochs: the median of the best ones of '
+      f'{config.epochs_from}.',
+      file=sys.stderr,
+    )
+  return config
 
 
 def make_folds(
@@ -288,7 +315,12 @@ def train_all(
     interruption.watch() as watch,
     checkpoints.Checkpoints(workdir / 'checkpoints' / 'folds') as store,
   ):
-    reporting = loop.Reporting(store, writer, bar, watch)
+    if left:
+      bar.note(write_parameters(experiment, left[0][1], workdir))
+    # One process is enough, and several would write the same files.
+    steps = config.profile if writes else ''
+    trace = profiling.Trace(steps, workdir / 'tensorboard', bar.note)
+    reporting = loop.Reporting(store, writer, bar, watch, trace)
     if experiment.system.fit is None:
       trained = loop.train(experiment, every, left, initial, reporting)
     else:
@@ -309,6 +341,25 @@ def train_all(
     if writes and part.exists() and part.stat().st_size:
       rows += predictions.read_predictions(part)
   return rows, failures, used
+
+
+def write_parameters(
+  experiment: Experiment, fold: protocols.Fold, workdir: pathlib.Path
+) -> str:
+  """Writes parameters.txt, a table; returns what it says in all."""
+  found = experiment.parameters(fold)
+  counts = [math.prod(shape) for _, shape, _ in found]
+  frozen = sum(
+    n for n, (*_, text) in zip(counts, found, strict=True) if text == 'frozen'
+  )
+  total = f'{sum(counts):,} parameters, {frozen:,} of them frozen'
+  if distributed.is_main():
+    rows = [('name', 'shape', 'count', '')]
+    for count, (name, shape, text) in zip(counts, found, strict=True):
+      rows.append((name, ' x '.join(map(str, shape)), f'{count:,}', text))
+    path = workdir / 'parameters.txt'
+    files.write_text(path, f'{text_lib.aligned(rows)}\n\n{total}\n')
+  return f'{total}: {workdir / "parameters.txt"}'
 
 
 def _part(
@@ -462,6 +513,18 @@ def finish(
     summary['selections']['last']['label'] = results.FITTED
   if experiment.system.notes:
     summary['notes'] = list(experiment.system.notes)
-  results.write_results(workdir / 'results.json', summary)
+  files.write_json(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary
+
+
+class _Callable(types.ModuleType):
+  """Lets `jaxser.train(config, workdir)` do what `jaxser.main` does."""
+
+  def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """Prepares the process, and returns what `run` does."""
+    runtime.prepare()
+    return run(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

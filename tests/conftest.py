@@ -1,11 +1,13 @@
 """Test settings: virtual devices, strict shapes, a scratch folder for all."""
 
 import atexit
+import functools
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 # Set before JAX starts. Tests with several devices use virtual ones of a CPU;
 # most programs run once, so compiling them well would take most of the time.
@@ -52,3 +54,25 @@ def data_dir() -> pathlib.Path:
     'demo', data_dir=folder, num_workers=1, report=lambda line: None
   )
   return folder
+
+
+@pytest.fixture(scope='session')
+def speech(tmp_path_factory: pytest.TempPathFactory) -> list[pathlib.Path]:
+  """Five recordings of the demo corpus, one per class and speaker."""
+  from tests import trained
+
+  return trained.write_speech(tmp_path_factory.mktemp('speech'))
+
+
+@pytest.fixture(scope='session')
+def trained_run(
+  speech: list[pathlib.Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Any]:
+  """Makes a run of a system with random weights; nothing may change it."""
+  from tests import trained
+
+  @functools.cache
+  def run(system: str) -> trained.Run:
+    return trained.write_run(tmp_path_factory.mktemp(system), system, speech)
+
+  return run

@@ -1,11 +1,17 @@
 """Random parameters and compilation for tests: both without the waiting."""
 
+import dataclasses
 import functools
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+import safetensors.numpy
+
+from jaxser.nn import hf_wavlm
+from jaxser.nn.wavlm_config import SIZES, WavLMConfig
 
 # XLA's own passes run as always; LLVM's take two thirds of the time and pay
 # only in programs that run longer than a test.
@@ -36,3 +42,31 @@ def params_like(init: Callable[..., Any], *args: Any, seed: int = 0) -> Any:
     return np.asarray(value, leaf.dtype)
 
   return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init, *args))
+
+
+TINY_WAVLM = dataclasses.replace(SIZES['tiny'], num_hidden_layers=2)
+
+
+def wavlm_arrays(
+  config: WavLMConfig = TINY_WAVLM, dtype: Any = np.float32, seed: int = 0
+) -> dict[str, np.ndarray]:
+  """Random tensors under the names of a Hugging Face WavLM."""
+  rng = np.random.default_rng(seed)
+  return {
+    name: (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]))).astype(
+      dtype
+    )
+    for name, shape in hf_wavlm.expected_shapes(config).items()
+  }
+
+
+def save_wavlm(
+  folder: pathlib.Path,
+  arrays: dict[str, np.ndarray],
+  config: WavLMConfig = TINY_WAVLM,
+) -> pathlib.Path:
+  """Writes a folder as Hugging Face does."""
+  folder.mkdir(exist_ok=True)
+  (folder / 'config.json').write_text(config.to_text())
+  safetensors.numpy.save_file(arrays, folder / 'model.safetensors')
+  return folder

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxser.core import progress
+from data_prep import progress
 from jaxser.engine import checkpoints, loop
 from jaxser.engine.experiment import Experiment
 from jaxser.evaluation import curves

@@ -7,6 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from data_prep import manifest
+from jaxser.core import files
 from jaxser.evaluation import results
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
@@ -92,13 +94,33 @@ def write_run(
   made = results.summarise(predictions, **settings)
   workdir.mkdir(parents=True, exist_ok=True)
   write_predictions(workdir / 'predictions.jsonl', predictions)
-  results.write_results(workdir / 'results.json', made)
+  files.write_json(workdir / 'results.json', made)
   names = [f'ccc_{n}' for n in DIMENSIONS] if vad else ['uar', 'war']
   write_curves(workdir, curve_rows(seeds=made['seeds'], names=names))
   config = {'system': 'timnet', 'optimizer': {'learning_rate': 1e-3}}
   for name, content in (('config', config), ('folds', {'folds': []})):
     (workdir / f'{name}.json').write_text(json.dumps(content))
   return made
+
+
+def write_heard(
+  folder: pathlib.Path, predictions: list[Prediction], audio: pathlib.Path
+) -> None:
+  """Writes a run, and the store that says where its audio lies."""
+  version = folder / 'data/emodb/egemaps-0badcafe/1.0.0'
+  version.mkdir(parents=True)
+  rows = [dict.fromkeys(manifest.COLUMNS, '') for _ in predictions]
+  for row, p in zip(rows, predictions, strict=True):
+    row.update(id=p.id, path=f'{p.id}.wav')
+  lines = [manifest.COLUMNS, *(row.values() for row in rows)]
+  text = '\n'.join('\t'.join(line) for line in lines)
+  (version / 'manifest.tsv').write_text(text)
+  info = {'corpus': 'emodb', 'classes': CLASSES, 'audio_dir': str(audio)}
+  files.write_json(version / 'store.json', {**info, 'count': len(rows)})
+  stores = {'emodb': {'fingerprint': '0badcafe'}}
+  write_run(folder / 'w', predictions, environment={'stores': stores})
+  config = {'data_dir': f'{folder}/data', 'features': {'name': 'egemaps'}}
+  files.write_json(folder / 'w/config.json', config)
 
 
 def write_curves(workdir: pathlib.Path, rows: list[dict[str, Any]]) -> None:

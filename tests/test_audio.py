@@ -37,7 +37,7 @@ def written(tmp_path):
 
 def rejected(source, **kwargs):
   with pytest.raises(audio.AudioError) as error:
-    audio.decode(source, **kwargs)
+    audio.read(source, **kwargs)
   return str(error.value)
 
 
@@ -48,19 +48,19 @@ def test_samples_are_returned_as_written_and_channels_averaged(
 ):
   waveform = noise(500, channels)
   path = written(encoded(waveform, rate, subtype='FLOAT'))
-  result, found = audio.decode(path)
+  result, found = audio.read(path)[:2]
   assert found == rate
   assert result.dtype == np.float32
   expected = waveform.astype(np.float64).mean(axis=1)
   np.testing.assert_allclose(result, expected, atol=1e-7)
   with open(path, 'rb') as file:
     for source in (str(path), path.read_bytes(), file):
-      np.testing.assert_array_equal(audio.decode(source)[0], result)
+      np.testing.assert_array_equal(audio.read(source).waveform, result)
 
 
 def test_sixteen_bits_are_scaled_to_one(written):
   data = np.array([-(2**15), 0, 2**14, 2**15 - 1], np.int16)
-  result, _ = audio.decode(written(encoded(data)))
+  result = audio.read(written(encoded(data))).waveform
   np.testing.assert_array_equal(result, [-1, 0, 0.5, 1 - 2**-15])
 
 
@@ -88,7 +88,7 @@ FORMATS = [
 def test_formats(kind, subtype):
   waveform = np.sin(np.arange(40000) / 20).astype(np.float32) / 2
   data = encoded(waveform, 16000, kind, subtype)
-  result, rate = audio.decode(data)
+  result, rate = audio.read(data)[:2]
   assert (rate, len(result)) == (16000, 40000)
   np.testing.assert_allclose(
     result[1000:39000], waveform[1000:39000], atol=0.06
@@ -158,7 +158,7 @@ def test_a_wav_shorter_than_its_header_promises(removed):
 def test_chunks_before_and_after_the_audio_are_no_matter():
   data = encoded(noise(500))
   extra = b'LIST' + struct.pack('<I', 3) + b'abc\0'  # Padded to even.
-  result, _ = audio.decode(data[:36] + extra + data[36:] + extra)
+  result = audio.read(data[:36] + extra + data[36:] + extra).waveform
   assert len(result) == 500
 
 
@@ -187,18 +187,18 @@ def streamed(data, size, order='<'):
 @pytest.mark.parametrize('subtype', ['PCM_16', 'PCM_24', 'FLOAT', 'ULAW'])
 def test_a_stream_that_could_not_know_its_length_is_accepted(size, subtype):
   whole = encoded(noise(500, 2), subtype=subtype)
-  expected, _ = audio.decode(whole)
+  expected = audio.read(whole).waveform
   # Of what follows the audio nothing is known in a stream, so nothing does.
   end = whole.index(b'data') + 8
   end += struct.unpack_from('<I', whole, end - 4)[0]
   data = streamed(whole[:end], size)
-  np.testing.assert_array_equal(audio.decode(io.BytesIO(data))[0], expected)
+  np.testing.assert_array_equal(audio.read(io.BytesIO(data)).waveform, expected)
   # A recorder that was stopped in the middle of a frame.
-  np.testing.assert_array_equal(audio.decode(data[:-1])[0], expected[:-1])
+  np.testing.assert_array_equal(audio.read(data[:-1]).waveform, expected[:-1])
   if subtype == 'PCM_16':
     assert 'zero-length audio' in rejected(streamed(whole[:44], size))
     big = streamed(encoded(noise(500), endian='BIG'), size, '>')
-    assert (big[:4], len(audio.decode(big)[0])) == (b'RIFX', 500)
+    assert (big[:4], len(audio.read(big).waveform)) == (b'RIFX', 500)
 
 
 @pytest.mark.parametrize('size', [1001, 3_000_000, 0x7FFE0000, 0xC0000000])
@@ -214,7 +214,7 @@ def test_a_header_that_counts_itself_is_believed_with_a_warning(extra):
   assert audio.read(data).warning == ''
   odd = streamed(data, 1000 + extra)
   found = audio.read(odd)
-  np.testing.assert_array_equal(found.waveform, audio.decode(data)[0])
+  np.testing.assert_array_equal(found.waveform, audio.read(data).waveform)
   assert f'the header promises {1000 + extra} bytes of audio' in found.warning
   assert 'truncated' in rejected(odd[:-2])
 
@@ -251,10 +251,12 @@ def test_other_formats_are_decoded_by_ffmpeg(
     f'#!/bin/sh\necho "$@" > {tmp_path}/called\n/bin/cat {tmp_path}/out.wav\n'
   )
   program.chmod(0o755)
-  np.testing.assert_array_equal(audio.decode(path)[0], audio.decode(wav)[0])
+  np.testing.assert_array_equal(
+    audio.read(path).waveform, audio.read(wav).waveform
+  )
   assert f'-i file:{path} ' in (tmp_path / 'called').read_text()
   if head != b'by its name':
-    assert len(audio.decode(path.read_bytes())[0]) == 500
+    assert len(audio.read(path.read_bytes()).waveform) == 500
   program.write_text('#!/bin/sh\necho first; echo no moov atom >&2; exit 1\n')
   assert 'ffmpeg ended with exit status 1 and says "no moov' in rejected(path)
 

@@ -12,7 +12,8 @@ from configs import dsnet, emosphere
 from jaxser.benchmark import measurements, peers
 from jaxser.benchmark.timing import BenchmarkError, Settings
 from jaxser.benchmark.workload import Workload
-from jaxser.models.convert import torch_dsnet as convert
+from jaxser.models import convert
+from jaxser.models.convert import torch_dsnet
 from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet
 from tests.random_tree import params_like
@@ -71,7 +72,7 @@ def test_same_dsnet_same_losses_and_gradients(torch):
       for p in ('', 'neutral_')
     )
   model = peers_torch.Network(SMALL).double()
-  named = convert.to_torch(params, state, SMALL)
+  named = convert.to_named(torch_dsnet.NAMING, params, state)
   found = model.load_state_dict(
     {name: torch.from_numpy(np.array(value)) for name, value in named.items()},
     strict=False,
@@ -90,7 +91,7 @@ def test_same_dsnet_same_losses_and_gradients(torch):
     np.testing.assert_allclose(
       aux['metrics'][name], value.item(), rtol=1e-6, err_msg=name
     )
-  ours = convert.to_torch(grads, aux['state'], SMALL)
+  ours = convert.to_named(torch_dsnet.NAMING, grads, aux['state'])
   for name, value in model.named_parameters():
     if value.grad is not None:
       np.testing.assert_allclose(

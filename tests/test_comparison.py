@@ -101,8 +101,9 @@ def test_differences_are_paired_and_on_common_utterances(page, folders):
       assert both == f'{change.first:.2f} {change.second:.2f}'
       value = float(difference.split()[0].replace('\N{MINUS SIGN}', '-'))
       assert value == pytest.approx(change.value, abs=0.005)
-  adjusted = significance.holm([c.changes['uar'].p_value for c in found])
-  assert float(rows[0][4]) == pytest.approx(adjusted[0], abs=5e-4)
+  significance.adjust(found)
+  adjusted = found[0].changes['uar'].p_holm
+  assert float(rows[0][4]) == pytest.approx(adjusted, abs=5e-4)
   told = words(section(page, 'differences'))
   assert 'fewer and plain have 55 utterances in common' in told
   assert '0 only fewer tested, 5 only plain' in told
@@ -208,8 +209,9 @@ def test_command_line(folders, tmp_path, monkeypatch, capsys):
   assert '; last</li>' in first
   assert report(*pair, '--out=x/p.html', '--selection=last') == 0
   assert (tmp_path / 'x/p.html').read_text() == first
-  assert report(pair[0], '--out=one.html') == 0
-  assert 'id="calibration"' in (tmp_path / 'one.html').read_text()
+  more = ('--out=one.html', f'--baseline={pair[1]}')
+  assert report(pair[0], *more) == 0
+  assert 'Dashed: better (dsnet on' in (tmp_path / 'one.html').read_text()
   assert report('--help') == 0
   for arguments, message in (
     ([pair[0], 'none'], 'results.json: no such file'),
@@ -217,6 +219,7 @@ def test_command_line(folders, tmp_path, monkeypatch, capsys):
     ([pair[0], '--selection=last'], 'the page of one has all'),
     ([pair[0], f'--out={tmp_path}'], 'cannot be written (Is a directory);'),
     ([pair[0], '--into=README.md'], 'README.md#NAME'),
+    ([*pair, f'--baseline={pair[0]}'], 'is for the page of one run'),
     ([*pair, '--into=a.md#t', '--out=b.html'], 'give one of them'),
   ):
     assert report(*arguments) == 2

@@ -12,9 +12,10 @@ import pytest
 from absl import flags
 
 from configs import timnet
+from data_prep import progress
 from data_prep.errors import UserError
 from jaxser import main
-from jaxser.core import command_line, files, progress
+from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,6 +35,9 @@ def parse(*arguments):
     ('epochs', 0, 'must be at least 1'),
     ('accumulate', 3, 'batch_size=16 must be a multiple'),
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),
+    ('profile', '10', 'profile=10 must be FIRST:LAST'),
+    ('profile', '20:10', 'profile=20:10 must be FIRST:LAST'),
+    ('profile', '0:10', 'from 1 on, such as 10:20'),
   ],
 )
 def test_impossible_values_list_the_possible_ones(field, value, message):
@@ -46,48 +50,42 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
+    ('timnet --config.epohcs=3', r'mean --config\.epochs\?.*batch_size'),
+    ('timnet --config.model.droput=0', r'mean --config\.model\.dropout\?'),
+    ('timnet --config.model=3', r'group of fields: set one of model\.ablation'),
+    ('timnet --config.epochs=many', 'config.epochs=many: invalid'),
     (
-      ['--config=timnet', '--config.epohcs=3'],
-      r'Did you mean --config\.epochs\?.*batch_size',
+      'configs/tinmet.py',
+      r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timn',
     ),
     (
-      ['--config.model.droput=0', '--config', 'timnet'],
-      r'Did you mean --config\.model\.dropout\?',
+      'timnet --config.epochs_from=W --config.epochs 3',
+      'epochs and --config.epochs_from both say how long to train; give one',
     ),
-    (
-      ['--config=timnet', '--config.model=3'],
-      r'group of fields: set one of model\.ablation',
-    ),
-    (
-      ['--config=configs/tinmet.py'],
-      r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timnet\.',
-    ),
-    (['--config=setup.cfg'], 'setup.cfg: no Python file of that name'),
-    (['--config=tests/data/goldens'], 'goldens: no Python file'),
-    (['--config=jaxser/main.py'], 'is no recipe, it has no get_config'),
-    (['--config=timnet:corpus='], "corpus='' is no name of a corpus"),
-    (['--config=timnet:protocol=x'], 'choose one of speaker_independent'),
-    (['--config=timnet:corpse=x'], "'corpse' is unknown; valid are ablation"),
-    (['--config=timnet:ablation=no'], 'choose one of none, tcn, forward_only'),
-    (['--config=timnet:cross_corpus,train=emodb'], 'go together'),
-    (['--config=timnet:train=emodb,test=ravdess'], 'go together'),
-    (['--config=timnet:runlocal=perhaps'], 'must be true or false'),
-    (
-      ['--config=timnet', '--config.epochs=many'],
-      'config.epochs=many: invalid',
-    ),
-    (['--confg=timnet'], r'flag .confg.\. Did you mean: config \? See --help'),
-    (['--mode=test'], r'--mode=test: .*<train\|evaluate>\. See --help'),
+    ('setup.cfg', 'setup.cfg: no Python file of that name'),
+    ('tests/data/goldens', 'goldens: no Python file'),
+    ('jaxser/main.py', 'is no recipe, it has no get_config'),
+    ('timnet:corpus=', "corpus='' is no name of a corpus"),
+    ('timnet:protocol=x', 'choose one of speaker_independent'),
+    ('timnet:corpse=x', "'corpse' is unknown; valid are ablation"),
+    ('timnet:ablation=no', 'choose one of none, tcn, forward_only'),
+    ('timnet:cross_corpus,train=emodb', 'go together'),
+    ('timnet:train=emodb,test=ravdess', 'go together'),
+    ('timnet:runlocal=perhaps', 'must be true or false'),
+    ('timnet --confg=x', r'flag .confg.\. Did you mean: config \? See --help'),
+    ('timnet --mode=test', r'--mode=test: .*<train\|evaluate>\. See --help'),
   ],
 )
 def test_mistyped_command_lines_are_explained(arguments, message, monkeypatch):
   monkeypatch.chdir(ROOT)
   with pytest.raises(UserError, match=message):
-    parse(*arguments)
+    parse(*f'--config={arguments}'.split(' '))
 
 
 def test_every_parse_starts_from_the_defaults():
-  found = parse('--config=timnet', '--noconfig.tensorboard', '--mode=evaluate')
+  found = parse(
+    '--noconfig.tensorboard', '--config', 'timnet', '--mode=evaluate'
+  )
   assert (found.config.tensorboard, found.mode) == (False, 'evaluate')
   found = parse('--config=timnet', '--config.fold_subset=(0,2)')
   assert found.config.tensorboard
@@ -214,40 +212,28 @@ def test_names_that_are_not_utf8_are_printed_escaped(monkeypatch):
   assert stream.buffer.getvalue() == b'Error: \\udcb0.wav\n'
 
 
-def test_cross_corpus_uses_one_signal_length_for_both():
-  config = timnet.get_config('cross_corpus,train=emodb,test=ravdess')
-  assert config.features.signal_length == 100_000
-  assert (config.corpus, config.test_corpus) == ('emodb', 'ravdess')
-  assert config.select_on_test
-
-
-def test_speaker_independent_is_the_default_and_reads_no_test_labels():
+def test_recipes_choose_what_their_protocol_needs():
   config = timnet.get_config('corpus=emodb')
   assert config.protocol == 'speaker_independent'
-  assert not config.select_on_test
+  assert not config.select_on_test  # No test label is read.
   assert not config.paper
-
-
-def test_published_recipe_has_the_papers_settings():
+  config = timnet.get_config('cross_corpus,train=emodb,test=ravdess')
+  assert config.features.signal_length == 100_000  # One for both.
+  assert (config.corpus, config.test_corpus) == ('emodb', 'ravdess')
+  assert config.select_on_test
   config = timnet.get_config('corpus=casia,protocol=published')
   assert config.features.signal_length == 88_000
-  assert config.fold_seed == 32
-  assert config.epochs == 500
+  assert (config.fold_seed, config.epochs) == (32, 500)
   assert config.paper.last.uar == 91.08
   assert timnet.get_config('corpus=iemocap').model.num_blocks == 10
-
-
-def test_what_cannot_be_compared_says_why():
-  config = timnet.get_config('corpus=savee,protocol=published')
-  for row in config.paper.values():
+  for row in timnet.get_config(
+    'corpus=savee,protocol=published'
+  ).paper.values():
     assert not row.comparable
     assert 'not confirmed' in row.reason
-
-
-def test_a_corpus_may_be_of_ones_own():
+  # Of one's own, with whatever it was prepared with.
   config = timnet.get_config('corpus=my_calls')
-  assert config.corpus == 'my_calls'
-  assert config.features.signal_length == 0  # Whatever it was prepared with.
+  assert (config.corpus, config.features.signal_length) == ('my_calls', 0)
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
@@ -325,9 +311,12 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(kind):
   assert stream.isatty() or '4/4 epochs, 0 s: fold 0: UAR 60\n' in shown
 
 
-def test_progress_may_be_silent():
+def test_progress_may_be_silent_or_wait():
   stream = io.StringIO()
   bar = progress.Progress(1, stream, show=False)
   bar.note('nothing')
   bar.advance('to be seen')
+  progress.Progress(1, stream, patience=60).advance('not yet')
   assert not stream.getvalue()
+  bar.print('a result', stream)
+  assert stream.getvalue() == 'a result\n'

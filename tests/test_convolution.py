@@ -91,9 +91,7 @@ def test_inside_scan_and_pmap():
   want = _gradients(convolve)(x, kernel)
   _, got = jax.jit(
     lambda: jax.lax.scan(
-      lambda carry, _: (carry, _gradients(convolve)(x, kernel)),
-      0,
-      length=2,
+      lambda carry, _: (carry, _gradients(convolve)(x, kernel)), 0, length=2
     )
   )()
   _assert_close(jax.tree.map(lambda v: v[1], got), want)

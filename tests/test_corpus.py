@@ -99,9 +99,9 @@ def test_manifest_and_store_must_agree(broken, tmp_path):
 def test_joined_corpora_keep_shared_classes_and_unique_names():
   first = fakes.corpus(classes=5)
   first.table.labels[3] = -1
-  other = corpus_lib.select(first, np.arange(len(first.table))[::-1], 'other')
+  other = corpus_lib.select(first, np.arange(len(first.table))[::-1])
   names = ('angry', 'fear', '-', 'neutral', 'sad')
-  other = dataclasses.replace(other, classes=names)
+  other = dataclasses.replace(other, name='other', classes=names)
   both = corpus_lib.join(first, other)
   assert both.classes == ('angry', 'fear', 'neutral', 'sad')
   assert np.bincount(both.table.labels).tolist() == [14, 16, 16, 16]

@@ -221,50 +221,39 @@ def test_isnet_makes_four_updates_of_its_parts_in_turn():
   )
 
 
+def changed(old, new):
+  """Names of the parts in which two trees differ."""
+  differs = jax.tree.map(lambda a, b: np.any(a != b), old, new)
+  return {name for name in differs if any(jax.tree.leaves(differs[name]))}
+
+
 def test_menan_trains_the_speaker_classifier_and_the_rest_by_turns():
   system, config = make_variant('menan'), recipe.get_config('variant=menan')
   batch = padded_batch()
   batch['speaker'][KEPT] %= 3
+  batch['speaker'][EMPTY_ROWS] = -1
   step, run = start(system, config)
-  run = run.replace(
-    model_state={
-      **run.model_state,
-      'speakers': {'known': np.zeros(4, np.float32)},
-    }
-  )
-  assert [system.phase(epoch) for epoch in range(3)] == [
-    'speakers', 'emotions', 'speakers'
-  ]  # fmt: skip
-  for phase, parts, statistics in (
-    ('speakers', {'adversary'}, set()),
-    ('emotions', {'encoder', 'classifier'}, {'encoder', 'classifier'}),
-  ):
-    new, metrics = step(run, batch, np.int32(0), phase=phase)
-    moved = {
-      name
-      for kind in (lambda x: x.params, lambda x: x.model_state['batch_stats'])
-      for name in kind(run)
-      if any(
-        np.any(a != b)
-        for a, b in zip(
-          *(jax.tree.leaves(kind(x)[name]) for x in (run, new)), strict=True
-        )
-      )
-    }
-    assert moved == parts | statistics
-    np.testing.assert_array_equal(
-      new.model_state['speakers']['known'], [1, 1, 1, 0]
-    )
-    assert ('adversary' in metrics) == (phase == 'speakers')
-    # Moments and counts of the parts that rest stay, too.
-    counts = [
-      int(x)
-      for path, x in jax.tree_util.tree_leaves_with_path(new.opt_state)
-      if 'count' in jax.tree_util.keystr(path)
-      and phase in jax.tree_util.keystr(path)
-    ]
-    assert counts == [1]
+  nobody = {'speakers': {'known': np.zeros(4, np.float32)}}
+  run = run.replace(model_state={**run.model_state, **nobody})
+  parts = {'speakers': {'adversary'}, 'emotions': {'encoder', 'classifier'}}
+  for epoch, phase in enumerate(parts):
+    assert system.phase(epoch) == system.phase(epoch + 2) == phase
+    new, metrics = step(run, batch, np.int32(epoch), phase=phase)
+    stats = (run.model_state['batch_stats'], new.model_state['batch_stats'])
+    assert changed(run.params, new.params) == parts[phase]
+    assert changed(*stats) == parts[phase] - {'adversary'}
+    known = new.model_state['speakers']['known']
+    np.testing.assert_array_equal(known, [1, 1, 1, 0])
+    assert ('adversary' in metrics) == (epoch == 0)
     run = new
+  # Moments and counts rest, too, while others are trained.
+  counts = [
+    int(x)
+    for path, x in jax.tree_util.tree_leaves_with_path(run.opt_state)
+    if any(f"'{phase}'" in jax.tree_util.keystr(path) for phase in parts)
+    and 'count' in jax.tree_util.keystr(path)
+  ]
+  assert counts == [1, 1]
 
 
 def test_dsc_classifies_both_embeddings_together():
@@ -321,21 +310,17 @@ def test_gradients_are_clipped_at_a_norm_of_ten():
 # What stands beside the rows, and the recipe.
 
 
-def experiment_of(argument, speakers=4):
-  config = recipe.get_config(argument)
-  config.model.update(channels=(2,), embedding=4, max_frames=8)
-  corpus = fakes.corpus(
-    speakers=speakers, classes=4, repeats=4, frames=8, bins=80
-  )
-  return train.make_experiment(config, corpus)
-
-
 def test_what_stands_beside_the_training_rows():
+  corpus = fakes.corpus(classes=4, repeats=4, frames=8, bins=80)
+  table = corpus.table
+  fold, *_ = protocols.make_folds(corpus, 'speaker_independent')
+
+  def experiment_of(argument):
+    config = recipe.get_config(argument)
+    config.model.update(channels=(2,), embedding=4, max_frames=8)
+    return train.make_experiment(config, corpus)
+
   experiment = experiment_of('variant=isnet')
-  table = experiment.source.corpus.table
-  fold = protocols.make_folds(experiment.source.corpus, 'speaker_independent')[
-    0
-  ]
   drawn = experiment.references(fold)(12, 0)
   neutral = np.stack([drawn[f'neutral{i}'] for i in (1, 2, 3)], -1)
   for row, three in zip(fold.train, neutral, strict=True):

@@ -13,7 +13,7 @@ from jaxser.data import pipeline, protocols
 from jaxser.engine import inspection
 from jaxser.evaluation import embeddings
 from jaxser.models import saved as models
-from tests import fakes, runs
+from tests import fakes, runs, trained
 from tests.random_tree import params_like
 
 NAMES = ('relevant', 'irrelevant', 'encoding')
@@ -30,23 +30,7 @@ def made(tmp_path_factory):
   )
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
   context = train.make_experiment(config, corpus)
-  models.describe(
-    workdir,
-    config,
-    context.system,
-    corpus,
-    folds,
-    selections=['best_on_dev'],
-    max_length=8,
-    normalization=None,
-  )
-  batch = context.source.batch(pipeline.Slot(folds[0].test, 8))
-  for fold in folds:
-    weights = params_like(
-      context.system.init, jax.random.key(0), batch, seed=fold.number
-    )
-    weights = weights[0], jax.tree.map(np.abs, weights[1])
-    models.save(workdir, 12, fold.number, 'best_on_dev', *weights, epoch=3)
+  trained.write_run_of(workdir, config, corpus, folds, ('best_on_dev',))
   found = inspection.inspect(workdir, context, folds)
   return workdir, context, folds, found
 

@@ -19,39 +19,23 @@ from jaxser.models.audio_features import Input
 from tests import trained
 
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
-SMALL = {
-  'timnet': {'num_blocks': 1, 'filters': 4},
-  'dsnet': {'channels': (4, 4), 'embedding': 8, 'max_frames': 32},
-  'emosphere': {'width': 4},
-}
 
 
 @pytest.fixture(scope='module')
-def speech(tmp_path_factory):
-  return trained.write_speech(tmp_path_factory.mktemp('speech'), 3)
-
-
-@pytest.fixture(scope='module')
-def runs(speech, tmp_path_factory):
-  return {
-    name: trained.write_run(
-      tmp_path_factory.mktemp(name), name, speech, **model
-    ).workdir
-    for name, model in SMALL.items()
-  }
+def runs(trained_run):
+  return {name: trained_run(name).workdir for name in trained.SMALL}
 
 
 def predictions(workdir, paths, **options):
   """Of the ensemble, by jaxser itself; its features and their lengths."""
   loaded = predictor.load(workdir, **options)
-  overall = [r.overall for r in loaded.predict(paths)]
+  found = [[*(r.vad or r.scores).values()] for r in loaded.predict(paths)]
   inputs = [Input(str(path), path) for path in paths]
   pieces = [loaded.extractor.extract(i).pieces[0].features for i in inputs]
   rows = np.zeros((len(pieces), *loaded.extractor.row_shape), np.float32)
   for row, piece in zip(rows, pieces, strict=True):
     row[: len(piece)] = piece
   lengths = np.array([len(piece) for piece in pieces], np.int32)
-  found = [p.vad if p.scores is None else p.scores for p in overall]
   return np.array(found), rows, lengths
 
 
@@ -62,7 +46,7 @@ def run_export(workdir, out, *arguments):
   return about, out.read_bytes()
 
 
-@pytest.mark.parametrize('name', list(SMALL))
+@pytest.mark.parametrize('name', list(trained.SMALL))
 def test_any_batch_size_gives_what_predict_gives(runs, speech, tmp_path, name):
   wanted, features, lengths = predictions(runs[name], speech)
   about, data = run_export(runs[name], tmp_path / 'm')
@@ -80,7 +64,9 @@ def test_any_batch_size_gives_what_predict_gives(runs, speech, tmp_path, name):
 
 
 def test_from_the_waveform_with_a_fixed_batch(runs, speech, tmp_path):
-  wanted, signals, _ = predictions(runs['timnet'], speech, features_on='device')
+  wanted, signals, _ = predictions(
+    runs['timnet'], speech[:3], features_on='device'
+  )
   about, data = run_export(
     runs['timnet'], tmp_path / 'm', '--with_features', '--batch=3'
   )

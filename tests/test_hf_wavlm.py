@@ -1,9 +1,7 @@
 """Hugging Face and PyTorch checkpoints: what is read, and what is refused."""
 
 import dataclasses
-import json
 import math
-import pathlib
 import subprocess
 import sys
 
@@ -11,7 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from jaxser.core import tensors
 from jaxser.core.errors import ConvertError
@@ -19,23 +17,10 @@ from jaxser.models.convert import torch_emosphere
 from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems.emosphere import EmoSphere
+from tests.random_tree import TINY_WAVLM, save_wavlm, wavlm_arrays
 
-CONFIG = dataclasses.replace(SIZES['tiny'], num_hidden_layers=2)
-
-
-def _arrays(config=CONFIG, dtype=np.float32):
-  rng = np.random.default_rng(0)
-  return {
-    name: rng.standard_normal(shape).astype(dtype)
-    for name, shape in hf_wavlm.expected_shapes(config).items()
-  }
-
-
-def _save(folder, arrays, config=CONFIG):
-  folder.mkdir(exist_ok=True)
-  (folder / 'config.json').write_text(config.to_text())
-  save_file(arrays, folder / 'model.safetensors')
-  return folder
+MODEL = 'model.safetensors'
+CONFIG = TINY_WAVLM
 
 
 def _assert_same(got, wanted):
@@ -44,8 +29,8 @@ def _assert_same(got, wanted):
 
 
 def test_layouts_and_stacking(tmp_path, monkeypatch):
-  arrays = _arrays()
-  _save(tmp_path / 'wavlm', arrays)
+  arrays = wavlm_arrays()
+  save_wavlm(tmp_path / 'wavlm', arrays)
   monkeypatch.setenv('HOME', str(tmp_path))
   config, params = hf_wavlm.load('~/wavlm')
   assert config == CONFIG
@@ -70,44 +55,41 @@ def test_layouts_and_stacking(tmp_path, monkeypatch):
 
 
 def test_both_spellings_of_the_weight_norm_and_task_models(tmp_path):
-  arrays = _arrays()
-  _, wanted = hf_wavlm.load(_save(tmp_path / 'new', arrays))
+  arrays = wavlm_arrays()
+  _, wanted = hf_wavlm.load(save_wavlm(tmp_path / 'new', arrays))
   conv = 'encoder.pos_conv_embed.conv.'
   old = {
     conv + 'parametrizations.weight.original0': conv + 'weight_g',
     conv + 'parametrizations.weight.original1': conv + 'weight_v',
   }
   renamed = {old.get(name, name): value for name, value in arrays.items()}
-  _assert_same(hf_wavlm.load(_save(tmp_path / 'old', renamed))[1], wanted)
+  _assert_same(hf_wavlm.load(save_wavlm(tmp_path / 'old', renamed))[1], wanted)
   task = {f'wavlm.{name}': value for name, value in renamed.items()}
   task['lm_head.weight'] = np.zeros((32, 48), np.float32)
-  _assert_same(hf_wavlm.load(_save(tmp_path / 'task', task))[1], wanted)
+  _assert_same(hf_wavlm.load(save_wavlm(tmp_path / 'task', task))[1], wanted)
 
 
 @pytest.mark.parametrize('dtype', [np.float16, ml_dtypes.bfloat16])
 def test_half_precision_files_become_float32(tmp_path, dtype):
-  arrays = _arrays(dtype=dtype)
-  _, params = hf_wavlm.load(_save(tmp_path, arrays))
-  kernel = params['feature_projection']['projection']['kernel']
-  assert kernel.dtype == np.float32
-  np.testing.assert_array_equal(
-    kernel, arrays['feature_projection.projection.weight'].T.astype(np.float32)
-  )
+  arrays = wavlm_arrays(dtype=dtype)
+  _, params = hf_wavlm.load(save_wavlm(tmp_path, arrays))
+  wide = {name: x.astype(np.float32) for name, x in arrays.items()}
+  _assert_same(params, hf_wavlm.load(save_wavlm(tmp_path, wide))[1])
 
 
 def test_mask_vector_of_a_config_that_masks_nothing_is_ignored(tmp_path):
   config = dataclasses.replace(CONFIG, mask_time_prob=0.0)
-  _, params = hf_wavlm.load(_save(tmp_path, _arrays(), config))
+  _, params = hf_wavlm.load(save_wavlm(tmp_path, wavlm_arrays(), config))
   assert 'masked_spec_embed' not in params
 
 
 def test_every_mismatch_is_listed_on_both_sides(tmp_path):
-  arrays = _arrays()
+  arrays = wavlm_arrays()
   del arrays['encoder.layers.1.attention.k_proj.bias']
   arrays['encoder.layers.2.layer_norm.bias'] = np.zeros(48, np.float32)
   arrays['feature_projection.layer_norm.weight'] = np.zeros(9, np.float32)
   with pytest.raises(ConvertError) as error:
-    hf_wavlm.load(_save(tmp_path, arrays))
+    hf_wavlm.load(save_wavlm(tmp_path, arrays))
   message = str(error.value)
   assert 'model.safetensors does not fit the model' in message
   missing, left, differing = message.split('\n  ', 1)[1].split(':\n')[1:]
@@ -120,49 +102,38 @@ def test_every_mismatch_is_listed_on_both_sides(tmp_path):
 @pytest.mark.parametrize(
   ('name', 'spoil', 'message'),
   [
+    (MODEL, None, 'neither model.safetensors nor .*; it has config.json'),
+    ('config.json', None, r'config.json does not exist. Give the directory'),
+    (MODEL, lambda data: data[:1000], 'cannot be read as safetensors'),
+    ('config.json', lambda data: b'{"model_type": "hubert"}', "is 'hubert'"),
+    ('config.json', lambda data: data[:9], r'config.json: Expecting|Untermin'),
     (
-      'model.safetensors',
-      pathlib.Path.unlink,
-      'neither model.safetensors nor .*; it has config.json',
-    ),
-    (
-      'config.json',
-      pathlib.Path.unlink,
-      r'config.json does not exist. Give the directory',
-    ),
-    (
-      'model.safetensors',
-      lambda path: path.write_bytes(path.read_bytes()[:1000]),
-      r'model.safetensors cannot be read as safetensors',
-    ),
-    (
-      'config.json',
-      lambda path: path.write_text(json.dumps({'model_type': 'hubert'})),
-      r"config.json: model_type is 'hubert'",
-    ),
-    (
-      'config.json',
-      lambda path: path.write_text('{"hidden_size": '),
-      r'config.json: Expecting value',
-    ),
-    (
-      'model.safetensors',
-      lambda path: save_file({'masked_spec_embed': np.zeros(48, int)}, path),
+      MODEL,
+      lambda data: save({'masked_spec_embed': np.zeros(48, int)}),
       r'masked_spec_embed has type I64; parameters must be one of',
     ),
   ],
 )
 def test_unusable_folders_are_refused(tmp_path, name, spoil, message):
-  folder = _save(tmp_path, _arrays())
-  spoil(folder / name)
+  path = save_wavlm(tmp_path, wavlm_arrays()) / name
+  data = path.read_bytes()
+  path.unlink()
+  if spoil:
+    path.write_bytes(spoil(data))
   with pytest.raises(ConvertError, match=message):
-    hf_wavlm.load(folder)
+    hf_wavlm.load(tmp_path)
+
+
+def _authors_shapes(system):
+  return tensors.expected(
+    torch_emosphere.NAMING, torch_emosphere.shapes(system)
+  )
 
 
 def _authors_parts(system):
   rng = np.random.default_rng(0)
   parts = {part: {} for part in torch_emosphere.FILES}
-  for name, shape in torch_emosphere.expected_shapes(system).items():
+  for name, shape in _authors_shapes(system).items():
     part, _, rest = name.partition('.')
     parts[part][rest] = rng.standard_normal(shape).astype(np.float32)
   return parts
@@ -170,10 +141,8 @@ def _authors_parts(system):
 
 def _authors_files(folder, system, torch):
   for part, arrays in _authors_parts(system).items():
-    torch.save(
-      {name: torch.from_numpy(value) for name, value in arrays.items()},
-      folder / torch_emosphere.FILES[part],
-    )
+    tensors_of = {name: torch.from_numpy(x) for name, x in arrays.items()}
+    torch.save(tensors_of, folder / torch_emosphere.FILES[part])
 
 
 def test_the_authors_four_files(tmp_path, monkeypatch):
@@ -215,11 +184,11 @@ def test_the_authors_four_files(tmp_path, monkeypatch):
 
 def test_pytorch_file_is_read_without_running_it(tmp_path):
   torch = pytest.importorskip('torch')
-  folder = _save(tmp_path, _arrays())
+  folder = save_wavlm(tmp_path, wavlm_arrays())
   _, wanted = hf_wavlm.load(folder)
   (folder / 'model.safetensors').unlink()
   path = folder / 'pytorch_model.bin'
-  content = {name: torch.from_numpy(x) for name, x in _arrays().items()}
+  content = {name: torch.from_numpy(x) for name, x in wavlm_arrays().items()}
   torch.save(content, path)
   _assert_same(hf_wavlm.load(folder)[1], wanted)
   torch.save(content, path, _use_new_zipfile_serialization=False)
@@ -244,17 +213,12 @@ def test_without_pytorch_the_message_says_so(tmp_path, monkeypatch):
     tensors.open_torch(tmp_path / 'none.pt')
 
 
-def test_a_large_model_has_its_published_size():
-  shapes = hf_wavlm.expected_shapes(SIZES['large'])
-  assert sum(map(math.prod, shapes.values())) == 315_453_120
-
-
 @pytest.mark.slow
 def test_memory_is_one_copy_of_the_model_and_one_tensor(tmp_path):
   config = dataclasses.replace(
     SIZES['base'], hidden_size=480, intermediate_size=1920
   )
-  folder = _save(tmp_path, _arrays(config, np.float16), config)
+  folder = save_wavlm(tmp_path, wavlm_arrays(config, np.float16), config)
   program = (
     'import re, sys; from jaxser.nn import hf_wavlm\n'
     "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', "

@@ -3,7 +3,6 @@
 And what is learnt from them can be used on recordings.
 """
 
-import dataclasses
 import functools
 import json
 import shutil
@@ -11,7 +10,6 @@ import shutil
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from configs import emosphere
 from data_prep import __main__ as data_prep_program
@@ -19,14 +17,14 @@ from data_prep import store
 from data_prep.errors import UserError
 from jaxser import export, train
 from jaxser.data import corpus as corpus_lib
-from jaxser.data import pipeline
+from jaxser.data import pipeline, protocols
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
 from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES
 from tests import trained
-from tests.random_tree import quick_jit
+from tests.random_tree import quick_jit, save_wavlm, wavlm_arrays
 from tests.test_data_prep_cli import write_wav
 
 SECONDS = (0.31, 0.9, 0.42, 0.6, 0.33)
@@ -36,16 +34,8 @@ LONGEST = 22
 
 def write_wavlm(folder, seed):
   """A WavLM of three narrow layers with random weights."""
-  config = dataclasses.replace(SIZES['tiny'], num_hidden_layers=3)
-  rng = np.random.default_rng(seed)
-  arrays = {}
-  for name, shape in hf_wavlm.expected_shapes(config).items():
-    scale = 1 / np.sqrt(np.prod(shape[1:]))
-    arrays[name] = (scale * rng.standard_normal(shape)).astype(np.float32)
-  folder.mkdir()
-  (folder / 'config.json').write_text(config.to_text())
-  save_file(arrays, folder / 'model.safetensors')
-  return folder
+  arrays = wavlm_arrays(SIZES['tiny'], seed=seed)
+  return save_wavlm(folder, arrays, SIZES['tiny'])
 
 
 @pytest.fixture(scope='module')
@@ -178,7 +168,8 @@ def workdir(prepared):
   """A run on the stored states, with random weights."""
   folder, path = prepared
   corpus = corpus_lib.open_store(path)
-  trained.write_run_of(folder / 'run', recipe(), corpus, 1, ('last',))
+  fold = protocols.Fold(0, *([np.arange(5)] * 3))
+  trained.write_run_of(folder / 'run', recipe(), corpus, [fold], ('last',))
   return folder / 'run'
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxser.core import tensors as tensors_lib
 from jaxser.models import convert
 from jaxser.models.convert import ConvertError, keras_timnet
 from jaxser.systems.timnet import TimNet
@@ -27,7 +28,9 @@ def created(name):
 
 def make_tensors(system=SYSTEM, seed=0):
   rng = np.random.default_rng(seed)
-  shapes = keras_timnet.expected_shapes(system)
+  shapes = tensors_lib.expected(
+    keras_timnet.NAMING, keras_timnet.shapes(system)
+  )
   return {
     name: rng.standard_normal(shapes[name]).astype(np.float32)
     for name in sorted(shapes, key=created)
@@ -102,7 +105,7 @@ def test_layers_are_matched_by_the_order_of_creation(tmp_path, first):
   tensors = make_tensors()
   path = saved(tmp_path, write_weights(tensors, first))
   [(params, state)] = keras_timnet.load(path, SYSTEM)
-  found = keras_timnet.to_named(params, state)
+  found = convert.to_named(keras_timnet.NAMING, params, state)
   assert found.keys() == tensors.keys()
   for name, value in tensors.items():
     np.testing.assert_array_equal(found[name], value, err_msg=name)
@@ -143,12 +146,15 @@ def test_names_of_a_zip_cannot_reach_other_files(tmp_path):
   assert not pathlib.Path('/tmp/absolute_2.hdf5').exists()
 
 
-def swap(name, value):
-  def change(file):
-    del file[name]
-    file[name] = value
+def change(name, value=None):
+  """Makes a file in which a tensor or layer has another value, or is absent."""
 
-  return change
+  def apply(file):
+    del file[name]
+    if value is not None:
+      file[name] = value
+
+  return lambda: edited(apply)
 
 
 def larger(**changes):
@@ -156,57 +162,37 @@ def larger(**changes):
   return lambda: write_weights(make_tensors(system))
 
 
+KERNEL = 'conv1d_36/conv1d_36/kernel:0'
 BIAS = 'dense_1/dense_1/bias:0'
-BAD_FILES = {
-  'not HDF5': (lambda: b'RIFF' + bytes(99), 'is not an HDF5 file'),
-  'empty': (lambda: b'', 'is not an HDF5 file'),
-  'cut off': (
-    lambda: write_weights(make_tensors())[:4000],
-    'is not an HDF5 file or is damaged',
-  ),
-  'no weights of Keras': (
+LINK = h5py.ExternalLink('/etc/other.hdf5', '/secret')
+BAD_FILES = [
+  (lambda: b'RIFF' + bytes(99), 'is not an HDF5 file'),
+  (lambda: b'', 'is not an HDF5 file'),
+  (lambda: larger()()[:4000], 'is not an HDF5 file or is damaged'),
+  (
     lambda: edited(lambda f: f.attrs.__delitem__('layer_names')),
     'has no attribute layer_names',
   ),
-  'layer absent': (
-    lambda: edited(lambda f: f.__delitem__('conv1d_36')),
-    'names layer conv1d_36 but does not hold it',
-  ),
-  'tensor absent': (
-    lambda: edited(lambda f: f.__delitem__(BIAS)),
-    f'{BIAS} is missing',
-  ),
-  'shape': (
-    lambda: edited(swap('conv1d_36/conv1d_36/kernel:0', np.zeros((3, 5, 5)))),
+  (change('conv1d_36'), 'names layer conv1d_36 but does not hold it'),
+  (change(BIAS), f'{BIAS} is missing'),
+  (
+    change(KERNEL, np.zeros((3, 5, 5))),
     r'block0\.forward\.conv1\.kernel: file \(3, 5, 5\), model \(2, 5, 5\)',
   ),
-  'text instead of numbers': (
-    lambda: edited(swap(BIAS, 'abc')),
-    'is not an array of floats',
-  ),
-  'NaN': (
-    lambda: edited(swap(BIAS, np.full(3, np.nan))),
-    'head.bias holds NaN or infinity',
-  ),
-  'link to another file': (
-    lambda: edited(swap(BIAS, h5py.ExternalLink('/etc/other.hdf5', '/secret'))),
-    'is not an array of floats in the file',
-  ),
-  'more blocks': (
+  (change(BIAS, 'abc'), 'is not an array of floats'),
+  (change(BIAS, np.full(3, np.nan)), 'head.bias holds NaN or infinity'),
+  (change(BIAS, LINK), 'is not an array of floats in the file'),
+  (
     larger(num_blocks=3),
     'has 14 conv1d layers, TIM-Net with 2 blocks has 10; set '
     r'config\.model\.num_blocks',
   ),
-  'more classes': (
-    larger(num_classes=6),
-    r'head\.kernel: file \(5, 6\), model \(5, 3\)',
-  ),
-}
+  (larger(num_classes=6), r'head\.kernel: file \(5, 6\), model \(5, 3\)'),
+]
 
 
-@pytest.mark.parametrize('what', BAD_FILES)
-def test_bad_files_are_named_with_what_is_wrong(tmp_path, what):
-  make, message = BAD_FILES[what]
+@pytest.mark.parametrize(('make', 'message'), BAD_FILES)
+def test_bad_files_are_named_with_what_is_wrong(tmp_path, make, message):
   path = saved(tmp_path, make())
   with pytest.raises(ConvertError, match=message) as error:
     keras_timnet.load(path, SYSTEM)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +32,13 @@ def test_padding_rows_change_no_statistic_and_no_output(x):
   mask = np.array([1, 1, 1, 1, 0, 0], np.float32)
   found, padded_stats = apply_norm(padded, mask)
   np.testing.assert_allclose(found[:4], expected, atol=2e-5)
-  for one, other in zip(
-    jax.tree.leaves(stats), jax.tree.leaves(padded_stats), strict=True
-  ):
-    np.testing.assert_allclose(one, other, rtol=1e-6)
+  assert_close(stats, padded_stats)
+
+
+def assert_close(one, other):
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-6), one, other
+  )
 
 
 @pytest.mark.parametrize('unbiased', [False, True])
@@ -72,11 +77,8 @@ def test_pmap_statistics_are_those_of_the_global_batch(x):
   np.testing.assert_allclose(
     np.asarray(found).reshape(8, 5, 3)[:6], expected, atol=2e-5
   )
-  for one, other in zip(
-    jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True
-  ):
-    for device in np.asarray(one):
-      np.testing.assert_allclose(device, other, rtol=1e-6)
+  for device in range(8):
+    assert_close(jax.tree.map(lambda x: x[device], state), expected_state)
 
 
 def drop(x, rows):

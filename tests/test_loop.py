@@ -4,6 +4,7 @@ Compared within float32 rounding, as another program adds in another order. What
 is stopped and continued is compared exactly: it is the same program.
 """
 
+import dataclasses
 import functools
 
 import jax
@@ -146,6 +147,10 @@ def test_the_cases_do_what_their_names_say(alone, case):
   every = [one.predictions for one in alone(case).finished.values()]
   ends = {predictions['last'][0] for predictions in every}
   assert (min(ends) < 7) == (case == NEUTRAL)
+  rates = {
+    r['learning_rate'] for r in alone(case).rows if r['split'] == 'train'
+  }
+  assert (max(rates) > 9 * min(rates)) == (case == NEUTRAL)
   chosen = {p[name][0] for p in every for name in p if name != 'last'}
   assert len(chosen) > 1, 'every selection chose the same epoch'
 
@@ -218,6 +223,24 @@ def test_a_loss_that_is_not_finite_ends_its_run_alone(alone, tmp_path):
         np.testing.assert_allclose(
           found.predictions[selection][1], values, atol=1e-5
         )
+
+
+class Steep(toys.Toy):
+  """A loss that is finite where its gradient is not."""
+
+  def loss(self, params, *args, **options):
+    loss, aux = super().loss(params, *args, **options)
+    return loss + jax.numpy.sqrt(0 * params['weight'].sum()), aux
+
+
+def test_a_gradient_that_is_not_finite_ends_its_run(tmp_path):
+  experiment, runs = make(PHASES, epochs=1)
+  experiment = dataclasses.replace(experiment, system=Steep())
+  ours = Recorder(tmp_path).train(experiment, runs[:1])
+  failure = ours.finished[0, 0].failure
+  assert 'epoch 1: the gradient of step 1 is not finite' in failure
+  assert 'last finite loss: none' in failure
+  assert not ours.rows
 
 
 @pytest.mark.parametrize('resident', [True, False])

@@ -16,21 +16,29 @@ def _labels(seed=0, size=400, classes=5):
 
 def test_values_equal_scikit_learn():
   pair = _labels()
-  made = metrics.Confusion.empty(5).add(*pair)
-  np.testing.assert_array_equal(made.counts, reference.confusion_matrix(*pair))
-  expected = {
-    'war': reference.accuracy_score(*pair),
-    'uar': reference.balanced_accuracy_score(*pair),
-    'f1': reference.f1_score(*pair, average='macro'),
-  }
-  assert made.value() == pytest.approx(expected, abs=1e-14)
+  counts = metrics.confusion(*pair, 5)
+  np.testing.assert_array_equal(counts, reference.confusion_matrix(*pair))
+  assert metrics.values('classification', counts) == pytest.approx(
+    [
+      reference.balanced_accuracy_score(*pair),
+      reference.accuracy_score(*pair),
+      reference.f1_score(*pair, average='macro'),
+    ],
+    abs=1e-14,
+  )
   recalls = reference.recall_score(*pair, average=None)
-  np.testing.assert_allclose(metrics.recalls(made.counts), recalls, atol=1e-14)
+  np.testing.assert_allclose(metrics.recalls(counts), recalls, atol=1e-14)
+  # Leading axes are independent.
+  stack = np.stack([counts, metrics.confusion(*_labels(1), 5)])[:, None]
+  both = metrics.values('classification', stack)
+  np.testing.assert_array_equal(
+    both[0, 0], metrics.values('classification', counts)
+  )
 
 
 def test_class_without_target_is_left_out_and_named():
   pair = np.array([0, 0, 1, 1, 1, 3]), np.array([0, 2, 1, 1, 0, 3])
-  counts = metrics.Confusion.empty(4).add(*pair).counts
+  counts = metrics.confusion(*pair, 4)
   assert metrics.uar(counts) == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
   f1 = reference.f1_score(*pair, labels=[0, 1, 3], average='macro')
   assert metrics.macro_f1(counts) == pytest.approx(f1)
@@ -40,25 +48,10 @@ def test_class_without_target_is_left_out_and_named():
 
 
 def test_no_utterance_is_nan_and_no_class_an_error():
-  empty = metrics.Confusion.empty(3)
-  assert np.isnan([*empty.value().values()]).all()
+  assert np.isnan(metrics.values('classification', np.zeros((3, 3)))).all()
   assert np.isnan(metrics.concordance(np.zeros((0, 3)), np.zeros((0, 3)))).all()
   with pytest.raises(ValueError, match='negative'):
-    empty.add(np.array([0, -1]), np.array([0, 1]))
-
-
-def test_leading_axes_are_independent_and_batches_add_up():
-  parts = [_labels(seed) for seed in range(6)]
-  counts = [metrics.Confusion.empty(5).add(*part).counts for part in parts]
-  stack = np.reshape(counts, (2, 3, 5, 5))
-  for function in (metrics.war, metrics.uar, metrics.macro_f1):
-    together = function(stack)
-    assert together.shape == (2, 3)
-    assert together[1, 2] == pytest.approx(function(stack[1, 2]), abs=1e-15)
-  whole = metrics.Confusion.empty(5)
-  for part in parts:
-    whole = whole.add(*part)
-  np.testing.assert_array_equal(whole.counts, stack.sum((0, 1)))
+    metrics.confusion(np.array([0, -1]), np.array([0, 1]), 3)
 
 
 def test_concordance_is_its_definition():

@@ -29,10 +29,9 @@ TREE = {
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(tmp_path_factory, speech):
   folder = tmp_path_factory.mktemp('run')
-  paths = trained.write_speech(folder, 4)
-  return trained.write_run(folder / 'W', 'emosphere', paths, width=8)
+  return trained.write_run(folder / 'W', 'emosphere', speech[:4])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Every kind of page, in a real browser: phone and paper, light and dark."""
 
 import dataclasses
+import shutil
 
 import pytest
 
@@ -24,8 +25,13 @@ def _report_of_classes(folder):
   made = [
     dataclasses.replace(p, speaker=long.get(p.speaker, p.speaker)) for p in made
   ]
-  runs.write_run(folder / 'w', made)
-  return report.write_report(folder / 'w')
+  (speech,) = trained.write_speech(folder, 1)
+  for name in {p.id for p in made}:
+    shutil.copy(speech, folder / f'{name}.wav')
+  runs.write_heard(folder, made, folder)
+  page = report.write_report(folder / 'w', baseline=folder / 'w')
+  assert '<audio' in page.read_text('utf-8')
+  return page
 
 
 def _report_of_vad(folder):

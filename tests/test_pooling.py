@@ -151,7 +151,7 @@ def test_logmel_encoder_counts_frames_and_ignores_padding(stride):
 
 
 def test_feature_norm_keeps_the_exact_moments_of_everything_seen():
-  model = FeatureNorm()
+  model, moving = FeatureNorm(), {'train': True, 'mutable': ['batch_stats']}
   x = _normal(6, 16, 30, 4) * [1, 5, 20, 0.1] + np.array([-60.0, 0, 3, 12])
   x = x.astype(np.float32)
   length = np.random.default_rng(0).integers(0, 31, 16)
@@ -159,12 +159,8 @@ def test_feature_norm_keeps_the_exact_moments_of_everything_seen():
   state = model.init(jax.random.key(0), x, valid, train=True)
   for part in range(0, 16, 4):
     slot = slice(part, part + 4)
-    y, state = model.apply(
-      state, x[slot], valid[slot], train=True, mutable=['batch_stats']
-    )
-  _, unchanged = model.apply(
-    state, x, jnp.zeros_like(valid), train=True, mutable=['batch_stats']
-  )
+    y, state = model.apply(state, x[slot], valid[slot], **moving)
+  _, unchanged = model.apply(state, x, jnp.zeros_like(valid), **moving)
   seen = x[np.asarray(valid)].astype(np.float64)
   for stats in (state['batch_stats'], unchanged['batch_stats']):
     np.testing.assert_allclose(
@@ -181,15 +177,13 @@ def test_feature_norm_sees_the_global_batch():
   x = _normal(7, 8, 10, 4) * 3 - 40
   valid = frame_mask(jnp.array([10, 3, 0, 7, 1, 10, 0, 2]), 10)
   state = FeatureNorm().init(jax.random.key(0), x, valid, train=True)
-  wanted, new = FeatureNorm().apply(
-    state, x, valid, train=True, mutable=['batch_stats']
-  )
 
   def run(x, valid):
     return FeatureNorm().apply(
       state, x, valid, train=True, mutable=['batch_stats']
     )
 
+  wanted, new = run(x, valid)
   got, sharded = jax.pmap(run, axis_name=DATA)(x[:, None], valid[:, None])
   np.testing.assert_allclose(got[:, 0], wanted, rtol=1e-5, atol=1e-5)
   for key in ('mean', 'var', 'count'):

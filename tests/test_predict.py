@@ -24,29 +24,9 @@ CLASSES = ('angry', 'fear', 'happy', 'neutral', 'sad')
 
 
 @pytest.fixture(scope='module')
-def speech(tmp_path_factory):
-  return trained.write_speech(tmp_path_factory.mktemp('speech'))
-
-
-@pytest.fixture(scope='module')
-def dsnet(speech, tmp_path_factory):
+def dsnet(trained_run):
   """A model over log filterbanks, cheap to compute."""
-  return trained.write_run(
-    tmp_path_factory.mktemp('dsnet'),
-    'dsnet',
-    speech,
-    folds=1,
-    channels=(4, 4),
-    embedding=8,
-    max_frames=160,
-  )
-
-
-@pytest.fixture(scope='module')
-def sphere(speech, tmp_path_factory):
-  return trained.write_run(
-    tmp_path_factory.mktemp('sphere'), 'emosphere', speech, width=8
-  )
+  return trained_run('dsnet')
 
 
 @pytest.fixture
@@ -72,7 +52,7 @@ def test_a_table_for_people_and_the_same_numbers_for_programs(
   content = json.loads(text)
   assert content['model']['system'] == 'dsnet'
   assert content['model']['members'] == [
-    {'seed': 0, 'fold': 0, 'selection': 'best_on_dev'}
+    {'seed': 0, 'fold': fold, 'selection': 'best_on_dev'} for fold in (0, 1)
   ]
   assert content['failures'] == []
   _, text, _ = predict(dsnet.workdir, '--format=jsonl', *speech)
@@ -90,7 +70,17 @@ def test_a_table_for_people_and_the_same_numbers_for_programs(
     assert row['file'] == entry['file']
 
 
-def test_vad_comes_with_its_region_in_words(predict, sphere, speech):
+def test_the_model_card_is_printed(predict, tmp_path):
+  path = tmp_path / 'MODEL_CARD.md'
+  code, _, errors = predict(tmp_path, '--model_card')
+  assert code == 2
+  assert f'{path} cannot be read (No such file' in errors
+  path.write_text('# dsnet, 你好\n', encoding='utf-8')
+  assert predict(tmp_path, '--model_card') == (0, '# dsnet, 你好\n', '')
+
+
+def test_vad_comes_with_its_region_in_words(predict, trained_run, speech):
+  sphere = trained_run('emosphere')
   code, text, _ = predict(sphere.workdir, '--format=jsonl', speech[0])
   entry = json.loads(text)
   assert code == 0
@@ -188,8 +178,8 @@ def test_ten_minutes_are_cut_with_a_warning_or_taken_apart(
   assert str(path) in page.read_text()
   assert 'Probability over time' in page.read_text()
   with np.load(archive) as arrays:
-    assert arrays['embeddings'].shape == (86, 1, 8)
-    assert list(arrays['members']) == ['seed0-fold00.best_on_dev']
+    assert arrays['embeddings'].shape == (86, 2, 8)
+    assert arrays['members'][0] == 'seed0-fold00.best_on_dev'
     assert set(arrays['files']) == {str(path)}
 
 
@@ -239,8 +229,7 @@ def test_many_files_with_five_bad_ones(
   rows = rows_of(text)
   assert code == 1
   assert [r['file'] for r in rows] == sorted(r['file'] for r in rows)
-  assert len(rows) == 100
-  assert sum(bool(r['error']) for r in rows) == 5
+  assert (len(rows), sum(bool(r['error']) for r in rows)) == (100, 5)
   assert len({r['emotion'] for r in rows if not r['error']}) == 1
   assert '5 of 100 recordings could not be used.' in errors
 
@@ -314,12 +303,10 @@ def test_files_that_cannot_be_written_are_told_before_the_work(
 @pytest.mark.slow
 def test_a_full_disk_is_no_traceback(dsnet, speech):
   command = [sys.executable, '-m', 'jaxser.predict', speech[0]]
+  command.append(f'--checkpoint={dsnet.workdir}')
   with open('/dev/full', 'w') as full:
     done = subprocess.run(
-      [*command, f'--checkpoint={dsnet.workdir}'],
-      stdout=full,
-      stderr=subprocess.PIPE,
-      text=True,
+      command, stdout=full, stderr=subprocess.PIPE, text=True
     )
   assert done.returncode == 2
   assert '(No space left on device)' in done.stderr
@@ -354,9 +341,9 @@ def test_without_arguments_there_are_examples(capsys):
 
 
 def test_an_unfinished_run_predicts_and_says_so(
-  predict, sphere, tmp_path, speech
+  predict, dsnet, tmp_path, speech
 ):
-  copy = shutil.copytree(sphere.workdir, tmp_path / 'W')
+  copy = shutil.copytree(dsnet.workdir, tmp_path / 'W')
   models.path_of(copy, 0, 1, 'best_on_dev').unlink()
   code, _, errors = predict(copy, speech[0])
   assert code == 0

@@ -113,22 +113,18 @@ def test_missing_empty_and_binary_files(tmp_path):
 
 def test_every_utterance_once():
   made = runs.class_predictions(seeds=(0, 1))
-  ids = {p.id for p in made}
   # Across corpora every fold tests everything.
   again = [dataclasses.replace(p, fold=p.fold + 5) for p in made]
   for good in (made, [*made, *again]):
-    predictions.check_once(good, ids)
+    predictions.check_once(good)
   moved = dataclasses.replace(made[0], fold=4)
   other = dataclasses.replace(made[-1], target='angry')
-  many = {f'x{i:03d}' for i in range(100)}
-  for bad, tested, message in (
-    ([*made, made[0]], None, r"'03a00' was predicted more than once"),
-    ([*made, moved], None, r'its folds overlap'),
-    (made[2:], None, r"0, selection last: no prediction for '03a00', '03a01'$"),
-    (made, ids | {'z1'}, r"no prediction for 'z1'"),
-    (made, ids | many, r"'x004' and 95 more"),
-    (made, ids - {'03a00'}, r"does not test: '03a00'"),
-    ([*made[:-1], other], None, r'of different corpora'),
+  for bad, message in (
+    ([*made, made[0]], r"'03a00' was predicted more than once"),
+    ([*made, moved], r'its folds overlap'),
+    (made[2:], r"0, selection last: no prediction for '03a00', '03a01'$"),
+    (made[9:], r"'03a03', '03a04' and 4 more"),
+    ([*made[:-1], other], r'of different corpora'),
   ):
     with pytest.raises(PredictionsError, match=message):
-      predictions.check_once(bad, tested)
+      predictions.check_once(bad)

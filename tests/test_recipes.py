@@ -11,7 +11,9 @@ from jaxser import train
 from jaxser.core.config import ConfigError
 from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
+from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.models import predictor
+from jaxser.report import text
 from jaxser.systems.dsnet import NEUTRAL_KNOWN, TRANSDUCTIVE
 from tests import shared
 
@@ -104,8 +106,8 @@ def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
   row = json.loads((tmp_path / 'predictions.jsonl').read_text().splitlines()[0])
   path = shared.require('corpora/emodb') / f'wav/{row["id"]}.wav'
   model = predictor.load(tmp_path, folds=(row['fold'],))
-  found = model.predict(path).overall.scores
-  np.testing.assert_allclose(found, row['scores'], atol=2e-6)
+  found = model.predict(path).scores
+  np.testing.assert_allclose([*found.values()], row['scores'], atol=2e-6)
 
 
 def test_unprepared_corpus_says_how_to_prepare_it(data_dir, tmp_path):
@@ -203,9 +205,40 @@ def test_changed_labels_are_another_run(data_dir, tmp_path, monkeypatch):
 def test_without_a_test_split_there_are_weights_and_no_results(
   data_dir, tmp_path
 ):
-  config = make_config(
-    timnet, 'protocol=all', data_dir, {'model.num_blocks': 1}
-  )
-  assert train.run(config, tmp_path) == {}
-  assert list(tmp_path.glob('models/*.last.safetensors'))
-  assert not (tmp_path / 'results.json').exists()
+  small = {'model.num_blocks': 1, 'epochs': 3}
+  before = make_config(timnet, '', data_dir, small)
+  found = train.run(before, tmp_path / 'tested')['selections']['best_on_dev']
+  config = make_config(timnet, 'protocol=all', data_dir, small)
+  config.epochs = 9
+  config.epochs_from = str(tmp_path / 'tested')
+  assert train.run(config, tmp_path / 'all') == {}
+  assert list(tmp_path.glob('all/models/*.last.safetensors'))
+  assert not (tmp_path / 'all' / 'results.json').exists()
+  (fold,) = found['per_fold']
+  kept = json.loads((tmp_path / 'all' / 'config.json').read_text())
+  assert kept['epochs'] == fold['epoch']
+  assert config.epochs == 9
+  # The card of the one quotes the results of the other.
+  cards = [
+    (tmp_path / name / 'MODEL_CARD.md').read_text()
+    for name in ('tested', 'all')
+  ]
+  scores = text.with_interval(found['pooled']['uar'], 'classification')
+  for card in cards:
+    assert 'DEMO CORPUS' in card
+    assert f'| {SELECTIONS["best_on_dev"]} | {scores} |' in card
+    assert ' parameters, 0 of them frozen.' in card
+  assert 'no test score of its own' not in cards[0]
+  assert 'All utterances were trained on, so this model has no test' in cards[1]
+  assert (
+    f'- Epochs: {fold["epoch"]}, the median of the epochs that were best on the '
+    f'development splits of {tmp_path}/tested.'
+  ) in cards[1]
+  assert '1 fold with 240 training utterances, 1 seed' in cards[1]
+  # What a clock says lies apart from what is the same every time.
+  for name in ('metrics', 'speed'):
+    rows = (tmp_path / 'tested' / f'{name}.jsonl').read_text().splitlines()
+    rows = [json.loads(row) for row in rows]
+    measured = [row for row in rows if 'examples_per_second' in row]
+    assert len(measured) == (3 if name == 'speed' else 0)
+    assert all(row['memory_gib'] > 0.01 for row in measured)

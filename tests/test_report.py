@@ -92,7 +92,8 @@ def test_page_is_well_formed_and_needs_nothing_from_elsewhere(page):
   assert '@import' not in page
   policy = [a['content'] for t, a in tags.starts if 'http-equiv' in a]
   assert policy == [
-    "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    'media-src file:'
   ]
   assert len(page) < 1_500_000
 
@@ -168,6 +169,62 @@ def test_the_most_confident_mistakes_come_first(classes, vad):
   assert distances == sorted(distances, reverse=True)
 
 
+def test_mistakes_can_be_heard_where_their_audio_still_lies(tmp_path):
+  made = runs.class_predictions(selections=('last',))
+  wrong = [p for p in made if p.prediction != p.target]
+  heard, gone = sorted(wrong, key=lambda p: -max(p.scores))[:2]
+  audio = tmp_path / 'a <b>'
+  runs.write_heard(tmp_path, made, audio)
+
+  def players():
+    page = report.write_report(tmp_path / 'w').read_text('utf-8')
+    ElementTree.fromstring(page)
+    assert gone.id in page
+    header = ' '.join(cells(page, 'mistakes')[0])
+    return header, [a for tag, a in Tags(page).starts if tag == 'audio']
+
+  assert players() == ('utterance speaker target predicted score', [])
+  audio.mkdir()
+  (audio / f'{heard.id}.wav').write_bytes(b'RIFF')
+  header, (player,) = players()
+  assert header.endswith('predicted score audio')
+  assert player['src'] == (audio / f'{heard.id}.wav').as_uri()
+  assert (player['aria-label'], player['preload']) == (heard.id, 'none')
+  (info,) = tmp_path.rglob('store.json')
+  info.write_text(info.read_text().replace('audio_dir', 'older'))
+  assert not players()[1]
+  info.unlink()
+  assert not players()[1]
+
+
+def test_a_baseline_is_a_line_in_the_charts(classes, vad, tmp_path):
+  workdir, _, _ = classes
+  made = runs.class_predictions(seeds=(3,), selections=('last',))
+  found = runs.write_run(tmp_path / 'linear', made, system='baseline')
+  out = tmp_path / 'page.html'
+  report.write_report(workdir, out, tmp_path / 'linear')
+  page = out.read_text('utf-8')
+  pooled = found['selections']['last']['pooled']
+  charts = section(page, 'results').findall(f'.//{SVG}desc')
+  for chart, metric in zip(charts, ('uar', 'war', 'f1'), strict=True):
+    assert chart.text.startswith(f'linear: {pooled[metric]["value"]:.2f}; ')
+  assert 'Dashed: linear (baseline on emodb' in words(section(page, 'results'))
+  ticks = section(page, 'recall').findall(".//i[@class='line']")
+  wanted = [f'left: {x:.1f}%' for x in pooled['recall'].values()]
+  assert [tick.get('style') for tick in ticks[::3]] == wanted
+  ticks = section(page, 'speakers').findall(".//i[@class='line']")
+  assert len(ticks) == len(runs.SPEAKERS) * 3 * 2  # Selections and metrics.
+  runs.write_run(tmp_path / 'all', made, protocol='published')
+  runs.write_run(tmp_path / 'few', made[1:])
+  for other, why in (
+    (vad[0], 'one predicts classes'),
+    (tmp_path / 'all', 'published and speaker_independent'),
+    (tmp_path / 'few', 'only 59 utterances in common'),
+  ):
+    with pytest.raises(PredictionsError, match=f'is no baseline of .*{why}'):
+      report.write_report(workdir, out, other)
+
+
 def test_vad_page_has_scatters_regions_and_spheres(vad):
   _, results, page = vad
   tree = ElementTree.fromstring(page)
@@ -220,15 +277,49 @@ def test_curves_are_medians_and_quartiles_over_folds(tmp_path):
   assert curves['loss'][0].values.max() < 3
 
 
+def test_how_the_optimizer_moves_is_one_chart(tmp_path):
+  runs.write_run(tmp_path, runs.class_predictions())
+  without = report.write_report(tmp_path).read_text('utf-8')
+  assert 'Optimization' not in without
+  assert 'Training: ' not in without
+  moves = {'grad_norm': 2.0, 'update_ratio': 3e-3, 'learning_rate': 1e-3}
+  rows = runs.curve_rows(epochs=4)
+  more = [row | (moves if row['split'] == 'train' else {}) for row in rows]
+  runs.write_curves(tmp_path, more)
+  speed = {'seed': 0, 'fold': 0, 'split': 'speed', 'memory_gib': 1.5}
+  lines = [
+    json.dumps({**speed, 'epoch': i, 'examples_per_second': 1000.0 * i})
+    for i in (3, 1, 2)
+  ]
+  (tmp_path / 'speed.jsonl').write_text('\n'.join(lines))
+  page = report.write_report(tmp_path).read_text('utf-8')
+  told = 'Training: 2,000 utterances/s in the median epoch, at most 1.50 GiB'
+  assert told in page
+  shown = section(page, 'curves')
+  titles = [svg.text for svg in shown.iter(f'{SVG}title')]
+  assert titles[-1] == 'Optimization, by epoch'
+  assert (
+    len(titles) == len(section(without, 'curves').findall(f'.//{SVG}svg')) + 1
+  )
+  assert (
+    'gradient norm: 2 at epoch 4; update / weights: 0.003 at epoch 4; '
+    'learning rate: 0.001'
+  ) in words(shown)
+
+
 def test_odd_curves_are_drawn():
   """One run, one epoch, a constant, a gap: no error and no NaN in the path."""
   one = run_lib.Curve('train', np.array([5.0]), np.array([[0.5]]))
   values = np.array([[1, np.nan], [1, 1]])
   gap = run_lib.Curve('test', np.array([1.0, 2]), values)
+  zero = run_lib.Curve('train', np.array([1.0, 2]), np.array([[1e-3, 0]]))
   for curves in ([one], [gap], [one, gap]):
-    drawn = figures.learning_curves('Loss', curves, {}, (0, 1))
-    ElementTree.fromstring(drawn)
-    assert 'nan ' not in drawn
+    for drawn in (
+      figures.learning_curves('Loss', curves, {}, (0, 1)),
+      figures.optimization('Moves', {'one': curves[0], 'zero': zero}),
+    ):
+      ElementTree.fromstring(drawn)
+      assert 'nan ' not in drawn
 
 
 def test_hostile_names_are_shown_not_run(tmp_path):

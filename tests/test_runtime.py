@@ -78,26 +78,14 @@ def machine(tmp_path, monkeypatch):
   return tmp_path, plug
 
 
-def quieted():
-  done = runtime.quiet_without_tpu()
-  assert done == ('TPU_ACCELERATOR_TYPE' in os.environ)
-  return done
-
-
-def test_libtpu_is_quiet_without_a_tpu(machine, monkeypatch):
-  # JAX has been imported, and found none either.
-  monkeypatch.setenv('TPU_LIBRARY_PATH', 'libtpu.so')
-  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
-  assert quieted()
-
-
-def test_without_libtpu_there_is_nothing_to_silence(machine, monkeypatch):
-  monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda name: None)
-  assert not quieted()
-
-
-def test_any_sign_of_a_tpu_leaves_libtpu_alone(machine, monkeypatch):
+def test_libtpu_is_quiet_only_without_any_sign_of_a_tpu(machine, monkeypatch):
   folder, plug = machine
+
+  def quieted():
+    done = runtime.quiet_without_tpu()
+    assert done == ('TPU_ACCELERATOR_TYPE' in os.environ)
+    return done
+
   for name, value in (
     ('JAX_PLATFORMS', 'tpu,cpu'),
     ('JAX_FORCE_TPU_INIT', '1'),
@@ -110,9 +98,19 @@ def test_any_sign_of_a_tpu_leaves_libtpu_alone(machine, monkeypatch):
   (folder / 'accel0').touch()
   assert not quieted()
   (folder / 'accel0').unlink()
+  with monkeypatch.context() as patch:
+    patch.setattr(runtime, '_PCI_VENDORS', '/nowhere/*')
+    assert not quieted()
+  with monkeypatch.context() as patch:
+    patch.setattr(runtime.importlib.util, 'find_spec', lambda name: None)
+    assert not quieted()  # There is no libtpu.
+  # JAX has been imported, and found none either.
+  monkeypatch.setenv('TPU_LIBRARY_PATH', 'libtpu.so')
+  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
+  assert quieted()
+  for name in runtime.QUIET_LIBTPU:
+    monkeypatch.delenv(name)
   plug('0x1ae0')
-  assert not quieted()
-  monkeypatch.setattr(runtime, '_PCI_VENDORS', '/nowhere/*')
   assert not quieted()
 
 

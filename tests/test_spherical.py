@@ -26,11 +26,10 @@ def _random_points(count=4000):
   return np.random.default_rng(0).uniform(-1, 1, (count, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize('axes', list(itertools.permutations(spherical.VAD)))
-def test_round_trip_everywhere(axes):
+def test_round_trip_everywhere():
   points = np.concatenate([_random_points(), LANDMARKS])
-  there = jax.jit(lambda p: spherical.cartesian_to_spherical(p, axes))(points)
-  back = jax.jit(lambda s: spherical.spherical_to_cartesian(s, axes))(there)
+  there = jax.jit(spherical.cartesian_to_spherical)(points)
+  back = jax.jit(spherical.spherical_to_cartesian)(there)
   np.testing.assert_allclose(back, points, rtol=0, atol=1e-6)
   radius, azimuth, polar = np.moveaxis(np.asarray(there), -1, 0)
   np.testing.assert_allclose(

@@ -22,6 +22,7 @@ CONFIG = ml_collections.ConfigDict(
     'optimizer': {
       'name': 'adam',
       'learning_rate': 1e-3,
+      'clip_norm': 0.0,
       'b1': 0.93,
       'b2': 0.98,
       'eps': 1e-8,
@@ -162,15 +163,19 @@ def test_frozen_parameters_stay_and_permanently_frozen_ones_have_no_moments():
   optimizer = step.make_optimizer(config, Frozen())
   params = {name: np.float32(1) for name in ('never', 'later', 'always')}
   opt_state = optimizer.init(params)
-  (adam,) = (
-    x
-    for x in jax.tree.leaves(
-      opt_state,
-      is_leaf=lambda x: isinstance(x, optax.ScaleByAdamState),
-    )
-    if isinstance(x, optax.ScaleByAdamState)
-  )
-  assert len(jax.tree.leaves(adam.mu)) == len(jax.tree.leaves(adam.nu)) == 2
+
+  def counts(opt_state):
+    # Parameters of other phases have moments and a count of steps apart.
+    kind = optax.ScaleByAdamState
+    states = [
+      x
+      for x in jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+      if isinstance(x, kind)
+    ]
+    assert [len(jax.tree.leaves((x.mu, x.nu))) for x in states] == [2, 2]
+    return sorted(int(x.count) for x in states)
+
+  assert counts(opt_state) == [0, 0]
   words = jax.random.key_data(jax.random.key(0))
   state = step.TrainState(
     np.int32(0), params, {}, opt_state, words, np.float32(1)
@@ -178,8 +183,18 @@ def test_frozen_parameters_stay_and_permanently_frozen_ones_have_no_moments():
   batch = {'mask': np.ones(2, np.float32)}
   moved = []
   for epoch, phase in ((0, 'early'), (1, 'main')):
-    state, _ = step.train_step(
+    before = state.params
+    state, metrics = step.train_step(
       Frozen(), optimizer, state, batch, np.int32(epoch), phase=phase
     )
     moved.append({name for name, x in state.params.items() if x != 1})
+    # Only what is trained counts; the gradient of x**2 is 2 x.
+    names = ('always', 'later')[: epoch + 1]
+    old, new = (np.array([p[n] for n in names]) for p in (before, state.params))
+    norm = np.linalg.norm(old)
+    np.testing.assert_allclose(metrics['grad_norm'], 2 * norm, rtol=1e-6)
+    np.testing.assert_allclose(
+      metrics['update_ratio'], np.linalg.norm(new - old) / norm, rtol=1e-3
+    )
   assert moved == [{'always'}, {'always', 'later'}]
+  assert counts(state.opt_state) == [1, 2]

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_prep import audio, build, corpora, features, store
+from data_prep import audio, build, corpora, features, records, store
 from data_prep import manifest as manifest_lib
 
 SPEC = dataclasses.replace(
@@ -131,7 +131,7 @@ def test_tfds_reads_it_back(prepare, manifest):
   assert info.features['features'].shape == (None, 128)
   assert [e['id'].decode() for e in examples] == list(IDS)
   for utterance, example in zip(manifest.utterances, examples, strict=True):
-    waveform, rate = audio.decode(utterance.path)
+    waveform, rate = audio.read(utterance.path)[:2]
     np.testing.assert_array_equal(
       example['features'], features.Librosa22k(6000)(waveform, rate)
     )
@@ -150,7 +150,7 @@ def test_tfds_reads_it_back(prepare, manifest):
 
 
 def test_order_over_shards_and_processes(prepare, manifest, monkeypatch):
-  monkeypatch.setattr(build, '_SHARD_BYTES', 10_000)
+  monkeypatch.setattr(records, 'SHARD_BYTES', 10_000)
   many = dataclasses.replace(
     manifest,
     utterances=tuple(
@@ -197,6 +197,7 @@ def test_store_json_and_manifest(prepare, manifest):
     'classes': ['angry', 'happy', 'sad'],
     'vad_range': [1.0, 7.0],
     'annotators': {},
+    'audio_dir': str(manifest.root),
     'count': 6,
     'rejected': 0,
     'statistics': None,
@@ -217,7 +218,7 @@ def test_wave_statistics_are_those_of_all_samples(prepare, manifest):
   path = prepare(convention=features.Wave16k())
   info = info_of(path)
   waves = [
-    audio.decode(u.path)[0].astype(np.float64) for u in manifest.utterances
+    audio.read(u.path).waveform.astype(np.float64) for u in manifest.utterances
   ]
   for statistics, chosen in (
     (info['statistics'], waves),
@@ -428,7 +429,7 @@ def test_killed_in_the_middle_leaves_nothing_and_starts_again(tmp_path):
   assert [p.name for p in (data / 'toy').iterdir()] == [path.parent.name]
   assert len(read_with_tfds(path)[1]) == 6
   # No terminal: plain lines.
-  assert 'toy: 6 of 6 files' in result.stderr
+  assert '6/6 files, ' in result.stderr
   assert '\r' not in result.stderr
 
 

@@ -144,12 +144,20 @@ def test_weights_on_trust_stand_beside_no_paper(table, calls, workdir):
   assert run(table, f'--workdir={workdir}') == 0
   path = workdir / 'emodb-published/results.json'
   results = {**json.loads(path.read_text()), 'trust_init_from': True}
+  results['notes'] = ['It is transductive.']
   path.write_text(json.dumps(results))
   assert run(table, f'--workdir={workdir}') == 0
   found = line(read(workdir), 'best', 'EMODB')['values']['uar']
   assert (found['paper'], found['verdict']) == (None, 'not comparable')
   assert 'may have been trained on' in found['reason']
-  assert '80.00' not in (workdir / 'table.md').read_text()
+  text = (workdir / 'table.md').read_text()
+  assert '80.00' not in text
+  # What a run has to say of itself stands below the table.
+  assert '- emodb-published: It is transductive.' in text
+  assert (
+    'emodb-published: It is transductive.'
+    in (workdir / 'table.html').read_text()
+  )
 
 
 def test_what_is_not_prepared_is_shown_with_its_command(

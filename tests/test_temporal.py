@@ -173,9 +173,7 @@ def test_devices_together_find_the_global_statistics_and_gradients():
 
   x, scale, bias, factor, mask = args
   rows, shared = jax.pmap(
-    run,
-    axis_name=DATA,
-    in_axes=(0, None, None, 0, 0, 0),
+    run, axis_name=DATA, in_axes=(0, None, None, 0, 0, 0)
   )(split(x), scale, bias, split(factor), mask.reshape(8, 2), split(weights))
   wanted_rows, wanted_shared = quick_jit(run)(*args, weights)
   for found, wanted in zip(rows, wanted_rows, strict=True):

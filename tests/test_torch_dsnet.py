@@ -9,6 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from jaxser.core import tensors
+from jaxser.models import convert
 from jaxser.models.convert import ConvertError, torch_dsnet
 from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet
@@ -46,7 +48,7 @@ def _variables(system=SMALL):
 
 
 def _arrays(system=SMALL):
-  return torch_dsnet.to_torch(*_variables(system), system)
+  return convert.to_named(torch_dsnet.NAMING, *_variables(system))
 
 
 def _nested(arrays, torch):
@@ -63,14 +65,16 @@ def _nested(arrays, torch):
 
 def test_table_names_every_tensor_of_a_published_checkpoint():
   shapes = json.loads(shared.require('goldens/dsnet_tensors.json').read_text())
-  found = torch_dsnet.expected_shapes(DSNet(4))
+  found = tensors.expected(torch_dsnet.NAMING, torch_dsnet.shapes(DSNet(4)))
   assert {name: list(shape) for name, shape in found.items()} == shapes
 
 
 def test_there_and_back_is_the_same():
   arrays = _arrays()
-  params, state = torch_dsnet.from_torch(arrays, SMALL)
-  again = torch_dsnet.to_torch(params, state, SMALL)
+  params, state = convert.from_named(
+    arrays, torch_dsnet.NAMING, torch_dsnet.shapes(SMALL)
+  )
+  again = convert.to_named(torch_dsnet.NAMING, params, state)
   assert arrays.keys() == again.keys()
   for name, value in arrays.items():
     np.testing.assert_array_equal(again[name], value, err_msg=name)
@@ -83,7 +87,11 @@ def test_mismatch_names_both_sides():
   arrays['T.layer3.fc.0.bias'] = np.zeros(8)
   four = dataclasses.replace(SMALL, num_classes=4)
   with pytest.raises(ConvertError) as error:
-    torch_dsnet.from_torch(arrays, four, 'best.pt')
+    convert.from_named(
+      tensors.from_arrays(arrays, 'best.pt'),
+      torch_dsnet.NAMING,
+      torch_dsnet.shapes(four),
+    )
   for part in (
     *('best.pt', 'T.layer2.fc.0.bias', 'T.layer3.fc.0.bias'),
     'C.fc2.weight: file (3, 8), model (4, 8)',
@@ -95,10 +103,10 @@ def test_diverged_weights_and_other_variants_are_refused():
   arrays = _arrays()
   arrays['D.linear.0.bias'][1] = np.nan
   with pytest.raises(ConvertError, match=r'D\.linear\.0\.bias holds NaN'):
-    torch_dsnet.from_torch(arrays, SMALL)
+    convert.from_named(arrays, torch_dsnet.NAMING, torch_dsnet.shapes(SMALL))
   plain = dataclasses.replace(SMALL, variant='encoder')
   with pytest.raises(ConvertError, match="does not fit variant 'encoder'"):
-    torch_dsnet.from_torch(arrays, plain)
+    convert.from_named(arrays, torch_dsnet.NAMING, torch_dsnet.shapes(plain))
 
 
 # Files and steps; PyTorch.
@@ -233,7 +241,9 @@ def test_three_adam_steps_equal_pytorch_in_float64(torch):
     ]
     named = {
       name: torch.from_numpy(np.array(value))
-      for name, value in torch_dsnet.to_torch(params, state, SMALL).items()
+      for name, value in convert.to_named(
+        torch_dsnet.NAMING, params, state
+      ).items()
     }
     trained = [
       x.requires_grad_() for n, x in named.items() if 'running' not in n
@@ -265,7 +275,9 @@ def test_three_adam_steps_equal_pytorch_in_float64(torch):
         np.testing.assert_allclose(
           aux['metrics'][name], value.item(), rtol=1e-9, err_msg=name
         )
-    for name, value in torch_dsnet.to_torch(params, state, SMALL).items():
+    for name, value in convert.to_named(
+      torch_dsnet.NAMING, params, state
+    ).items():
       np.testing.assert_allclose(
         value, named[name].detach().numpy(), rtol=1e-9, atol=1e-9, err_msg=name
       )

@@ -77,9 +77,15 @@ def _stages():
     for part in line.split('&&')
     if not _BASELINES.search(line)
   ]
-  stages = {'data_prep': list(_PREPARED), 'jaxser.main': [], 'others': []}
+  stages = {
+    'data_prep': list(_PREPARED),
+    'jaxser.main': [],
+    'epochs_from': [],
+    'others': [],
+  }
   for command in dict.fromkeys(c for c in found if not c.startswith('pip ')):
-    program = shlex.split(command)[2]
+    later = 'epochs_from' in command
+    program = 'epochs_from' if later else shlex.split(command)[2]
     stages[program if program in stages else 'others'].append(command)
   return stages.values()
 
@@ -230,7 +236,8 @@ class Walk:
     if program in ('jaxser.main', 'launch/local.sh'):
       config = next(w for w in words if w.startswith('--config='))
       system = re.match(r'--config=(?:configs/)?(\w+)', config)[1]
-      changes = ['epochs=1', 'seeds=1', 'fold_subset=(0,)']
+      changes = ['epochs=1'] * ('epochs_from' not in command)
+      changes += ['seeds=1', 'fold_subset=(0,)']
       if '--mode=evaluate' not in words:
         changes += _QUICK[system]
       else:

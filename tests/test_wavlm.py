@@ -11,7 +11,7 @@ import pytest
 
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES, WavLMConfig
-from jaxser.nn.wavlm_frontend import random_spans
+from jaxser.nn.wavlm_frontend import FeatureEncoder, random_spans
 from jaxser.nn.wavlm_layers import relative_buckets
 from tests.random_tree import params_like, quick_jit
 
@@ -54,26 +54,14 @@ def test_sizes_are_the_published_ones():
 def test_frame_count_is_that_of_the_convolutions():
   config = SIZES['tiny']
 
-  def convolve(samples):
-    x = jax.ShapeDtypeStruct((1, samples, 1), jnp.float32)
-    for kernel, stride in zip(
-      config.conv_kernel, config.conv_stride, strict=True
-    ):
-      w = jax.ShapeDtypeStruct((kernel, 1, 1), jnp.float32)
-      x = jax.eval_shape(
-        functools.partial(
-          jax.lax.conv_general_dilated,
-          window_strides=(stride,),
-          padding='VALID',
-          dimension_numbers=('NWC', 'WIO', 'NWC'),
-        ),
-        x,
-        w,
-      )
-    return x.shape[1]
+  def encode(samples):
+    encoder, x = FeatureEncoder(config), jnp.zeros((1, samples))
+    return encoder.init_with_output(jax.random.key(0), x, None)[0]
 
   samples = [400, 719, 720, 9000, 16000, 16001, 192000]
-  wanted = [convolve(n) for n in samples]
+  wanted = [
+    jax.eval_shape(functools.partial(encode, n)).shape[1] for n in samples
+  ]
   assert wanted[0] == 1
   assert [config.frames(n) for n in samples] == wanted
   short = np.array([0, 1, 9, 10, 399])
@@ -95,8 +83,7 @@ def test_buckets_follow_the_definition():
   got = relative_buckets(1000, 320, 800)
   for query, key in ((0, 0), (5, 9), (999, 0), (0, 999), (100, 300), (300, 99)):
     assert got[query, key] == bucket(key - query)
-  assert got.min() == 0
-  assert got.max() == 319
+  assert (got.min(), got.max()) == (0, 319)
 
 
 @pytest.mark.parametrize('config', [SIZES['tiny'], BASE], ids=['large', 'base'])
@@ -234,16 +221,12 @@ def test_layerdrop_skips_all_layers_but_the_first():
 
   @quick_jit
   def run(params, samples):
-    dropped = model.apply(
-      params,
-      samples,
-      None,
-      jnp.arange(1),
-      train=True,
-      keep_hidden=True,
-      rngs={'dropout': jax.random.key(0)},
+    hidden = functools.partial(_apply, model, params, samples, None)
+    rngs = {'dropout': jax.random.key(0)}
+    return (
+      hidden(train=True, keep_hidden=True, rngs=rngs),
+      hidden(keep_hidden=True),
     )
-    return dropped, model.apply(params, samples, keep_hidden=True)
 
   dropped, whole = (out['hidden'] for _, _, out in run(params, samples))
   np.testing.assert_allclose(dropped[:2], whole[:2], rtol=1e-5, atol=1e-5)
@@ -271,12 +254,8 @@ def test_spans_lie_within_the_utterance_and_have_the_right_share():
   edges = np.diff(np.pad(masked, ((0, 0), (1, 1))).astype(int), axis=1)
   starts, ends = np.nonzero(edges == 1)[1], np.nonzero(edges == -1)[1]
   assert (ends - starts >= 10).all()
-  some = np.asarray(
-    quick_jit(functools.partial(draw, valid=valid[3:9]))(
-      jax.random.key(0), rows[3:9]
-    )
-  )
-  np.testing.assert_array_equal(some, masked[3:9])
+  some = quick_jit(functools.partial(draw, valid=valid[3:9]))
+  np.testing.assert_array_equal(some(jax.random.key(0), rows[3:9]), masked[3:9])
 
 
 def test_text_is_read_back_and_foreign_settings_are_ignored():

@@ -25,6 +25,11 @@ from jaxser.systems import registry
 from tests.random_tree import params_like, quick_jit
 
 RECIPES = {'timnet': timnet, 'dsnet': dsnet, 'emosphere': emosphere}
+SMALL = {
+  'timnet': {'num_blocks': 2, 'filters': 8},
+  'dsnet': {'channels': (4, 4), 'embedding': 8, 'max_frames': 160},
+  'emosphere': {'width': 8},
+}
 CONVENTIONS = {
   'timnet': features_lib.Librosa22k(33_000),
   'dsnet': features_lib.Kaldi16k(),
@@ -58,7 +63,7 @@ def corpus_of(
   paths: list[pathlib.Path], convention: features_lib.Convention
 ) -> Corpus:
   """A corpus in memory whose features are those of the files."""
-  decoded = [audio.decode(path) for path in paths]
+  decoded = [audio.read(path)[:2] for path in paths]
   features = [convention(*item) for item in decoded]
   count, text = len(paths), np.full(len(paths), '')
   info = {
@@ -102,54 +107,52 @@ def write_run(
   selections: tuple[str, ...] = ('last', 'best_on_dev'),
   **model: Any,
 ) -> Run:
-  """Writes model.json and random weights of every fold, of these files."""
+  """Writes model.json and random weights of a small network, of these files."""
   config = RECIPES[name].get_config()
-  config.model.update(model)
-  corpus = corpus_of(paths, CONVENTIONS[name])
-  return write_run_of(workdir, config, corpus, folds, selections)
+  config.model.update(SMALL[name] | model)
+  config.seed = 0
+  corpus, rows = corpus_of(paths, CONVENTIONS[name]), np.arange(len(paths))
+  made = []
+  for n in range(folds):
+    train, test = rows[rows % folds != n], rows[rows % folds == n]
+    made.append(Fold(n, train, train, test))
+  return write_run_of(workdir, config, corpus, made, selections)
 
 
 def write_run_of(
   workdir: pathlib.Path,
   config: Any,
   corpus: Corpus,
-  folds: int,
+  folds: list[Fold],
   selections: tuple[str, ...],
 ) -> Run:
   """Writes model.json and random weights of every fold, of this corpus."""
-  config.seed = 0
   given = normalization(corpus, config.protocol)
   source = pipeline.Source(
     corpus, max_length=config.data.max_length, normalization=given
   )
   system = registry.create(config, corpus)
-  rows = np.arange(len(corpus.table))
-  made = [
-    Fold(n, rows[rows % folds != n], rows[:0], rows[rows % folds == n])
-    for n in range(folds)
-  ]
-  dev = [dataclasses.replace(fold, dev=fold.train) for fold in made]
   models.describe(
     workdir,
     config,
     system,
     corpus,
-    dev,
+    folds,
     selections=selections,
     max_length=source.max_length,
     normalization=given,
     command='python -m jaxser.main --config=configs/timnet.py',
   )
-  batch = source.batch(pipeline.Slot(rows[:1], source.max_length))
+  batch = source.batch(pipeline.Slot(folds[0].test[:1], source.max_length))
   weights = {}
-  for fold in made:
+  for fold in folds:
     for i, selection in enumerate(selections):
-      params, state = params_like(
+      training = config.seed, fold.number, selection
+      weights[training] = params_like(
         system.init, jax.random.key(0), batch, seed=10 * fold.number + i
       )
-      models.save(workdir, 0, fold.number, selection, params, state, epoch=3)
-      weights[0, fold.number, selection] = (params, state)
-  return Run(workdir, config, system, source, dev, weights)
+      models.save(workdir, *training, *weights[training], epoch=3)
+  return Run(workdir, config, system, source, folds, weights)
 
 
 def outputs(system: Any, source: pipeline.Source, *weights: Any) -> np.ndarray:

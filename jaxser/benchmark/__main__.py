@@ -50,7 +50,7 @@ from jaxser.benchmark import (
 from jaxser.benchmark.timing import BenchmarkError, Settings
 from jaxser.benchmark.workload import Workload
 from jaxser.core import command_line, files, runtime
-from jaxser.models import audio_features, ensemble, saved, timing
+from jaxser.models import audio_features, latency, predictor
 
 FLAGS = flags.FlagValues()
 _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -229,14 +229,11 @@ def _topology() -> Measured:
 
 
 def _checkpoint() -> Measured:
-  description = saved.open(FLAGS.checkpoint)
-  models = ensemble.load(description, ensemble.choose(description))
   report = {'environment': machine.environment(), 'notes': []}
   for place in ('host', 'device'):
     try:
-      report[place] = timing.measure(
-        description, models, features_on=place, files=FLAGS.files
-      )
+      model = predictor.load(FLAGS.checkpoint, features_on=place)
+      report[place] = latency.measure(model, files=FLAGS.files)
     except audio_features.InputError as error:
       report['notes'].append(f'Not measured on the {place}: {error}')
   if len(report['notes']) == 2:

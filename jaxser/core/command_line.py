@@ -65,10 +65,14 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   if recipe.config is None:
     return command_line.parse_flags(values, rest)
   config = load_recipe(*recipe.config.partition(':')[::2])
-  for argument in rest:
-    override = _OVERRIDE.match(argument)
-    if override:
-      _check_field(override['field'], config)
+  fields = {found['field'] for found in map(_OVERRIDE.match, rest) if found}
+  for field in sorted(fields):
+    _check_field(field, config)
+  if {'epochs', 'epochs_from'} <= fields:
+    raise ConfigError(
+      '--config.epochs and --config.epochs_from both say how long to train; '
+      'give one of them.'
+    )
   delattr(values, 'config')
   # Typed by the recipe's values, and absl's way to say --noconfig.FIELD.
   config_flags.DEFINE_config_dict(

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,9 @@ FREE = (
   'data.cache_gib',
   'runs_at_once',
   'memory_gib',
+  'profile',
+  # Decides on `epochs`, which is compared.
+  'epochs_from',
   # Of earlier versions, whose work folders can still be shown again.
   'engine',
   'folds_at_once',
@@ -68,6 +72,15 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   return flat
 
 
+def difference(
+  before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+  """Returns (field, value before, value now) where nested settings differ."""
+  old, new = map(flatten, (before, now))
+  fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
+  return [field for field in fields if field[1] != field[2]]
+
+
 def validate(config: ml_collections.ConfigDict) -> None:
   """Raises ConfigError naming the field, its value and the valid values."""
   flat = flatten(config)
@@ -85,6 +98,13 @@ def validate(config: ml_collections.ConfigDict) -> None:
       raise ConfigError(
         f'--config.{name}={flat[name]} must be 0, which lets the program '
         'choose, or more.'
+      )
+  if flat['profile']:
+    steps = re.fullmatch(r'(\d+):(\d+)', flat['profile'])
+    if not steps or not 1 <= int(steps[1]) <= int(steps[2]):
+      raise ConfigError(
+        f'--config.profile={flat["profile"]} must be FIRST:LAST, two numbers of '
+        'steps from 1 on, such as 10:20.'
       )
   if flat['batch_size'] % flat['accumulate']:
     raise ConfigError(
@@ -146,12 +166,11 @@ def check_same(
   path = pathlib.Path(workdir) / 'config.json'
   if is_free(workdir) or not path.exists():
     return
-  before = flatten(files.read_json(path))
-  now = flatten(to_json(config))
+  found = difference(files.read_json(path), to_json(config))
   differing = [
-    f'{name}: there {before.get(name)!r}, now {now.get(name)!r}'
-    for name in sorted(before.keys() | now.keys())
-    if before.get(name) != now.get(name) and name not in FREE
+    f'{name}: there {before!r}, now {now!r}'
+    for name, before, now in sorted(found)
+    if name not in FREE
   ]
   if differing:
     raise ConfigError(

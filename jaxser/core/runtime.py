@@ -10,6 +10,9 @@ import shutil
 import sys
 import tempfile
 
+from absl import logging
+
+from data_prep import command_line
 from jaxser.core import files
 
 # From <malloc.h>; part of the library's stable interface.
@@ -27,6 +30,16 @@ QUIET_LIBTPU = {
 }
 """Variables with which libtpu queries no metadata server, shares the machine with
 other processes and prints nothing. Without a TPU their values do not matter."""
+
+
+def prepare() -> None:
+  """Sets what a process that trains needs, before it imports TensorFlow."""
+  command_line.quiet_tensorflow()
+  # Orbax logs every checkpoint at the level below.
+  logging.set_verbosity(logging.WARNING)
+  keep_freed_memory()
+  quiet_without_tpu()
+  enable_compilation_cache()
 
 
 def keep_freed_memory() -> bool:

@@ -13,18 +13,11 @@ _STEPS = 240
 
 
 def best(lengths: np.ndarray, count: int, longest: int) -> tuple[int, ...]:
-  """The bucket lengths that pad a corpus least.
+  """Returns the `count` bucket lengths that pad lengths [n] least, ascending.
 
   Found exactly, by dynamic programming over lengths rounded up to 1 / 240 of
-  the longest.
-
-  Args:
-    lengths: int [n], of all utterances, frames or samples.
-    count: number of buckets; fewer come back if fewer lengths occur.
-    longest: length of the last bucket; longer utterances are cut to it.
-
-  Returns:
-    Ascending lengths, of which the last is `longest`.
+  the longest. Fewer come back if fewer lengths occur; the last is `longest`, to
+  which longer utterances are cut.
   """
   step = -(-longest // _STEPS)
   ends = np.minimum(np.arange(1, _STEPS + 1) * step, longest)
@@ -52,15 +45,14 @@ def best(lengths: np.ndarray, count: int, longest: int) -> tuple[int, ...]:
 
 
 def bucket_of(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
-  """Number of the smallest bucket that holds each length; the last cuts."""
-  found = np.searchsorted(np.asarray(buckets), lengths)
-  return np.minimum(found, len(buckets) - 1)
+  """Returns the smallest bucket that holds each length; the last one cuts."""
+  return np.minimum(np.searchsorted(buckets, lengths), len(buckets) - 1)
 
 
 def batches(
   order: np.ndarray, lengths: np.ndarray, size: int, buckets: Sequence[int]
 ) -> list[tuple[np.ndarray, int]]:
-  """Cuts rows into batches, each padded to one bucket, all but one of them full.
+  """Cuts rows into batches of `size`, each padded to one bucket, all but one full.
 
   From the longest bucket down; one that has no full batch left is filled up
   with rows of the next shorter one. So the batch that stays smaller, whose

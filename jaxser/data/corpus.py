@@ -28,26 +28,17 @@ _FOOTER = struct.Struct('<I')
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """One row per utterance, in published order; strings are '' if unknown.
+  """One row per utterance, in published order; strings are '' if unknown."""
 
-  Attributes:
-    ids: unique within the corpus.
-    labels: int32 [n], index into the corpus' classes, -1 if it has none.
-    speakers, genders, texts, splits: [n] of str.
-    durations: float32 [n], seconds.
-    vad: float32 [n, 3], valence, arousal, dominance; NaN where unknown.
-    paths: [n] of str, of the audio below the corpus' folder; default the ids.
-  """
-
-  ids: np.ndarray
-  labels: np.ndarray
+  ids: np.ndarray  # Unique within the corpus.
+  labels: np.ndarray  # int32, index into the corpus' classes, -1 for none.
   speakers: np.ndarray
   genders: np.ndarray
   texts: np.ndarray
   splits: np.ndarray
-  durations: np.ndarray
-  vad: np.ndarray
-  paths: np.ndarray | None = None
+  durations: np.ndarray  # float32, seconds.
+  vad: np.ndarray  # float32 [n, 3], valence, arousal, dominance; or NaN.
+  paths: np.ndarray | None = None  # Below the corpus' folder; default the ids.
 
   def __post_init__(self):
     if self.paths is None:
@@ -63,32 +54,24 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Corpus:
-  """A corpus as the engine sees it.
+  """A corpus as the engine sees it."""
 
-  Attributes:
-    name: 'emodb', or 'emodb+ravdess' for a cross-corpus run.
-    classes: names in label order; empty for a corpus with VAD only.
-    vad_range: lowest and highest value of the VAD scale, or None.
-    table: the utterances.
-    stores: the stores' store.json, by corpus name.
-    read: row -> features [frames, bins] or [samples], float32.
-    parts: corpus name of every row, [n] of str.
-  """
-
-  name: str
-  classes: tuple[str, ...]
-  vad_range: tuple[float, float] | None
+  name: str  # 'emodb', or 'emodb+ravdess' for a cross-corpus run.
+  classes: tuple[str, ...]  # In label order; empty for VAD only.
+  vad_range: tuple[float, float] | None  # Ends of the VAD scale.
   table: Table
-  stores: Mapping[str, Mapping[str, Any]]
-  read: Callable[[int], np.ndarray]
-  parts: np.ndarray
+  stores: Mapping[str, Mapping[str, Any]]  # store.json, by corpus name.
+  read: Callable[[int], np.ndarray]  # Row -> float32 [frames, bins], [samples].
+  parts: np.ndarray  # Corpus name of every row.
 
   @property
   def feature_shape(self) -> tuple[int, ...]:
     """(longest, bins) or (longest,), over all stores."""
     infos = list(self.stores.values())
-    longest = max(info['max_length'] for info in infos)
-    bins = infos[0]['feature_bins']
+    longest, bins = (
+      max(i['max_length'] for i in infos),
+      infos[0]['feature_bins'],
+    )
     return (longest, bins) if bins else (longest,)
 
   @property
@@ -109,14 +92,10 @@ class Corpus:
 
 
 def open_store(path: os.PathLike[str] | str) -> Corpus:
-  """Opens one prepared corpus.
-
-  Args:
-    path: the version directory of a store, `DATA/CORPUS/FEATURES-HASH/1.0.0`.
+  """Opens the store of a corpus, `DATA/CORPUS/FEATURES-HASH/1.0.0`.
 
   Raises:
-    StoreError: if a file of the store is missing, damaged or does not agree
-      with the others.
+    StoreError: a file is missing, damaged or does not agree with the others.
   """
   path = pathlib.Path(path)
   try:
@@ -170,12 +149,11 @@ def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
   return statistics['mean'], statistics['std']
 
 
-def select(corpus: Corpus, rows: np.ndarray, name: str) -> Corpus:
+def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
   """Returns a corpus of some rows only; labels keep their meaning."""
   read, rows = corpus.read, np.asarray(rows)
   return dataclasses.replace(
     corpus,
-    name=name,
     table=corpus.table.take(rows),
     read=lambda row: read(int(rows[row])),
     parts=corpus.parts[rows],
@@ -183,15 +161,10 @@ def select(corpus: Corpus, rows: np.ndarray, name: str) -> Corpus:
 
 
 def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
-  """Returns two corpora as one.
+  """Returns two corpora as one, with their names before ids and speakers.
 
-  Ids and speakers get the corpus' name in front, so that they stay unique.
-
-  Args:
-    first: a corpus.
-    second: a corpus.
-    task: 'classification' keeps the utterances of the classes that both have,
-      'regression' (of valence, arousal and dominance) keeps all.
+  'classification' keeps the utterances of the classes that both have,
+  'regression' (of valence, arousal and dominance) keeps all.
 
   Raises:
     StoreError: if features differ in kind or parameters, fewer than two classes
@@ -244,14 +217,11 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
     parts=np.concatenate([c.parts for c in corpora]),
   )
   kept = np.flatnonzero((columns['labels'] >= 0) | regression)
-  return select(both, kept, both.name)
+  return select(both, kept)
 
 
 def _labels(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-  """Returns each name's class, int32 [names + 1]; -1 for others and the last.
-
-  The last one is what -1, an utterance without a class, points to.
-  """
+  """Returns each name's class, or -1; at the end -1, for what has no class."""
   found = [classes.index(n) if n in classes else -1 for n in names]
   return np.array([*found, -1], np.int32)
 

@@ -25,9 +25,7 @@ def read_folds(
 ) -> list[tuple[int, np.ndarray, np.ndarray]]:
   """Reads the folds of a corpus, and says what they hold on standard error.
 
-  Args:
-    corpus: the utterances.
-    folder: `data` of EmoBox, or the folder of the corpus in it.
+  `folder` is `data` of EmoBox, or the folder of the corpus in it.
 
   Returns:
     (number from 0, training rows, test rows) of every fold.
@@ -46,16 +44,16 @@ def read_folds(
       f'--config.emobox_dir={folder}: has no fold_1 for {corpus.name}; give the '
       'data folder of EmoBox (github.com/emo-box/EmoBox), or data/CORPUS in it.'
     )
-  find, labels = _finder(corpus.table.paths), _label_map(root)
+  find, path = _finder(corpus.table.paths), root / 'label_map.json'
+  pairs = json.loads(path.read_text('utf-8')) if path.exists() else {}
+  labels = {name.lower(): value.lower() for name, value in pairs.items()}
   folds = []
   for n in numbers:
-    train, test = (
-      _read(
-        root / f'fold_{n}', f'*_{split}_fold_{n}.jsonl', corpus, find, labels
-      )
-      for split in ('train', 'test')
+    names = (
+      f'fold_{n}/*_{split}_fold_{n}.jsonl' for split in ('train', 'test')
     )
-    folds.append((n - 1, train, test))
+    rows = (_read(root, name, corpus, find, labels) for name in names)
+    folds.append((n - 1, *rows))
   used = [np.concatenate(rows) for _, *rows in folds]
   everyone = np.unique(np.concatenate(used))
   for n, rows in zip(numbers, used, strict=True):
@@ -91,16 +89,14 @@ def _read(
       f'{error}).'
     ) from error
   rows = [find(wav) for wav, _ in pairs]
-  unknown = [
-    wav for (wav, _), row in zip(pairs, rows, strict=True) if row is None
-  ]
-  if unknown:
+  found = list(zip(pairs, rows, strict=True))
+  if unknown := [wav for (wav, _), row in found if row is None]:
     raise UserError(
       f'{path}: {len(unknown)} of {len(pairs)} utterances are not in '
       f'{corpus.name}, the first is {unknown[0]!r}. Is this the EmoBox folder of '
       'that corpus, and is all of it prepared?'
     )
-  for (wav, label), row in zip(pairs, rows, strict=True):
+  for (wav, label), row in found:
     own = [*corpus.classes, ''][corpus.table.labels[row]]
     # Without a map a label is what its first utterance is.
     theirs = labels.setdefault(label.lower(), own)
@@ -110,12 +106,6 @@ def _read(
         f'is {own!r}.'
       )
   return np.array(rows, np.int64)
-
-
-def _label_map(root: pathlib.Path) -> dict[str, str]:
-  path = root / 'label_map.json'
-  pairs = json.loads(path.read_text('utf-8')) if path.exists() else {}
-  return {name.lower(): value.lower() for name, value in pairs.items()}
 
 
 def _finder(paths: np.ndarray) -> Callable[[str], int | None]:

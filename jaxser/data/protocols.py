@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from jaxser.core import files
-from jaxser.core.config import PROTOCOLS
 from jaxser.core.errors import UserError
 from jaxser.data import emobox
 from jaxser.data.corpus import Corpus, Table
@@ -82,8 +81,8 @@ def make_folds(
   `every_class` is for classification: each training split must have all classes.
 
   Raises:
-    ProtocolError: where speakers or splits are missing or too few, a class has
-      no utterance in a training fold, or EmoBox's folds are of other utterances.
+    ProtocolError: where speakers or splits are missing or too few, or a class
+      has no utterance in a training fold.
   """
   table = corpus.table
   has_split = {'train', 'dev'} <= set(table.splits.tolist())
@@ -101,12 +100,8 @@ def make_folds(
     )
   elif protocol == 'emobox':
     folds = _emobox_folds(corpus, emobox_dir, seed if emobox_dev else None)
-  elif protocol == 'all':
+  else:  # 'all'
     folds = [Fold(0, np.arange(len(table)), _NONE, _NONE)]
-  else:
-    raise ProtocolError(
-      f'protocol {protocol!r} is unknown; choose one of {", ".join(PROTOCOLS)}.'
-    )
   check_folds(folds, corpus, every_class)
   return folds
 
@@ -224,17 +219,13 @@ def _cross_corpus_folds(
 
 def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
   """Reads EmoBox's folds; cuts development splits where a seed is given."""
-  table = corpus.table
-  folds = [
-    Fold(number, train, _NONE, test)
-    for number, train, test in emobox.read_folds(corpus, folder)
-  ]
+  table, found = corpus.table, emobox.read_folds(corpus, folder)
+  folds = [Fold(number, train, _NONE, test) for number, train, test in found]
   if seed is not None:
     folds = [_hold_out(fold, table, seed) for fold in folds]
-  shared = shared_speakers(folds, table)
   print(
-    f'{len(shared)} of {len(set(table.speakers.tolist()))} speakers are both '
-    'trained on and tested.',
+    f'{len(shared_speakers(folds, table))} of {len({*table.speakers})} speakers '
+    'are both trained on and tested.',
     file=sys.stderr,
   )
   return folds
@@ -337,7 +328,7 @@ def folds_to_json(
 def write_folds(
   path: os.PathLike[str] | str, content: Mapping[str, Any]
 ) -> None:
-  """Writes a folds file."""
+  """Writes a folds file; see `folds_to_json`."""
   files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
@@ -347,8 +338,7 @@ def read_folds(
   """Reads a folds file made for this corpus.
 
   Raises:
-    ProtocolError: if the file is missing or malformed, or names an utterance
-      that the corpus does not have.
+    ProtocolError: it is missing or malformed, or names an unknown utterance.
   """
   path = pathlib.Path(path)
   try:

@@ -19,18 +19,12 @@ _SHOWN = 5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class References:
-  """References of the utterances of a split; see `find_references`.
+  """References of the utterances of a split, int64; see `find_references`."""
 
-  Attributes:
-    rows: int64 [n], the utterances, as rows of the corpus.
-    references: int64 [n, num_references], those of each utterance's speaker;
-      from `counts` on the first one, repeated.
-    counts: int64 [n], references that the speaker has, at least 1.
-  """
-
-  rows: np.ndarray
+  rows: np.ndarray  # [n], the utterances, as rows of the corpus.
+  # [n, num_references], of each one's speaker; beyond `counts` any, repeated.
   references: np.ndarray
-  counts: np.ndarray
+  counts: np.ndarray  # [n], references that the speaker has, at least 1.
 
   def draw(self, seed: int, fold: int, epoch: int) -> np.ndarray:
     """Returns int64 [n], each utterance's reference in one epoch.
@@ -48,12 +42,7 @@ class References:
 def find_references(
   corpus: Corpus, rows: Sequence[int], num_references: int = 3
 ) -> References:
-  """Finds the neutral references of the utterances of a split.
-
-  Args:
-    corpus: the corpus.
-    rows: int [n], rows of the split; only these are taken for references.
-    num_references: how many of a speaker's neutral utterances are used.
+  """Finds the neutral references of a split's rows, int [n], among them.
 
   Raises:
     ValueError: the corpus has no neutral class, an utterance has no speaker, a

@@ -47,6 +47,39 @@ class Experiment:
       functools.partial(step_lib.create_state, self.system, self.optimizer)
     )
 
+  def parameters(
+    self, fold: protocols.Fold
+  ) -> list[tuple[str, tuple[int, ...], str]]:
+    """Returns name and shape of every parameter, and when it is frozen.
+
+    That is '' where it is always trained, 'frozen' where it never is, and else
+    names the phases in which it is not. Nothing is computed.
+
+    Args:
+      fold: any one.
+    """
+    system, key = self.system, jax.random.key(0)
+    params, _ = jax.eval_shape(system.init, key, self.example(fold))
+    never = jax.tree.map(lambda _: False, params)
+    frozen = {}
+    for phase in dict.fromkeys(map(system.phase, range(self.config.epochs))):
+      still = [
+        jax.tree.leaves(system.frozen(params, update) or never)
+        for update in system.updates(phase)
+      ]
+      frozen[str(phase)] = [all(leaf) for leaf in zip(*still, strict=True)]
+    rows = []
+    for i, (path, leaf) in enumerate(
+      jax.tree_util.tree_leaves_with_path(params)
+    ):
+      still = [phase for phase, leaves in frozen.items() if leaves[i]]
+      text = 'frozen' if still else ''
+      if 0 < len(still) < len(frozen):
+        text += f' in {", ".join(still)}'
+      name = jax.tree_util.keystr(path, simple=True, separator='/')
+      rows.append((name, leaf.shape, text))
+    return rows
+
   def selections(self, folds: Sequence[protocols.Fold]) -> dict[str, str]:
     """Returns which best epochs are kept, with the split that chooses them."""
     chosen = {}

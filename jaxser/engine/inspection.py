@@ -18,6 +18,7 @@ import safetensors
 from jaxser.data import pipeline, protocols
 from jaxser.engine.experiment import Experiment
 from jaxser.evaluation import embeddings, metrics, probes
+from jaxser.evaluation.results import rounded
 from jaxser.models import saved as models
 
 
@@ -172,13 +173,11 @@ def _region_head(
   if not sum(len(targets) for targets, _ in regions):
     return None
   targets, predicted = map(np.concatenate, zip(*regions, strict=True))
-  confusion = metrics.Confusion.empty(
-    int(max(targets.max(), predicted.max())) + 1
-  )
-  found = confusion.add(targets, predicted).value()
+  regions = int(max(targets.max(), predicted.max())) + 1
+  confusion = metrics.confusion(targets, predicted, regions)
   return {
-    'accuracy': round(100 * found['war'], 2),
-    'macro_f1': round(100 * found['f1'], 2),
+    'accuracy': rounded(metrics.war(confusion)),
+    'macro_f1': rounded(metrics.macro_f1(confusion)),
     'utterances': len(targets),
   }
 

@@ -2,18 +2,21 @@
 
 import contextlib
 import dataclasses
+import functools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxser.core import progress
+from data_prep import progress
 from jaxser.data.protocols import Fold
 from jaxser.engine import (
   batches,
   interruption,
   memory,
+  profiling,
   schedule,
   scoring,
   stack,
@@ -33,6 +36,7 @@ class Reporting(NamedTuple):
   curves: curves.Curves
   bar: progress.Progress
   watch: interruption.Watch
+  trace: profiling.Trace = profiling.Trace()
 
 
 class Finished(NamedTuple):
@@ -187,6 +191,9 @@ class _Loop:
     self._state = trainer.put(states)
     self._base, self._epoch, self._step = base, epoch, step
     self._metrics, self._curve = list(metrics), list(curve)
+    size = self._config.batch_size
+    self._steps = max(-(-len(fold.train) // size) for fold in self._folds)
+    self._speed: dict[str, float] = {}
     # Rows after a checkpoint, and those of runs that start again, are dropped.
     others = [
       row
@@ -257,11 +264,9 @@ class _Loop:
 
   def _save(self) -> None:
     """Saves everything that `resume` needs to go on with the next step."""
-    size = self._config.batch_size
-    steps = max(-(-len(fold.train) // size) for fold in self._folds)
     self._reporting.store.save(
       # Rises from step to step, at the end of an epoch, and from stack to stack.
-      self._base + self._epoch * (steps + 1) + self._step,
+      self._base + self._epoch * (self._steps + 1) + self._step,
       self._trainer.host(self._state, len(self._runs)),
       {
         'runs': [dataclasses.asdict(run) for run in self._runs],
@@ -295,7 +300,7 @@ class _Loop:
     chunks = trainer.batches.training(
       samplers, self._epoch, self._step, config.epochs
     )
-    with contextlib.closing(chunks):
+    with contextlib.closing(chunks), contextlib.closing(self._reporting.trace):
       while self._epoch < config.epochs and self._active().any():
         self._train_epoch(chunks)
         self._epoch += 1
@@ -312,6 +317,7 @@ class _Loop:
   def _train_epoch(self, chunks: Iterator[batches.Chunk]) -> None:
     """Takes the steps of an epoch; collects their metrics one call behind."""
     ended, pending = False, None
+    start, earlier = time.monotonic(), len(self._metrics)
     while not ended and self._active().any():
       signum = self._reporting.watch.asked()
       if signum is not None:
@@ -319,30 +325,41 @@ class _Loop:
         self._save()
         raise interruption.Interrupted(signum)
       chunk = next(chunks)
-      self._state, metrics = self._trainer.train(
-        self._state, chunk, self._active(), self._epoch
+      self._state, metrics = self._reporting.trace.call(
+        self._epoch * self._steps + self._step,
+        chunk.steps,
+        functools.partial(
+          self._trainer.train, self._state, chunk, self._active(), self._epoch
+        ),
       )
       self._step += chunk.steps
       self._collect(pending)
       pending, ended = metrics, chunk.ends_epoch
     self._collect(pending)
     self._step = 0
+    examples = sum(chunk['rows'].sum() for chunk in self._metrics[earlier:])
+    self._speed = {
+      'examples_per_second': float(examples) / (time.monotonic() - start),
+      'memory_gib': memory.peak() / memory.GIB,
+    }
 
   def _collect(self, metrics: Tree | None) -> None:
-    """Waits for the metrics of a call; ends runs whose loss is not finite."""
+    """Waits for the metrics of a call; ends runs whose loss diverged."""
     if metrics is None:
       return
     found = self._trainer.host(metrics, len(self._runs))
     before = sum(chunk['loss'].shape[1] for chunk in self._metrics)
     self._metrics.append(found)
     for i in np.flatnonzero(self._active()):
-      loss = found['loss'][i][found['rows'][i] > 0]
-      bad = np.flatnonzero(~np.isfinite(loss))
+      taken = found['rows'][i] > 0
+      loss, norm = (found[name][i][taken] for name in ('loss', 'grad_norm'))
+      bad = np.flatnonzero(~np.isfinite(loss + norm))
       good = loss[: bad[0]] if len(bad) else loss
       if len(good):
         self._runs[i].last_loss = float(good[-1])
       if len(bad):
-        self._fail(self._runs[i], f'the loss of step {before + bad[0] + 1}')
+        what = 'gradient' if np.isfinite(loss[bad[0]]) else 'loss'
+        self._fail(self._runs[i], f'the {what} of step {before + bad[0] + 1}')
 
   def _fail(self, run: _Status, what: str) -> None:
     """Ends a run without a result; the others go on."""
@@ -370,6 +387,8 @@ class _Loop:
       real = count[i] > 0
       weight = count[i][real] / count[i].sum()
       means = {n: float(weight @ x[i][real]) for n, x in steps.items()}
+      rate = self._config.optimizer.learning_rate
+      means['learning_rate'] = rate * self._runs[i].plateau.scale
       rows[i] = [self._row(self._runs[i], 'train', means)]
     return rows
 
@@ -432,6 +451,10 @@ class _Loop:
       return
     self._curve += written
     self._reporting.curves.add(written)
+    runs = (self._runs[i] for i in rows)
+    self._reporting.curves.add(
+      (self._row(run, 'speed', self._speed) for run in runs), curves.SPEED
+    )
     shown = [r for r in written if r['split'] == written[-1]['split']]
     where = f'epoch {self._epoch} {shown[0]["split"]}'
     if len(self._runs) == 1:

@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import resource
+import sys
 
 import jax
 import numpy as np
@@ -30,6 +32,18 @@ def budget(device: jax.Device, override_gib: float = 0.0) -> int:
   # Devices of a CPU share the memory of the machine.
   sharing = jax.local_device_count() if device.platform == 'cpu' else 1
   return int(_PART_OF_HOST * available_host_bytes() / sharing)
+
+
+def peak() -> int:
+  """Returns the most bytes that one of this process' devices has held.
+
+  Of devices that do not say, such as CPUs, the most that the process has held.
+  """
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  if all('peak_bytes_in_use' in found for found in stats):
+    return max(found['peak_bytes_in_use'] for found in stats)
+  most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return most if sys.platform == 'darwin' else 1024 * most
 
 
 def available_host_bytes() -> int:

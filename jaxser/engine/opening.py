@@ -71,7 +71,7 @@ def _labelled(corpus: Corpus) -> Corpus:
     f'{corpus.name}: {left} of {len(corpus.table)} utterances have no class; '
     'they are left out.'
   )
-  return corpus_lib.select(corpus, rows, corpus.name)
+  return corpus_lib.select(corpus, rows)
 
 
 def find(config: ml_collections.ConfigDict, name: str) -> pathlib.Path:

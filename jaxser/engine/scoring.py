@@ -4,7 +4,6 @@ import numpy as np
 
 from jaxser.data.corpus import Table
 from jaxser.evaluation import metrics
-from jaxser.evaluation.predictions import DIMENSIONS
 
 
 def score(
@@ -21,14 +20,13 @@ def score(
   if task == 'regression':
     known = np.isfinite(table.vad[rows]).all(-1)
     ccc = metrics.concordance(table.vad[rows][known], predictions[known])
-    scores = {
-      f'ccc_{name}': float(value)
-      for name, value in zip(DIMENSIONS, ccc, strict=True)
-    }
-    return {**scores, 'ccc_mean': float(np.mean(ccc))}
+    values = [*ccc, np.mean(ccc)]
+    return dict(zip(metrics.METRICS[task], map(float, values), strict=True))
   labels = table.labels[rows]
-  confusion = metrics.Confusion.empty(predictions.shape[-1])
-  value = confusion.add(labels, np.argmax(predictions, -1)).value()
+  predicted, classes = np.argmax(predictions, -1), predictions.shape[-1]
+  confusion = metrics.confusion(labels, predicted, classes)
+  values = metrics.values(task, confusion).tolist()
+  value = dict(zip(metrics.METRICS[task], values, strict=True))
   likelihood = predictions[np.arange(len(rows)), labels].astype(np.float64)
   tiny = np.finfo(np.float32).tiny
   return {**value, 'loss': float(-np.mean(np.log(likelihood + tiny)))}

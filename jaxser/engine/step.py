@@ -148,19 +148,27 @@ def train_step(
 
   Returns:
     The state after the step, and {'loss', 'rows', ...} of the global batch;
-    'loss' is the sum over the updates.
+    'loss' is the sum over the updates. Of what they train 'grad_norm' is the
+    norm of the gradient, and 'update_ratio' that of the change over that of the
+    parameters before it.
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
-  metrics = {}
+  metrics, before = {}, ()
   for number, update in enumerate(system.updates(phase)):
     key = jax.random.fold_in(rng, number) if number else rng
-    state, found = _update(
+    state, found, norms = _update(
       system, optimizer, state, batch, key, progress, accumulate, update
     )
     if metrics:
       found['loss'] += metrics['loss']
-    metrics |= found
+      # As of one update of all, where each trains other parameters.
+      norms = tuple(map(jnp.hypot, norms, before))
+    metrics, before = metrics | found, norms
+  gradient, change, weights = before
+  tiny = jnp.finfo(jnp.float32).tiny
+  metrics['grad_norm'] = gradient
+  metrics['update_ratio'] = change / jnp.maximum(weights, tiny)
   return state.replace(step=state.step + 1), metrics
 
 
@@ -173,8 +181,12 @@ def _update(
   progress: Progress,
   accumulate: int,
   phase: Hashable,
-) -> tuple[TrainState, dict[str, Array]]:
-  """Moves the parameters that a phase trains against its loss' gradient."""
+) -> tuple[TrainState, dict[str, Array], tuple[Array, Array, Array]]:
+  """Moves the parameters that a phase trains against its loss' gradient.
+
+  Returns:
+    The state, metrics, and norms of gradient, change and parameters before it.
+  """
 
   def gradients(model_state, batch, rng):
     """Per-device partial sums of gradients and metrics; new statistics."""
@@ -203,12 +215,19 @@ def _update(
     grads, state.opt_state, state.params, phase=phase
   )
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
+  trained = state.params
+  if frozen is not None:
+    trained = jax.tree.map(
+      lambda p, still: jnp.zeros_like(p) if still else p, trained, frozen
+    )
+  # The same on every device, as the gradients have been summed.
+  norms = tuple(map(optax.tree.norm, (grads, updates, trained)))
   new_state = state.replace(
     params=optax.apply_updates(state.params, updates),
     model_state=model_state,
     opt_state=opt_state,
   )
-  return new_state, metrics
+  return new_state, metrics, norms
 
 
 def _accumulate(

@@ -1,4 +1,8 @@
-"""metrics.jsonl and TensorBoard: what happened in every epoch of every fold."""
+"""metrics.jsonl and TensorBoard: what happened in every epoch of every fold.
+
+speed.jsonl has rows of the same form for what a clock says, which no repetition
+gives again.
+"""
 
 import json
 import os
@@ -9,6 +13,7 @@ from typing import Any
 from jaxser.core import files
 
 Row = Mapping[str, Any]
+SPEED = 'speed.jsonl'
 
 
 def in_words(rows: Sequence[Row], metric: str) -> str:
@@ -53,23 +58,23 @@ class Curves:
     if self._write:
       files.write_text(self.path, _lines(rows))
 
-  def read(self) -> list[dict[str, Any]]:
-    """Returns the rows of the file but a last one cut off by a kill."""
-    rows = []
-    if self.path.exists():
-      for line in self.path.read_text('utf-8').splitlines():
+  def read(self, name: str = 'metrics.jsonl') -> list[dict[str, Any]]:
+    """Returns the rows of a file but a last one cut off by a kill."""
+    rows, path = [], self._workdir / name
+    if path.exists():
+      for line in path.read_text('utf-8').splitlines():
         try:
           rows.append(json.loads(line))
         except ValueError:
           break
     return rows
 
-  def add(self, rows: Iterable[Row]) -> None:
-    """Appends rows, one epoch of one fold."""
+  def add(self, rows: Iterable[Row], name: str = 'metrics.jsonl') -> None:
+    """Appends rows, one epoch of one fold, to a file."""
     if not self._write:
       return
     rows = list(rows)
-    with open(self.path, 'a', encoding='utf-8') as file:
+    with open(self._workdir / name, 'a', encoding='utf-8') as file:
       file.write(_lines(rows))
     for row in rows if self._tensorboard else ():
       self._write_event(row)

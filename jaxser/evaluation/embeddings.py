@@ -21,8 +21,8 @@ import io
 import json
 import os
 import pathlib
-import zipfile
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -40,18 +40,15 @@ class EmbeddingsError(PredictionsError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-  """The content of embeddings.npz; the top of this module has the fields.
-
-  `spaces` and `maps` are the arrays NAME and map.NAME by NAME.
-  """
+  """The content of embeddings.npz; the top of this module has the fields."""
 
   fold: np.ndarray
   id: np.ndarray
   speaker: np.ndarray
   label: np.ndarray
   side: np.ndarray
-  spaces: dict[str, np.ndarray]
-  maps: dict[str, np.ndarray]
+  spaces: dict[str, np.ndarray]  # NAME, by NAME.
+  maps: dict[str, np.ndarray]  # map.NAME, by NAME.
   about: dict[str, Any]
 
   def mapped(self) -> np.ndarray:
@@ -96,13 +93,7 @@ def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
       {name: held[f'map.{name}'] for name in about['names']},
       about,
     )
-  except (
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    zipfile.BadZipFile,
-  ) as error:
+  except (OSError, LookupError, TypeError, ValueError, BadZipFile) as error:
     raise EmbeddingsError(
       f'{path} cannot be read ({type(error).__name__}: {error}); delete it and '
       'start the command of the run again, which computes it anew.'

@@ -6,14 +6,11 @@ confusion matrices or power sums, so that two thousand of them cost one matrix
 product.
 """
 
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-
-Statistic = Callable[[np.ndarray], np.ndarray]
 
 LEVEL = 0.95
 """Coverage that every interval aims at."""
@@ -27,13 +24,9 @@ def group_confusions(
   groups: Sequence[str],
   classes: int,
 ) -> np.ndarray:
-  """Returns a confusion matrix for each group (speaker), int64 [groups, K, K].
+  """Counts class numbers [n], [n] for each group (speaker), in sorted order.
 
-  Args:
-    targets: class numbers [n].
-    predictions: class numbers [n].
-    groups: group of each utterance; the result is in their sorted order.
-    classes: number of classes K.
+  int64 [groups, K, K]; rows are targets.
   """
   names, index = np.unique(np.asarray(groups, object), return_inverse=True)
   confusions = np.zeros((len(names), classes, classes), np.int64)
@@ -44,16 +37,11 @@ def group_confusions(
 def group_sums(
   targets: np.ndarray, predictions: np.ndarray, groups: Sequence[str]
 ) -> np.ndarray:
-  """Returns power sums for each group (speaker), float64 [groups, 6, d].
+  """Returns power sums of [n, d], [n, d] for each group, in sorted order.
 
-  Count and sums of p, t, p^2, t^2 and p t for `metrics.concordance_of_sums`,
-  where the mean target was subtracted from both (CCC does not change, and no
-  digits are lost).
-
-  Args:
-    targets: [n, d].
-    predictions: [n, d].
-    groups: group of each utterance; the result is in their sorted order.
+  float64 [groups, 6, d]: count and sums of p, t, p^2, t^2 and p t for
+  `metrics.concordance_of_sums`, where the mean target was subtracted from both
+  (CCC does not change, and no digits are lost).
   """
   names, index = np.unique(np.asarray(groups, object), return_inverse=True)
   t, p = np.asarray(targets, np.float64), np.asarray(predictions, np.float64)
@@ -66,9 +54,9 @@ def group_sums(
 
 
 class Interval(NamedTuple):
-  """A statistic, its interval and p value; scalars or [m] arrays.
+  """A statistic and its interval; the p value is that of a difference, or NaN.
 
-  The p value, of a difference being zero, is NaN where there is no difference.
+  Scalars or [m] arrays.
   """
 
   value: np.ndarray
@@ -78,10 +66,8 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-  statistic: Statistic,
-  first: np.ndarray,
-  second: np.ndarray | None = None,
-  *,
+  statistic: Callable[[np.ndarray], np.ndarray],
+  *systems: np.ndarray,
   resamples: int = 2000,
   seed: int = 0,
 ) -> Interval:
@@ -104,32 +90,31 @@ def bootstrap(
 
   Args:
     statistic: sums over groups [..., *shape] -> [...] or [..., m].
-    first: what the statistic is computed from, additive, [groups, *shape].
-    second: of another system, with the same groups in the same order.
+    *systems: one or two, what the statistic is computed from, additive,
+      [groups, *shape], with the same groups in the same order.
     resamples: number of bootstrap samples.
     seed: of the resampling; the same seed draws the same speakers.
   """
-  systems = [first] if second is None else [first, second]
+  count, paired = len(systems[0]), len(systems) == 2
 
-  def evaluate(total: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    values = [np.asarray(statistic(total(groups))) for groups in systems]
-    return functools.reduce(np.subtract, values)
+  def evaluate(totals: Sequence[np.ndarray]) -> np.ndarray:
+    values = [np.asarray(statistic(total)) for total in totals]
+    return values[0] - values[1] if paired else values[0]
 
-  count = len(first)
-  value = evaluate(lambda groups: groups.sum(0))
+  value = evaluate([groups.sum(0) for groups in systems])
   unknown = np.full(value.shape, np.nan)
   if count == 1:
     return Interval(value, unknown, unknown, unknown)
   even = np.full(count, 1.0 / count)
   draws = np.random.default_rng(seed).multinomial(count, even, resamples)
   draws = draws.astype(np.float64)
-  values = evaluate(lambda groups: np.tensordot(draws, groups, 1))
+  values = evaluate([np.tensordot(draws, groups, 1) for groups in systems])
   with warnings.catch_warnings():
     # Without any defined resample the bounds are NaN, as documented.
     warnings.simplefilter('ignore', RuntimeWarning)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     low, high = np.nanquantile(values, tails, axis=0)
-  if second is None:
+  if not paired:
     return Interval(value, low, high, unknown)
   side = np.minimum((values <= 0).sum(0), (values >= 0).sum(0))
   p_value = np.minimum(2 * (side + 1) / (resamples + 1), 1)

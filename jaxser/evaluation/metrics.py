@@ -7,11 +7,23 @@ are one call. A value that is not defined (no utterance; CCC of two equal
 constants) is NaN.
 """
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Self
 
 import numpy as np
+
+from jaxser.evaluation.predictions import DIMENSIONS
+
+METRICS = {
+  'classification': ('uar', 'war', 'f1'),
+  'regression': (*(f'ccc_{name}' for name in DIMENSIONS), 'ccc_mean'),
+}
+NAMES = {
+  'uar': 'UAR',
+  'war': 'WAR',
+  'f1': 'macro F1',
+  **{f'ccc_{name}': f'CCC {name}' for name in (*DIMENSIONS, 'mean')},
+}
+"""How a metric is called where people read it."""
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -21,6 +33,18 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   return np.divide(
     numerator, denominator, out=np.full(shape, np.nan), where=denominator > 0
   )
+
+
+def confusion(
+  targets: np.ndarray, predictions: np.ndarray, classes: int
+) -> np.ndarray:
+  """Counts class numbers [n], [n] -> int64 [K, K]; rows are targets.
+
+  Raises:
+    ValueError: a target is no class number.
+  """
+  cells = np.asarray(targets, np.int64) * classes + np.asarray(predictions)
+  return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def recalls(confusion: np.ndarray) -> np.ndarray:
@@ -36,10 +60,9 @@ def war(confusion: np.ndarray) -> np.ndarray:
 
 
 def uar(confusion: np.ndarray) -> np.ndarray:
-  """Returns unweighted average recall: [..., K, K] -> [...], 0 to 1.
+  """Returns the mean recall of the classes among the targets, 0 to 1.
 
-  The mean of the recalls of the classes that occur among the targets;
-  `absent_classes` names the others.
+  [..., K, K] -> [...]; `absent_classes` names the other classes.
   """
   return _mean_over_targets(recalls(confusion), confusion)
 
@@ -69,34 +92,6 @@ def absent_classes(
   return tuple(name for name, n in zip(classes, targets, strict=True) if n == 0)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Confusion:
-  """A confusion matrix; int64 `counts` [K, K], rows are targets."""
-
-  counts: np.ndarray
-
-  @classmethod
-  def empty(cls, classes: int) -> Self:
-    """Returns a matrix of `classes` classes without an utterance."""
-    return cls(np.zeros((classes, classes), np.int64))
-
-  def add(self, targets: np.ndarray, predictions: np.ndarray) -> Self:
-    """Returns the matrix with class numbers [n] and [n] added.
-
-    Raises:
-      ValueError: a target is no class number.
-    """
-    size = len(self.counts)
-    cells = np.asarray(targets, np.int64) * size + np.asarray(predictions)
-    added = np.bincount(cells, minlength=size * size)
-    return type(self)(self.counts + added.reshape(size, size))
-
-  def value(self) -> dict[str, float]:
-    """Returns {'uar', 'war', 'f1'} as fractions."""
-    functions = {'uar': uar, 'war': war, 'f1': macro_f1}
-    return {name: float(f(self.counts)) for name, f in functions.items()}
-
-
 def _ccc(shift, covariance, variance_p, variance_t) -> np.ndarray:
   """Lin's formula; `shift` is the difference of the means."""
   return _ratio(2 * covariance, variance_p + variance_t + shift**2)
@@ -106,8 +101,7 @@ def concordance(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
   """Returns the CCC of whole sets, [n, d] and [n, d] -> [d], -1 to 1.
 
   2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2) with biased moments
-  (Lin 1989). Constant predictions score 0; a value that is not finite gives
-  NaN, as does an empty set.
+  (Lin 1989). Constant predictions score exactly 0, which power sums do not give.
   """
   t, p = np.asarray(targets, np.float64), np.asarray(predictions, np.float64)
   if not len(t):
@@ -118,10 +112,7 @@ def concordance(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 
 def concordance_of_sums(sums: np.ndarray) -> np.ndarray:
-  """Returns the CCC of power sums, [..., 6, d] -> [..., d].
-
-  The sums are those of `intervals.group_sums`.
-  """
+  """Returns the CCC of `intervals.group_sums`, [..., 6, d] -> [..., d]."""
   mean_p, mean_t, square_p, square_t, product = np.moveaxis(
     _ratio(sums[..., 1:, :], sums[..., :1, :]), -2, 0
   )
@@ -131,3 +122,14 @@ def concordance_of_sums(sums: np.ndarray) -> np.ndarray:
     np.maximum(square_p - mean_p**2, 0.0),
     np.maximum(square_t - mean_t**2, 0.0),
   )
+
+
+def values(task: str, sums: np.ndarray) -> np.ndarray:
+  """Returns the `METRICS` of a task: of confusion matrices or power sums.
+
+  [..., K, K] -> [..., 3] or [..., 6, 3] -> [..., 4].
+  """
+  if task == 'classification':
+    return np.stack([uar(sums), war(sums), macro_f1(sums)], -1)
+  ccc = concordance_of_sums(sums)
+  return np.concatenate([ccc, ccc.mean(-1, keepdims=True)], -1)

@@ -11,6 +11,7 @@ numbers on the scale of the corpus and there are no scores.
 
 import collections
 import dataclasses
+import functools
 import json
 import numbers
 import os
@@ -51,19 +52,16 @@ def _name(value: Any) -> str | None:
   return value if isinstance(value, str) and value else None
 
 
-def _floats(values: Any) -> tuple[float, ...] | None:
+def _floats(values: Any, size: int = 0) -> tuple[float, ...] | None:
   """Returns floats of six significant digits, None if they are not finite."""
   try:
     values = np.asarray(values, np.float64)
   except (TypeError, ValueError):
     return None
-  if values.ndim != 1 or not values.size or not np.isfinite(values).all():
+  right = values.size == size if size else values.size
+  if values.ndim != 1 or not right or not np.isfinite(values).all():
     return None
   return tuple(float(f'{x:.6g}') for x in values.tolist())
-
-
-def _three(values: Any) -> tuple[float, ...] | None:
-  return _floats(values) if np.size(values) == 3 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,34 +71,23 @@ class Prediction:
   Construction rounds numbers to six significant digits and checks everything,
   so that a prediction in memory equals the same one read from a file.
 
-  Attributes:
-    seed: of the run.
-    fold: number of the fold that tests the utterance, from 0.
-    selection: a key of `SELECTIONS`.
-    epoch: the epoch whose weights were used, None where it is not known.
-    id: of the utterance.
-    speaker: name, empty where it is not known.
-    target: class name, or (valence, arousal, dominance).
-    prediction: likewise.
-    scores: probability of each class, None for valence, arousal, dominance.
-
   Raises:
     PredictionsError: a field is not what it should be.
   """
 
   seed: int
-  fold: int
-  selection: str
-  epoch: int | None
-  id: str
-  speaker: str
-  target: str | tuple[float, ...]
-  prediction: str | tuple[float, ...]
-  scores: tuple[float, ...] | None = None
+  fold: int  # Of the fold that tests the utterance, from 0.
+  selection: str  # A key of `SELECTIONS`.
+  epoch: int | None  # Whose weights were used, None where it is not known.
+  id: str  # Of the utterance.
+  speaker: str  # '' where it is not known.
+  target: str | tuple[float, ...]  # Class, or (valence, arousal, dominance).
+  prediction: str | tuple[float, ...]  # Likewise.
+  scores: tuple[float, ...] | None = None  # Probability of each class.
 
   def __post_init__(self):
     classes = self.task == 'classification'
-    convert = _name if classes else _three
+    convert = _name if classes else functools.partial(_floats, size=3)
     plain = {
       'seed': _count(self.seed),
       'fold': _count(self.fold),
@@ -135,11 +122,7 @@ class Prediction:
 
   @classmethod
   def from_json(cls, line: str) -> Self:
-    """Reads what `to_json` wrote.
-
-    Raises:
-      PredictionsError: not JSON, a field is missing, unknown or wrong.
-    """
+    """Reads what `to_json` wrote; raises PredictionsError for anything else."""
     known = [field.name for field in dataclasses.fields(cls)]
     try:
       fields = json.loads(line)
@@ -163,10 +146,7 @@ def ordered(predictions: Iterable[Prediction]) -> list[Prediction]:
 def write_predictions(
   path: os.PathLike[str] | str, predictions: Iterable[Prediction]
 ) -> None:
-  """Writes predictions.jsonl whole or not at all, in `ordered` order.
-
-  The same predictions give the same bytes.
-  """
+  """Writes predictions.jsonl, `ordered`: the same ones give the same bytes."""
   text = ''.join(p.to_json() + '\n' for p in ordered(predictions))
   files.write_text(path, text)
 
@@ -175,8 +155,7 @@ def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
   """Reads predictions.jsonl.
 
   Raises:
-    PredictionsError: the file is missing or empty, or a line is wrong; the
-      message starts with the file and the number of the line.
+    PredictionsError: the file is missing or empty, or a line is wrong.
   """
   # Only '\n' ends a line: ids may hold other characters that Python splits at.
   lines = read_finished(path).removesuffix('\n').split('\n')
@@ -195,11 +174,7 @@ def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
 
 
 def read_finished(path: os.PathLike[str] | str) -> str:
-  """Reads a UTF-8 file that a finished run leaves.
-
-  Raises:
-    PredictionsError: it is not there, or not text.
-  """
+  """Reads a file that a finished run leaves, or raises PredictionsError."""
   path = pathlib.Path(path)
   if not path.is_file():
     raise PredictionsError(
@@ -212,24 +187,11 @@ def read_finished(path: os.PathLike[str] | str) -> str:
     raise PredictionsError(f'{path}: not UTF-8 text ({error})') from error
 
 
-def _some(names: Iterable[str]) -> str:
-  """Returns the first five names, and how many more there are."""
-  names = sorted(names)
-  more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-  return ', '.join(repr(name) for name in names[:5]) + more
-
-
-def check_once(
-  predictions: Iterable[Prediction], ids: Iterable[str] | None = None
-) -> None:
-  """Checks that each utterance was tested equally often, once in a fold.
+def check_once(predictions: Iterable[Prediction]) -> None:
+  """Checks that a run tested each utterance equally often, once in a fold.
 
   Usually by one fold, across corpora by all. Every (seed, selection) must hold
   the same utterances, and these must agree on target and speaker.
-
-  Args:
-    predictions: of a whole run.
-    ids: every utterance that the protocol tests, if known.
 
   Raises:
     PredictionsError: naming the (seed, selection) and the utterances.
@@ -250,7 +212,6 @@ def check_once(
         f'{where}: {p.id!r} has target and speaker {p.target, p.speaker} here '
         f'but {truth[p.id]} before; the predictions are of different corpora'
       )
-  expected = set(truth) if ids is None else set(ids)
   for where, folds in tested.items():
     ranking = folds.most_common()
     (often, most), (seldom, least) = ranking[0], ranking[-1]
@@ -259,9 +220,7 @@ def check_once(
         f'{where}: {often!r} is tested by {most} folds, {seldom!r} by {least}; '
         'its folds overlap'
       )
-    for names, problem in (
-      (expected - set(folds), 'no prediction for'),
-      (set(folds) - expected, 'the protocol does not test:'),
-    ):
-      if names:
-        raise PredictionsError(f'{where}: {problem} {_some(names)}')
+    if missing := sorted(truth.keys() - folds.keys()):
+      shown = ', '.join(map(repr, missing[:5]))
+      more = f' and {len(missing) - 5} more' if len(missing) > 5 else ''
+      raise PredictionsError(f'{where}: no prediction for {shown}{more}')

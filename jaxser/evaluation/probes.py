@@ -45,12 +45,9 @@ def subsampled(examples: np.ndarray, most: int) -> np.ndarray:
 def speaker_probe(
   values: Spaces, speakers: np.ndarray
 ) -> dict[str, Any] | None:
-  """Probes for the speaker in every space of one split.
+  """Probes for the speaker in every space [n, width] of one split.
 
-  Args:
-    values: space -> [n, width].
-    speakers: [n], names; '' is left out, and so are speakers of fewer
-      utterances than `HELD_OUT`.
+  Speakers [n] named '', or of fewer than `HELD_OUT` utterances, are left out.
 
   Returns:
     {'classes': speakers, 'fitted': n, 'scored': n, 'spaces': {name: balanced
@@ -72,16 +69,10 @@ def emotion_probe(
   test: Spaces,
   test_labels: np.ndarray,
 ) -> dict[str, Any] | None:
-  """Probes for the emotion in every space, from one split to another.
+  """Probes for the emotion: fitted to one split, scored on another.
 
-  Args:
-    train: space -> [n, width], fitted.
-    train_labels: [n], names; '' is left out.
-    test: space -> [m, width], scored.
-    test_labels: [m], likewise.
-
-  Returns:
-    As `speaker_probe`; None where a split has no labels or only one class.
+  Utterances whose label is '' are left out. Returns what `speaker_probe` does;
+  None where a split has no labels or only one class.
   """
   labels = np.concatenate([train_labels, test_labels])
   spaces = {name: np.concatenate([train[name], test[name]]) for name in train}
@@ -101,44 +92,32 @@ def _probe(
     return None
   from sklearn import linear_model, metrics, pipeline, preprocessing
 
+  model = pipeline.make_pipeline(
+    preprocessing.StandardScaler(),
+    linear_model.LogisticRegression(class_weight='balanced', max_iter=2000),
+  )
+  # Of the targets' classes; balanced_accuracy_score warns of any other.
+  of = {'labels': np.unique(targets), 'average': 'macro', 'zero_division': 0}
   scores = {}
   for name, values in spaces.items():
     values = values.astype(np.float64)
-    model = pipeline.make_pipeline(
-      preprocessing.StandardScaler(),
-      linear_model.LogisticRegression(class_weight='balanced', max_iter=2000),
+    predicted = model.fit(values[fitted], labels[fitted]).predict(
+      values[scored]
     )
-    model.fit(values[fitted], labels[fitted])
-    # Of the targets' classes; balanced_accuracy_score warns of any other.
-    score = metrics.recall_score(
-      targets,
-      model.predict(values[scored]),
-      labels=np.unique(targets),
-      average='macro',
-      zero_division=0,
-    )
-    scores[name] = float(score)
-  return {
-    'classes': classes,
-    'fitted': len(fitted),
-    'scored': len(scored),
-    'spaces': scores,
-  }
+    scores[name] = float(metrics.recall_score(targets, predicted, **of))
+  sizes = {'fitted': len(fitted), 'scored': len(scored)}
+  return {'classes': classes, **sizes, 'spaces': scores}
 
 
 def summarise(
   found: Sequence[Mapping[str, Mapping[str, Any] | None]],
 ) -> dict[str, Any]:
-  """Returns the probes of all folds, for results.json.
+  """Returns the probes of all folds, each {kind: probe}, for results.json.
 
-  Args:
-    found: for each fold {kind: what its probe returned}.
-
-  Returns:
-    {kind: {"chance", "classes": [fewest, most], "folds", "fitted", "scored",
-    "spaces": {NAME: {"mean", "std", "per_fold"}}}}: per cent of balanced
-    accuracy, over folds; "std" is null for one fold, "per_fold" has null where
-    a fold has no such probe. Kinds that no fold has are left out.
+  {kind: {"chance", "classes": [fewest, most], "folds", "fitted", "scored",
+  "spaces": {NAME: {"mean", "std", "per_fold"}}}}: per cent of balanced accuracy,
+  over folds; "std" is null for one fold, "per_fold" has null where a fold has no
+  such probe. Kinds that no fold has are left out.
   """
   result = {}
   for kind in KINDS:
@@ -163,17 +142,12 @@ def _space(probed: Sequence[Any], name: str) -> dict[str, Any]:
 
 
 def tsne_2d(values: np.ndarray) -> np.ndarray:
-  """Returns a view of an embedding in two dimensions.
+  """Returns a view of an embedding in two dimensions, [n, width] -> [n, 2].
 
   Standardised, cut to its 50 main components, then t-SNE (van der Maaten and
   Hinton, 2008) from the first two, with a fixed seed. Near points were near;
-  distances between groups, and the axes, mean nothing.
-
-  Args:
-    values: [n, width].
-
-  Returns:
-    float32 [n, 2]; all zeros if the rows are all the same or fewer than four.
+  distances between groups, and the axes, mean nothing. All zeros if the rows
+  are all the same or fewer than four.
   """
   from sklearn import decomposition, manifold
 

@@ -37,6 +37,7 @@ same utterances: `pooled` then counts each once per fold.
 """
 
 import collections
+import functools
 import json
 import operator
 import os
@@ -45,8 +46,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxser.core import files
 from jaxser.evaluation import intervals, metrics, regions
+from jaxser.evaluation.metrics import METRICS
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
   SELECTIONS,
@@ -55,18 +56,6 @@ from jaxser.evaluation.predictions import (
   check_once,
   read_finished,
 )
-
-METRICS = {
-  'classification': ('uar', 'war', 'f1'),
-  'regression': (*(f'ccc_{name}' for name in DIMENSIONS), 'ccc_mean'),
-}
-NAMES = {
-  'uar': 'UAR',
-  'war': 'WAR',
-  'f1': 'macro F1',
-  **{f'ccc_{name}': f'CCC {name}' for name in (*DIMENSIONS, 'mean')},
-}
-"""How a metric is called where people read it."""
 
 DEMO_WARNING = (
   'DEMO CORPUS: synthesised voices. These figures show that the program works; '
@@ -77,25 +66,6 @@ FITTED = 'fitted'
 """Label of selection 'last' where a system was fitted, not trained by epochs."""
 
 
-def _classification(sums: np.ndarray) -> np.ndarray:
-  """Returns UAR, WAR and F1 of confusion matrices, [..., K, K] -> [..., 3]."""
-  values = metrics.uar(sums), metrics.war(sums), metrics.macro_f1(sums)
-  return np.stack(values, -1)
-
-
-def _regression(sums: np.ndarray) -> np.ndarray:
-  """Returns the CCCs and their mean from power sums, [..., 6, 3] -> [..., 4]."""
-  values = metrics.concordance_of_sums(sums)
-  return np.concatenate([values, values.mean(-1, keepdims=True)], -1)
-
-
-STATISTICS: dict[str, intervals.Statistic] = {
-  'classification': _classification,
-  'regression': _regression,
-}
-"""Task -> the values of `METRICS` from what `grouped` gives, summed."""
-
-
 def rounded(value: float, task: str = 'classification') -> float | None:
   """Rounds to per cent with two decimals or CCC with four; None for NaN."""
   if np.isnan(value):
@@ -104,7 +74,7 @@ def rounded(value: float, task: str = 'classification') -> float | None:
   return round(scale * float(value), digits) + 0.0  # No minus before a zero.
 
 
-def _by(
+def by(
   predictions: Iterable[Prediction], *fields: str
 ) -> dict[Any, list[Prediction]]:
   """Returns the predictions by their values of some fields, sorted."""
@@ -137,31 +107,33 @@ def grouped(
   return intervals.group_confusions(*numbers, speakers, len(classes))
 
 
-def _scores(
+def scores(
   parts: Iterable[Sequence[Prediction]], task: str, classes: Sequence[str]
 ) -> np.ndarray:
-  """Returns the unrounded `METRICS` of each part, [parts, metrics]."""
+  """Returns the `METRICS` of each part as fractions, [parts, metrics]."""
   sums = [grouped(part, task, classes).sum(0) for part in parts]
-  return STATISTICS[task](np.stack(sums))
+  return metrics.values(task, np.stack(sums))
+
+
+def _by_metric(task: str, **columns: Sequence[float]) -> dict[str, Any]:
+  """Returns {metric: {column: rounded}} of columns [metrics]."""
+  return {
+    name: {key: rounded(x[i], task) for key, x in columns.items()}
+    for i, name in enumerate(METRICS[task])
+  }
 
 
 def _spread(values: np.ndarray, task: str) -> dict[str, Any]:
   """Returns {metric: {'mean', 'std'}} over values [n, metrics]."""
-  spread = zip(METRICS[task], map(intervals.mean_std, values.T), strict=True)
-  return {
-    name: {'mean': rounded(mean, task), 'std': rounded(std, task)}
-    for name, (mean, std) in spread
-  }
+  mean, std = zip(*map(intervals.mean_std, values.T), strict=True)
+  return _by_metric(task, mean=mean, std=std)
 
 
 def _pooled(groups: np.ndarray, task: str, resamples: int) -> dict[str, Any]:
   """Returns {metric: {'value', 'low', 'high'}} of all groups together."""
-  found = intervals.bootstrap(STATISTICS[task], groups, resamples=resamples)
-  columns = {'value': found.value, 'low': found.low, 'high': found.high}
-  return {
-    name: {k: rounded(column[i], task) for k, column in columns.items()}
-    for i, name in enumerate(METRICS[task])
-  }
+  statistic = functools.partial(metrics.values, task)
+  found = intervals.bootstrap(statistic, groups, resamples=resamples)
+  return _by_metric(task, value=found.value, low=found.low, high=found.high)
 
 
 def _regions(
@@ -217,11 +189,11 @@ def _selection(
     found |= _degenerate(predictions, sphere)
     if sphere:
       pooled['regions'] = _regions(predictions, sphere, resamples)
-  folds = _by(predictions, 'seed', 'fold')
-  values = _scores(folds.values(), task, classes)
+  folds = by(predictions, 'seed', 'fold')
+  values = scores(folds.values(), task, classes)
   found['fold_mean'] = _spread(values, task)
-  by_seed = _by(predictions, 'seed').values()
-  found['over_seeds'] = _spread(_scores(by_seed, task, classes), task)
+  by_seed = by(predictions, 'seed').values()
+  found['over_seeds'] = _spread(scores(by_seed, task, classes), task)
   found['per_fold'] = [
     {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
     | {'utterances': len(part)}
@@ -273,7 +245,6 @@ def summarise(
   predictions: Iterable[Prediction],
   *,
   classes: Sequence[str] = (),
-  ids: Iterable[str] | None = None,
   paper: Mapping[str, Mapping[str, Any]] | None = None,
   sphere: Mapping[str, Any] | None = None,
   resamples: int = 2000,
@@ -284,14 +255,10 @@ def summarise(
   Args:
     predictions: of all seeds, selections and folds of a run.
     classes: names in label order; empty for valence, arousal, dominance.
-    ids: every utterance that the protocol tests; they are then checked.
-    paper: published figures to show beside, {selection: {'source': text,
-      metric: per cent or CCC}}; 'comparable': False and a 'reason' where they
-      must not be compared with.
+    paper: published figures to show beside, as in the schema.
     sphere: how valence, arousal and dominance are cut into regions.
     resamples: of speakers, for the intervals.
-    **about: system, corpus and protocol; where known annotators, probes,
-      wall_time_s, command, environment and demo.
+    **about: system, corpus and protocol; other fields of the schema if known.
 
   Raises:
     PredictionsError: an utterance is missing or was predicted twice, a
@@ -302,12 +269,12 @@ def summarise(
     raise PredictionsError('there is no prediction to summarise')
   classes, task = list(classes), predictions[0].task
   _check(predictions, classes, paper)
-  check_once(predictions, ids)
+  check_once(predictions)
   folds_of = collections.Counter(
     speaker for speaker, _ in {(p.speaker, p.fold) for p in predictions}
   )
   speakers = folds_of.keys() - {''}
-  parts = _by(predictions, 'selection')
+  parts = by(predictions, 'selection')
   return {
     'system': about['system'],
     'corpus': about['corpus'],
@@ -342,13 +309,6 @@ def summarise(
   }
 
 
-def write_results(
-  path: os.PathLike[str] | str, results: Mapping[str, Any]
-) -> None:
-  """Writes results.json whole or not at all."""
-  files.write_json(path, results)
-
-
 def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
   """Reads results.json.
 
@@ -369,11 +329,7 @@ def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
 def check_results(
   results: Mapping[str, Any], predictions: Iterable[Prediction]
 ) -> None:
-  """Checks that results were computed from exactly these predictions.
-
-  Raises:
-    PredictionsError: naming the first selection that differs.
-  """
+  """Raises PredictionsError if results are not those of these predictions."""
   there = results['selections']
   about = {n: results[n] for n in ('system', 'corpus', 'protocol', 'classes')}
   again = summarise(predictions, **about, resamples=1)['selections']

@@ -7,49 +7,39 @@ several seeds.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from jaxser.evaluation import intervals, results
+from jaxser.evaluation import intervals, metrics, results
 from jaxser.evaluation.predictions import Prediction
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Change:
   """First minus second in one metric; per cent points, or CCC.
 
-  Attributes:
-    first, second: the metric of each over the common utterances.
-    value: their difference.
-    low, high, p_value: its 95 % interval and two-sided p value, None with a
-      single speaker.
+  Interval and p values are None with a single speaker.
   """
 
-  first: float | None
+  first: float | None  # The metric of each over the common utterances.
   second: float | None
   value: float | None
   low: float | None
   high: float | None
   p_value: float | None
+  p_holm: float | None = None  # Set by `adjust`.
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Two runs compared.
+  """Two runs compared; `reason` says why they cannot be."""
 
-  Attributes:
-    common: utterances that both tested, on which everything is computed.
-    only_first, only_second: utterances that only one of them tested.
-    speakers: among the common utterances.
-    changes: metric -> change; empty where `reason` says why.
-    reason: why the two cannot be compared, else empty.
-  """
-
-  common: int
+  common: int  # Utterances that both tested, on which all is computed.
   only_first: int
   only_second: int
-  speakers: int = 0
+  speakers: int = 0  # Among the common utterances.
   changes: dict[str, Change] = dataclasses.field(default_factory=dict)
   reason: str = ''
 
@@ -59,27 +49,18 @@ def compare(
   second: Sequence[Prediction],
   first_classes: Sequence[str] = (),
   second_classes: Sequence[str] = (),
-  *,
-  resamples: int = 2000,
 ) -> Comparison:
-  """Compares two runs, each given by the predictions of one selection.
+  """Compares two runs by the predictions of one selection of each.
 
   Several seeds of a run count together: its metric is that of all of them.
   Where the runs do not predict the same things of any common utterance, the
-  comparison has a `reason` and no changes.
-
-  Args:
-    first: predictions of one selection of the first run.
-    second: likewise of the second.
-    first_classes: classes of the first run in label order.
-    second_classes: likewise of the second.
-    resamples: number of bootstrap samples.
+  comparison has a `reason` and no changes. Classes are in label order.
   """
   truth = [
     {p.id: (p.target, p.speaker) for p in run} for run in (first, second)
   ]
   shared = truth[0].keys() & truth[1].keys()
-  found = Comparison(len(shared), *(len(t) - len(shared) for t in truth))
+  sizes = len(shared), *(len(t) - len(shared) for t in truth)
   odd = sorted(name for name in shared if truth[0][name] != truth[1][name])
   tasks = {p.task for p in (*first, *second)}
   known = [', '.join(classes) for classes in (first_classes, second_classes)]
@@ -96,30 +77,31 @@ def compare(
       f'first is {odd[0]!r}: these are different corpora'
     )
   if reason:
-    return dataclasses.replace(found, reason=reason)
+    return Comparison(*sizes, reason=reason)
   task = tasks.pop()
   pair = [
     results.grouped([p for p in run if p.id in shared], task, first_classes)
     for run in (first, second)
   ]
-  statistic = results.STATISTICS[task]
-  change = intervals.bootstrap(statistic, *pair, resamples=resamples)
+  statistic = functools.partial(metrics.values, task)
+  change = intervals.bootstrap(statistic, *pair)
   scale = 100.0 if task == 'classification' else 1.0
   columns = [*(statistic(groups.sum(0)) for groups in pair), *change[:3]]
   columns = [*(scale * column for column in columns), change.p_value]
   changes = {
     name: Change(*(None if np.isnan(x) else float(x) for x in row))
-    for name, *row in zip(results.METRICS[task], *columns, strict=True)
+    for name, *row in zip(metrics.METRICS[task], *columns, strict=True)
   }
-  return dataclasses.replace(found, speakers=len(pair[0]), changes=changes)
+  return Comparison(*sizes, len(pair[0]), changes)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-  """p values adjusted for being several (Holm 1979); None stays None."""
-  known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-  adjusted: list[float | None] = [None] * len(p_values)
-  highest = 0.0
-  for rank, (p, i) in enumerate(known):
-    highest = max(highest, min(1.0, p * (len(known) - rank)))
-    adjusted[i] = highest
-  return adjusted
+def adjust(comparisons: Sequence[Comparison]) -> None:
+  """Sets the p values adjusted for the number of comparisons (Holm 1979)."""
+  for metric in dict.fromkeys(m for c in comparisons for m in c.changes):
+    changes = [c.changes[metric] for c in comparisons if metric in c.changes]
+    known = [change for change in changes if change.p_value is not None]
+    known.sort(key=lambda change: change.p_value)
+    highest = 0.0
+    for rank, change in enumerate(known):
+      adjusted = min(1.0, change.p_value * (len(known) - rank))
+      change.p_holm = highest = max(highest, adjusted)

@@ -41,11 +41,9 @@ class InputError(UserError):
 class Input:
   """One recording to be read.
 
-  Attributes:
-    name: for people.
-    source: a path, an open binary file, or (samples, rate): an array [samples]
-      or [samples, channels] and its sample rate in Hz.
-    error: why there is nothing to read, '' if there may be.
+  `source` is a path, an open binary file, or (samples, rate): an array [samples]
+  or [samples, channels] and its sample rate in Hz. With an `error` there is
+  nothing to read.
   """
 
   name: str
@@ -55,13 +53,10 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-  """A recording, or a segment of it.
+  """A recording, or a segment of it, from `start` to `end` in seconds.
 
-  Attributes:
-    start, end: seconds from the beginning of the recording.
-    features: float32 [frames, bins] or [samples]; with features on the device
-      the waveform [samples]; None where there is nothing to recognise.
-    error: why there are no features, else ''.
+  `features` are float32 [frames, bins] or [samples], as the model takes them
+  (of a log-mel on the device the waveform), or None with the reason in `error`.
   """
 
   start: float
@@ -72,15 +67,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class AudioFeatures:
-  """The features of one recording, or why it cannot be used.
-
-  Attributes:
-    name: for people.
-    seconds: duration.
-    pieces: one, or one per segment; empty if there is an error.
-    error: '' if all is well.
-    warnings: what makes predictions doubtful.
-  """
+  """The pieces of one recording: one, or one per segment; none with an error."""
 
   name: str
   seconds: float = 0.0
@@ -185,8 +172,11 @@ class FeatureExtractor:
         f'--features_on=device: {spec.name} features are computed on the host '
         'only; leave the flag out.'
       )
-    made = spec, normalization, row_shape, shortest, window, frame
-    return cls(*made, segment, on_device)
+    return cls(
+      *(spec, normalization, row_shape, shortest, window, frame),
+      segment,
+      on_device,
+    )
 
   def cuts(self, seconds: float) -> bool:
     """Returns whether a part of a piece of this duration is left out."""
@@ -285,6 +275,11 @@ def _as_file(samples: np.ndarray, rate: int) -> bytes:
   import soundfile
 
   samples, file = np.asarray(samples), io.BytesIO()
+  if samples.ndim not in (1, 2) or max(samples.shape[1:], default=1) > 32:
+    raise audio.AudioError(
+      'an array must be [samples] or [samples, channels], not of the shape '
+      f'{list(samples.shape)}.'
+    )
   whole = {'int16': 'PCM_16', 'int32': 'PCM_32'}.get(str(samples.dtype))
   samples = samples if whole else samples.astype(np.float32)
   soundfile.write(file, samples, int(rate), whole or 'FLOAT', format='WAV')

@@ -14,12 +14,7 @@ DEFAULT_SELECTIONS = ('best_on_dev', 'last', 'init_from')
 
 
 class Model(NamedTuple):
-  """One network of an ensemble, on the host.
-
-  Attributes:
-    training: its seed, fold and selection.
-    params, state: of `System.predict`.
-  """
+  """One network of an ensemble, on the host; trees are for `System.predict`."""
 
   training: Training
   params: Tree
@@ -40,10 +35,8 @@ def choose(
     seeds, folds: which of them; none for all that are there.
     selection: a key of `jaxser.evaluation.predictions.SELECTIONS`; by default
       the epoch that is best on the development split, or the last where there
-      is none, or weights that were loaded and not trained. The epoch that is
-      best on the test split is never taken unasked: it was chosen on the data
-      of the run's own test, so that its result there says little about other
-      speech.
+      is none, or weights that were loaded and not trained. `best_on_test` is
+      never taken unasked: it was chosen on the data of the run's own test.
 
   Raises:
     ModelError: if there are no weights, or none of a seed, fold or selection

@@ -28,13 +28,11 @@ class HiddenStates:
   """What a store of hidden states holds, `[frames, hidden]`, of any recording.
 
   Attributes:
-    config: of the whole WavLM.
-    params: its parameters.
-    given: the parameters of the store: the layer whose output is taken, from 1
+    config, params: of the whole WavLM.
+    given: the parameters of the store: `layer`, from 1, whose output is taken
       (that of the last is normalised where the model ends with a norm, as
-      Hugging Face's last_hidden_state), the type of matmuls, the mean and
-      standard deviation that waveforms are normalised with, the type in which
-      states are stored.
+      Hugging Face's last_hidden_state); `dtype` of matmuls; `mean` and `std` of
+      waveforms; `storage`, the type of stored states.
   """
 
   config: WavLMConfig
@@ -71,10 +69,8 @@ class HiddenStates:
   ) -> tuple[jax.Array, jax.Array]:
     """Returns frames [batch, frames, hidden] and how many of each row count.
 
-    Args:
-      needed: the parameters, see there.
-      samples: [batch, samples], normalised, zero padded.
-      length: int [batch], how much of each row is speech.
+    Of samples [batch, samples], normalised, zero padded, of which `length`,
+    int [batch], are speech; `needed` is the property of that name.
     """
     layer = self.given['layer']
     model = WavLM(
@@ -106,7 +102,7 @@ def for_model(
   Args:
     source: what to call the model in errors.
     parameters: those of the store it was trained on.
-    weights: folder of the Hugging Face WavLM, None if it was not given.
+    weights: folder of the Hugging Face WavLM, or None.
 
   Raises:
     ConvertError: if the weights cannot be read.

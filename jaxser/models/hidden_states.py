@@ -14,7 +14,7 @@ Examples:
 The states of an utterance do not depend on the others: padding is masked.
 """
 
-import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -29,7 +29,14 @@ import numpy as np
 from absl import flags
 
 import data_prep
-from data_prep import build, command_line, corpora, publishing, store
+from data_prep import (
+  build,
+  command_line,
+  corpora,
+  progress,
+  publishing,
+  store,
+)
 from data_prep.errors import UserError
 
 NAME = 'wavlm'
@@ -37,9 +44,9 @@ NAME = 'wavlm'
 _BUCKETS = 8
 # Batches that are sorted by length together, and held until they are written.
 _WINDOW = 16
-_SHARD_BYTES = 128 << 20
 
 FLAGS = flags.FlagValues()
+_enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
 flags.DEFINE_string(
   'corpus', None, 'Name of the corpus.', required=True, flag_values=FLAGS
 )
@@ -49,34 +56,24 @@ command_line.define_path(
   'Folder with config.json and model.safetensors of a WavLM.',
   FLAGS,
 )
-flags.DEFINE_integer(
-  'layer',
-  -1,
-  'Whose output is kept, from 1; -1 is the last.',
-  flag_values=FLAGS,
-)
+flags.mark_flag_as_required('weights', FLAGS)
+_layer = 'Whose output is kept, from 1; -1 is the last.'
+flags.DEFINE_integer('layer', -1, _layer, flag_values=FLAGS)
 command_line.define_path('data_dir', None, 'Where stores lie.', FLAGS)
-flags.DEFINE_enum(
+_enum(
   'dtype',
   'float32',
   ['float32', 'bfloat16'],
   'Of matmuls; bfloat16 is faster on TPUs and newer GPUs.',
-  flag_values=FLAGS,
 )
-flags.DEFINE_enum(
-  'storage',
-  'float16',
-  ['float16', 'float32'],
-  'Of the hidden states on disk.',
-  flag_values=FLAGS,
-)
+_types = ['float16', 'float32']
+_enum('storage', 'float16', _types, 'Of the hidden states on disk.')
 flags.DEFINE_integer(
   'batch_size', 16, 'Utterances at once.', lower_bound=1, flag_values=FLAGS
 )
 flags.DEFINE_boolean(
   'overwrite', False, 'Make the store again.', flag_values=FLAGS
 )
-flags.mark_flag_as_required('weights', FLAGS)
 
 
 def extract(
@@ -85,13 +82,10 @@ def extract(
   batch_size: int,
   advance: Callable[[int], object] = lambda count: None,
 ) -> Iterator[np.ndarray]:
-  """Yields the states of every utterance, in the order of the corpus.
+  """Yields the states of every utterance of a source, in its order.
 
-  Args:
-    hidden: `jaxser.models.frozen_wavlm.HiddenStates`.
-    source: `jaxser.data.pipeline.Source` of waveforms.
-    batch_size: utterances at once.
-    advance: called with the number of utterances done since the last call.
+  `hidden` is a `frozen_wavlm.HiddenStates`, `source` a `pipeline.Source`;
+  `advance` is called with the number of utterances done since the last call.
   """
   import jax
 
@@ -125,17 +119,8 @@ def prepare(
 ) -> pathlib.Path:
   """Makes the store of hidden states from the corpus' waveforms.
 
-  Args:
-    corpus: its name; its store wave16k is there.
-    weights: folder of a Hugging Face WavLM.
-    layer: from 1, or negative from the end.
-    data_dir: where stores lie, by default `data_prep.default_data_dir()`.
-    dtype: of matmuls, 'float32' or 'bfloat16'.
-    storage: 'float16' or 'float32'. Half precision keeps eleven bits; it takes
-      100 kB per second of speech for WavLM-large.
-    batch_size: utterances at once.
-    overwrite: makes the store even if it is there.
-    report: called with each line for the user.
+  Arguments are the flags; `report` is called with each line for the user. Half
+  precision keeps eleven bits; WavLM-large then takes 100 kB per second of speech.
 
   Returns:
     The version directory of the store.
@@ -145,7 +130,6 @@ def prepare(
       cannot be written, there is no such layer, an utterance is shorter than
       the receptive field, or a value does not fit the storage.
   """
-  from jaxser.core import progress
   from jaxser.data import corpus as corpus_lib
   from jaxser.data import pipeline
   from jaxser.models import frozen_wavlm
@@ -195,14 +179,16 @@ def prepare(
       )
     hidden = frozen_wavlm.HiddenStates(*hf_wavlm.load(weights), parameters)
     bar = progress.Progress(len(opened.table), unit='utterance')
-    states = extract(
-      hidden,
-      source,
-      batch_size,
-      lambda count: bar.advance(f'{corpus}, layer {number}', count),
-    )
-    _write(directory, waves, opened, states, hidden, final)
+
+    def advance(count: int) -> None:
+      bar.advance(f'{corpus}, layer {number}', count)
+
+    states = extract(hidden, source, batch_size, advance)
+    _write(directory, opened, states, hidden, final.parent.name)
     bar.close()
+    for name in ('manifest.tsv', 'rejected.tsv'):
+      if (waves / name).exists():
+        shutil.copyfile(waves / name, directory / name)
     return len(opened.table)
 
   count = publishing.write_once(final, make, report=report, overwrite=overwrite)
@@ -221,72 +207,59 @@ def prepare(
 
 def _write(
   directory: pathlib.Path,
-  waves: pathlib.Path,
   opened: Any,
   states: Iterator[np.ndarray],
   hidden: Any,
-  final: pathlib.Path,
+  config: str,
 ) -> None:
-  """Writes the whole store."""
+  """Writes the whole store of an opened store of waveforms, named `config`."""
   # It imports TFDS, which takes a second.
   from data_prep import records
 
   info, table = next(iter(opened.stores.values())), opened.table
-  corpus, classes, given = info['corpus'], info['classes'], hidden.given
-  spec = records.feature_spec(
-    classes, hidden.bins, given['storage'] == 'float16'
-  )
-  texts = {
+  corpus, classes = info['corpus'], info['classes']
+  storage = hidden.given['storage']
+  columns = {
     **{'id': table.ids, 'speaker': table.speakers, 'gender': table.genders},
     **{'text': table.texts, 'split': table.splits},
   }
-  directory.mkdir(parents=True)
   longest = 0
-  with records.Writer(directory, corpus, spec, _SHARD_BYTES) as writer:
+
+  def examples() -> Iterator[dict[str, Any]]:
+    nonlocal longest
     for row, value in enumerate(states):
       label = int(table.labels[row])
       longest = max(longest, len(value))
-      writer.write(
-        {
-          'features': stored(value, given['storage'], table.ids[row]),
-          'label': classes[label] if label >= 0 else -1,
-          **{name: str(column[row]) for name, column in texts.items()},
-          'duration': table.durations[row],
-          'vad': table.vad[row],
-        }
-      )
-    shards = writer.finish()
-  known, config = corpora.CORPORA[corpus], final.parent.name
-  records.write_info(
+      yield {
+        'features': stored(value, storage, table.ids[row]),
+        'label': classes[label] if label >= 0 else -1,
+        **{name: str(column[row]) for name, column in columns.items()},
+        'duration': table.durations[row],
+        'vad': table.vad[row],
+      }
+
+  shards = records.write(
     directory,
+    examples(),
+    records.feature_spec(classes, hidden.bins, storage == 'float16'),
+    corpora.CORPORA[corpus],
     corpus=corpus,
     config=config,
-    features=spec,
-    shards=shards,
-    description=(
-      f'{known.title}: hidden states of layer {given["layer"]} of a WavLM for '
-      f'{len(table)} utterances, in published order.'
-    ),
-    citation=known.citation,
-    licence=known.licence,
-    homepage=known.homepage,
+    content=f'hidden states (WavLM, layer {hidden.given["layer"]})',
   )
-  for name in ('manifest.tsv', 'rejected.tsv'):
-    if (waves / name).exists():
-      shutil.copyfile(waves / name, directory / name)
   build.write_store_json(
     directory,
     {
       **info,
       'features': NAME,
-      'parameters': dict(given),
+      'parameters': dict(hidden.given),
       'fingerprint': config.removeprefix(f'{NAME}-'),
       'feature_bins': hidden.bins,
       'frames_per_second': info['frames_per_second'] / hidden.config.hop,
       'max_length': longest,
       'statistics': None,
       'statistics_by_split': None,
-      'shards': [dataclasses.asdict(shard) for shard in shards],
+      'shards': shards,
     },
   )
 

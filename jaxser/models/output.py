@@ -1,68 +1,148 @@
-"""Predictions for people (a table) and for programs (CSV, JSON, JSON lines).
+"""What is predicted of recordings: for people, for programs, for pandas.
 
-Every format is a generator of lines, which come with the recordings.
+A format of `WRITERS` is a generator of lines, which come with the recordings.
 """
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from jaxser.models.predictor import Prediction, Predictor, Recording
+import numpy as np
+
 from jaxser.ops.spherical import VAD
 
 _WIDEST_NAME = 44
 
 
-def _digits(values: Iterable[float]) -> list[float]:
-  return [float(f'{float(value):.6g}') for value in values]
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Prediction:
+  """What the models predict, on average, of a part of a recording.
+
+  Attributes:
+    start, end: seconds of the recording.
+    emotion: the most probable class; '' for a regression.
+    scores: class -> probability; empty for a regression.
+    region: where on the sphere `vad` lies, in words; '' for classes.
+    vad: valence, arousal, dominance -> value on the scale of the corpus; empty
+      for classes.
+    embeddings: [models, width]; spaces of different models do not compare.
+    error: why there is no prediction, else ''.
+  """
+
+  start: float = 0.0
+  end: float = 0.0
+  emotion: str = ''
+  scores: dict[str, float] = dataclasses.field(default_factory=dict)
+  region: str = ''
+  vad: dict[str, float] = dataclasses.field(default_factory=dict)
+  embeddings: np.ndarray | None = None
+  error: str = ''
+
+  def as_dict(self) -> dict[str, Any]:
+    """Returns what JSON holds; numbers have six significant digits."""
+    content = {'start': round(self.start, 3), 'end': round(self.end, 3)}
+    if self.error:
+      return {**content, 'error': self.error}
+    if self.vad:
+      return {**content, **_digits(self.vad), 'region': self.region}
+    return {**content, 'emotion': self.emotion, 'scores': _digits(self.scores)}
+
+  def __repr__(self) -> str:
+    if self.error:
+      return self.error
+    values = [f'{name} {value:.2f}' for name, value in self.vad.items()]
+    values += [f'{n} {100 * value:.1f} %' for n, value in self.scores.items()]
+    return f'{self.emotion or self.region} ({", ".join(values)})'
 
 
-def as_dict(prediction: Prediction, classes: Sequence[str]) -> dict[str, Any]:
-  """Returns what JSON holds; numbers have six significant digits."""
-  content = {n: round(getattr(prediction, n), 3) for n in ('start', 'end')}
-  if prediction.error:
-    content['error'] = prediction.error
-  if prediction.scores is not None:
-    values = zip(classes, _digits(prediction.scores), strict=True)
-    content |= {'emotion': prediction.emotion, 'scores': dict(values)}
-  if prediction.vad is not None:
-    content |= dict(zip(VAD, _digits(prediction.vad), strict=True))
-    content['region'] = prediction.region
-  return content
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Recording(Prediction):
+  """The prediction of a whole recording; of segments the mean over them.
+
+  Attributes:
+    name: as given.
+    seconds: duration; what was used of it lies between `start` and `end`.
+    segments: one prediction each; none without segmenting.
+    warnings: what makes predictions doubtful.
+  """
+
+  name: str
+  seconds: float = 0.0
+  segments: tuple[Prediction, ...] = ()
+  warnings: tuple[str, ...] = ()
+
+  @property
+  def pieces(self) -> tuple[Prediction, ...]:
+    """The segments, or else the whole, as far as they have a prediction."""
+    return tuple(p for p in self.segments or (self,) if not p.error)
+
+  def as_dict(self) -> dict[str, Any]:
+    """Returns what JSON holds."""
+    if self.error:
+      return {'file': self.name, 'error': self.error}
+    content = {'file': self.name, 'seconds': round(self.seconds, 3)}
+    content |= super().as_dict()
+    if self.warnings:
+      content['warnings'] = list(self.warnings)
+    if self.segments:
+      content['segments'] = [segment.as_dict() for segment in self.segments]
+    return content
+
+  def rows(self) -> Iterator[dict[str, Any]]:
+    """Yields the row of a table, or one for each segment."""
+    whole = self.as_dict()
+    for part in whole.pop('segments', [whole]):
+      row = {'file': self.name, 'seconds': whole.get('seconds'), **part}
+      row.pop('warnings', None)
+      scores = row.pop('scores', {})
+      yield {**row, **scores, 'error': part.get('error', '')}
+
+  def to_pandas(self) -> Any:
+    """Returns a `pandas.DataFrame` of one row, or one for each segment."""
+    return Recordings([self]).to_pandas()
+
+  def __repr__(self) -> str:
+    lines = [self.error or f'{self.name}: {super().__repr__()}']
+    for part in self.segments:
+      lines.append(f'  {part.start:.1f} - {part.end:.1f} s: {part!r}')
+    return '\n'.join([*lines, *(f'  Warning: {w}.' for w in self.warnings)])
 
 
-def recording_dict(
-  recording: Recording, predictor: Predictor
-) -> dict[str, Any]:
-  """Returns what JSON holds of a recording."""
-  if recording.error:
-    return {'file': recording.name, 'error': recording.error}
-  classes = predictor.description.classes
-  content = {
-    'file': recording.name,
-    'seconds': round(recording.seconds, 3),
-    **as_dict(recording.overall, classes),
-  }
-  if recording.warnings:
-    content['warnings'] = list(recording.warnings)
-  if predictor.extractor.segment:
-    content['segments'] = [as_dict(s, classes) for s in recording.segments]
-  return content
+class Recordings(list[Recording]):
+  """Predictions of several recordings, one to a line where they are printed."""
+
+  def to_pandas(self) -> Any:
+    """Returns a `pandas.DataFrame`: a row per recording, or per segment.
+
+    Columns are those of `jaxser.predict --format=csv`.
+    """
+    import pandas
+
+    rows = [row for recording in self for row in recording.rows()]
+    return pandas.DataFrame(rows, columns=[*max(rows, key=len, default=())])
+
+  def __repr__(self) -> str:
+    return '\n'.join(map(repr, self))
+
+
+def _digits(values: dict[str, float]) -> dict[str, float]:
+  return {name: float(f'{value:.6g}') for name, value in values.items()}
 
 
 def table(
-  recordings: Iterable[Recording], predictor: Predictor, names: Sequence[str]
+  recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields columns for people; what could not be used is left out."""
   segmented = predictor.extractor.segment > 0
-  classes, regression = _columns(predictor)
+  columns, regression = _columns(predictor)
   # A segment's times take more room than a short name.
   width = max([20 if segmented else 4, *map(len, names)])
   width = min(_WIDEST_NAME, width)
-  widths = [max(7, len(name)) for name in classes]
-  emotion = max([7, *map(len, classes)])
+  widths = [max(7, len(name)) for name in columns]
+  emotion = max([7, *map(len, columns)])
 
   def line(first: str, word: str, cells: Iterable[str]) -> str:
     numbers = [f'{c:>{w}}' for c, w in zip(cells, widths, strict=False)]
@@ -74,13 +154,11 @@ def table(
   def row(first: str, prediction: Prediction) -> str:
     if prediction.error:
       return line(first, prediction.error.partition(':')[0], ())
-    if regression:
-      values = [f'{value:.2f}' for value in prediction.vad]
-      return line(first, prediction.region, values)
-    values = [f'{100 * value:.1f} %' for value in prediction.scores]
-    return line(first, prediction.emotion, values)
+    cells = [f'{value:.2f}' for value in prediction.vad.values()]
+    cells += [f'{100 * value:.1f} %' for value in prediction.scores.values()]
+    return line(first, prediction.emotion or prediction.region, cells)
 
-  yield line('file', 'region' if regression else 'emotion', classes)
+  yield line('file', 'region' if regression else 'emotion', columns)
   for recording in recordings:
     if recording.error:
       continue
@@ -88,57 +166,50 @@ def table(
     # The end of a path tells more than its beginning.
     if len(name) > width:
       name = '…' + name[-(width - 1) :]
-    yield row(name, recording.overall)
-    for segment in recording.segments if segmented else ():
+    yield row(name, recording)
+    for segment in recording.segments:
       span = f'  {segment.start:.1f} - {segment.end:.1f} s'
       yield row(span[:width], segment)
 
 
 def csv_rows(
-  recordings: Iterable[Recording], predictor: Predictor, names: Sequence[str]
+  recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one row per recording, or per segment; failures have an error."""
   del names
-  classes, regression = _columns(predictor)
-  outputs = [*classes, 'region'] if regression else ['emotion', *classes]
+  columns, regression = _columns(predictor)
+  outputs = [*columns, 'region'] if regression else ['emotion', *columns]
   fields = ['file', 'seconds', 'start', 'end', *outputs, 'error']
 
-  def line(row: dict[str, Any]) -> str:
+  def line(cells: Iterable[Any]) -> str:
     text = io.StringIO()
-    table = csv.writer(text, lineterminator='')
-    table.writerow([row.get(field, '') for field in fields])
+    csv.writer(text, lineterminator='').writerow(cells)
     return text.getvalue()
 
-  yield line(dict(zip(fields, fields, strict=True)))
+  yield line(fields)
   for recording in recordings:
-    content = recording_dict(recording, predictor)
-    for segment in content.get('segments', [content]):
-      row = {**content, **segment}
-      if 'error' in segment:  # Of this segment there is nothing else to say.
-        row = {n: row.get(n, '') for n in ('file', 'seconds', 'start', 'end')}
-        row['error'] = segment['error']
-      yield line({**row, **row.get('scores', {})})
+    for row in recording.rows():
+      yield line(row.get(field) for field in fields)
 
 
 def json_lines(
-  recordings: Iterable[Recording], predictor: Predictor, names: Sequence[str]
+  recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one object per recording, failures too."""
-  del names
+  del predictor, names
   for recording in recordings:
-    content = recording_dict(recording, predictor)
-    yield json.dumps(content, ensure_ascii=False, allow_nan=False)
+    yield json.dumps(recording.as_dict(), ensure_ascii=False, allow_nan=False)
 
 
 def json_document(
-  recordings: Iterable[Recording], predictor: Predictor, names: Sequence[str]
+  recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one document: the model, the recordings, the failures."""
   del names
   found: dict[str, list] = {'recordings': [], 'failures': []}
   for recording in recordings:
     kind = 'failures' if recording.error else 'recordings'
-    found[kind].append(recording_dict(recording, predictor))
+    found[kind].append(recording.as_dict())
   description = predictor.description
   model = {
     'folder': str(description.workdir),
@@ -152,7 +223,7 @@ def json_document(
   yield json.dumps({'model': model, **found}, indent=2, ensure_ascii=False)
 
 
-def _columns(predictor: Predictor) -> tuple[Sequence[str], bool]:
+def _columns(predictor: Any) -> tuple[Sequence[str], bool]:
   """Returns the names of the numbers, and whether they are VAD."""
   regression = predictor.description.system.task == 'regression'
   return (VAD if regression else predictor.description.classes), regression

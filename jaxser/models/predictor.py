@@ -1,6 +1,5 @@
 """Recordings to predictions: an ensemble as one program for few shapes."""
 
-import dataclasses
 import functools
 import itertools
 import os
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxser.core import runtime
 from jaxser.models import ensemble, saved
 from jaxser.models.audio_features import (
   AudioFeatures,
@@ -21,6 +21,7 @@ from jaxser.models.audio_features import (
   InputError,
   Piece,
 )
+from jaxser.models.output import Prediction, Recording, Recordings
 from jaxser.models.saved import Description
 from jaxser.models.weights import ModelError
 from jaxser.ops import spherical
@@ -29,51 +30,6 @@ from jaxser.systems.base import Tree
 
 ROWS_AT_ONCE, WAVES_AT_ONCE = 64, 8
 _BUCKETS = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """What the ensemble predicts of one piece, or on average of several.
-
-  Attributes:
-    start, end: seconds of the recording.
-    scores: probabilities [classes], or None.
-    vad: valence, arousal, dominance on the corpus' scale, or None.
-    emotion: name of the most probable class, '' for VAD.
-    region: where on the sphere the VAD lies, in words; '' for classes.
-    embeddings: [models, width]; spaces of different models do not compare.
-    error: why there is no prediction of this segment, else ''.
-  """
-
-  start: float
-  end: float
-  scores: np.ndarray | None = None
-  vad: np.ndarray | None = None
-  emotion: str = ''
-  region: str = ''
-  embeddings: np.ndarray | None = None
-  error: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class Recording:
-  """All that is predicted of one recording.
-
-  Attributes:
-    name: as given.
-    seconds: duration.
-    overall: for the whole: of the piece, or the mean over the segments.
-    segments: one prediction each; a single one without segmenting.
-    error: why there is no prediction, else ''.
-    warnings: what makes predictions doubtful.
-  """
-
-  name: str
-  seconds: float
-  overall: Prediction | None = None
-  segments: tuple[Prediction, ...] = ()
-  error: str = ''
-  warnings: tuple[str, ...] = ()
 
 
 def load(
@@ -87,18 +43,25 @@ def load(
 ) -> 'Predictor':
   """Returns the ensemble of a run, ready to predict.
 
+  Programs are compiled once and kept for later processes, see
+  `jaxser.core.runtime.enable_compilation_cache`.
+
   Args:
     checkpoint: work folder of a run.
     weights: folder of the WavLM whose hidden states are the model's features,
       if they are.
-    seeds, folds, selection: which weights, see `ensemble.choose`.
-    **options: of `Predictor`.
+    seeds: which seeds of the run; none for all.
+    folds: which folds; none for all.
+    selection: which epoch, see `jaxser.models.ensemble.choose`.
+    **options: `segment`, `features_on` and `batch_size` of `Predictor`.
 
   Raises:
     ModelError: if there are no such weights, or they cannot be used.
     ConvertError: if the WavLM cannot be read.
   """
   description = saved.open(checkpoint, weights)
+  runtime.quiet_without_tpu()
+  runtime.enable_compilation_cache()
   try:
     description.system.check_recording()
   except ValueError as error:
@@ -110,13 +73,9 @@ def load(
 
 
 class Predictor:
-  """Predicts emotions of recordings with the models of one run.
+  """Predicts emotions of recordings with the models of one run, on average.
 
-  Attributes:
-    description: of the run.
-    models: the networks whose predictions are averaged.
-    extractor: what reads recordings.
-    shapes: the batch shapes that were compiled so far.
+  `shapes` are the batch shapes that were compiled so far.
   """
 
   def __init__(
@@ -131,8 +90,7 @@ class Predictor:
     """Puts the weights on the devices.
 
     Args:
-      description: of the run.
-      models: from `jaxser.models.ensemble.load`.
+      description, models: of the run, see `jaxser.models.ensemble.load`.
       segment: seconds per segment of a recording; 0 takes it as one.
       features_on: 'host' or 'device', see `FeatureExtractor`.
       batch_size: rows at once; 0 chooses.
@@ -192,7 +150,7 @@ class Predictor:
       features, count = spec.apply(needed, features, length)
       features, length = features[:, :longest], jnp.minimum(count, longest)
     elif self.extractor.on_device:
-      features = log_mel_of(spec, features)
+      features = log_mel(features, spec)
       length = jnp.where(length > 0, features.shape[1], 0)
     return self.program(features, length.astype(jnp.int32), stacked)
 
@@ -209,17 +167,17 @@ class Predictor:
 
   def predict(
     self, audio: Any, sample_rate: int | None = None, *, num_workers: int = 1
-  ) -> Recording | list[Recording]:
+  ) -> Recording | Recordings:
     """Predicts the emotion of one recording, or of each of several.
 
     Args:
-      audio: a path; an array [samples] or [samples, channels]; or a list of
-        either.
+      audio: a path; an array [samples] or [samples, channels], full scale 1 or
+        that of its integers; or a list of either.
       sample_rate: of arrays, Hz.
       num_workers: processes that read files.
 
     Returns:
-      A `Recording`, or for a list a list of them in its order, in which what
+      A `Recording`, or for a list `Recordings` in its order, in which what
       could not be used has an error.
 
     Raises:
@@ -228,25 +186,27 @@ class Predictor:
     several = isinstance(audio, list | tuple)
     given = list(audio) if several else [audio]
     inputs = [_input(item, i, sample_rate) for i, item in enumerate(given)]
-    found = list(self.stream(inputs, num_workers=num_workers))
+    found = Recordings(self.stream(inputs, num_workers=num_workers))
     if found and found[0].error and not several:
       raise InputError(found[0].error)
     return found if several else found[0]
 
-  def embed(self, audio: Any, sample_rate: int | None = None) -> Any:
+  def embed(
+    self, audio: Any, sample_rate: int | None = None, *, num_workers: int = 1
+  ) -> np.ndarray | list[np.ndarray]:
     """Returns embeddings [models, width] of a recording; a list for a list.
 
-    See `predict`. Spaces of different models do not compare.
+    Arguments are those of `predict`. Spaces of different models do not compare.
 
     Raises:
       InputError: if a recording cannot be used.
     """
-    found = self.predict(audio, sample_rate)
+    found = self.predict(audio, sample_rate, num_workers=num_workers)
     if isinstance(found, Recording):
-      return found.overall.embeddings
+      return found.embeddings
     if errors := [recording.error for recording in found if recording.error]:
       raise InputError(errors[0])
-    return [recording.overall.embeddings for recording in found]
+    return [recording.embeddings for recording in found]
 
   def stream(
     self, inputs: Sequence[Input], *, num_workers: int | None = None
@@ -313,56 +273,58 @@ class Predictor:
   def _recording(
     self, features: AudioFeatures, outputs: list[dict[str, np.ndarray] | None]
   ) -> Recording:
+    name, seconds = features.name, features.seconds
     if features.error:
-      return Recording(features.name, features.seconds, error=features.error)
-    segments = tuple(
-      self._prediction(piece, output)
-      for piece, output in zip(features.pieces, outputs, strict=True)
+      return Recording(name=name, seconds=seconds, error=features.error)
+    pieces = features.pieces
+    segments, start, end = (), pieces[0].start, pieces[0].end
+    if self.extractor.segment:
+      segments = tuple(
+        Prediction(start=p.start, end=p.end, error=p.error, **self._means(o))
+        for p, o in zip(pieces, outputs, strict=True)
+      )
+    if len(pieces) > 1:
+      start, end = 0.0, seconds
+    known = [output for output in outputs if output is not None]
+    whole = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
+    return Recording(
+      name=name,
+      seconds=seconds,
+      start=start,
+      end=end,
+      segments=segments,
+      warnings=features.warnings,
+      **self._means(whole),
     )
-    overall = segments[0]
-    if len(segments) > 1:
-      known = [output for output in outputs if output is not None]
-      mean = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
-      overall = self._prediction(Piece(0.0, features.seconds, None), mean)
-    found = features.name, features.seconds, overall, segments
-    return Recording(*found, warnings=features.warnings)
 
-  def _prediction(
-    self, piece: Piece, output: dict[str, np.ndarray] | None
-  ) -> Prediction:
-    """Averages over models; `output` values are [models, ...]."""
+  def _means(self, output: dict[str, np.ndarray] | None) -> dict[str, Any]:
+    """Averages outputs [models, ...]; returns fields of a `Prediction`."""
     if output is None:
-      return Prediction(piece.start, piece.end, error=piece.error)
-    known = {
-      name: np.mean(output[name], axis=0, dtype=np.float64).astype(np.float32)
-      for name in ('scores', 'vad')
-      if name in output
-    }
-    if 'vad' in known:
-      known['region'] = self._region(known['vad'])
+      return {}
+    found = {'embeddings': output['embedding']}
+    for name, columns in (
+      ('scores', self.description.classes),
+      ('vad', spherical.VAD),
+    ):
+      if name in output:
+        mean = np.mean(output[name], axis=0, dtype=np.float64)
+        mean = mean.astype(np.float32)
+        found[name] = dict(zip(columns, mean.tolist(), strict=True))
+    if 'vad' in output:
+      found['region'] = self._region(mean)
     else:
-      best = int(np.argmax(known['scores']))
-      known['emotion'] = self.description.classes[best]
-    return Prediction(
-      piece.start, piece.end, embeddings=output['embedding'], **known
-    )
+      found['emotion'] = self.description.classes[int(np.argmax(mean))]
+    return found
 
 
 def _input(item: Any, position: int, sample_rate: int | None) -> Input:
   if isinstance(item, Input):
     return item
   if isinstance(item, str | os.PathLike):
-    return Input(str(item), pathlib.Path(item))
+    return Input(str(item), pathlib.Path(item).expanduser())
   if sample_rate is None:
     raise InputError('an array needs its sample rate; give sample_rate=HZ.')
   return Input(f'recording {position}', (item, sample_rate))
-
-
-def log_mel_of(spec: Any, signal: jax.Array) -> jax.Array:
-  """Returns the features of a `Librosa22k` of fitted waveforms."""
-  own = spec.parameters()
-  kept = ('sample_rate', 'fft_length', 'hop_length', 'bins', 'floor')
-  return log_mel(signal, **{n: own[n] for n in (*kept, 'range_db')})
 
 
 def region_of(

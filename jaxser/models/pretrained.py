@@ -31,8 +31,8 @@ def for_folds(
   """Returns (params, state) by fold number from config.init_from.
 
   Args:
-    config: resolved; its `published_folds` says which folds the published
-      weights of others belong to, `trust_init_from` takes any.
+    config: its `published_folds` says which folds the published weights of
+      others belong to, `trust_init_from` takes any.
     system: that is to have the weights.
     source: `jaxser.data.pipeline.Source` of the corpus of this run.
     folds: `jaxser.data.protocols.Fold`s of this run.

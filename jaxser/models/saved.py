@@ -84,9 +84,7 @@ def describe(
   """Writes model.json; to be called before the first `save`.
 
   Args:
-    workdir: of the run.
-    config: resolved.
-    system: that is trained.
+    workdir, config, system: of the run.
     corpus: `jaxser.data.corpus.Corpus` that it is trained on.
     folds: `jaxser.data.protocols.Fold`s that have weights of their own.
     selections: which weights of a fold, keys of `SELECTIONS`.
@@ -156,15 +154,8 @@ def save(
 ) -> pathlib.Path:
   """Writes the weights of one fold and selection, whole or not at all.
 
-  In a run of several processes only the first one writes.
-
-  Args:
-    workdir: of the run; `describe` has been called for it.
-    seed, fold_number: of the run.
-    selection: a key of `jaxser.evaluation.predictions.SELECTIONS`.
-    params, model_state: nested dicts of arrays, on the host or on fully
-      addressable devices.
-    epoch: after which the weights were taken, where known.
+  In a run of several processes only the first one writes. `describe` has been
+  called before; `epoch` is the one after which the weights were taken.
 
   Returns:
     The path of the file.
@@ -230,13 +221,9 @@ class Description:
 
   Attributes:
     workdir: of the run.
-    content: of model.json.
-    weights: folder of the WavLM whose hidden states are the features, None if
-      it was not given.
-    classes: names in the order of the scores.
-    vad_range: ends of the VAD scale, or None.
-    normalization: mean and standard deviation of waveforms, or None.
-    max_length: frames or samples that training cut utterances to.
+    content: of model.json; `classes`, `vad_range`, `normalization` and
+      `max_length` are attributes, too, as `describe` got them.
+    weights: folder of the WavLM whose hidden states are the features, or None.
   """
 
   workdir: pathlib.Path
@@ -342,16 +329,14 @@ def open(
 ) -> Description:
   """Reads model.json, without the corpus and without TensorFlow.
 
-  Args:
-    workdir: of the run.
-    weights: folder of the WavLM whose hidden states are the model's features,
-      if they are; read when the features are needed.
+  `weights` is the folder of the WavLM whose hidden states are the features, if
+  they are; it is read when the features are needed.
 
   Raises:
     ModelError: if model.json is missing, damaged, or not of this format; or if
       weights are given for a model of other features.
   """
-  workdir = pathlib.Path(workdir)
+  workdir = pathlib.Path(workdir).expanduser()
   path = workdir / 'model.json'
   remedy = 'give the --workdir of a run of `python -m jaxser.main`.'
   try:

@@ -20,12 +20,7 @@ class FeatureNorm(nn.Module):
   merged exactly (Chan et al. 1979), so the first step is already normalised,
   training and evaluation use the same numbers, and they converge to those of
   the training split. Nothing is trained.
-
-  Attributes:
-    epsilon: added to the variance.
   """
-
-  epsilon: float = 1e-5
 
   @nn.compact
   def __call__(self, x: Array, valid: Array, *, train: bool) -> Array:
@@ -44,7 +39,7 @@ class FeatureNorm(nn.Module):
       var.value = jnp.where(new > 0, merged, var.value)
       mean.value = jnp.where(new > 0, mean.value + weight * gap, mean.value)
       count.value = count.value + new
-    inverse = jax.lax.rsqrt(var.value + self.epsilon)
+    inverse = jax.lax.rsqrt(var.value + 1e-5)
     return (x - mean.value[None, None]) * inverse[None, None]
 
 
@@ -75,17 +70,17 @@ class LogMelEncoder(nn.Module):
   def __call__(
     self, features: Array, length: Array, rows: Array, *, train: bool
   ) -> tuple[Array, Array]:
-    """Encodes log-mel.
+    """Encodes features [batch, frames, bins], dB or natural logarithm.
 
     Args:
-      features: [batch, frames, bins]; dB or natural logarithm.
-      length: int32 [batch], valid frames.
+      features: of which `length`, int32 [batch], are valid.
+      length: see there.
       rows: int32 [batch], batch['row'].
       train: whether statistics are updated and dropout is on.
 
     Returns:
       frames [batch, ceil(frames / stride), width] and the number of valid
-      ones, int32 [batch], ceil(length / stride).
+      ones, int32 [batch].
     """
     valid = frame_mask(length, features.shape[1])
     features = jnp.where(valid[:, :, None], features, 0)

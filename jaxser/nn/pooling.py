@@ -21,12 +21,7 @@ class AttentiveStatistics(nn.Module):
 
   The baseline that style pooling is held to. Source: Okabe et al., "Attentive
   Statistics Pooling for Deep Speaker Embedding", Interspeech 2018.
-
-  Attributes:
-    floor: smallest variance, so that the root keeps a finite derivative.
   """
-
-  floor: float = 1e-5
 
   @nn.compact
   def __call__(self, frames: Array, valid: Array) -> Array:
@@ -42,7 +37,8 @@ class AttentiveStatistics(nn.Module):
     weights = jax.nn.softmax(scores, axis=1)
     mean = jnp.sum(weights * x, axis=1, keepdims=True)
     variance = jnp.sum(weights * (x - mean) ** 2, axis=1)
-    std = jnp.sqrt(jnp.maximum(variance, self.floor))
+    # The root keeps a finite derivative.
+    std = jnp.sqrt(jnp.maximum(variance, 1e-5))
     return jnp.concatenate([mean[:, 0], std], axis=-1)
 
 
@@ -59,13 +55,9 @@ def masked_mean(x: Array, valid: Array) -> Array:
 def published_frames(samples: Array, frames: int) -> Array:
   """Returns valid frames by the authors' rule: floor((samples - 1) / 320) + 1.
 
-  Args:
-    samples: int32 [batch], valid samples at 16 kHz.
-    frames: frames that the encoder returned; the count is cut to it.
-
-  Returns:
-    int32 [batch]. The encoder itself has one frame less or the same, so with
-    padding the last one counted may be a padded frame.
+  int32 [batch] samples at 16 kHz -> int32 [batch], at most the `frames` that the
+  encoder returned. The encoder itself has one frame less or the same, so with
+  padding the last one counted may be a padded frame.
   """
   return jnp.minimum((samples - 1) // 320 + 1, frames)
 
@@ -76,23 +68,16 @@ def mish(x: Array) -> Array:
 
 
 class GatedConv(nn.Module):
-  """`x + dropout(a * sigmoid(b))`, where a and b are halves of a convolution.
-
-  Attributes:
-    dropout: probability.
-    dtype: type of the computation; parameters are float32.
-    kernel: width in frames; both ends are zero padded by kernel // 2.
-  """
+  """`x + dropout(a * sigmoid(b))`, a and b halves of a convolution of 5."""
 
   dropout: float = 0.1
   dtype: Any = jnp.float32
-  kernel: int = 5
 
   @nn.compact
   def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
     """[batch, time, d] -> [batch, time, d]; rows is batch['row']."""
     both = layers.FrameConvolution(
-      2 * x.shape[-1], self.kernel, dtype=self.dtype, name='conv'
+      2 * x.shape[-1], 5, dtype=self.dtype, name='conv'
     )(x)
     content, gate = jnp.split(both, 2, axis=-1)
     gated = content * jax.nn.sigmoid(gate)
@@ -103,12 +88,7 @@ class StyleAttention(nn.Module):
   """Self-attention with a residual; scores are divided by sqrt(d).
 
   The published block divides by the root of the whole width, not of the width
-  of one head, and has no layer norm.
-
-  Attributes:
-    dropout: probability, for the attention weights and for the output.
-    dtype: type of the computation; scores and softmax are float32.
-    heads: number of heads, a divisor of d.
+  of one head, and has no layer norm. Scores and softmax are float32.
   """
 
   dropout: float = 0.1

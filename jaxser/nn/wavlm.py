@@ -54,16 +54,7 @@ class _ScannedLayer(nn.Module):
 
 
 class TransformerEncoder(nn.Module):
-  """Position embedding, then all layers.
-
-  Attributes:
-    config: shape.
-    dtype: type of the products.
-    remat: recompute each layer in the backward pass instead of keeping it.
-    unroll: layers per step of the scan.
-    final_norm: False leaves out the norm after the last layer of a pre-LN
-      model.
-  """
+  """Position embedding, then all layers; fields as `WavLM` has them."""
 
   config: WavLMConfig
   dtype: Any = jnp.float32
@@ -106,13 +97,10 @@ class TransformerEncoder(nn.Module):
       jnp.float32,
     )
     # One table for all layers, looked up once.
-    bias = jnp.moveaxis(
-      table[
-        relative_buckets(frames, config.num_buckets, config.max_bucket_distance)
-      ],
-      -1,
-      0,
+    buckets = relative_buckets(
+      frames, config.num_buckets, config.max_bucket_distance
     )
+    bias = jnp.moveaxis(table[buckets], -1, 0)
     skip = jnp.zeros(layers, bool)
     if train and config.layerdrop > 0:
       drawn = jax.random.bernoulli(
@@ -149,7 +137,8 @@ class WavLM(nn.Module):
     norm_over_padding: see `FeatureEncoder`; True is Hugging Face's way.
     unroll: layers per step of the scan; more of them compile longer and may
       run faster.
-    final_norm: see `TransformerEncoder`.
+    final_norm: False leaves out the norm after the last layer of a pre-LN
+      model.
   """
 
   config: WavLMConfig
@@ -232,26 +221,26 @@ class WavLM(nn.Module):
     )
     if not train or not config.apply_spec_augment:
       return x
-    if config.mask_time_prob > 0:
-      masked = random_spans(
+
+    def masked(axis: str, valid: Array, size: int) -> Array:
+      def setting(name: str) -> Any:
+        return getattr(config, f'mask_{axis}_{name}')
+
+      return random_spans(
         self.make_rng('dropout'),
         rows,
         valid,
-        x.shape[1],
-        prob=config.mask_time_prob,
-        length=config.mask_time_length,
-        min_spans=config.mask_time_min_masks,
+        size,
+        prob=setting('prob'),
+        length=setting('length'),
+        min_spans=setting('min_masks'),
       )
-      x = jnp.where(masked[:, :, None], vector.astype(x.dtype)[None, None], x)
+
+    if config.mask_time_prob > 0:
+      hidden = masked('time', valid, x.shape[1])[:, :, None]
+      x = jnp.where(hidden, vector.astype(x.dtype)[None, None], x)
     if config.mask_feature_prob > 0:
-      masked = random_spans(
-        self.make_rng('dropout'),
-        rows,
-        jnp.full_like(valid, config.hidden_size),
-        config.hidden_size,
-        prob=config.mask_feature_prob,
-        length=config.mask_feature_length,
-        min_spans=config.mask_feature_min_masks,
-      )
-      x = jnp.where(masked[:, None], 0, x)
+      width = config.hidden_size
+      hidden = masked('feature', jnp.full_like(valid, width), width)
+      x = jnp.where(hidden[:, None], 0, x)
     return x

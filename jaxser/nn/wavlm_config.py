@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +18,6 @@ ACTIVATIONS = {
   'silu': jax.nn.silu,
 }
 """By their Hugging Face names."""
-_NORMS = ('group', 'layer')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,34 +61,29 @@ class WavLMConfig:
   mask_feature_min_masks: int = 0
 
   def __post_init__(self) -> None:
+    """Raises ValueError naming the setting, its value and what is possible."""
     for name in ('conv_dim', 'conv_stride', 'conv_kernel'):
       object.__setattr__(self, name, tuple(getattr(self, name)))
-    self._check()
-
-  def _check(self) -> None:
-    """Raises ValueError naming the setting, its value and what is possible."""
     lengths = {len(self.conv_dim), len(self.conv_stride), len(self.conv_kernel)}
     if len(lengths) != 1 or not self.conv_dim:
       raise ValueError(
         f'conv_dim {self.conv_dim}, conv_stride {self.conv_stride} and'
         f' conv_kernel {self.conv_kernel} must have one entry per convolution'
       )
-    for name, value in (
-      ('num_attention_heads', self.num_attention_heads),
-      ('num_conv_pos_embedding_groups', self.num_conv_pos_embedding_groups),
-    ):
-      if self.hidden_size % value:
+    for name in ('num_attention_heads', 'num_conv_pos_embedding_groups'):
+      if self.hidden_size % getattr(self, name):
         raise ValueError(
-          f'{name} {value} does not divide hidden_size {self.hidden_size}'
+          f'{name} {getattr(self, name)} does not divide hidden_size '
+          f'{self.hidden_size}'
         )
-    for name, value, possible in (
-      ('feat_extract_norm', self.feat_extract_norm, _NORMS),
-      ('hidden_act', self.hidden_act, ACTIVATIONS),
-      ('feat_extract_activation', self.feat_extract_activation, ACTIVATIONS),
+    for name, possible in (
+      ('feat_extract_norm', ('group', 'layer')),
+      ('hidden_act', tuple(ACTIVATIONS)),
+      ('feat_extract_activation', tuple(ACTIVATIONS)),
     ):
-      if value not in possible:
+      if getattr(self, name) not in possible:
         raise ValueError(
-          f'{name} is {value!r}; it must be one of {tuple(possible)}'
+          f'{name} is {getattr(self, name)!r}; it must be one of {possible}'
         )
     if self.num_buckets < 4 or self.num_buckets % 4:
       raise ValueError(
@@ -170,25 +165,18 @@ class WavLMConfig:
     """
     xp = np if isinstance(samples, int | np.ndarray) else jnp
     count = samples
-    for kernel, stride in list(
-      zip(self.conv_kernel, self.conv_stride, strict=True)
-    )[:layers]:
+    steps = zip(self.conv_kernel, self.conv_stride, strict=True)
+    for kernel, stride in itertools.islice(steps, layers):
       count = xp.where(count < kernel, 0, (count - kernel) // stride + 1)
     return int(count) if isinstance(samples, int) else count
 
   def flops(self, samples: int) -> dict[str, int]:
     """Floating-point operations of the products of one forward pass.
 
-    Two per multiply and add, for one utterance. Training with frozen
-    convolutions costs 'conv' once, 'position' and 'layers' three times, and
-    'layers' once more if they are rematerialised. XLA's own cost analysis
-    counts the body of the scan over layers once, unless it is unrolled.
-
-    Args:
-      samples: length of the utterance.
-
-    Returns:
-      {'conv', 'position', 'layers'}; the projection belongs to 'position'.
+    Two per multiply and add, for one utterance of so many samples. Training
+    with frozen convolutions costs 'conv' once, 'position' (and projection) and
+    'layers' three times, and 'layers' once more if they are rematerialised.
+    XLA's own cost analysis counts the body of the scan over layers once.
     """
     conv, inputs = 0, 1
     for i, (width, kernel) in enumerate(

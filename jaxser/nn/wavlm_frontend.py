@@ -2,7 +2,8 @@
 
 Source: Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full
 Stack Speech Processing" (2022), and the architecture of Hugging Face's
-`WavLMModel`, whose checkpoints these modules take.
+`WavLMModel`, whose checkpoints these modules take. `config` is the shape,
+`dtype` the type of the computation; norms are float32.
 """
 
 import math
@@ -25,13 +26,7 @@ Array = jax.Array
 
 
 class TimeNorm(nn.Module):
-  """Group norm with one group per channel: moments over time, per utterance.
-
-  Attributes:
-    epsilon: added to the variance.
-  """
-
-  epsilon: float = 1e-5
+  """Group norm with one group per channel: moments over time, per utterance."""
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None) -> Array:
@@ -50,23 +45,22 @@ class TimeNorm(nn.Module):
     count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
     mean = jnp.sum(x * weight, axis=1, keepdims=True) / count
     centred = x - mean
-    variance = (
-      jnp.sum(centred * centred * weight, axis=1, keepdims=True) / count
-    )
-    normal = centred * jax.lax.rsqrt(variance + self.epsilon)
+    squares = jnp.sum(centred * centred * weight, axis=1, keepdims=True)
+    variance = squares / count
+    normal = centred * jax.lax.rsqrt(variance + 1e-5)
     return normal * scale[None, None] + bias[None, None]
 
 
 class FeatureEncoder(nn.Module):
   """Waveform [batch, samples] -> [batch, frames, channels], one per 20 ms.
 
+  `feat_extract_norm` chooses a norm over time after the first convolution
+  ('group', base) or over channels after each ('layer', large).
+
   Attributes:
-    config: shape; `feat_extract_norm` chooses a norm over time after the first
-      convolution ('group', base) or over channels after each ('layer', large).
     norm_over_padding: with 'group', let padding samples enter the moments as
       Hugging Face does. False gives each utterance the features that it has
       alone.
-    dtype: type of the computation; norms are float32.
   """
 
   config: WavLMConfig
@@ -105,12 +99,7 @@ class FeatureEncoder(nn.Module):
 
 
 class FeatureProjection(nn.Module):
-  """Layer norm, linear and dropout: [..., channels] -> [..., hidden].
-
-  Attributes:
-    config: shape.
-    dtype: type of the computation.
-  """
+  """Layer norm, linear and dropout: [..., channels] -> [..., hidden]."""
 
   config: WavLMConfig
   dtype: Any = jnp.float32
@@ -127,11 +116,8 @@ class FeatureProjection(nn.Module):
 class PositionEmbedding(nn.Module):
   """Grouped convolution over 2.5 s with a weight `g v / |v|`, then GELU.
 
-  The norm is taken per tap, over all channels (weight norm along axis 2).
-
-  Attributes:
-    config: shape.
-    dtype: type of the computation; the weight is formed in float32.
+  The norm is taken per tap, over all channels (weight norm along axis 2), and
+  the weight is formed in float32.
   """
 
   config: WavLMConfig
@@ -192,7 +178,7 @@ def random_spans(
   fewer.
 
   Args:
-    rng: PRNG key.
+    rng: key.
     rows: int32 [batch], folded into the key.
     valid: int32 [batch], number of valid positions.
     size: number of positions.
@@ -214,11 +200,8 @@ def random_spans(
     draw = jax.random.uniform(places, (size,))
     possible = jnp.arange(size) <= count - length
     order = jnp.argsort(jnp.where(possible, draw, 2.0))
-    start = (
-      jnp.zeros(size, jnp.int32)
-      .at[order]
-      .set((jnp.arange(size) < spans).astype(jnp.int32))
-    )
+    first = (jnp.arange(size) < spans).astype(jnp.int32)
+    start = jnp.zeros(size, jnp.int32).at[order].set(first)
     started = jnp.cumsum(start)
     before = jnp.pad(started, (length, 0))[:size]
     return started > before

@@ -1,7 +1,7 @@
 """One transformer layer of WavLM: gated relative attention, feed-forward.
 
 Source: Chen et al., "WavLM" (2022), section 3.1, with the gates as in Hugging
-Face's `WavLMModel`.
+Face's `WavLMModel`. `config` is the shape, `dtype` the type of the products.
 """
 
 import math
@@ -51,11 +51,6 @@ class GatedAttention(nn.Module):
       score = q k / sqrt(d) + (a (b c - 1) + 2) bias
 
   with a, b in (0, 1) from each head's part of the input and c per head.
-
-  Attributes:
-    config: shape.
-    dtype: type of the products.
-    train: whether dropout is on.
   """
 
   config: WavLMConfig
@@ -66,16 +61,13 @@ class GatedAttention(nn.Module):
   def __call__(
     self, x: Array, bias: Array, seen: Array | None, rows: Array | None
   ) -> Array:
-    """Attends.
+    """[batch, time, hidden] -> the same in `dtype`.
 
     Args:
-      x: [batch, time, hidden].
+      x: the input.
       bias: float32 [heads, time, time], shared by all layers.
       seen: bool [batch, time], keys that may be seen, or None: all.
-      rows: int32 [batch], for dropout.
-
-    Returns:
-      [batch, time, hidden] in `dtype`.
+      rows: int32 [batch], batch['row'].
     """
     config, precision = self.config, precision_of(self.dtype)
     heads = config.num_attention_heads
@@ -118,13 +110,7 @@ class GatedAttention(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-  """One layer, pre-LN where `do_stable_layer_norm`, else post-LN.
-
-  Attributes:
-    config: shape.
-    dtype: type of the products; the residual stream is float32.
-    train: whether dropout is on.
-  """
+  """One layer, pre-LN where `do_stable_layer_norm`, else post-LN."""
 
   config: WavLMConfig
   dtype: Any

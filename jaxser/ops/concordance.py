@@ -1,6 +1,6 @@
 """Lin's concordance correlation coefficient over a global, masked batch.
 
-    CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2 + epsilon)
+    CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2 + 1e-8)
 
 with biased moments (divided by the count). Source: Lin, Biometrics 45 (1989).
 """
@@ -13,12 +13,7 @@ from jaxser.ops.collectives import psum
 Array = jax.Array
 
 
-def concordance(
-  pred: Array,
-  target: Array,
-  mask: Array | None = None,
-  epsilon: float = 1e-8,
-) -> Array:
+def concordance(pred: Array, target: Array, mask: Array | None = None) -> Array:
   """CCC of each column, over the rows of the whole batch.
 
   Columns are shifted and the moments taken around the means in a second pass,
@@ -30,7 +25,6 @@ def concordance(
     target: [rows, columns].
     mask: [rows], 1 for a row that counts and 0 for padding, or None. What a
       row with 0 holds is never used, not even if it is NaN.
-    epsilon: added to the denominator.
 
   Returns:
     float32 [columns], the same on every device.
@@ -50,11 +44,10 @@ def concordance(
   shift = jax.lax.stop_gradient(total(target) / count)[None]
   pred = (pred - shift) * weight
   target = (target - shift) * weight
-  pred_mean = total(pred) / count
-  target_mean = total(target) / count
+  pred_mean, target_mean = total(pred) / count, total(target) / count
   pred = (pred - pred_mean[None]) * weight
   target = (target - target_mean[None]) * weight
   covariance = total(pred * target) / count
   spread = total(pred * pred + target * target) / count
   offset = (pred_mean - target_mean) ** 2
-  return 2 * covariance / (spread + offset + epsilon)
+  return 2 * covariance / (spread + offset + 1e-8)

@@ -75,15 +75,8 @@ def _kernel_gradient_cpu(
   """The same as one matrix product for each row of the window."""
   rows, columns = window
   height, width, channels = x.shape[1:]
-  padded = jnp.pad(
-    x,
-    (
-      (0, 0),
-      (rows // 2, rows // 2),
-      (columns // 2, columns // 2),
-      (0, 0),
-    ),
-  )
+  around = [(0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)]
+  padded = jnp.pad(x, around)
   wide = jnp.concatenate(
     [padded[:, :, j : j + width] for j in range(columns)], axis=-1
   )
@@ -124,18 +117,15 @@ def _function(precision, window: tuple[int, int]):
       default=functools.partial(_kernel_gradient, **options),
     )
 
+  def backward(saved, gradient):
+    x, kernel = saved
+    return input_gradient(gradient, kernel), kernel_gradient(x, gradient)
+
   @jax.custom_vjp
   def convolution(x, kernel):
     return forward(x, kernel)
 
-  def convolution_forward(x, kernel):
-    return forward(x, kernel), (x, kernel)
-
-  def convolution_backward(saved, gradient):
-    x, kernel = saved
-    return input_gradient(gradient, kernel), kernel_gradient(x, gradient)
-
-  convolution.defvjp(convolution_forward, convolution_backward)
+  convolution.defvjp(lambda *pair: (forward(*pair), pair), backward)
   return convolution
 
 

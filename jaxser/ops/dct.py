@@ -14,13 +14,8 @@ def dct_matrix(size: int, num_coefficients: int) -> np.ndarray:
   `D[n, k] = s_k cos(π k (2 n + 1) / (2 N))`, `s_0 = sqrt(1 / N)` and
   `s_k = sqrt(2 / N)` for `k > 0`, with `N = size` and `k < num_coefficients`.
 
-  Args:
-    size: length of what is transformed.
-    num_coefficients: how many coefficients are kept, at most `size`.
-
   Returns:
-    float64 `[size, num_coefficients]`; with all coefficients its rows and its
-    columns are orthonormal.
+    float64 `[size, num_coefficients]`, of which the lowest are kept.
   """
   n = np.arange(size)[:, None]
   k = np.arange(num_coefficients)[None, :]

@@ -31,12 +31,7 @@ def functionals(frames: jax.Array, length: jax.Array) -> jax.Array:
 def deltas(frames: jax.Array, length: jax.Array) -> jax.Array:
   """Returns `(x[t + 1] - x[t - 1]) / 2`, the first and last frame repeated.
 
-  Args:
-    frames: `[batch, frames, bins]`.
-    length: int32 `[batch]`, valid frames, at least 1.
-
-  Returns:
-    The shape of `frames`; beyond `length` of no meaning.
+  `[batch, frames, bins]`; beyond `length`, at least 1, of no meaning.
   """
   time = jnp.arange(frames.shape[1])[None, :, None]
   after = jnp.minimum(time + 1, length[:, None, None] - 1)

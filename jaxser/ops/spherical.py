@@ -1,9 +1,8 @@
 """Valence, arousal and dominance on a sphere around neutral, and its regions.
 
-A point always has its three numbers in the order `VAD`, on the last axis. Which
-of them plays x, y and z, or the first sign, is a parameter with names, because
-the two published uses differ: angles are taken over (arousal, dominance,
-valence), octants over (arousal, valence, dominance).
+A point always has its three numbers in the order `VAD`, on the last axis. The two
+published uses differ: angles are taken over (arousal, dominance, valence),
+octants over (arousal, valence, dominance).
 
 Source: Cho et al., "EmoSphere-SER", Interspeech 2025 (arXiv 2505.19693).
 """
@@ -49,13 +48,7 @@ _TINY = 1e-30
 def reorder(
   points: Array, source: Sequence[str], target: Sequence[str]
 ) -> Array:
-  """Moves the last axis of points [..., 3] from one named order to another.
-
-  Args:
-    points: [..., 3].
-    source: names of the last axis as it is, each of `VAD` once.
-    target: names of the last axis as it shall be.
-  """
+  """Moves the last axis of points [..., 3] from one named order to another."""
   order = [tuple(source).index(axis) for axis in target]
   return jnp.stack([points[..., i] for i in order], axis=-1)
 
@@ -65,19 +58,14 @@ def to_cube(
 ) -> Array:
   """Corpus scale [lo, hi] -> cube [-1, 1]: `2 (x - centre) / (hi - lo)`.
 
-  With the default centre, the middle of the scale, this is
-  `2 (x - lo) / (hi - lo) - 1`. Another centre, such as the mean of the neutral
-  utterances, moves the origin there and keeps the unit, so that the image is a
-  cube of the same size that no longer ends at exactly -1 and 1.
+  With another centre than the middle of the scale, such as the mean of the
+  neutral utterances, the cube keeps its size and no longer ends at -1 and 1.
 
   Args:
-    points: [..., 3] on the corpus scale, in the order `VAD`.
+    points: [..., 3] on the corpus scale, in the order `VAD`, as is the result.
     lo: lowest value of the scale.
     hi: highest value of the scale.
     centre: None, or three numbers on the corpus scale in the order `VAD`.
-
-  Returns:
-    [..., 3].
   """
   points = jnp.asarray(points)
   if centre is None:
@@ -87,9 +75,7 @@ def to_cube(
   return (points - centre) * (2 / (hi - lo))
 
 
-def cartesian_to_spherical(
-  points: Array, axes: Sequence[str] = ANGLE_AXES
-) -> Array:
+def cartesian_to_spherical(points: Array) -> Array:
   """Cartesian -> (r, azimuth, polar angle), values and gradients finite.
 
   `r = |v|`, `azimuth = atan2(y, x)` in (-pi, pi] and `polar = arccos(z / r)` in
@@ -100,12 +86,11 @@ def cartesian_to_spherical(
 
   Args:
     points: [..., 3] in the order `VAD`.
-    axes: the dimensions that play x, y, z.
 
   Returns:
-    [..., 3]: radius, azimuth, polar angle, in radians.
+    [..., 3]: radius, azimuth and polar angle in radians.
   """
-  xyz = reorder(jnp.asarray(points), VAD, axes)
+  xyz = reorder(jnp.asarray(points), VAD, ANGLE_AXES)
   x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
   # `where` acts on the inputs: a derivative of 0 times infinity would be NaN,
   # however the output were chosen.
@@ -129,22 +114,14 @@ def cartesian_to_spherical(
   return jnp.stack([radius, azimuth, polar], axis=-1)
 
 
-def spherical_to_cartesian(
-  spherical: Array, axes: Sequence[str] = ANGLE_AXES
-) -> Array:
+def spherical_to_cartesian(spherical: Array) -> Array:
   """(r, azimuth, polar angle) [..., 3] -> points [..., 3] in the order `VAD`."""
   spherical = jnp.asarray(spherical)
   radius, azimuth, polar = (spherical[..., i] for i in range(3))
   planar = radius * jnp.sin(polar)
-  xyz = jnp.stack(
-    [
-      planar * jnp.cos(azimuth),
-      planar * jnp.sin(azimuth),
-      radius * jnp.cos(polar),
-    ],
-    axis=-1,
-  )
-  return reorder(xyz, axes, VAD)
+  x, y = planar * jnp.cos(azimuth), planar * jnp.sin(azimuth)
+  xyz = jnp.stack([x, y, radius * jnp.cos(polar)], axis=-1)
+  return reorder(xyz, ANGLE_AXES, VAD)
 
 
 def _grid(regions: str | float) -> tuple[int, int]:
@@ -164,7 +141,7 @@ def _grid(regions: str | float) -> tuple[int, int]:
 
 
 def region_count(regions: str | float) -> int:
-  """Returns the number of regions: 8 octants, or (360 / a) * (180 / a) for an angle a.
+  """Returns how many regions there are: 8, or (360 / a) * (180 / a).
 
   Raises:
     ValueError: if `regions` is neither 'octants' nor an angle that divides 180.

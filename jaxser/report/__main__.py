@@ -3,6 +3,8 @@
 Examples:
   python -m jaxser.report runs/emodb
       Writes runs/emodb/report.html again.
+  python -m jaxser.report runs/timnet --baseline=docs/results/emodb_egemaps
+      The same with the figures of another run as lines in its charts.
   python -m jaxser.report runs/timnet runs/dsnet runs/encoder --out=page.html
       Compares runs with the first one: differences on the utterances that both
       tested, confusion matrices, speakers, calibration, configs.
@@ -38,6 +40,13 @@ flags.DEFINE_string(
   'PAGE#NAME: write a table between the marks of a page instead.',
   FLAGS,
 )
+command_line.define_path(
+  'baseline',
+  None,
+  'A finished run on the same utterances, whose figures become lines in the '
+  'charts of a single run.',
+  FLAGS,
+)
 flags.DEFINE_string(
   'selection',
   '',
@@ -62,6 +71,11 @@ def _write(workdirs: list[pathlib.Path]) -> pathlib.Path:
   page, _, name = into.partition('#')
   if not workdirs:
     raise UsageError('give the folder of a finished run.')
+  if FLAGS.baseline and (into or len(workdirs) > 1):
+    raise UsageError(
+      '--baseline is for the page of one run; several are compared with the '
+      'first of them.'
+    )
   if into and out:
     raise UsageError(
       f'--into={into} writes into that page, --out={out} a page of its own; '
@@ -86,7 +100,7 @@ def _write(workdirs: list[pathlib.Path]) -> pathlib.Path:
     raise UsageError(
       '--selection is for several runs; the page of one has all.'
     )
-  return pages.write_report(workdirs[0], out)
+  return pages.write_report(workdirs[0], out, FLAGS.baseline)
 
 
 if __name__ == '__main__':

@@ -3,40 +3,44 @@
 Everything comes from predictions; metrics are those of `jaxser.evaluation`.
 """
 
-import collections
+import os
+import pathlib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data_prep import default_data_dir, store
 from jaxser.core import config
+from jaxser.data import corpus
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation import significance
+from jaxser.evaluation.metrics import METRICS, NAMES
 from jaxser.evaluation.predictions import Prediction
-from jaxser.evaluation.results import NAMES
 from jaxser.report import figures, text
 from jaxser.report.run import Run, View
 
 BINS = 10
+OPTIMIZATION = {
+  'grad_norm': 'gradient norm',
+  'update_ratio': 'update / weights',
+  'learning_rate': 'learning rate',
+}
+"""Metrics of training that share one chart, with their labels."""
 MISTAKES = 12
 PER_SPEAKER = {'classification': ('uar', 'war'), 'regression': ('ccc_mean',)}
 """Metrics of a speaker, by task; few utterances bear no more."""
 
 
 class Reliability(NamedTuple):
-  """How often predictions are right, by their confidence (the highest score).
+  """How often predictions are right, by their confidence (the highest score)."""
 
-  Attributes:
-    bins: (predictions, mean confidence, accuracy) of each bin that holds any;
-      the `BINS` bins are of equal width and closed on the right.
-    ece: expected calibration error, 0 to 1 (Guo et al. 2017, equation 3).
-    excess: mean confidence minus accuracy: positive where overconfident, -1 to 1.
-  """
-
+  # Predictions, mean confidence and accuracy of each bin that holds any; the
+  # `BINS` bins are of equal width and closed on the right.
   bins: list[tuple[int, float, float]]
-  ece: float
-  excess: float
+  ece: float  # Expected calibration error (Guo et al. 2017, equation 3).
+  excess: float  # Mean confidence minus accuracy; overconfident above 0.
 
 
 def reliability(predictions: Sequence[Prediction]) -> Reliability:
@@ -67,6 +71,31 @@ def mistakes(view: View) -> list[tuple[Prediction, float]]:
   return sorted(sizes, key=lambda pair: (-pair[1], pair[0].id, pair[0].seed))
 
 
+def audio(
+  run: Run, shown: Sequence[tuple[Prediction, float]]
+) -> dict[str, str]:
+  """Returns {utterance: address of its audio}, where that still lies.
+
+  That is where the manifests of the run's stores say; what is shown has no
+  address where the store is gone or older than this field.
+  """
+  stores, files = run.results['environment'].get('stores', {}), {}
+  folder = pathlib.Path(run.config.get('data_dir') or default_data_dir())
+  features = run.config.get('features', {}).get('name')
+  for name, about in stores.items():
+    version = f'{features}-{about["fingerprint"]}/{store.VERSION_FOLDER}'
+    try:
+      opened = corpus.open_store(folder.expanduser() / name / version)
+    except (store.StoreError, OSError):  # Or another's folder.
+      continue
+    root, before = opened.stores[name].get('audio_dir'), f'{name}/'
+    for row, utterance in enumerate(opened.table.ids) if root else ():
+      found = f'{before * (len(stores) > 1)}{utterance}'
+      files[found] = pathlib.Path(root, opened.table.paths[row])
+  known = {p.id: files[p.id] for p, _ in shown if p.id in files}
+  return {k: p.as_uri() for k, p in known.items() if os.path.isfile(p)}
+
+
 def scores_by(
   view: View, field: str = 'speaker'
 ) -> dict[Any, dict[str, float]]:
@@ -74,14 +103,12 @@ def scores_by(
 
   A metric that is not defined is left out. Several seeds count together.
   """
-  parts = collections.defaultdict(list)
-  for p in view.predictions:
-    parts[getattr(p, field)].append(p)
-  found, scale = {}, 100 if view.task == 'classification' else 1
-  for key, rows in sorted(parts.items()):
-    sums = results_lib.grouped(rows, view.task, view.classes).sum(0)
-    values = (scale * results_lib.STATISTICS[view.task](sums)).tolist()
-    scores = zip(results_lib.METRICS[view.task], values, strict=True)
+  parts = results_lib.by(view.predictions, field)
+  values = results_lib.scores(parts.values(), view.task, view.classes)
+  values *= 100 if view.task == 'classification' else 1
+  found = {}
+  for (key, rows), row in zip(parts.items(), values.tolist(), strict=True):
+    scores = zip(METRICS[view.task], row, strict=True)
     scores = {name: value for name, value in scores if np.isfinite(value)}
     scores['utterances'] = len({p.id for p in rows})
     found['unknown' if key == '' else key] = scores
@@ -123,15 +150,19 @@ def compare_with_first(
     pair = view.predictions, first.predictions
     found = significance.compare(*pair, view.classes, first.classes)
     compared.append((view, found))
+  significance.adjust([found for _, found in compared])
   return compared
 
 
-def holm(
-  differences: Sequence[tuple[View, significance.Comparison]], metric: str
-) -> list[float | None]:
-  """Returns p values of a metric, adjusted for the number of comparisons."""
-  changes = [comparison.changes[metric] for _, comparison in differences]
-  return significance.holm([change.p_value for change in changes])
+def not_alike(view: View, other: View) -> str:
+  """Returns why figures of two runs cannot stand in one chart, or ''."""
+  ((_, found),) = compare_with_first([other, view])
+  protocols = [v.run.results['protocol'] for v in (view, other)]
+  if not found.reason and protocols[0] != protocols[1]:
+    return f'their protocols are {" and ".join(protocols)}'
+  if not found.reason and (found.only_first or found.only_second):
+    return f'they have only {text.count(found.common, "utterance")} in common'
+  return found.reason
 
 
 def limits(views: Sequence[View]) -> tuple[float, float]:
@@ -143,12 +174,13 @@ def limits(views: Sequence[View]) -> tuple[float, float]:
 def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
   """Draws the curves of every metric with the name of the run.
 
-  Charts of one metric share their scale; the parts of a loss are drawn for a
-  single run only.
+  Charts of one metric share their scale; the parts of a loss, and how the
+  optimizer moves, are drawn for a single run only.
   """
   known = {name for run in runs.values() for name in run.curves}
   main = ['loss', *(m for run in runs.values() for m in run.results['metrics'])]
-  others = sorted(known.difference(main)) if len(runs) == 1 else []
+  others = sorted(known.difference(main, OPTIMIZATION))
+  others *= len(runs) == 1
   for metric in dict.fromkeys([*main, *others]):
     having = {name: run for name, run in runs.items() if metric in run.curves}
     if not having:
@@ -164,6 +196,14 @@ def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
         f'{title}{unit}, by epoch', run.curves[metric], papers[name], scale
       )
       yield chart, name
+  if len(runs) == 1 and known & OPTIMIZATION.keys():
+    ((name, run),) = runs.items()
+    moves = {
+      label: run.curves[metric][0]
+      for metric, label in OPTIMIZATION.items()
+      if metric in run.curves
+    }
+    yield figures.optimization('Optimization, by epoch', moves), name
 
 
 def _paper_lines(run: Run, metric: str) -> dict[str, float]:

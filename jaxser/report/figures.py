@@ -46,10 +46,9 @@ def colour(name: str) -> str:
 
 
 def _drawn(width: int, height: int, grid: str = '') -> Callable:
-  """Makes a function that draws on axes and returns a description a chart.
+  """Makes a chart of a function that draws on axes and returns a description.
 
-  The size is in pixels, the function may change it; `grid` is the direction of
-  the grid lines, 'x', 'y' or 'both', and '' hides the axes.
+  The size is in pixels; `grid` is 'x', 'y' or 'both', and '' hides the axes.
   """
 
   def decorate(draw: Callable[..., str]) -> Callable[..., Markup]:
@@ -151,10 +150,10 @@ def learning_curves(
   paper: Mapping[str, float],
   limits: tuple[float, float],
 ) -> str:
-  """Draws every run thinly and their median; many runs become a band.
+  """Draws every run thinly and their median, a curve per split.
 
-  There is one curve per split; `paper` has published figures by label, drawn as
-  horizontal lines; `limits` are those of all charts to be compared.
+  Many runs become a band; published figures, by label, are horizontal lines;
+  `limits` are those of all charts to be compared.
   """
   ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
   ends[1] = max(ends[1], ends[0] + 1)
@@ -186,6 +185,27 @@ def learning_curves(
   axes.set_ylim(*_padded(*limits))
   runs = max(len(curve.values) for curve in curves)
   return f'{text.count(runs, "run")}, median; {"; ".join(words)}.'
+
+
+@_drawn(440, 300, 'y')
+def optimization(axes: Any, curves: Mapping[str, Curve]) -> str:
+  """Draws the median over runs of positive quantities on a logarithmic scale.
+
+  There is one curve per label, which stands beside it.
+  """
+  words = []
+  for i, (label, curve) in enumerate(curves.items()):
+    rows = _subsampled(len(curve.epochs), POINTS)
+    x, y = curve.epochs[rows], curve.quartiles()[1][rows]
+    _line(axes, x, np.where(y > 0, y, np.nan), f'k{i}', linewidth=2)
+    # Each at another place, as the lines may lie close together.
+    at = len(x) * i // len(curves)
+    axes.text(x[at], y[at], label, color=colour(f'k{i}'), va='bottom')
+    words.append(f'{label}: {y[-1]:.4g} at epoch {x[-1]:g}')
+  axes.set(xlabel='epoch', yscale='log')
+  axes.yaxis.set_major_formatter('{x:g}')
+  axes.minorticks_off()
+  return f'Median over runs; {"; ".join(words)}.'
 
 
 @_drawn(340, 348, 'both')
@@ -226,12 +246,18 @@ def _equality(axes: Any, limits: tuple, x_name: str, y_name: str) -> None:
 
 @_drawn(430, 84, 'x')
 def forest(
-  axes: Any, marks: Sequence[tuple], axis: str, task: str, zero=False
+  axes: Any,
+  marks: Sequence[tuple],
+  axis: str,
+  task: str,
+  zero: bool = False,
+  line: tuple[str, float | None] | None = None,
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
   Marks are (label, value, low, high, paper) top to bottom; all but the label
-  may be None. `zero` draws a line at zero, for differences.
+  may be None. `zero` draws a line at zero, for differences; `line` has a label
+  and a value that all are to be compared with.
   """
   axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
   longest = max(min(len(label), _LETTERS) for label, *_ in marks)
@@ -240,6 +266,10 @@ def forest(
   ends = (len(marks) - 0.5, -0.5)
   if zero:
     _line(axes, [0, 0], ends[::-1], 'soft', linewidth=1, dashes=(4, 4))
+  if line is not None and line[1] is not None:
+    known.append(line[1])
+    words.append(f'{line[0]}: {text.number(line[1], task)}')
+    _line(axes, [line[1]] * 2, ends, 'dev', linewidth=1.5, dashes=(4, 3))
   for row, (label, value, low, high, paper) in enumerate(marks):
     known += [x for x in (value, low, high, paper) if x is not None]
     entry = {'value': value, 'low': low, 'high': high}
@@ -261,9 +291,9 @@ def forest(
 
 
 def categories(values: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
-  """Returns a legend of names, and the colour of each of the values [n].
+  """Returns a legend, and which colour each of the values [n] has.
 
-  Of too many names the most frequent get a colour; '' is unknown.
+  The most frequent names get one of their own; '' is unknown.
   """
   counts = collections.Counter(values[values != ''].tolist())
   most = KINDS - (len(counts) > KINDS)
@@ -339,10 +369,9 @@ def sphere(
   kinds: np.ndarray,
   cut: str | float,
 ) -> str:
-  """Draws the unit sphere of valence, arousal and dominance.
+  """Draws points [n, 3] on the unit sphere, seen from one of the `directions`.
 
-  Points [n, 3] around neutral, in the colours of their regions int [n], and the
-  borders of the regions, seen from one of the `directions`, in parallel.
+  Points have the colours of their regions int [n]; lines are the borders.
   """
   curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)

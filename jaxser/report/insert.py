@@ -27,9 +27,8 @@ def write_into(
 ) -> pathlib.Path:
   """Puts the table of finished runs between two marks; returns the page's path.
 
-  The runs are all of classes or all of VAD; those of the first one's protocol
-  and selection are compared with it. `selection` is the only one shown; '' shows
-  all, and compares the most honest.
+  Runs of the first one's protocol and selection are compared with it.
+  `selection` is the only one shown; '' shows all, and compares the most honest.
 
   Raises:
     PredictionsError: the page has no such marks, a run is not finished or lacks
@@ -42,8 +41,8 @@ def write_into(
       'runs of classes and runs of valence, arousal and dominance do not go '
       'into one table; give them separately'
     )
-  questions = [(v.run.results['protocol'], v.selection) for v in views]
-  same = [v for v, q in zip(views, questions, strict=True) if q == questions[0]]
+  first = views[0].run.results['protocol'], views[0].selection
+  same = [v for v in views if (v.run.results['protocol'], v.selection) == first]
   compared = derived.compare_with_first(same)
   made = pages.render(
     'insert.md',
@@ -56,11 +55,7 @@ def write_into(
 
 
 def replace(page: PathLike, name: str, made: str) -> pathlib.Path:
-  """Puts text between the marks of a name; returns the page's path.
-
-  Raises:
-    PredictionsError: the page has no such marks.
-  """
+  """Puts text between the marks of a name; returns the page's path."""
   before, after = around(page, name)
   files.write_text(page, f'{before}\n\n{made}\n\n{after}')
   return pathlib.Path(page)

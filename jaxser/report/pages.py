@@ -18,9 +18,14 @@ import jaxser
 from jaxser.core import files
 from jaxser.evaluation import embeddings, regions
 from jaxser.evaluation.intervals import FEW_GROUPS
-from jaxser.evaluation.predictions import DIMENSIONS, SELECTIONS
+from jaxser.evaluation.metrics import NAMES
+from jaxser.evaluation.predictions import (
+  DIMENSIONS,
+  SELECTIONS,
+  PredictionsError,
+)
 from jaxser.evaluation.probes import HELD_OUT
-from jaxser.evaluation.results import DEMO_WARNING, NAMES
+from jaxser.evaluation.results import DEMO_WARNING
 from jaxser.report import derived, figures, text
 from jaxser.report.run import PathLike, View, most_honest, read_run, read_views
 
@@ -79,22 +84,23 @@ def notes(results: Mapping[str, Any]) -> list[str]:
 
 
 def format_table(results: Mapping[str, Any]) -> str:
-  """Returns the table shown at the end of a run, 80 columns wide.
-
-  Percentages for classes, CCC for valence, arousal and dominance; a warning
-  where the corpus is the demo. `results` is the content of results.json.
-  """
+  """Returns the table of results.json at the end of a run, 80 columns wide."""
   return render('terminal.txt', results=results).rstrip()
 
 
 def write_report(
-  workdir: PathLike, out: PathLike | None = None
+  workdir: PathLike,
+  out: PathLike | None = None,
+  baseline: PathLike | None = None,
 ) -> pathlib.Path:
   """Writes the page of a run, by default report.html in it; returns its path.
 
+  The figures of a baseline, another run on the same utterances, are lines in
+  its charts.
+
   Raises:
-    PredictionsError: results.json or predictions.jsonl is missing or wrong, or
-      the two disagree.
+    PredictionsError: a file of a run is missing or wrong, or the baseline tested
+      something else.
   """
   run = read_run(workdir)
   views = [
@@ -103,7 +109,11 @@ def write_report(
   ]
   path = pathlib.Path(out or pathlib.Path(workdir) / 'report.html')
   title = text.title(run.results)
-  page = render('run.html', title=title, run=run, runs={'': run}, views=views)
+  (line,) = read_views([baseline]) if baseline else [None]
+  if line and (reason := derived.not_alike(line, views[0])):
+    raise PredictionsError(f'{baseline} is no baseline of {workdir}: {reason}')
+  about = {'title': title, 'run': run, 'runs': {'': run}}
+  page = render('run.html', **about, views=views, baseline=line)
   files.write_text(path, page)
   return path
 
@@ -129,6 +139,7 @@ def write_comparison(
     'comparison.html',
     title=' / '.join(view.name for view in views),
     views=views,
+    baseline=None,
     runs={view.name: view.run for view in views},
     compared=compared,
     differences=[pair for pair in compared if not pair[1].reason],

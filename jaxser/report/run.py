@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import math
 import os
 import pathlib
@@ -30,7 +29,7 @@ _KEYS = ('seed', 'fold', 'epoch', 'split')
 class Curve:
   """Values of several runs at the same epochs; NaN where a run has none."""
 
-  name: str  # Of the split; also that of its colour.
+  name: str  # Of the split, and of its colour.
   epochs: np.ndarray  # [epochs], increasing.
   values: np.ndarray  # [runs, epochs]; every epoch has at least one value.
 
@@ -49,14 +48,15 @@ class Run:
   curves: dict[str, list[Curve]]  # By metric; {} where nothing was trained.
   config: dict[str, Any]  # Content of config.json, {} if there is none.
   folds: dict[str, Any]  # Likewise of folds.json.
+  speed: list[dict[str, Any]]  # Rows of speed.jsonl.
 
   def tested(self, fold: int) -> list[str]:
     """Returns the names of the speakers that a fold tests."""
-    found = {p.speaker or 'unknown' for p in self.predictions if p.fold == fold}
-    return sorted(found)
+    rows = [p for p in self.predictions if p.fold == fold]
+    return sorted({p.speaker or 'unknown' for p in rows})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class View:
   """One selection of a run under the name that it has on a page."""
 
@@ -64,46 +64,21 @@ class View:
   run: Run
   selection: str
 
-  @property
-  def task(self) -> str:
-    """'classification' or 'regression'."""
-    return self.run.results['task']
-
-  @property
-  def classes(self) -> list[str]:
-    """Names of the classes, none for valence, arousal and dominance."""
-    return self.run.results['classes']
-
-  @property
-  def entry(self) -> dict[str, Any]:
-    """The selection in results.json."""
-    return self.run.results['selections'][self.selection]
-
-  @functools.cached_property
-  def predictions(self) -> list[Prediction]:
-    """The predictions of the selection."""
-    return [p for p in self.run.predictions if p.selection == self.selection]
-
-  @property
-  def targets(self) -> np.ndarray:
-    """True valence, arousal and dominance, [n, 3]."""
-    return np.array([p.target for p in self.predictions])
-
-  @property
-  def outputs(self) -> np.ndarray:
-    """Predicted valence, arousal and dominance, [n, 3]."""
-    return np.array([p.prediction for p in self.predictions])
+  def __post_init__(self):
+    results, name = self.run.results, self.selection
+    own = [p for p in self.run.predictions if p.selection == name]
+    self.task, self.classes = results['task'], results['classes']
+    self.entry, self.predictions = results['selections'].get(name), own
+    # Of valence, arousal and dominance [n, 3].
+    self.targets = np.array([p.target for p in own])
+    self.outputs = np.array([p.prediction for p in own])
 
 
 def read_run(workdir: PathLike) -> Run:
-  """Reads the folder of a run.
-
-  results.json and predictions.jsonl must be there and agree; metrics.jsonl is
-  absent where checkpoints were only evaluated or a result was published without
-  it, config.json and folds.json where the predictions were made elsewhere.
+  """Reads the folder of a run; results.json and predictions.jsonl must be there.
 
   Raises:
-    PredictionsError: a file is missing or wrong, or the two disagree.
+    PredictionsError: one of them is missing or wrong, or they disagree.
   """
   workdir = pathlib.Path(workdir)
   metadata = [
@@ -117,14 +92,16 @@ def read_run(workdir: PathLike) -> Run:
   results['trust_init_from'] = any(
     entry.get('trust_init_from') for entry in (results, metadata[0])
   )
-  return Run(workdir, results, predictions, read_curves(workdir), *metadata)
+  speed = curves_lib.Curves(workdir).read(curves_lib.SPEED)
+  curves = read_curves(workdir)
+  return Run(workdir, results, predictions, curves, *metadata, speed)
 
 
 def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
-  """Reads several finished runs, in the order given, one selection of each.
+  """Reads finished runs in the order given, one selection of each.
 
-  That is `selection` or, where it is '', the most honest one that all have, or
-  the most honest one of each where none is common.
+  That is `selection`, or for '' the most honest one that all have, else the most
+  honest one of each.
 
   Raises:
     PredictionsError: a file of a run is missing or wrong, a run lacks the
@@ -140,9 +117,9 @@ def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
         f'{", ".join(found)}'
       )
   common = [s for s in PREFERRED if all(s in found for found in of_runs)]
-  first = [selection] if selection else common[:1]
+  order = [selection] if selection else [*common[:1], *PREFERRED]
   return [
-    View(name, run, next(s for s in (*first, *PREFERRED) if s in found))
+    View(name, run, next(s for s in order if s in found))
     for name, run, found in zip(names, runs, of_runs, strict=True)
   ]
 
@@ -150,8 +127,8 @@ def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
 def most_honest(views: Sequence[View]) -> list[View]:
   """Returns one view of every run, that of its most honest selection."""
   chosen: dict[int, View] = {}
-  for view in sorted(views, key=lambda v: PREFERRED.index(v.selection)):
-    chosen.setdefault(id(view.run), view)
+  for view in sorted(views, key=lambda v: -PREFERRED.index(v.selection)):
+    chosen[id(view.run)] = view
   return [view for view in views if view in chosen.values()]
 
 

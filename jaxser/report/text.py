@@ -8,7 +8,8 @@ from typing import Any
 
 import ml_collections
 
-from jaxser.evaluation.results import FITTED, NAMES
+from jaxser.evaluation.metrics import NAMES
+from jaxser.evaluation.results import FITTED
 
 MISSING = '—'
 TRUSTED = (

@@ -14,17 +14,12 @@ MOST_RECORDINGS = 50
 """A page shows at most this many recordings."""
 
 
-def write(
-  path: PathLike,
-  recordings: Sequence[Any],
-  description: Any,
-) -> None:
-  """Writes the page of recordings (each a `jaxser.models.predictor.Recording`).
+def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
+  """Writes the page of recordings (each a `jaxser.models.output.Recording`).
 
   `description` is the `jaxser.models.saved.Description` of the model.
   """
-  shown = [r for r in recordings if r.segments and not r.error]
-  shown = shown[:MOST_RECORDINGS]
+  shown = [r for r in recordings if not r.error][:MOST_RECORDINGS]
   about = '{system} trained on {corpus}, '.format_map(description.content)
   about += f'{description.workdir}.'
   if len(shown) < len(recordings):
@@ -39,16 +34,15 @@ def write(
 
 
 def _timeline(recording: Any, description: Any) -> dict[str, Any]:
-  segments = recording.segments
-  vad = segments[0].vad is not None
+  segments, vad = recording.pieces, bool(recording.vad)
   names = DIMENSIONS if vad else description.classes
-  values = np.array([s.vad if vad else s.scores for s in segments])
+  values = np.array([[*(s.vad or s.scores).values()] for s in segments])
   limits = (0.0, 1.0)
   if vad:
     limits = description.vad_range or (float(values.min()), float(values.max()))
   # The last segment may begin before the one before it ends.
   edges = np.array([*(s.start for s in segments), segments[-1].end])
-  whole = recording.overall.region if vad else recording.overall.emotion
+  whole = recording.region or recording.emotion
   means = zip(names, values.mean(0), strict=True)
   words = (
     f'{recording.name}: {len(values)} segments in {recording.seconds:.1f} s; on the whole '

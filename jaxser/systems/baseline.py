@@ -258,8 +258,8 @@ class Baseline(_Linear):
     )
 
   def _score(self, targets, predictions):
-    confusion = metrics.Confusion.empty(self.num_classes)
-    return confusion.add(targets, predictions).value()['uar']
+    confusion = metrics.confusion(targets, predictions, self.num_classes)
+    return float(metrics.uar(confusion))
 
 
 class BaselineVad(_Linear):

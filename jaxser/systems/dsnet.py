@@ -409,10 +409,8 @@ class DSNet(System):
         jnp.square, out['encoding'], out['reconstruction']
       )
     elif self.variant == 'dat':
-      parts = [
-        entropy(f'{prefix}speaker_logits', f'{prefix}speaker')
-        for prefix in ('', *(f'{name}_' for name in self.references))
-      ]
+      names = [name for name in out if name.endswith('speaker_logits')]
+      parts = [entropy(name, name.removesuffix('_logits')) for name in names]
       losses['adversary'] = sum(parts) / len(parts)
     elif self.variant == 'menan':
       known = state['speakers']['known']

@@ -19,6 +19,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxser.models import convert
 from jaxser.models.convert import torch_dsnet
 from jaxser.ops.losses import jensen_shannon, orthogonality_penalty
 from jaxser.systems.base import Progress
@@ -85,7 +86,9 @@ def system():
 
 @pytest.fixture(scope='module')
 def variables(arrays, system):
-  return torch_dsnet.from_torch(arrays, system)
+  return convert.from_named(
+    arrays, torch_dsnet.NAMING, torch_dsnet.shapes(system)
+  )
 
 
 @pytest.fixture(scope='module')
@@ -192,7 +195,7 @@ def test_losses_of_three_adam_steps(training, golden):
 
 def test_tensors_without_gradient(training, arrays, golden):
   _, grads, (_, state) = training
-  named = torch_dsnet.to_torch(grads, state, DSNet(4))
+  named = convert.to_named(torch_dsnet.NAMING, grads, state)
   none = [
     name
     for name in arrays
@@ -204,7 +207,7 @@ def test_tensors_without_gradient(training, arrays, golden):
 
 
 def test_statistics_and_parameters_after_three_steps(training, golden):
-  after = torch_dsnet.to_torch(*training[2], DSNet(4))
+  after = convert.to_named(torch_dsnet.NAMING, *training[2])
   names = [n.removeprefix('after3.') for n in golden if n.startswith('after3')]
   assert len(names) == 16
   for name in names:
@@ -227,7 +230,7 @@ def test_gradient_norms_in_float64(system, variables, batch, golden, arrays):
     grads, aux = jax.jit(jax.grad(system.loss, has_aux=True))(
       params, state, inputs, jax.random.key(0), START
     )
-    named = torch_dsnet.to_torch(grads, aux['state'], DSNet(4))
+    named = convert.to_named(torch_dsnet.NAMING, grads, aux['state'])
   checked = 0
   for name in arrays:
     if f'grad_norm.{name}' not in golden:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.core import tensors
+from jaxser.models import convert
 from jaxser.models.convert import torch_emosphere
 from jaxser.nn.layers import frame_mask
 from jaxser.nn.pooling import AttentiveStatistics, published_frames
@@ -55,8 +55,8 @@ def case():
     class_weights=tuple(golden['class_weights'].tolist()),
   )
   given = {k: v for k, v in arrays.items() if not k.startswith('asp.')}
-  params = torch_emosphere.params_from_tensors(
-    system, tensors.from_arrays(given), 1024
+  params, _ = convert.from_named(
+    given, torch_emosphere.NAMING, torch_emosphere.shapes(system, 1024)
   )
   arousal, dominance, valence = golden['targets'].T
   batch = {
@@ -141,7 +141,7 @@ def test_gradients_of_the_second_epoch(case):
   np.testing.assert_allclose(
     aux['metrics']['categories_weight'], 1 - 0.99 / 5, rtol=1e-6
   )
-  norms = torch_emosphere.names_of(case['system'], grads, 1024)
+  norms = convert.to_named(torch_emosphere.NAMING, grads)
   wanted = {
     key.removeprefix('grad_norm.'): float(golden[key])
     for key in golden.files

@@ -5,6 +5,7 @@ import pytest
 
 from jaxser.benchmark import peers
 from jaxser.benchmark.timing import BenchmarkError
+from jaxser.models import convert
 from jaxser.models.convert import keras_timnet
 from jaxser.systems.timnet import TimNet
 from tests.parity import test_timnet_parity as ours
@@ -17,7 +18,7 @@ def test_keras_model_with_the_golden_weights():
   values, params, state = ours.golden()
   model = peers.keras_timnet(TimNet(num_classes=7), 188)
   assert model.count_params() == 106_992
-  named = keras_timnet.to_named(params, state)
+  named = convert.to_named(keras_timnet.NAMING, params, state)
   # In the order in which Keras makes the layers.
   blocks = [
     f'block{block}.{direction}.{{}}{number}'

@@ -11,6 +11,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxser.models import convert
 from jaxser.models.convert import keras_timnet
 from jaxser.ops.collectives import DATA, psum
 from jaxser.ops.dct import dct_matrix
@@ -46,7 +47,9 @@ def golden():
   values = np.load(shared.require('goldens/timnet.npz'), allow_pickle=False)
   shapes = json.loads(shared.require('goldens/timnet_tensors.json').read_text())
   named = {name: tensor(name, shape) for name, shape in shapes.items()}
-  params, state = keras_timnet.from_named(named, SYSTEM)
+  params, state = convert.from_named(
+    named, keras_timnet.NAMING, keras_timnet.shapes(SYSTEM)
+  )
   return dict(values), params, state
 
 
@@ -139,7 +142,7 @@ def test_every_gradient_norm_of_the_first_step():
   _, (_, grads), _, _ = trained()
   norms = {
     name: float(np.linalg.norm(np.asarray(value)))
-    for name, value in keras_timnet.to_named(grads).items()
+    for name, value in convert.to_named(keras_timnet.NAMING, grads).items()
   }
   wanted = {k[10:]: v for k, v in values.items() if k.startswith('grad_norm.')}
   assert norms.keys() == wanted.keys()
@@ -155,7 +158,7 @@ def test_every_gradient_norm_of_the_first_step():
 def test_statistics_and_parameters_after_three_steps():
   values, _, _ = golden()
   _, _, params, state = trained()
-  found = keras_timnet.to_named(params, state)
+  found = convert.to_named(keras_timnet.NAMING, params, state)
   wanted = {k[7:]: v for k, v in values.items() if k.startswith('after3.')}
   assert len(wanted) == 67
   for name, value in wanted.items():

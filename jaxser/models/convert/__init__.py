@@ -7,12 +7,15 @@ their own and need only what their format needs (h5py, safetensors, PyTorch).
 import importlib
 import os
 import pathlib
-from typing import Any
+from collections.abc import Mapping
 
-from jaxser.core.errors import ConvertError
-from jaxser.systems.base import System
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-__all__ = ['ConvertError', 'is_authors_folder', 'load']
+from jaxser.core import tensors as tensors_lib
+from jaxser.core.errors import ConvertError as ConvertError
+from jaxser.systems.base import System, Tree
 
 # Module of the system -> module that reads its authors' files, and the names
 # that those have in a folder.
@@ -30,7 +33,9 @@ def is_authors_folder(system: System, path: os.PathLike[str] | str) -> bool:
   return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
-def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
+def load(
+  system: System, path: os.PathLike[str] | str
+) -> list[tuple[Tree, Tree]]:
   """Returns (params, model_state) of every model in a file, in fold order.
 
   Raises:
@@ -41,3 +46,43 @@ def load(system: System, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
     return system.load_foreign(path)
   reader = importlib.import_module(f'jaxser.models.convert.{name}')
   return reader.load(path, system)
+
+
+def shapes_of(system: System, *row: int) -> Tree:
+  """Returns {'params', collections of the state} of a system, as shapes.
+
+  Args:
+    system: whose tree it is.
+    row: shape of the features of one utterance.
+  """
+  batch = {
+    'features': jnp.zeros((1, *row)),
+    'length': jnp.full(1, row[0], jnp.int32),
+    'mask': jnp.ones(1),
+    'row': jnp.zeros(1, jnp.int32),
+  }
+  params, state = jax.eval_shape(system.init, jax.random.key(0), batch)
+  return {'params': params, **state}
+
+
+def from_named(
+  tensors: tensors_lib.Tensors | Mapping[str, np.ndarray],
+  naming: tensors_lib.Naming,
+  shapes: Tree,
+  hint: str = '',
+) -> tuple[Tree, Tree]:
+  """Returns (params, state) of tensors under the names of others.
+
+  Arguments and errors are those of `jaxser.core.tensors.convert`.
+  """
+  if not isinstance(tensors, tensors_lib.Tensors):
+    tensors = tensors_lib.from_arrays(tensors)
+  tree = tensors_lib.convert(tensors, naming, shapes, hint)
+  return tree.pop('params'), tree
+
+
+def to_named(
+  naming: tensors_lib.Naming, params: Tree, state: Tree | None = None
+) -> dict[str, np.ndarray]:
+  """The inverse of `from_named`; parameters only where there is no state."""
+  return tensors_lib.to_theirs(naming, {'params': params, **(state or {})})

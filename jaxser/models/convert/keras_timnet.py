@@ -14,15 +14,14 @@ import pathlib
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import h5py
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
+from jaxser.models import convert
 from jaxser.systems.base import Tree
 from jaxser.systems.timnet import DIRECTIONS, TimNet
 
@@ -46,46 +45,9 @@ _FOLD = re.compile(r'_(\d+)\.(?:hdf5|h5)$')
 _MAX_BYTES = 64 * 2**20
 
 
-def _shapes(system: TimNet) -> Tree:
+def shapes(system: TimNet) -> Tree:
   """Returns our tree with shapes for leaves."""
-  batch = {
-    'features': jnp.zeros((1, 2, system.num_coefficients)),
-    'row': jnp.zeros(1, jnp.int32),
-    'mask': jnp.ones(1),
-  }
-  params, state = jax.eval_shape(system.init, jax.random.key(0), batch)
-  return {'params': params, **state}
-
-
-def expected_shapes(system: TimNet) -> dict[str, tuple[int, ...]]:
-  """Returns name -> shape of every tensor of a weight file of the system."""
-  return tensors_lib.expected(NAMING, _shapes(system))
-
-
-def from_named(
-  tensors: Mapping[str, np.ndarray],
-  system: TimNet,
-  source: str = 'the given tensors',
-) -> tuple[Tree, Tree]:
-  """Returns (params, state) of tensors under the names of `NAMING`.
-
-  Raises:
-    ConvertError: listing what is missing, unknown, or of another shape.
-  """
-  tree = tensors_lib.convert(
-    tensors_lib.from_arrays(tensors, source),
-    NAMING,
-    _shapes(system),
-    'Set config.model to what the file holds, or choose the corpus that it was '
-    'trained on.',
-  )
-  return tree.pop('params'), tree
-
-
-def to_named(params: Tree, state: Tree | None = None) -> dict[str, np.ndarray]:
-  """The inverse of `from_named`; parameters only where there is no state."""
-  tree = {'params': params, **(state or {})}
-  return tensors_lib.to_theirs(NAMING, tree)
+  return convert.shapes_of(system, 2, system.num_coefficients)
 
 
 def load(
@@ -194,7 +156,13 @@ def _read(data: bytes, system: TimNet, source: str) -> tuple[Tree, Tree]:
       )
     for place, weights in zip(wanted, found, strict=True):
       tensors |= {f'{place}.{leaf}': value for leaf, value in weights.items()}
-  return from_named(tensors, system, source)
+  return convert.from_named(
+    tensors_lib.from_arrays(tensors, source),
+    NAMING,
+    shapes(system),
+    'Set config.model to what the file holds, or choose the corpus that it was '
+    'trained on.',
+  )
 
 
 def _layers(

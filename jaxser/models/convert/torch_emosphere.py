@@ -7,12 +7,11 @@ head. They are read with `weights_only`.
 import os
 import pathlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
+from jaxser.models import convert
 from jaxser.nn import hf_wavlm
 from jaxser.systems.base import Tree
 from jaxser.systems.emosphere import EmoSphere
@@ -27,6 +26,7 @@ FILES = {
 
 NAMING = tensors_lib.Naming(
   rules=(
+    ('^params/', ''),
     ('^pool/spectral_0/', 'pool.spectral.0.fc/'),
     ('^pool/spectral_1/', 'pool.spectral.3.fc/'),
     ('^pool/out/', 'pool.fc.fc/'),
@@ -49,53 +49,16 @@ NAMING = tensors_lib.Naming(
 )
 
 
-def _shapes(system: EmoSphere, inputs: int) -> Tree:
-  """Returns our parameters as shapes, for features of so many channels."""
-  wavlm = system.encoder == 'wavlm'
-  shape = (1, system.min_length + 8, *([] if wavlm else [inputs]))
-  batch = {
-    'features': jnp.zeros(shape),
-    'length': jnp.full(1, shape[1]),
-    'mask': jnp.ones(1),
-    'row': jnp.zeros(1, jnp.int32),
-  }
-  params, _ = jax.eval_shape(system.init, jax.random.key(0), batch)
-  return params
-
-
-def expected_shapes(
-  system: EmoSphere, inputs: int = 0
-) -> dict[str, tuple[int, ...]]:
-  """Returns name -> shape of every tensor, in PyTorch's layout."""
-  return tensors_lib.expected(NAMING, _shapes(system, inputs))
-
-
-def params_from_tensors(
-  system: EmoSphere, tensors: tensors_lib.Tensors, inputs: int = 0
-) -> Tree:
-  """Returns float32 parameters from tensors with the authors' names.
+def shapes(system: EmoSphere, inputs: int = 0) -> Tree:
+  """Returns our parameters with shapes for leaves.
 
   Args:
     system: encoder, pooling, width and number of regions of the checkpoint.
-    tensors: names begin with a part of `FILES`.
     inputs: channels of the frames, where the encoder is not a WavLM.
-
-  Raises:
-    ConvertError: listing every name and shape that differs, on both sides.
   """
-  return tensors_lib.convert(tensors, NAMING, _shapes(system, inputs))
-
-
-def names_of(
-  system: EmoSphere, params: Tree, inputs: int = 0
-) -> dict[str, np.ndarray]:
-  """Returns leaves under the authors' names, for norms and counts.
-
-  Layouts stay Flax's.
-  """
-  del system, inputs
-  leaves = tensors_lib.leaves_of(params)
-  return {NAMING.name(path): np.asarray(leaf) for path, leaf in leaves.items()}
+  row = [] if system.encoder == 'wavlm' else [inputs]
+  tree = convert.shapes_of(system, system.min_length + 8, *row)
+  return {'params': tree['params']}
 
 
 def load(
@@ -144,6 +107,7 @@ def load(
     tensors, name = named[new]
     return tensors.read(name)
 
-  shapes = {new: there.shapes[name] for new, (there, name) in named.items()}
-  together = tensors_lib.Tensors(str(directory), shapes, read)
-  return [(params_from_tensors(system, together), system.initial_state())]
+  sizes = {new: there.shapes[name] for new, (there, name) in named.items()}
+  together = tensors_lib.Tensors(str(directory), sizes, read)
+  params, _ = convert.from_named(together, NAMING, shapes(system))
+  return [(params, system.initial_state())]

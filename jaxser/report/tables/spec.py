@@ -7,8 +7,8 @@ from typing import Any
 
 from jaxser.core import command_line
 from jaxser.core.errors import UserError
+from jaxser.evaluation.metrics import METRICS
 from jaxser.evaluation.predictions import SELECTIONS
-from jaxser.evaluation.results import METRICS
 from jaxser.report.run import PathLike
 
 _NAME = re.compile(r'[a-z0-9][a-z0-9_.-]*')
@@ -78,8 +78,6 @@ class Table:
   cells: tuple[Cell, ...]
   # Metric -> how far a measured figure may be from the paper's.
   tolerance: Mapping[str, float] = dataclasses.field(default_factory=dict)
-  # What is compared: all folds 'pooled', or 'fold_mean'.
-  statistic: str = 'pooled'
   averages: tuple[Average, ...] = ()
   published: tuple[Published, ...] = ()
   demo: tuple[Cell, ...] = ()  # On the demo corpus, run by --demo only.
@@ -116,7 +114,6 @@ class Table:
     alone = (*self.averages, *self.published)
     with_paper = [(f'group {x.group!r}', x) for x in (*figures, *alone)]
     choices = [
-      ('statistic', self.statistic, ('pooled', 'fold_mean')),
       *(('baseline', c.baseline, names) for c in cells if c.baseline),
       *(('selection', figure.selection, SELECTIONS) for figure in figures),
       *(('over', average.over, ('mean', 'best')) for average in self.averages),

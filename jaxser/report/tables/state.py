@@ -48,7 +48,7 @@ class State:
     plain = command_line.load_recipe(self.cell.config, self.cell.arg)
     recipe = ':'.join(filter(None, (self.cell.config, self.cell.arg)))
     words = ['python', '-m', 'jaxser.main', f'--config={recipe}']
-    for name, _, value in _difference(plain, self.config):
+    for name, _, value in config_lib.difference(plain, self.config):
       value = tuple(value) if isinstance(value, list) else value
       words.append(f'--config.{name}={value}')
     return shlex.join([*words, f'--workdir={self.folder}'])
@@ -92,7 +92,7 @@ class State:
       if not to_run:
         there = self.run.config if self.run else {}
         now = config_lib.to_json(self.config)
-        self.changed = _difference(now, there) if there else ()
+        self.changed = config_lib.difference(now, there) if there else ()
     elif self.prepare:
       self.kind = 'not prepared'
     elif (self.folder / 'config.json').exists():
@@ -115,15 +115,6 @@ class State:
     return commands
 
 
-def _difference(
-  before: Mapping[str, Any], now: Mapping[str, Any]
-) -> list[tuple[str, Any, Any]]:
-  """Returns (field, value before, value now) where nested settings differ."""
-  old, new = map(config_lib.flatten, (before, now))
-  fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
-  return [field for field in fields if field[1] != field[2]]
-
-
 def resolve(
   cell: Cell,
   workdir: PathLike,
@@ -141,7 +132,7 @@ def resolve(
     table = _overridden(cell, cell.overrides)
     known = {k: v for k, v in sets.items() if k in config_lib.flatten(table)}
     config = _overridden(cell, {**cell.overrides, **known})
-    changed = _difference(table, config)
+    changed = config_lib.difference(table, config)
     if data_dir:
       config.data_dir = data_dir
     config_lib.validate(config)

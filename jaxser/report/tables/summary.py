@@ -1,7 +1,7 @@
 """The content of table.json, computed from the results of the cells.
 
-  {"title", "about", "file", "task", "metrics", "statistic", "tolerance", "demo",
-   "sets", "groups": [NAME], "prepare": [COMMAND],
+  {"title", "about", "file", "task", "metrics", "tolerance", "demo", "sets",
+   "groups": [NAME], "prepare": [COMMAND],
    "cells": [{"name", "label", "state", "error", "prepare", "command", "folder",
       "budget", "on_request", "utterances", "speakers", "seeds", "folds",
       "wall_time_s", "environment"}],
@@ -34,6 +34,7 @@ from jaxser.report.tables.spec import Average, Figure, Published, Table
 from jaxser.report.tables.state import State
 
 _UNKNOWN = {'mean': None, 'std': None}
+_OF_A_CHANGE = ('value', 'low', 'high', 'p_value', 'p_holm')
 _OF_A_RUN = ('utterances', 'speakers', 'seeds', 'folds', 'wall_time_s')
 
 
@@ -47,8 +48,7 @@ def build(
 ) -> dict[str, Any]:
   """Returns the table as far as it is; see the module's docstring.
 
-  States are those of the table's cells or, for `demo`, of those on the demo
-  corpus; `file` and the overrides `sets` are recorded.
+  `file`, the overrides `sets` and `demo` are recorded.
   """
   by_name = {state.cell.name: state for state in states}
   groups = collections.defaultdict(list)
@@ -57,9 +57,13 @@ def build(
       groups[figure.group].append((state, figure))
   lines = []
   for members in groups.values():
-    made = [_line(table, *member, by_name) for member in members]
-    _adjust(made)
-    lines += made
+    others = [by_name.get(state.cell.baseline) for state, _ in members]
+    compared = list(map(_compare, members, others))
+    significance.adjust([found for found in compared if found])
+    lines += [
+      _line(table, *member) | {'against': _against(found, other)}
+      for member, found, other in zip(members, compared, others, strict=True)
+    ]
   for average in table.averages:
     if average.group in groups:
       lines.append(_average(table, average, groups[average.group]))
@@ -71,7 +75,6 @@ def build(
     'file': file,
     'task': table.task,
     'metrics': list(table.metrics),
-    'statistic': table.statistic,
     'tolerance': dict(table.tolerance),
     'demo': demo,
     'sets': dict(sets),
@@ -94,32 +97,26 @@ def _cell(state: State) -> dict[str, Any]:
     'folder': state.folder.name,
     'budget': state.budget,
     'on_request': state.cell.on_request,
+    'notes': list(results.get('notes', ())),
     **{name: results.get(name) for name in (*_OF_A_RUN, 'environment')},
   }
 
 
-def _line(
-  table: Table, state: State, figure: Figure, by_name: Mapping[str, State]
-) -> dict[str, Any]:
+def _line(table: Table, state: State, figure: Figure) -> dict[str, Any]:
   selections = state.run.results['selections'] if state.run else {}
   entry, why = selections.get(figure.selection), _incomparable(state, figure)
   values = {}
   for metric in table.metrics:
-    keys = ('fold_mean', 'over_seeds') if entry else ()
-    measured = {key: entry[key][metric] for key in keys}
-    if entry and table.statistic == 'pooled':
-      measured |= entry['pooled'][metric]
-    elif entry:  # The interval is that of the pooled figure and would mislead.
-      measured['value'] = measured['fold_mean']['mean']
+    measured = dict(entry['pooled'][metric]) if entry else {}
+    for key in ('fold_mean', 'over_seeds') if entry else ():
+      measured[key] = entry[key][metric]
     values[metric] = _value(table, metric, measured, figure, why)
-  other = by_name.get(state.cell.baseline)
   return {
     'cell': state.cell.name,
     'label': state.cell.label,
     **_origin(figure, figure.selection),
     **({'selection_label': entry['label']} if entry else {}),
     'values': values,
-    'against': _against(state, figure, other) if other else None,
   }
 
 
@@ -175,11 +172,12 @@ def _value(
   return value | {'difference': difference, 'verdict': verdict}
 
 
-def _against(
-  state: State, figure: Figure, other: State
-) -> dict[str, Any] | None:
-  """Returns the paired difference to the baseline's line of the same group."""
-  if state.run is None or other.run is None:
+def _compare(
+  member: tuple[State, Figure], other: State | None
+) -> significance.Comparison | None:
+  """Compares a cell with its baseline, if both have finished."""
+  state, figure = member
+  if other is None or state.run is None or other.run is None:
     return None
   same = [f for f in other.cell.figures if f.group == figure.group]
   chosen = (*same, figure)[0].selection
@@ -190,7 +188,15 @@ def _against(
   if not all(view.predictions for view in views):
     return None
   ((_, found),) = derived.compare_with_first(views)
-  kept = ('value', 'low', 'high', 'p_value')
+  return found
+
+
+def _against(
+  found: significance.Comparison | None, other: State | None
+) -> dict[str, Any] | None:
+  """Returns AGAINST of a comparison with another cell."""
+  if found is None:
+    return None
   return {
     'baseline': other.cell.name,
     'label': other.cell.label,
@@ -198,20 +204,10 @@ def _against(
     'speakers': found.speakers,
     'reason': found.reason,
     'metrics': {
-      name: {key: getattr(change, key) for key in kept}
+      name: {key: getattr(change, key) for key in _OF_A_CHANGE}
       for name, change in found.changes.items()
     },
   }
-
-
-def _adjust(lines: Sequence[dict[str, Any]]) -> None:
-  """Adds Holm's p values over the comparisons of a group and metric."""
-  compared = [line['against']['metrics'] for line in lines if line['against']]
-  for metric in lines[0]['values']:
-    changes = [found[metric] for found in compared if metric in found]
-    adjusted = significance.holm([change['p_value'] for change in changes])
-    for change, value in zip(changes, adjusted, strict=True):
-      change['p_holm'] = value
 
 
 def _published(table: Table, entry: Published) -> dict[str, Any]:

@@ -4,29 +4,23 @@ import pathlib
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxser.models.audio_features import Input
-from jaxser.models.ensemble import Model
 from jaxser.models.predictor import Predictor
-from jaxser.models.saved import Description
 
 _RATE = 16_000
 _WARM = 20
 
 
 def measure(
-  description: Description,
-  models: Sequence[Model],
+  model: Predictor,
   *,
-  features_on: str = 'host',
   files: int = 256,
   seconds: float = 3.0,
-  batch_size: int = 0,
   num_workers: int | None = None,
   repeats: int = 3,
 ) -> dict[str, Any]:
@@ -34,7 +28,6 @@ def measure(
 
   The files (so many, of so many seconds) are synthetic: noise and tones, 16 kHz,
   16 bit, one channel. After a pass that compiles there are `repeats` passes.
-  The other arguments are those of `Predictor` and of its `stream`.
 
   Returns:
     What was measured, ready for JSON: 'first_latency_s' (one file with nothing
@@ -44,13 +37,10 @@ def measure(
   """
   with tempfile.TemporaryDirectory() as folder:
     inputs = _synthetic(pathlib.Path(folder), files, seconds)
-    predictor = Predictor(
-      description, models, features_on=features_on, batch_size=batch_size
-    )
 
     def once(chosen: list[Input], workers: int | None) -> float:
       start = time.perf_counter()
-      for recording in predictor.stream(chosen, num_workers=workers):
+      for recording in model.stream(chosen, num_workers=workers):
         if recording.error:
           raise RuntimeError(recording.error)
       return time.perf_counter() - start
@@ -62,10 +52,10 @@ def measure(
     rates = sorted(files / once(inputs, num_workers) for _ in range(repeats))
   rate = statistics.median(rates)
   return {
-    'system': description.content['system'],
-    'features': description.feature_spec.name,
-    'features_on': features_on,
-    'members': len(models),
+    'system': model.description.content['system'],
+    'features': model.description.feature_spec.name,
+    'features_on': 'device' if model.extractor.on_device else 'host',
+    'members': len(model.models),
     'files': files,
     'seconds': seconds,
     'first_latency_s': first,

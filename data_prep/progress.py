@@ -10,7 +10,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-  """Counts epochs over all folds and seeds, or another unit."""
+  """Counts epochs over all folds and seeds, files, or another unit."""
 
   def __init__(
     self,
@@ -19,8 +19,12 @@ class Progress:
     *,
     show: bool = True,
     unit: str = 'epoch',
+    patience: float = 0.0,
   ):
-    """Starts at zero of `total` units; shows nothing unless `show`."""
+    """Starts at zero of `total` units; shows nothing unless `show`.
+
+    Lines begin after `patience` seconds: what takes less is not worth one.
+    """
     self._stream = stream or sys.stderr
     self._lines = show and not self._stream.isatty()
     self._bar = tqdm.tqdm(
@@ -32,6 +36,7 @@ class Progress:
     )
     self._show, self._unit, self._total, self._done = show, unit, total, 0
     self._start, self._last_line = time.monotonic(), 0.0
+    self._patience = patience
 
   def skip(self, count: int) -> None:
     """Counts units that an earlier run did."""
@@ -44,7 +49,8 @@ class Progress:
     self.skip(count)
     now = time.monotonic()
     due = now - self._last_line >= _SECONDS_BETWEEN_LINES
-    if self._lines and (due or self._done == self._total):
+    late = now - self._start >= self._patience
+    if self._lines and late and (due or self._done == self._total):
       self._last_line = now
       self.note(
         f'{self._done}/{self._total} {self._unit}s, {now - self._start:.0f} s: '
@@ -52,10 +58,14 @@ class Progress:
       )
 
   def note(self, text: str) -> None:
-    """Prints a line without disturbing the bar."""
+    """Prints a line of progress."""
     if self._show:
-      self._bar.write(text, file=self._stream)
-      self._stream.flush()
+      self.print(text, self._stream)
+
+  def print(self, text: str, stream: TextIO) -> None:
+    """Prints a line anywhere; a bar on the same terminal steps aside."""
+    self._bar.write(text, file=stream)
+    stream.flush()
 
   def close(self) -> None:
     """Ends the bar."""

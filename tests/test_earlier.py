@@ -1,0 +1,74 @@
+"""The number of epochs from an earlier run, and what is refused."""
+
+import json
+
+import pytest
+
+from configs import timnet
+from jaxser.core.config import ConfigError, to_json
+from jaxser.evaluation import earlier
+from jaxser.evaluation.predictions import PredictionsError
+from tests import runs
+
+STORES = {'emodb': {'fingerprint': '1fae6e85'}}
+FINGERPRINTS = {'emodb': '1fae6e85'}
+
+
+def write(workdir, arg='corpus=emodb', stores=STORES, selection='best_on_dev'):
+  made = runs.class_predictions(selections=('last', selection))
+  runs.write_run(workdir, made, environment={'stores': stores})
+  config = to_json(timnet.get_config(arg))
+  # Other versions have other fields.
+  config['optimizer']['gone'] = 1
+  (workdir / 'config.json').write_text(json.dumps(config))
+  return workdir
+
+
+def test_the_median_of_the_best_epochs(tmp_path):
+  config = timnet.get_config('corpus=emodb,protocol=all')
+  folder = write(tmp_path)
+  assert earlier.best_epoch(folder, config, FINGERPRINTS) == 102
+  results = json.loads((tmp_path / 'results.json').read_text())
+  del results['selections']['best_on_dev']['per_fold'][0]
+  (tmp_path / 'results.json').write_text(json.dumps(results))
+  # Of 101, 102, 103, 104: the later of the middle ones.
+  assert earlier.best_epoch(folder, config, FINGERPRINTS) == 103
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'arg': 'corpus=savee'}, "corpus: there 'savee', now 'emodb'"),
+    ({'arg': 'corpus=emodb,ablation=tcn'}, "model.ablation: there 'tcn', now"),
+    (
+      {'stores': {'emodb': {'fingerprint': 'ffffffff'}}},
+      "dataset of emodb: there 'ffffffff', now '1fae6e85'",
+    ),
+    ({'selection': 'best_on_test'}, r'no epoch .* \(it has last, best_on_test'),
+  ],
+)
+def test_a_run_of_something_else_is_refused(tmp_path, changes, message):
+  folder = write(tmp_path, **changes)
+  config = timnet.get_config('corpus=emodb,protocol=all')
+  with pytest.raises(ConfigError, match=message) as error:
+    earlier.best_epoch(folder, config, FINGERPRINTS)
+  assert f'--config.epochs_from={tmp_path} ' in str(error.value)
+
+
+def test_another_system_or_other_features_are_refused(tmp_path):
+  folder = write(tmp_path)
+  config = timnet.get_config('corpus=emodb')
+  config.system, config.features.name = 'dsnet', 'kaldi16k'
+  with pytest.raises(ConfigError, match="there 'timnet', now 'dsnet'") as error:
+    earlier.best_epoch(folder, config, FINGERPRINTS)
+  assert "features.name: there 'librosa22k', now" in str(error.value)
+
+
+def test_a_folder_without_a_finished_run_is_named(tmp_path):
+  config = timnet.get_config('corpus=emodb')
+  with pytest.raises(PredictionsError, match=r'results\.json: no such file'):
+    earlier.best_epoch(tmp_path, config, FINGERPRINTS)
+  write(tmp_path)
+  (tmp_path / 'config.json').unlink()
+  with pytest.raises(ConfigError, match=r'config\.json is missing'):
+    earlier.best_epoch(tmp_path, config, FINGERPRINTS)
