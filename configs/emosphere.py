@@ -147,8 +147,8 @@ def _logmel(config: ml_collections.ConfigDict) -> None:
   config.model.width = 64
   # Stored frames are 10 ms apart, WavLM's and the paper's 20 ms.
   config.model.stride = 2
-  # Begin within the scale: from the published start, which is four times as
-  # wide, few short epochs do not come back, and predictions end on its bounds.
+  # Factor on the spread of the first predictions. At 1, as published, they leave
+  # the scale, and few short epochs do not bring them back from its bounds.
   config.model.output_scale = 0.2
   config.model.output_centre = 0.5
   config.data.max_length = 1200  # Twelve seconds.
