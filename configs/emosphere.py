@@ -7,8 +7,8 @@ in which the point lies.
       The built-in demo corpus (its VAD is known), light log-mel encoder.
   python -m jaxser.main --config=emosphere:corpus=emotale --workdir=W
       EmoTale prepared with `python -m data_prep --features=kaldi16k`. Measured
-      with README's settings, ten epochs, five seeds: mean CCC 0.457, 95 %
-      interval 0.370 to 0.525.
+      by the command in docs/results.md, ten epochs, one seed: mean CCC 0.541,
+      95 % interval 0.461 to 0.610, for the last epoch.
   python -m jaxser.main --workdir=W \\
       --config=emosphere:corpus=msp_podcast,encoder=wavlm,weights=DIR
       Fine-tunes the WavLM of a Hugging Face folder DIR (microsoft/wavlm-large)
