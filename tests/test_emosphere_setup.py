@@ -9,12 +9,14 @@ import pytest
 
 from configs import emosphere
 from jaxser.core.config import ConfigError
+from jaxser.data import pipeline
 from jaxser.models.convert import ConvertError
 from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
 from jaxser.systems.emosphere import EmoSphere, with_encoder
 from tests import fakes, shared
+from tests.random_tree import quick_jit
 
 WAVLM = EmoSphere(
   encoder='wavlm',
@@ -63,7 +65,7 @@ def test_pretrained_encoder_must_fit():
   assert merged['pool'] is params['pool']
   wrong = {**other, 'masked_spec_embed': np.zeros(3)}
   with pytest.raises(
-    ValueError, match=r'masked_spec_embed.*system \(48,\), given \(3,\)'
+    ConvertError, match=r'masked_spec_embed: file \(3,\), model \(48,\)'
   ):
     with_encoder(params, wrong)
 
@@ -152,6 +154,27 @@ def test_a_corpus_is_checked_before_training():
     registry.check(WAVLM, corpus, lengths)
 
 
+def test_the_light_recipe_starts_within_the_scale():
+  """Else predictions still lie on its bounds after ten epochs of EmoTale."""
+  corpus = fakes.corpus(bins=6)
+  system = registry.create(emosphere.get_config('corpus=emotale'), corpus)
+  batch = pipeline.Source(corpus).batch(pipeline.Slot(np.arange(8), 40))
+  params, state = system.init(jax.random.key(0), batch)
+  state.pop('split')
+  # With dropout, whose noise is wider at first than what utterances differ by.
+  out, _ = quick_jit(
+    lambda rng: system.apply(
+      {'params': params, **state},
+      batch,
+      train=True,
+      rngs={'dropout': rng},
+      mutable=['batch_stats'],
+    )
+  )(jax.random.key(1))
+  inside = (out['unit_vad'] > 0) & (out['unit_vad'] < 1)
+  assert inside.mean() > 0.9
+
+
 @pytest.mark.parametrize(
   ('arg', 'message'),
   [
@@ -204,6 +227,7 @@ def test_fine_tuning_is_the_published_configuration():
   assert (model.width, model.freeze, model.dropout) == (1024, 'conv', 0.1)
   assert (model.dtype, model.remat, model.weights) == ('bfloat16', True, 'd')
   assert (model.region_weight, model.decay_epochs) == ('decay', 5)
+  assert 'output_scale' not in model  # As published.
   authors = emosphere.get_config(
     'corpus=msp_podcast,encoder=wavlm,protocol=published'
   ).model
