@@ -15,7 +15,7 @@ without one, by cross-validation over the training speakers.
 
 Arguments after the colon:
   corpus         demo, or a prepared one: emodb, emovo, ravdess, savee, ...
-  protocol       speaker_independent (default), published, official
+  protocol       speaker_independent (default), published, official, emobox
   features       functionals (default): mean, standard deviation and percentiles
                  of MFCCs and their deltas; egemaps, compare: openSMILE's
   task           classes (default), vad

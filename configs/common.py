@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 PROTOCOLS = ('speaker_independent', 'published', 'official', 'emobox', 'all')
 
@@ -117,11 +118,16 @@ def base_config(
   config.eval_batch_size = 256
   # Epochs from one evaluation of the development split to the next.
   config.eval_every = 1
-  # adam, or adamw with its weight_decay.
+  # b1, b2, eps and weight_decay are for the optimizers that take them, and
+  # --config.optimizer.ARGUMENT=VALUE adds any other argument.
   config.optimizer = ml_collections.ConfigDict(
     {
+      # An optimizer of optax, or adam_keras.
       'name': 'adam',
+      # Of all parameters, or of the encoder.
       'learning_rate': 1e-3,
+      # Of what is not the system's encoder; 0: the same.
+      'head_learning_rate': 0.0,
       'b1': 0.9,
       'b2': 0.999,
       'eps': 1e-8,
@@ -130,11 +136,24 @@ def base_config(
       'clip_norm': 0.0,
     }
   )
+  # Part of an exponential moving average of the weights that each step leaves in
+  # place, such as 0.999; it is tested as the selection ema_last. 0: no average.
+  config.ema = 0.0
+  # 'balanced': the loss weighs a class by n / (classes count) of the training
+  # split; or numbers in the order of the classes, as (1, 2); or of some classes,
+  # as {"sad":2}, the others 1.
+  config.class_weight = config_dict.FieldReference('none', field_type=object)
+  # Each epoch draws as many utterances as the training split has, with
+  # replacement, and every class as often as any other.
+  config.balanced_sampling = False
   # plateau: the learning rate drops by `factor` after `patience` epochs without
   # a better development score, and training stops after `stop_patience`.
   config.schedule = ml_collections.ConfigDict(
     {
+      # constant; cosine or linear, down to 0 at the end; plateau.
       'name': 'constant',
+      # The learning rate first rises from 0 for so many.
+      'warmup_epochs': 0.0,
       'metric': 'uar',
       'factor': 0.1,
       'patience': 0,

@@ -14,6 +14,8 @@ Bidirectional dilated temporal blocks over 39 MFCCs; 106,992 parameters.
       95.17/95.70 for the epoch that is best on the test fold (the paper).
       Measured after 60 epochs (README): 80.5/81.5 and 85.8/86.0; the interval
       of the first UAR is 75.1 to 83.9.
+  ... --config.optimizer.name=adam_keras
+      Adam with epsilon where the authors' Keras has it, see docs/training.md.
   ... --mode=evaluate --config.init_from=EMODB_46.zip
       The authors' checkpoints under the same protocol: 95.17/95.70, seconds.
 

@@ -96,7 +96,7 @@ def run(
   fitting.check(experiment, mode)
   profiling.check(experiment, chosen)
   for fold in chosen:
-    experiment.references(fold)
+    experiment.check(fold)
   given = None
   if config.init_from:
     given = pretrained.for_folds(
@@ -112,7 +112,8 @@ def run(
     if mode == 'evaluate':
       rows = evaluate(experiment, chosen, given, workdir, command)
     else:
-      selections = ['last', *experiment.selections(chosen)]
+      selections = ['last', *['ema_last'] * bool(config.ema)]
+      selections += experiment.selections(chosen)
       describe_models(experiment, chosen, selections, workdir, command)
       rows, failures, batches = train_all(experiment, chosen, given, workdir)
     metadata = describe(config, corpus, time.monotonic() - start, command)
@@ -160,7 +161,7 @@ def claimed(
     if distributed.is_main():
       opened.enter_context(workdir_lib.lock(workdir))
       workdir_lib.check_identity(workdir, config, fingerprints, content)
-      config_lib.claim(config, workdir)
+      files.write_json(workdir / 'config.json', config_lib.to_json(config))
       protocols.write_folds(workdir / 'folds.json', content)
     distributed.barrier('the work folder is claimed')
     path = (workdir / 'config.json').absolute()
@@ -179,6 +180,7 @@ def with_epochs(
   config = config.copy_and_resolve_references()
   fingerprints = {n: info['fingerprint'] for n, info in corpus.stores.items()}
   config.epochs = earlier.best_epoch(config.epochs_from, config, fingerprints)
+  config_lib.validate(config)  # A warm-up may be longer than that.
   if distributed.is_main():
     print(
       f'{config.epochs} epochs: the median of the best ones of '

@@ -1,4 +1,4 @@
-"""Timing in turns, what is measured of which workload, costs of programs."""
+"""Timing in turns, what is measured of which recipe, costs of programs."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from jaxser.benchmark import (
   tables,
   timing,
 )
-from jaxser.benchmark import workload as workload_lib
 from jaxser.benchmark.timing import (
   BenchmarkError,
   Counters,
@@ -24,10 +23,7 @@ from jaxser.benchmark.timing import (
   Settings,
   Turn,
 )
-from jaxser.benchmark.workload import Workload
 from jaxser.engine import opening
-from jaxser.nn.wavlm import WavLM
-from jaxser.nn.wavlm_config import SIZES
 from tests import fakes
 
 QUICK = Settings(rounds=2, seconds=0, peaks=False)
@@ -42,61 +38,63 @@ def small(**changes):
 
 
 def quick(config, size=8, **options):
-  workload = Workload.create(config, size)
-  return measurements.speed(workload, QUICK, with_latency=False, **options)
+  experiment = programs.create(config, size)
+  return measurements.speed(experiment, QUICK, with_latency=False, **options)
 
 
-class Computer:
-  """Counters of a machine whose other processes use given cores, turn by turn."""
+def program(maker, **costs):
+  return Program(maker, 'training', 64, len, costs=costs)
 
-  def __init__(self, monkeypatch, *foreign):
-    self.now, self.own, self.others = 0.0, 0.0, 0.0
-    self.foreign = iter(foreign)
-    monkeypatch.setattr(timing, 'read_counters', self.read)
 
-  def read(self):
-    return Counters(self.now, self.own, self.own + self.others)
-
-  def program(self, name, seconds):
-    def run(calls):
-      if run.warm < 2:  # Before the first turn.
-        run.warm += 1
-        return
-      self.now += seconds * calls
-      self.own += 2 * seconds * calls
-      self.others += seconds * calls * next(self.foreign)
-
-    run.warm = 0
-    return Program(name, 'training', 64, 1.0, run=run)
+def report_of(rows, **more):
+  environment = machine.environment()
+  return {
+    'about': 'it',
+    'environment': environment,
+    'rounds': 3,
+    'rows': rows,
+    'notes': ['a note'],
+    **more,
+  }
 
 
 def test_turns_beside_other_work_are_repeated_then_left_out(monkeypatch):
-  computer = Computer(
-    monkeypatch,
-    *(0, 0),  # A quiet round,
-    *(0.9, 0.5, 0, 0.05),  # one that is quiet at the third try,
-    *(0, 0.9, 0.9, 0.3),  # and one that never is.
+  now, own, others = 0.0, 0.0, 0.0
+  # Of both programs: a quiet round, one that is quiet at the third try, and one
+  # that never is.
+  foreign = iter([0, 0, 0.9, 0.5, 0, 0.05, 0, 0.9, 0.9, 0.3])
+
+  def takes(seconds):
+    calls_before = iter([True, True])
+
+    def run(calls):
+      nonlocal now, own, others
+      if not next(calls_before, False):
+        now, own = now + seconds * calls, own + 2 * seconds * calls
+        others += seconds * calls * next(foreign)
+
+    return Program('some', 'training', 64, run)
+
+  monkeypatch.setattr(
+    timing, 'read_counters', lambda: Counters(now, own, own + others)
   )
-  made = [computer.program('jaxser', 1), computer.program('Keras', 3)]
-  turns = timing.measure(made, Settings(3, 0))
-  ours, keras = (turns[program.name] for program in made)
+  made = [takes(1), takes(3)]
+  ours, keras = timing.measure(made, Settings(3, 0))
   assert [turn.quiet for turn in ours] == [True, True, True]
   assert [turn.quiet for turn in keras] == [True, True, False]
   assert keras[2].foreign == pytest.approx(0.3, abs=0.02)
-  assert timing.ratio(ours, keras) == {'median': 3, 'quiet_rounds': 2}
-  row = timing.speed(made[1], keras)
-  assert (row['quiet_turns'], row['quiet']) == (2, True)
-  assert len(row['seconds_per_call']) == 3
+  assert timing.ratio(ours, keras) == '3.00 times as fast'
+  turns = timing.row(made[1], keras)['turns']
+  assert (turns['loud'], turns['quiet'], len(turns['every'])) == (1, True, 3)
 
 
 def test_too_few_quiet_turns_give_no_ratio():
-  made = [Program(n, 'training', 64, 1.0, run=len) for n in ('jaxser', 'Keras')]
   ours, keras = [Turn(1, 2)] * 3, [Turn(3, 2), *[Turn(3, 2, 0.9)] * 2]
-  assert timing.ratio(ours, keras) == {'median': None, 'quiet_rounds': 1}
-  table = tables.speed(report(made, [ours, keras]))
-  assert table.rows[1][-1] == 'not known, 1 quiet rounds'
-  assert '2 of 6 turns ran beside more than 0.1 cores' in ' '.join(table.notes)
-  assert 'Too few quiet turns' in ' '.join(table.notes)
+  assert timing.ratio(ours, keras) == 'not known, 1 quiet rounds'
+  rows = [timing.row(program('some'), turns) for turns in (ours, keras)]
+  notes = ' '.join(tables.table(report_of(rows)).notes)
+  assert '2 of 6 turns ran beside more than 0.1 cores' in notes
+  assert 'Too few quiet turns' in notes
 
 
 def test_short_turns_and_silent_kernels_tell_nothing_of_others():
@@ -107,76 +105,56 @@ def test_short_turns_and_silent_kernels_tell_nothing_of_others():
   assert timing.turn_between(start, end._replace(machine=None), 1).quiet
 
 
-def report(made, turns, peaks=None):
-  rows = {
-    program.name: timing.speed(program, its, peaks)
-    for program, its in zip(made, turns, strict=True)
-  }
-  for name in [*rows][1:]:
-    rows[name]['ratio'] = timing.ratio(turns[0], turns[1])
-  return {
-    'system': 'timnet',
-    'about': '64 utterances of 188 x 128 per call in one batch',
-    'environment': machine.environment(),
-    'programs': rows,
-    'latency': {},
-    'peak_device_bytes': None,
-    'notes': ['a note'],
-    'rounds': 3,
-  }
-
-
-def test_ratios_compare_turns_of_one_round():
-  made = [
-    Program('jaxser', 'training', 64, 1.0, run=len, flops=2e9),
-    Program('Keras', 'training', 64, 1.0, run=len),
-  ]
+def test_a_table_of_medians_shares_and_ratios():
   # The machine was twice as slow in the second round.
   ours = [Turn(1, 2), Turn(2, 2), Turn(1, 2)]
   keras = [Turn(3, 4), Turn(6, 4), Turn(2, 5)]
-  peaks = {'flops_per_second': {'float32': 8e9}, 'bytes_per_second': 1}
-  found = report(made, [ours, keras], peaks)
-  row, other = found['programs'].values()
-  assert row['utterances_per_second'] == 64
-  assert row['share_of_matrix_peak'] == 0.25
-  assert other['share_of_matrix_peak'] is None
-  table = tables.speed(found)
-  assert table.header[-1] == 'jaxser is'
-  assert [row[-1] for row in table.rows] == ['-', '3.00 times as fast']
-  assert '| — |' in table.markdown()
+  peaks = {'flops': {'float32': 8e9}, 'bytes': 1e9}
+  rows = [
+    {'program': 'jaxser', **timing.row(program('a', flop=2e9), ours, peaks)},
+    {'program': 'Keras', **timing.row(program('b'), keras, peaks)},
+  ]
+  rows[1]['jaxser is'] = timing.ratio(ours, keras)
+  table = tables.table(report_of(rows, peaks=peaks))
+  header, *cells = table.cells()
+  first, second = (dict(zip(header, row, strict=True)) for row in cells)
+  assert first['utterances/s'] == '64'
+  assert first['% of the measured peak'] == '25'
+  assert second['% of the measured peak'] == first['jaxser is'] == '-'
+  assert second['jaxser is'] == '3.00 times as fast'
+  assert 'GB/s' not in header  # Nothing is known of it.
+  assert '| 25 | — |' in table.markdown()
   assert 'a note' in table.notes
+  assert (
+    'Peaks measured beside it: 8.0 GFLOP/s float32; 1.0 GB/s.' in table.notes
+  )
 
 
 @pytest.mark.slow
 def test_measuring_one_work_with_peaks_and_latency(monkeypatch):
   monkeypatch.setattr(machine, 'SIZES', {'cpu': (64, 1, 1)})
   found = measurements.speed(
-    Workload.create(small(), 8),
+    programs.create(small(), 8),
     QUICK._replace(peaks=True),
     works=['prediction'],
   )
-  assert list(found['programs']) == ['jaxser prediction float32']
-  peaks = found['ceilings']
-  assert all(value > 0 for value in peaks['flops_per_second'].values())
-  row = found['programs']['jaxser prediction float32']
-  assert row['share_of_bandwidth'] == pytest.approx(
-    row['bytes_per_second'] / peaks['bytes_per_second']
+  (row,), peaks = found['rows'], found['peaks']
+  assert row['program'] == 'jaxser prediction float32'
+  assert all(value > 0 for value in peaks['flops'].values())
+  assert row['% of the measured bandwidth'] == pytest.approx(
+    1e11 * row['GB/s'] / peaks['bytes']
   )
-  delay = found['latency']['prediction float32']
-  assert delay['first_milliseconds'] > delay['median_milliseconds'] > 0
-  notes = ' '.join(tables.speed(found).notes)
-  assert 'Peaks measured beside it' in notes
-  assert 'One utterance, prediction float32' in notes
+  assert 'One utterance, prediction float32' in found['notes'][0]
 
 
 @pytest.mark.parametrize('parallel', ['jit', 'pmap'])
 def test_padding_for_devices_is_not_counted(parallel):
   found = quick(small(parallel=parallel, accumulate=4), 6, works=['training'])
-  row = found['programs']['jaxser training float32']
-  seconds = row['milliseconds_per_call'] / 1e3
-  assert row['utterances_per_second'] == pytest.approx(6 / seconds)
-  assert found['accumulate'] == 1  # A quarter of 64 is 16.
-  assert found['about'] == '6 utterances of 16 x 128 per call in one batch'
+  (row,) = found['rows']
+  assert row['utterances/s'] == pytest.approx(6e3 / row['ms per call'])
+  # A quarter of 64 is 16.
+  about = 'timnet, 6 utterances of 16 x 128 per call in one batch'
+  assert found['about'] == about
 
 
 @pytest.mark.slow
@@ -185,7 +163,8 @@ def test_types_of_matmuls():
   config.model.update(channels=(4,), embedding=4, max_frames=16)
   config.data.max_length = 16
   found = quick(config, dtypes=['bfloat16'], works=['prediction'])
-  assert list(found['programs']) == ['jaxser prediction bfloat16']
+  (row,) = found['rows']
+  assert row['program'] == 'jaxser prediction bfloat16'
   with pytest.raises(BenchmarkError, match='TimNet computes in float32'):
     quick(small(), dtypes=['bfloat16'])
   with pytest.raises(BenchmarkError, match='computes in float32 or bfloat16'):
@@ -194,61 +173,50 @@ def test_types_of_matmuls():
 
 @pytest.mark.slow
 def test_each_device_brings_its_own_work():
-  workload = Workload.create(small(), 4)
-  found = measurements.devices(workload, [1, 2], QUICK)
+  experiment = programs.create(small(), 4)
+  found = measurements.devices(experiment, [1, 2], QUICK)
   one, two = found['rows']
-  assert two['flop_per_call'] == pytest.approx(2 * one['flop_per_call'])
-  assert one['efficiency'] == 1
-  speeds = two['utterances_per_second'] / one['utterances_per_second']
-  assert two['efficiency'] == pytest.approx(speeds)
-  table = tables.scaling(found)
-  assert 'steps of 4 utterances of 16 x 128 per device in one' in table.about
-  assert 'share the same cores' in table.notes[0]
+  assert two['costs']['flop'] == pytest.approx(2 * one['costs']['flop'])
+  assert (one['devices'], one['efficiency, %']) == ('1', 100)
+  speeds = two['utterances/s'] / one['utterances/s']
+  assert two['efficiency, %'] == pytest.approx(100 * speeds)
+  assert 'steps of 4 utterances of 16 x 128 per device in one' in found['about']
+  assert 'share the same cores' in found['notes'][0]
   with pytest.raises(BenchmarkError, match='there are 8 devices, not 16'):
-    measurements.devices(workload, [1, 16], QUICK)
-
-
-class FakeKeras:
-  """Records what it is to train on."""
-
-  def __init__(self):
-    self.calls = []
-
-  def fit(self, x, y, *, batch_size, epochs, validation_data, verbose):
-    sizes = len(x), len(y), len(validation_data[0]), len(validation_data[1])
-    self.calls.append((*sizes, batch_size, epochs))
+    measurements.devices(experiment, [1, 16], QUICK)
 
 
 @pytest.mark.slow
 def test_runs_in_one_program_beside_a_fold_in_keras(monkeypatch):
   monkeypatch.setattr(jax, 'devices', lambda: jax.local_devices()[:1])
-  model = FakeKeras()
-  monkeypatch.setattr(peers, 'keras_timnet', lambda system, frames: model)
-  workload = Workload.create(small())
-  found = measurements.folds(workload, [1, 2], QUICK, 25, compare='keras')
+  fitted = []
+
+  class Keras:
+    def fit(self, x, y, *, batch_size, epochs, validation_data, verbose):
+      sizes = map(len, (x, y, *validation_data))
+      fitted.append((*sizes, batch_size, epochs))
+
+  monkeypatch.setattr(peers, 'keras_timnet', lambda system, frames: Keras())
+  experiment = programs.create(small(), 8, utterances=25)
+  found = measurements.folds(experiment, [1, 2], QUICK, 'keras')
   # To compile, to warm up, to be timed, and the two rounds.
-  assert model.calls == [(23, 23, 2, 2, 64, 1)] * 5
-  one, two = found['rows']
-  assert two['flop_per_call'] == pytest.approx(2 * one['flop_per_call'])
-  (keras,) = found['others']
-  # All epochs of both runs, which Keras trains one after the other.
-  epochs = found['epochs']
-  assert found['extrapolation'] == {
-    'trainings': 2,
-    'epochs': epochs,
-    'seconds': {
-      'jaxser': pytest.approx(epochs * two['milliseconds_per_call'] / 1e3),
-      'Keras': pytest.approx(2 * epochs * keras['milliseconds_per_call'] / 1e3),
-    },
-  }
-  assert two['ratio']['quiet_rounds'] == 2
-  table = tables.scaling(found)
-  assert 'one epoch of 25 utterances' in table.about
-  assert table.header[-1] == 'against Keras'
-  names = [row[0] for row in table.rows]
+  assert fitted == [(21, 21, 4, 4, 8, 1)] * 5
+  one, two, keras = found['rows']
+  assert two['costs']['flop'] == pytest.approx(2 * one['costs']['flop'])
+  names = [row['folds'] for row in found['rows']]
   assert names == ['jaxser, 1', 'jaxser, 2', 'Keras, 1']
-  assert table.rows[2][-1] == '-'
-  assert f'2 runs of {epochs} epochs take' in ' '.join(table.notes)
+  # All epochs of both runs, which Keras trains one after the other.
+  epochs = experiment.config.epochs / 3.6e6
+  assert found['hours'] == {
+    'jaxser': pytest.approx(epochs * two['ms per call']),
+    'Keras': pytest.approx(2 * epochs * keras['ms per call']),
+  }
+  assert two['against Keras'].endswith(' times as fast')
+  assert 'against Keras' not in keras
+  assert 'one epoch of 25 utterances of 16 x 128' in found['about']
+  assert (
+    f'2 runs of {experiment.config.epochs} epochs take' in found['notes'][1]
+  )
 
 
 @pytest.mark.slow
@@ -262,9 +230,8 @@ def test_waiting_for_a_corpus(monkeypatch, tmp_path):
   monkeypatch.setattr(opening, 'open_corpus', opened)
   found = programs.waiting(small(batch_size=4), str(tmp_path), steps=3)
   assert asked == [str(tmp_path)]
-  assert (found['corpus'], found['steps']) == ('fake', 3)
-  assert 0 <= found['share_waiting'] < 1
-  assert found['pipeline_milliseconds'] > 0
+  assert 'waiting for data (fake, 3 steps): ' in found
+  assert ' ms with the pipeline, which alone takes ' in found
 
 
 def test_only_networks_that_are_there_are_compared():
@@ -272,24 +239,22 @@ def test_only_networks_that_are_there_are_compared():
     quick(dsnet.get_config(), compare='keras')
   with pytest.raises(BenchmarkError, match='not this TimNet'):
     quick(small(), compare='torch')
-  workload = Workload.create(small())
   with pytest.raises(BenchmarkError, match='has no --compare=torch: give'):
-    measurements.folds(workload, [1], QUICK, compare='torch')
+    peers.epochs('torch', programs.create(small()))
 
 
 def test_shapes_and_batches_are_those_of_the_recipes():
-  shape, size = workload_lib.feature_shape, workload_lib.usual_batch_size
+  shape, size = programs.feature_shape, programs.usual_batch_size
   assert shape(timnet.get_config('corpus=emodb')) == (188, 128)
   assert shape(timnet.get_config('corpus=iemocap')) == (606, 128)
   assert shape(dsnet.get_config('size=paper')) == (600, 80)
   assert shape(emosphere.get_config('encoder=wavlm')) == (192_000,)
   with pytest.raises(BenchmarkError, match='augmentation is not timed'):
-    Workload.create(timnet.get_config('augment'))
+    programs.create(timnet.get_config('augment'))
   with pytest.raises(BenchmarkError, match="'mfcc' has no known shape"):
     shape(ConfigDict({'features': {'name': 'mfcc'}}))
   assert size(timnet.get_config()) == 64
   assert size(small(batch_size=8)) == 8
-  assert size(dsnet.get_config('size=paper')) == 32
   config = timnet.get_config('corpus=emodb')
   config.batch_size = 16
   assert size(config) == 16
@@ -299,23 +264,34 @@ def test_shapes_and_batches_are_those_of_the_recipes():
 def test_micro_batches_of_wavlm_are_the_recipes(size, parts):
   """--batch_size=16 is one batch of 16 x 12 s; nothing of it is computed."""
   config = emosphere.get_config('encoder=wavlm,weights=random,size=large')
-  workload = Workload.create(config, size, 3)
-  stack = programs.Stack(workload, jax.devices()[:1])
+  experiment = programs.create(config, size, 3)
   size = size or 64
-  assert (stack.parts, stack.rows) == (parts, size)
-  # Each of two devices has as many micro-batches, and as large.
-  both = programs.Stack(workload, jax.devices()[:2], size=2 * size)
-  assert (both.parts, both.rows) == (parts, 2 * size)
+  for count in (1, 2):
+    # Each of two devices has as many micro-batches, and as large.
+    both = programs.changed(experiment, batch_size=count * size)
+    trainer = programs.Case(both, jax.devices()[:count]).trainer
+    assert trainer.programs.accumulate == parts
+    assert trainer.rows == count * size
   cut = 'one batch' if parts == 1 else f'{parts} micro-batches of 16'
-  assert workload.describe('per call') == (
+  assert programs.describe(experiment, 'per call') == (
     f'{size} utterances of 12 s (192000 samples) per call in {cut}'
   )
 
 
-def test_a_phase_that_is_not_all_of_training_is_named():
-  for argument, text in (('', ', in phase main'), ('region_weight=off', '')):
-    workload = Workload.create(emosphere.get_config(argument), 1, 3)
-    assert workload.in_phase() == text
+@pytest.mark.parametrize('work', programs.WORKS)
+def test_batches_larger_than_the_corpus_are_full(work):
+  experiment = programs.create(small(), 70, utterances=50)
+  batch = programs.Case(experiment)._batch(work)
+  assert batch['mask'].shape[-1] == 72  # For eight devices.
+  assert batch['mask'].sum() == 70
+
+
+@pytest.mark.parametrize(
+  ('argument', 'text'), [('', ', in phase main'), ('region_weight=off', '')]
+)
+def test_a_phase_that_is_not_all_of_training_is_named(argument, text):
+  experiment = programs.create(emosphere.get_config(argument), 1, 3)
+  assert programs.in_phase(experiment) == text
 
 
 def test_flops_of_matmuls_and_convolutions():
@@ -359,26 +335,16 @@ def test_flops_of_loops_branches_and_rematerialisation():
   assert costs.count_flops(jax.grad(loss), w, w) == 3 * once
 
 
-@pytest.mark.parametrize('size', ['tiny', 'large'])
-def test_flops_of_wavlm_agree_with_its_formula(size):
-  config = SIZES[size]
-  model = WavLM(config)
-  samples = jax.ShapeDtypeStruct((1, 16_000), jnp.float32)
-  variables = jax.eval_shape(model.init, jax.random.key(0), samples)
-  found = costs.count_flops(model.apply, variables, samples)
-  assert found == pytest.approx(sum(config.flops(16_000).values()), rel=0.01)
-
-
 @pytest.mark.slow
 def test_memory_and_flops_of_a_step():
-  stack = programs.Stack(Workload.create(small(), 8), jax.devices()[:1])
-  train, predict = (stack.program([w]) for w in measurements.WORKS)
+  case = programs.Case(programs.create(small(), 8), jax.devices()[:1])
+  train, predict = (case.program(work).costs for work in programs.WORKS)
   # Stem and two convolutions of width 2 each way (channels padded to 40), the
   # cosine transform, the weighted scales and the head.
   wide = 2 * 8 * 16 * (39 * 40 + 2 * 2 * 40 * 40 + 128 * 39)
-  assert predict.flops == pytest.approx(2 * wide, rel=0.5)
-  assert train.flops > 2 * predict.flops
-  memory = train.memory
+  assert predict['flop'] == pytest.approx(2 * wide, rel=0.5)
+  assert train['flop'] > 2 * predict['flop']
+  memory = train['memory_bytes']
   assert memory['arguments'] > 8 * 16 * 128 * 4
   assert memory['peak'] >= memory['arguments'] + memory['temporary']
-  assert np.isfinite(train.bytes_accessed)
+  assert np.isfinite(train['bytes'])

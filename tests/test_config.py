@@ -2,7 +2,6 @@
 
 import errno
 import io
-import json
 import os
 import pathlib
 import subprocess
@@ -18,6 +17,7 @@ from jaxser import main
 from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
 
+SGD = 'timnet --config.optimizer.name=sgd'
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -35,6 +35,19 @@ def parse(*arguments):
     ('epochs', 0, 'must be at least 1'),
     ('accumulate', 3, 'batch_size=16 must be a multiple'),
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),
+    ('ema', 1.0, 'ema=1.0 must be at least 0 and less than 1'),
+    ('schedule.name', 'step', "'constant', 'cosine', 'linear', 'plateau'"),
+    (
+      'schedule.warmup_epochs',
+      30.0,
+      r'warmup_epochs=30.0 must be .* less than --config\.epochs=30',
+    ),
+    ('schedule.warmup_epochs', -1.0, 'warmup_epochs=-1.0 must be at least 0'),
+    ('optimizer.clip_norm', -1.0, 'clip_norm=-1.0 must be at least 0'),
+    ('optimizer.name', 'addam', "'adam', 'adam_keras', 'adamax'"),
+    ('optimizer.rho', 0.9, 'adam takes no such argument; it takes learning_r'),
+    ('optimizer.nesterov', 1, 'nesterov=1 must be True or False'),
+    ('optimizer.mu_dtype', 'half32', 'optimizer: adam: .*half32'),
     ('profile', '10', 'profile=10 must be FIRST:LAST'),
     ('profile', '20:10', 'profile=20:10 must be FIRST:LAST'),
     ('profile', '0:10', 'from 1 on, such as 10:20'),
@@ -42,7 +55,7 @@ def parse(*arguments):
 )
 def test_impossible_values_list_the_possible_ones(field, value, message):
   config = timnet.get_config()
-  config[field] = value
+  config.update_from_flattened_dict({field: value})
   with pytest.raises(config_lib.ConfigError, match=message):
     config_lib.validate(config)
 
@@ -57,6 +70,18 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
     (
       'configs/tinmet.py',
       r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timn',
+    ),
+    (
+      'timnet --config.optimizer.momentum=0.9',
+      'adam takes no such argument; it',
+    ),
+    (f'{SGD} --config.optimizer.b1=0.5', 'b1=0.5: sgd takes no .* nesterov'),
+    (f'{SGD} --config.optimizer.momentum=x', "momentum='x' must be a number"),
+    ('timnet --config.optimizer.name=lbfgs', "choose one of 'adabelief'"),
+    (
+      'timnet --config.optimizer.name=adafactor '
+      '--config.optimizer.min_dim_size_to_factor=1.5',
+      r'min_dim_size_to_factor=1\.5 must be an integer',
     ),
     (
       'timnet --config.epochs_from=W --config.epochs 3',
@@ -121,6 +146,23 @@ def test_a_recipe_is_found_in_any_folder_and_a_file_wins(tmp_path, monkeypatch):
     config_lib.ConfigError, match=r'ModuleNotFoundError: .*no'
   ):
     parse('--config=own.py')
+
+
+def test_any_argument_of_the_optimizer_can_be_given():
+  found = parse(
+    *f'--config={SGD}'.split(),
+    '--config.optimizer.momentum=0.9',
+    '--config.optimizer.nesterov=true',
+    '--config.class_weight={"sad":2}',
+  )
+  # b1 and its like are for the recipe's own optimizer, and left out.
+  config_lib.validate(found.config)
+  saved = config_lib.to_json(found.config)
+  assert saved['optimizer']['momentum'] == 0.9
+  assert saved['optimizer']['nesterov'] is True
+  assert saved['class_weight'] == {'sad': 2}
+  found = parse('--config=timnet', '--config.class_weight=(1,2)')
+  assert found.config.class_weight == (1, 2)
 
 
 def test_the_home_folder_may_be_a_tilde(monkeypatch):
@@ -234,45 +276,6 @@ def test_recipes_choose_what_their_protocol_needs():
   # Of one's own, with whatever it was prepared with.
   config = timnet.get_config('corpus=my_calls')
   assert (config.corpus, config.features.signal_length) == ('my_calls', 0)
-
-
-def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
-  config = timnet.get_config()
-  (tmp_path / 'file').write_text('kept')
-  for workdir, reason in (
-    ('/proc/nope', 'No such file or directory'),
-    (tmp_path / 'file', 'File exists'),
-  ):
-    with pytest.raises(
-      config_lib.ConfigError,
-      match=rf'--workdir={workdir} cannot be written \({reason}\); give a f',
-    ):
-      config_lib.claim(config, workdir)
-
-
-def test_a_folder_keeps_to_one_config(tmp_path):
-  config = timnet.get_config()
-  config_lib.claim(config, tmp_path)
-  config.model.num_blocks = 3
-  # Nothing was trained there yet, so a mistyped command can be corrected.
-  config_lib.claim(config, tmp_path)
-  saved = json.loads((tmp_path / 'config.json').read_text())
-  assert saved['model']['num_blocks'] == 3
-  (tmp_path / 'checkpoints/folds/8').mkdir(parents=True)
-  config.data_dir = 'elsewhere'
-  config_lib.claim(config, tmp_path)
-  config.model.dropout = 0.2
-  with pytest.raises(
-    config_lib.ConfigError,
-    match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
-  ):
-    config_lib.claim(config, tmp_path)
-  assert json.loads((tmp_path / 'config.json').read_text()) == (
-    config_lib.to_json(config) | {'model': saved['model']}
-  )
-  (tmp_path / 'config.json').write_text('')
-  with pytest.raises(UserError, match=r'config\.json: is empty'):
-    config_lib.claim(config, tmp_path)
 
 
 @pytest.mark.parametrize(

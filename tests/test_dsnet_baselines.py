@@ -135,6 +135,7 @@ def start(system, config, seed=0):
   return jax.jit(take, static_argnames='phase'), run
 
 
+@pytest.mark.slow
 def test_isnet_makes_four_updates_of_its_parts_in_turn():
   system = make_variant('isnet')
   batch = padded_batch(system.references)

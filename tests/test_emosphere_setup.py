@@ -9,12 +9,14 @@ import pytest
 
 from configs import emosphere
 from jaxser.core.config import ConfigError
+from jaxser.data import pipeline
 from jaxser.models.convert import ConvertError
 from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
 from jaxser.systems.emosphere import EmoSphere, with_encoder
 from tests import fakes, shared
+from tests.random_tree import quick_jit
 
 WAVLM = EmoSphere(
   encoder='wavlm',
@@ -63,7 +65,7 @@ def test_pretrained_encoder_must_fit():
   assert merged['pool'] is params['pool']
   wrong = {**other, 'masked_spec_embed': np.zeros(3)}
   with pytest.raises(
-    ValueError, match=r'masked_spec_embed.*system \(48,\), given \(3,\)'
+    ConvertError, match=r'masked_spec_embed: file \(3,\), model \(48,\)'
   ):
     with_encoder(params, wrong)
 
@@ -152,6 +154,27 @@ def test_a_corpus_is_checked_before_training():
     registry.check(WAVLM, corpus, lengths)
 
 
+def test_the_light_recipe_starts_within_the_scale():
+  """Else predictions still lie on its bounds after ten epochs of EmoTale."""
+  corpus = fakes.corpus(bins=6)
+  system = registry.create(emosphere.get_config('corpus=emotale'), corpus)
+  batch = pipeline.Source(corpus).batch(pipeline.Slot(np.arange(8), 40))
+  params, state = system.init(jax.random.key(0), batch)
+  state.pop('split')
+  # With dropout, whose noise is wider at first than what utterances differ by.
+  out, _ = quick_jit(
+    lambda rng: system.apply(
+      {'params': params, **state},
+      batch,
+      train=True,
+      rngs={'dropout': rng},
+      mutable=['batch_stats'],
+    )
+  )(jax.random.key(1))
+  inside = (out['unit_vad'] > 0) & (out['unit_vad'] < 1)
+  assert inside.mean() > 0.9
+
+
 @pytest.mark.parametrize(
   ('arg', 'message'),
   [
@@ -160,11 +183,28 @@ def test_a_corpus_is_checked_before_training():
     ('encoder=wavlm,frozen,weights=d', 'give the weights to `python -m data'),
     ('encoder=wavlm,weights=d,size=tiny', 'size of weights=d stands in its'),
     ('encoder=wavlm,weights=random,size=huge', "size='huge' is not valid"),
+    ('fine_tuning=warmup', 'fine_tuning goes with encoder=wavlm'),
+    ('encoder=wavlm,frozen,fine_tuning=warmup', 'which trains no WavLM'),
+    ('encoder=wavlm,fine_tuning=slow', 'choose one of , published, warmup'),
   ],
 )
 def test_arguments_that_do_not_go_together(arg, message):
   with pytest.raises(ValueError, match=message):
     emosphere.get_config(arg)
+
+
+def test_the_second_recipe_of_fine_tuning_warms_up():
+  published, ours = (
+    emosphere.get_config(f'corpus=msp_podcast,encoder=wavlm,fine_tuning={name}')
+    for name in ('published', 'warmup')
+  )
+  assert (ours.schedule.name, ours.schedule.warmup_epochs) == ('linear', 0.5)
+  assert ours.optimizer.clip_norm == 1
+  assert ours.optimizer.head_learning_rate == 10 * ours.optimizer.learning_rate
+  for name in ('head_learning_rate', 'clip_norm'):
+    ours.optimizer[name] = 0.0
+  ours.schedule.update(name='constant', warmup_epochs=0.0)
+  assert ours.to_dict() == published.to_dict()
 
 
 def test_fine_tuning_is_the_published_configuration():
@@ -173,6 +213,8 @@ def test_fine_tuning_is_the_published_configuration():
   assert config.optimizer.to_dict() == {
     'name': 'adamw',
     'learning_rate': 1e-5,
+    'head_learning_rate': 0.0,
+    'clip_norm': 0.0,
     'b1': 0.9,
     'b2': 0.999,
     'eps': 1e-8,
@@ -185,6 +227,7 @@ def test_fine_tuning_is_the_published_configuration():
   assert (model.width, model.freeze, model.dropout) == (1024, 'conv', 0.1)
   assert (model.dtype, model.remat, model.weights) == ('bfloat16', True, 'd')
   assert (model.region_weight, model.decay_epochs) == ('decay', 5)
+  assert 'output_scale' not in model  # As published.
   authors = emosphere.get_config(
     'corpus=msp_podcast,encoder=wavlm,protocol=published'
   ).model

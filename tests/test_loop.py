@@ -31,6 +31,7 @@ PHASES = 'epochs chosen on both splits, in phases'
 NEUTRAL = 'neutral references, drops and an early end'
 VALENCE = 'valence, micro-batches, now and then a score'
 AUGMENTED = 'augmented batches'
+AVERAGED = 'weighed classes, drawn evenly, and averaged weights'
 CASES = {
   PHASES: (
     {'early_epochs': 2},
@@ -66,6 +67,17 @@ CASES = {
       'augment.snr_db': (10.0, 20.0),
       'augment.shift': 0.2,
       'augment.mixup': 0.5,
+    },
+  ),
+  AVERAGED: (
+    {},
+    {
+      'class_weight': 'balanced',
+      'balanced_sampling': True,
+      'ema': 0.9,
+      'optimizer.clip_norm': 0.01,
+      'schedule.name': 'cosine',
+      'schedule.warmup_epochs': 1.5,
     },
   ),
 }
@@ -128,6 +140,7 @@ def alone(tmp_path_factory):
     # Two groups of four devices that share batches.
     (VALENCE, 8, 2, False),
     (AUGMENTED, 8, 2, True),
+    (AVERAGED, 8, 4, True),
   ],
 )
 def test_a_stack_equals_single_runs(
@@ -163,15 +176,17 @@ def test_the_cases_do_what_their_names_say(alone, case):
   every = [one.predictions for one in alone(case).finished.values()]
   ends = {predictions['last'][0] for predictions in every}
   assert (min(ends) < 7) == (case == NEUTRAL)
+  for one in alone(case).finished.values():
+    assert ('ema_last' in one.weights) == (case == AVERAGED)
   rates = {
     r['learning_rate'] for r in alone(case).rows if r['split'] == 'train'
   }
-  assert (max(rates) > 9 * min(rates)) == (case == NEUTRAL)
+  assert (max(rates) > 9 * min(rates)) == (case in (NEUTRAL, AVERAGED))
   chosen = {p[name][0] for p in every for name in p if name != 'last'}
   assert len(chosen) > 1, 'every selection chose the same epoch'
 
 
-@pytest.mark.parametrize('case', [PHASES, NEUTRAL, AUGMENTED])
+@pytest.mark.parametrize('case', [PHASES, NEUTRAL, AVERAGED, AUGMENTED])
 @pytest.mark.parametrize('cache_gib', [0.0, 1.0])
 def test_stopped_and_continued_is_the_same(
   case, cache_gib, tmp_path, monkeypatch

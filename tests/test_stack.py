@@ -19,9 +19,11 @@ SYSTEM = TimNet(num_classes=3, num_blocks=2, dropout=0.3)
 CONFIG = ml_collections.ConfigDict(
   {
     'epochs': 3,
+    'schedule': {'name': 'constant', 'warmup_epochs': 0.0},
     'optimizer': {
       'name': 'adam',
       'learning_rate': 1e-3,
+      'head_learning_rate': 0.0,
       'clip_norm': 0.0,
       'b1': 0.93,
       'b2': 0.98,
@@ -41,7 +43,9 @@ def one_device():
   return Sharding(devices=jax.devices()[:1])
 
 
-def train(sharding, *, batch_size=13, accumulate=1, padded=0, steps=10):
+def train(
+  sharding, *, batch_size=13, accumulate=1, padded=0, steps=10, weights=None
+):
   """Ten steps of four batches an epoch; the last has six utterances of 13."""
   rows = np.arange(len(source().corpus.table))
   sampler = pipeline.Sampler(
@@ -56,6 +60,7 @@ def train(sharding, *, batch_size=13, accumulate=1, padded=0, steps=10):
   optimizer = step.make_optimizer(CONFIG, SYSTEM)
   example = source().batch(sampler.epoch(0)[0])
   state = step.create_state(SYSTEM, optimizer, jax.random.key(1), example)
+  state = state.replace(class_weights=weights)
   state = sharding.put(stack.stacked([state], 1), RUNS)
   programs = stack.Programs(SYSTEM, optimizer, sharding, accumulate=accumulate)
   function, losses = programs.train(), []
@@ -100,6 +105,21 @@ def test_more_padding_changes_nothing():
   state, losses = train(one_device(), padded=24)
   assert_close(losses, alone()[1])
   assert_close(state.params, alone()[0].params)
+
+
+def test_classes_weigh_the_same_on_eight_devices():
+  weights = np.array([1, 5, 0.2], np.float32)
+  state, losses = train(one_device(), steps=4, weights=weights)
+  assert abs(losses[0]['loss'] - alone()[1][0]['loss']) > 1e-3
+  for parallel in ('jit', 'pmap'):
+    found = train(Sharding(parallel=parallel), steps=4, weights=weights)
+    assert_close(found[1], losses)
+    assert_close(found[0].params, state.params)
+  # A common factor cancels; 1 for all is the plain mean.
+  scaled = train(one_device(), steps=4, weights=weights / 8)
+  assert_close(scaled[1], losses)
+  even = train(one_device(), steps=4, weights=np.ones(3, np.float32))
+  assert_close(even[1], alone()[1][:4])
 
 
 def test_accumulation_is_the_same_on_eight_devices():

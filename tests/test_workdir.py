@@ -1,8 +1,10 @@
 """A work folder belongs to one run and to one process at a time."""
 
 import os
+import pathlib
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +12,13 @@ import sys
 import pytest
 
 from configs import timnet
-from jaxser.core.config import ConfigError
-from jaxser.core.errors import UserError
-from jaxser.core.files import write_json
+from jaxser.core import config as config_lib
+from jaxser.core.errors import ConfigError, UserError
+from jaxser.core.files import read_json, write_json
 from jaxser.engine import workdir as workdir_lib
 from jaxser.evaluation import curves
 
+ROOT = pathlib.Path(__file__).parents[1]
 FOLDS = {'folds': [{'fold': 0, 'train': ['a', 'b'], 'dev': [], 'test': ['c']}]}
 STORES = {'emodb': '1fae6e85'}
 HOLDER = """
@@ -59,6 +62,65 @@ def test_another_dataset_or_fold_is_refused(tmp_path, stores, folds, message):
   # Without a result or a checkpoint the folder is free.
   (tmp_path / 'checkpoints/folds/8').rmdir()
   workdir_lib.check_identity(tmp_path, config, stores, {'folds': folds})
+
+
+def test_a_folder_keeps_to_one_config(tmp_path):
+  config = timnet.get_config()
+  write_json(tmp_path / 'config.json', config_lib.to_json(config))
+  config.model.num_blocks = 3
+  # Nothing was trained there yet, so a mistyped command can be corrected.
+  workdir_lib.check_config(tmp_path, config)
+  (tmp_path / 'checkpoints/folds/8').mkdir(parents=True)
+  config.model.num_blocks, config.data_dir = 8, 'elsewhere'
+  workdir_lib.check_config(tmp_path, config)
+  config.model.dropout = 0.2
+  with pytest.raises(
+    ConfigError,
+    match=r'another config \(model\.dropout: there 0\.1, now 0\.2\)',
+  ):
+    workdir_lib.check_config(tmp_path, config)
+  (tmp_path / 'config.json').write_text('')
+  with pytest.raises(UserError, match=r'config\.json: is empty'):
+    workdir_lib.check_config(tmp_path, config)
+
+
+def test_fields_of_later_versions_have_their_defaults(tmp_path):
+  """A run of an older version goes on, unless its config is changed now."""
+  older = ROOT / 'tests/data/older_config.json'
+  shutil.copy(older, tmp_path / 'config.json')
+  (tmp_path / 'checkpoints/folds/8').mkdir(parents=True)
+  config = timnet.get_config()
+  assert 'ema' not in read_json(older)
+  workdir_lib.check_config(tmp_path, config)
+  # Of the recipe, of the system, and of the optimizer, which adds it.
+  content = read_json(older)
+  del content['model']['ablation']
+  write_json(tmp_path / 'config.json', content)
+  workdir_lib.check_config(tmp_path, config)
+  config.ema, config.model.ablation = 0.9, 'tcn'
+  config.optimizer.nesterov = True
+  with pytest.raises(
+    ConfigError,
+    match=r'\(ema: there 0\.0, now 0\.9; model\.ablation: there \'none\', now '
+    r"'tcn'; optimizer\.nesterov: there None, now True\)",
+  ):
+    workdir_lib.check_config(tmp_path, config)
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
+  (tmp_path / 'file').write_text('kept')
+  for workdir, reason in (
+    ('/proc/nope', 'No such file or directory'),
+    (tmp_path / 'file', 'File exists'),
+  ):
+    with (
+      pytest.raises(
+        ConfigError,
+        match=rf'--workdir={workdir} cannot be written \({reason}\); give a f',
+      ),
+      workdir_lib.lock(workdir),
+    ):
+      pass
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -12,7 +12,7 @@ from jaxser.engine import augmentation
 from jaxser.engine.experiment import Experiment
 from jaxser.nn import layers
 from jaxser.ops.collectives import axis_size, mean_share, psum
-from jaxser.systems.base import System, label_loss
+from jaxser.systems.base import System, label_loss, row_weights
 from tests import fakes
 
 
@@ -28,6 +28,7 @@ class Toy(System):
   outputs: int = 3
   early_epochs: int = 0
   mixup: ClassVar[bool] = True
+  weighs_classes: ClassVar[bool] = True
 
   def init(self, rng: Any, batch: Any) -> tuple[Any, Any]:
     """Random weights and a running mean of zero."""
@@ -62,7 +63,7 @@ class Toy(System):
       other *= 1 + batch[f'{name}_speaker'][:, None]
       errors += 0.1 * jnp.sum((answer - other) ** 2, -1)
     errors *= 1 / (1 + progress.epoch) + 1 / state['split']['rows']
-    loss = mean_share(errors, batch['mask'])
+    loss = mean_share(errors, row_weights(batch))
     if phase == 'early':
       loss += 0.1 * jnp.sum(params['weight'] ** 2) / axis_size()
     weight = batch['mask'][:, None]

@@ -48,8 +48,8 @@ from jaxser.benchmark import (
   topology,
 )
 from jaxser.benchmark.timing import BenchmarkError, Settings
-from jaxser.benchmark.workload import Workload
 from jaxser.core import command_line, files, runtime
+from jaxser.engine.experiment import Experiment
 from jaxser.models import audio_features, latency, predictor
 
 FLAGS = flags.FlagValues()
@@ -71,7 +71,7 @@ _number(
 _number('classes', 7, 'Classes.', lower_bound=2)
 _number('rounds', 10, 'Turns of each.', lower_bound=1)
 _float('seconds', 1.0, 'Length of a turn.', lower_bound=0.0)
-_enum('only', None, measurements.WORKS, 'Times only this.')
+_enum('only', None, programs.WORKS, 'Times only this.')
 _list(
   'dtypes',
   [],
@@ -109,8 +109,6 @@ _OPTIONS = {
 }
 """By measurement, its flags besides --json and --keep_heap."""
 
-Measured = tuple[dict[str, Any], list[tables.Table]]
-
 
 def main(arguments: list[str]) -> None:
   """Measures, prints the table and writes what was asked for."""
@@ -121,11 +119,18 @@ def main(arguments: list[str]) -> None:
     )
   # JAX logs which platforms it does not find at the level below.
   logging.set_verbosity(logging.WARNING)
-  measure = _MEASURE[_choose_measurement()]
+  mode = _choose_measurement()
   kept = FLAGS.keep_heap and runtime.keep_freed_memory()
   if FLAGS.into:
     tables.check_page(FLAGS.into)
-  report, made = measure()
+  if mode == '--topology':
+    # Shapes alone are traced here; a TPU or GPU would only be in the way.
+    jax.config.update('jax_platforms', 'cpu')
+    jax.config.update('jax_exec_time_optimization_effort', FLAGS.effort)
+    report, made = topology.run(_experiment(), FLAGS.topology, FLAGS.trainings)
+  else:
+    report = _MEASURE[mode]()
+    made = [tables.table(report)]
   words = sys.argv[1:]
   report['keep_heap'] = kept
   report['command'] = shlex.join(['python', '-m', 'jaxser.benchmark', *words])
@@ -157,19 +162,12 @@ def _choose_measurement() -> str:
   return mode
 
 
-def _workload() -> Workload:
+def _experiment() -> Experiment:
   size, override = FLAGS.batch_size, 'config.batch_size'
   # A batch that was typed as an override is the one that is timed.
   if override in FLAGS and FLAGS[override].present:
     size = size or FLAGS.config.batch_size
-  from jaxser.systems import registry
-
-  if registry.find(FLAGS.config.system).fit is not None:
-    raise BenchmarkError(
-      f'--config: {FLAGS.config.system} is fitted on the host and has no '
-      'training step to time; choose timnet, dsnet or emosphere.'
-    )
-  return Workload.create(FLAGS.config, size, FLAGS.classes)
+  return programs.create(FLAGS.config, size, FLAGS.classes)
 
 
 def _settings() -> Settings:
@@ -185,67 +183,71 @@ def _counts(default: list[int]) -> list[int]:
   return [int(value) for value in FLAGS.counts] or default
 
 
-def _speed() -> Measured:
+def _speed() -> dict[str, Any]:
   if FLAGS.compare == 'torch':
     # Two libraries share a GPU; neither may take all of it at its start.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
   report = measurements.speed(
-    _workload(),
+    _experiment(),
     _settings(),
     compare=FLAGS.compare,
     dtypes=FLAGS.dtypes,
-    works=[FLAGS.only] if FLAGS.only else measurements.WORKS,
+    works=[FLAGS.only] if FLAGS.only else programs.WORKS,
     with_latency=FLAGS.latency,
   )
   if FLAGS.data_dir:
-    report['waiting'] = programs.waiting(FLAGS.config, FLAGS.data_dir)
-  return report, [tables.speed(report)]
+    report['notes'].append(programs.waiting(FLAGS.config, FLAGS.data_dir))
+  return report
 
 
-def _devices() -> Measured:
+def _devices() -> dict[str, Any]:
   counts = _counts([1, 2, 4, 8])
   # A CPU alone is cut into so many devices, unless the user has done so.
   done = 'xla_force_host_platform_device_count'
   if done not in os.environ.get('XLA_FLAGS', ''):
     jax.config.update('jax_num_cpu_devices', max(counts))
-  report = measurements.devices(_workload(), counts, _settings())
-  return report, [tables.scaling(report)]
+  return measurements.devices(_experiment(), counts, _settings())
 
 
-def _folds() -> Measured:
-  report = measurements.folds(
-    _workload(), _counts([1, 2, 5, 10]), _settings(), compare=FLAGS.compare
-  )
-  return report, [tables.scaling(report)]
+def _folds() -> dict[str, Any]:
+  counts = _counts([1, 2, 5, 10])
+  return measurements.folds(_experiment(), counts, _settings(), FLAGS.compare)
 
 
-def _topology() -> Measured:
-  # Shapes alone are traced here; a TPU or GPU would only be in the way.
-  jax.config.update('jax_platforms', 'cpu')
-  jax.config.update('jax_exec_time_optimization_effort', FLAGS.effort)
-  report = topology.run(_workload(), FLAGS.topology, FLAGS.trainings)
-  report['effort'] = FLAGS.effort
-  return report, tables.topology(report)
-
-
-def _checkpoint() -> Measured:
-  report = {'environment': machine.environment(), 'notes': []}
+def _checkpoint() -> dict[str, Any]:
+  rows, notes = [], []
   for place in ('host', 'device'):
     try:
       model = predictor.load(FLAGS.checkpoint, features_on=place)
-      report[place] = latency.measure(model, files=FLAGS.files)
+      found = latency.measure(model, files=FLAGS.files)
     except audio_features.InputError as error:
-      report['notes'].append(f'Not measured on the {place}: {error}')
-  if len(report['notes']) == 2:
-    raise BenchmarkError(' '.join(report['notes']))
-  return report, [tables.prediction(report)]
+      notes.append(f'Not measured on the {place}: {error}')
+      continue
+    rows.append(
+      {
+        'features on the': place,
+        'first file, ms': 1e3 * found['first_latency_s'],
+        'next files, ms': 1e3 * found['warm_latency_s'],
+        'files/s': found['files_per_s'],
+        'times real time': found['times_real_time'],
+        'found': found,
+      }
+    )
+  if not rows:
+    raise BenchmarkError(' '.join(notes))
+  return {
+    'about': f'{found["system"]}, {found["members"]} models, from wav files of '
+    f'{found["seconds"]:g} s, {FLAGS.files} at a time; the first with compiling',
+    'environment': machine.environment(),
+    'notes': notes,
+    'rows': rows,
+  }
 
 
 _MEASURE = {
   'speed': _speed,
   '--scale=devices': _devices,
   '--scale=folds': _folds,
-  '--topology': _topology,
   '--checkpoint': _checkpoint,
 }
 

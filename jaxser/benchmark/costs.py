@@ -2,50 +2,41 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 from jax.extend import core
 
+from jaxser.engine import memory
+
 
 def compile_program(
-  function: Any, devices: int, *args: Any
-) -> tuple[Callable, dict[str, Any]]:
+  function: Any, arguments: Sequence[Any]
+) -> tuple[jax.stages.Compiled, dict[str, Any]]:
   """Compiles ahead of time.
 
   Returns:
-    The program, and its 'compile_seconds', 'flops' and 'bytes_accessed' of all
-    devices together, and 'memory' of each.
+    The program, and its 'compile_seconds', 'flop' of all devices together, and of
+    each device 'bytes', that the compiler thinks are read and written, and
+    'memory_bytes' by kind: 'arguments', 'outputs', 'temporary', and 'peak', all of
+    them at once but outputs that take the place of arguments.
   """
   start = time.perf_counter()
-  program = function.lower(*args).compile()
-  seconds = time.perf_counter() - start
-  # The compiler's figures are of one device.
-  traffic = (program.cost_analysis() or {}).get('bytes accessed')
+  program = function.lower(*arguments).compile()
+  seconds, needed = time.perf_counter() - start, program.memory_analysis()
   return program, {
     'compile_seconds': seconds,
-    'flops': count_flops(function, *args),
-    'bytes_accessed': traffic and devices * traffic,
-    'memory': memory_of(program),
+    'flop': count_flops(function, *arguments),
+    'bytes': (program.cost_analysis() or {}).get('bytes accessed', 0),
+    'memory_bytes': needed
+    and {
+      'arguments': needed.argument_size_in_bytes,
+      'outputs': needed.output_size_in_bytes,
+      'temporary': needed.temp_size_in_bytes,
+      'peak': memory.need(program),
+    },
   }
-
-
-def memory_of(program: Any) -> dict[str, int]:
-  """Returns the bytes on each device that a compiled program needs.
-
-  By kind: 'arguments', 'outputs', 'temporary', and 'peak', all of them at once
-  but outputs that take the place of arguments; empty where unknown.
-  """
-  memory = program.memory_analysis()
-  if memory is None:
-    return {}
-  found = {
-    'arguments': memory.argument_size_in_bytes,
-    'outputs': memory.output_size_in_bytes,
-    'temporary': memory.temp_size_in_bytes,
-  }
-  return {**found, 'peak': sum(found.values()) - memory.alias_size_in_bytes}
 
 
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
@@ -79,8 +70,7 @@ def _count_equation(equation: core.JaxprEqn) -> int:
   # Loops, branches and calls hold programs of their own.
   inside = [
     _count(getattr(item, 'jaxpr', item))
-    for value in params.values()
-    for item in (value if isinstance(value, tuple | list) else (value,))
+    for item in jax.tree.leaves(params)
     if isinstance(item, core.ClosedJaxpr | core.Jaxpr)
   ]
   if name == 'cond':

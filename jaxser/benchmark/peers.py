@@ -5,15 +5,14 @@ names the extra to install.
 """
 
 import os
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxser.benchmark import timing
-from jaxser.benchmark.timing import BenchmarkError, Program
-from jaxser.benchmark.workload import Workload
+from jaxser.benchmark import programs
+from jaxser.benchmark.timing import BenchmarkError, Program, lazy
+from jaxser.engine.experiment import Experiment
 from jaxser.systems.dsnet import DSNet
 from jaxser.systems.emosphere import EmoSphere
 from jaxser.systems.timnet import TimNet
@@ -22,7 +21,10 @@ COMPARISONS = ('none', 'keras', 'torch')
 
 
 def steps(
-  compare: str, workload: Workload, dtypes: Sequence[str], works: Sequence[str]
+  compare: str,
+  experiment: Experiment,
+  dtypes: Sequence[str],
+  works: Sequence[str],
 ) -> tuple[list[Program], list[str]]:
   """Returns training steps and predictions of a library, and notes on it.
 
@@ -31,23 +33,38 @@ def steps(
   """
   if compare == 'none':
     return [], []
-  if compare == 'torch':
-    return _torch_steps(workload, dtypes, works)
-  model = keras_timnet(workload.system, workload.shape[0])
-  x, y = _keras_data(workload, workload.size)
-  calls = {
-    'training': lambda: model.train_on_batch(x, y),
-    'prediction': lambda: model.predict_on_batch(x),
-  }
-  return [
-    _program('Keras', work, workload.size, _calls(calls[work]))
-    for work in works
-  ], []
+  system, size = experiment.system, experiment.config.batch_size
+  if compare == 'keras':
+    model = keras_timnet(system, experiment.source.max_length)
+    x, y = _coefficients(experiment, size)
+    calls = {
+      'training': lambda: model.train_on_batch(x, y),
+      'prediction': lambda: model.predict_on_batch(x),
+    }
+
+    def repeated(call):
+      return lambda count: [call() for _ in range(count)]
+
+    return [lazy('Keras', w, size, repeated(calls[w])) for w in works], []
+  dsnet = isinstance(system, DSNet) and system.variant == 'dsnet'
+  wavlm = isinstance(system, EmoSphere) and system.encoder == 'wavlm'
+  if not dsnet and not wavlm:
+    raise BenchmarkError(
+      '--compare=torch has DSNet (--config=configs/dsnet.py) and EmoSphere-SER '
+      'on WavLM (--config=configs/emosphere.py:encoder=wavlm), not this '
+      f'{type(system).__name__}.'
+    )
+  try:
+    from jaxser.benchmark import peers_torch
+  except ModuleNotFoundError as error:
+    raise BenchmarkError(
+      f"The comparison needs PyTorch ({error}): pip install 'jaxser[parity]', "
+      'or leave out --compare=torch.'
+    ) from error
+  return peers_torch.steps(experiment, dtypes, works)
 
 
-def epochs(
-  compare: str, workload: Workload, trained: int, tested: int
-) -> list[Program]:
+def epochs(compare: str, experiment: Experiment) -> list[Program]:
   """Returns epochs of one fold in Keras, by `Model.fit` with validation data.
 
   Those of one turn are one call of `fit`, so what `fit` does once is not counted
@@ -63,30 +80,33 @@ def epochs(
       f'--scale=folds has no --compare={compare}: give --compare=keras, or leave '
       'out --scale to compare single steps.'
     )
-  model = keras_timnet(workload.system, workload.shape[0])
-  train, test = (_keras_data(workload, count) for count in (trained, tested))
+  model = keras_timnet(experiment.system, experiment.source.max_length)
+  fold = programs.fold_of(experiment)
+  train = _coefficients(experiment, len(fold.train))
+  test = _coefficients(experiment, len(fold.test))
 
   def run(count):
     model.fit(
       *train,
-      batch_size=workload.size,
+      batch_size=experiment.config.batch_size,
       epochs=count,
       validation_data=test,
       verbose=0,
     )
 
-  return [_program('Keras', 'training', trained + tested, run, '1 fold')]
+  utterances = len(fold.train) + len(fold.test)
+  return [lazy('Keras', 'training', utterances, run)]
 
 
-def _keras_data(
-  workload: Workload, count: int
+def _coefficients(
+  experiment: Experiment, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Ready-made coefficients, which our own step computes, and one-hot labels."""
-  system, rng = workload.system, np.random.default_rng(0)
-  shape = count, workload.shape[0], system.num_coefficients
-  one_hot = np.eye(system.num_classes, dtype=np.float32)
-  labels = np.arange(count) % system.num_classes
-  return rng.standard_normal(shape, np.float32), one_hot[labels]
+  """Ready-made ones, which our own step computes, and one-hot labels."""
+  system, rng = experiment.system, np.random.default_rng(0)
+  shape = count, experiment.source.max_length, system.num_coefficients
+  labels = np.eye(system.num_classes, dtype=np.float32)
+  x = rng.standard_normal(shape, np.float32)
+  return x, labels[np.arange(count) % system.num_classes]
 
 
 def keras_timnet(system: TimNet, frames: int) -> Any:
@@ -145,100 +165,9 @@ def keras_timnet(system: TimNet, frames: int) -> Any:
   fused = layers.Reshape((width,))(fusion(ops.stack(scales, axis=-1)))
   outputs = layers.Dense(system.num_classes, activation='softmax')(fused)
   model = keras.Model(inputs, outputs)
+  smoothing = system.label_smoothing
   model.compile(
     keras.optimizers.Adam(1e-3, 0.93, 0.98, 1e-8),
-    keras.losses.CategoricalCrossentropy(
-      label_smoothing=system.label_smoothing
-    ),
+    keras.losses.CategoricalCrossentropy(label_smoothing=smoothing),
   )
   return model
-
-
-def _torch_steps(
-  workload: Workload, dtypes: Sequence[str], works: Sequence[str]
-) -> tuple[list[Program], list[str]]:
-  """Eager and compiled; on the GPU where PyTorch sees one."""
-  system = workload.system
-  fits = isinstance(system, DSNet) and system.variant == 'dsnet'
-  fits |= isinstance(system, EmoSphere) and system.encoder == 'wavlm'
-  if not fits:
-    raise BenchmarkError(
-      '--compare=torch has DSNet (--config=configs/dsnet.py) and EmoSphere-SER '
-      'on WavLM (--config=configs/emosphere.py:encoder=wavlm), not this '
-      f'{type(system).__name__}.'
-    )
-  try:
-    import torch
-
-    from jaxser.benchmark import peers_torch
-  except ModuleNotFoundError as error:
-    raise BenchmarkError(
-      f"The comparison needs PyTorch ({error}): pip install 'jaxser[parity]', "
-      'or leave out --compare=torch.'
-    ) from error
-  device = 'cuda' if torch.cuda.is_available() else 'cpu'
-  # What JAX does with float32 on NVIDIA GPUs unless told otherwise.
-  torch.set_float32_matmul_precision('high')
-  torch.backends.cudnn.allow_tf32 = True
-  torch.backends.cudnn.benchmark = True
-  notes = [f'PyTorch {torch.__version__} on {device}.']
-  names = {'eager': False, 'compiled': True}
-  if reason := _no_compiler(device):
-    notes.append(f'torch.compile is left out: {reason}')
-    del names['compiled']
-  wait = torch.cuda.synchronize if device == 'cuda' else lambda: None
-  found = []
-  for dtype in dtypes:
-    for name, compiled in names.items():
-      calls = peers_torch.build(workload, dtype, device, compiled)
-      found += [
-        _program(
-          f'PyTorch {name}',
-          work,
-          workload.size,
-          _calls(calls[work], wait),
-          dtype=dtype,
-        )
-        for work in works
-      ]
-  return found, notes
-
-
-def _no_compiler(device: str) -> str:
-  """Why torch.compile cannot work here, or nothing."""
-  needed = {
-    'cpu': ('it needs a C++ compiler', ('g++', 'clang++')),
-    'cuda': ('Triton needs a C compiler', ('gcc', 'cc', 'clang')),
-  }
-  reason, compilers = needed[device]
-  if any(map(shutil.which, compilers)):
-    return ''
-  return f'{reason} ({" or ".join(compilers)}), and there is none.'
-
-
-def _calls(
-  call: Callable[[], Any], wait: Callable[[], Any] = lambda: None
-) -> Callable[[int], None]:
-  """Returns what makes so many calls and waits for the last."""
-
-  def run(count):
-    for _ in range(count):
-      call()
-    wait()
-
-  return run
-
-
-def _program(
-  implementation: str,
-  work: str,
-  utterances: int,
-  run: Callable[[int], None],
-  variant: str = '',
-  dtype: str = 'float32',
-) -> Program:
-  """A program whose first call is its compilation."""
-  seconds = timing.elapsed(run, 1)
-  return Program(
-    implementation, work, utterances, seconds, run, dtype, variant=variant
-  )

@@ -13,7 +13,6 @@ import numpy as np
 
 from jaxser.core.errors import UserError
 
-OURS = 'jaxser'
 QUIET_CORES = 0.1
 """In a quiet turn other processes keep no more of the cores busy than this."""
 _REPEATS = 2  # Of a turn that was not quiet.
@@ -26,27 +25,35 @@ class BenchmarkError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """One thing to be timed; figures are of one call, None where unknown.
+  """One thing to be timed.
 
-  `run` makes so many calls, one after the other, and waits for the last.
+  Attributes:
+    maker: 'jaxser', 'Keras', 'PyTorch eager', ...
+    work: 'training' or 'prediction'; ratios are within one.
+    utterances: of a call.
+    run: makes so many calls, one after the other, and waits for the last.
+    dtype: of the matmuls.
+    costs: what is known before it runs, see `costs.compile_program`.
   """
 
-  implementation: str  # 'jaxser', 'Keras', 'PyTorch eager', ...
-  work: str  # 'training' or 'prediction'; ratios are within one.
+  maker: str
+  work: str
   utterances: int
-  compile_seconds: float  # Of the compiler, or of the first call.
   run: Callable[[int], None]
-  dtype: str = 'float32'  # Of the matmuls.
-  flops: float | None = None
-  bytes_accessed: float | None = None
-  memory: dict[str, int] = dataclasses.field(default_factory=dict)
-  variant: str = ''
+  dtype: str = 'float32'
+  costs: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-  @property
-  def name(self) -> str:
-    """Such as 'jaxser training bfloat16'."""
-    parts = self.implementation, self.work, self.dtype, self.variant
-    return ' '.join(filter(None, parts))
+
+def lazy(
+  maker: str,
+  work: str,
+  utterances: int,
+  run: Callable[[int], None],
+  dtype: str = 'float32',
+) -> Program:
+  """Returns a program whose first call is its compilation."""
+  costs = {'compile_seconds': elapsed(run, 1)}
+  return Program(maker, work, utterances, run, dtype, costs)
 
 
 class Settings(NamedTuple):
@@ -58,10 +65,9 @@ class Settings(NamedTuple):
 
 
 class Counters(NamedTuple):
-  """Seconds so far: on the clock, of this process' and of all processors.
+  """Seconds on the clock, of this process and of all processors (None: unknown).
 
-  `machine` counts what other virtual machines took, too; it is None where the
-  kernel does not tell.
+  The last counts what other virtual machines took, too.
   """
 
   clock: float
@@ -80,7 +86,7 @@ def read_counters() -> Counters:
 
 
 class Turn(NamedTuple):
-  """One turn of a program, in seconds per call."""
+  """One turn of a program: seconds per call, and what ran beside it."""
 
   clock: float
   processor: float  # Of all cores, for this process.
@@ -94,8 +100,7 @@ class Turn(NamedTuple):
 
 def turn_between(start: Counters, end: Counters, calls: int) -> Turn:
   """Returns the turn of so many calls between two readings."""
-  clock, own = end.clock - start.clock, end.own - start.own
-  foreign = None
+  clock, own, foreign = end.clock - start.clock, end.own - start.own, None
   # In shorter turns the error of the counters would hide what matters.
   if end.machine is not None and clock * QUIET_CORES >= _COUNTER_ERROR:
     others = end.machine - start.machine - own - _COUNTER_ERROR
@@ -105,97 +110,82 @@ def turn_between(start: Counters, end: Counters, calls: int) -> Turn:
 
 def measure(
   programs: Sequence[Program], settings: Settings
-) -> dict[str, list[Turn]]:
-  """Times every program, one turn per round.
+) -> list[list[Turn]]:
+  """Times every program, one turn per round; returns the turns of each.
 
   A turn that was not quiet is repeated at once, at most twice; the last counts.
-
-  Returns:
-    The turns by `Program.name`.
   """
-  calls = {}
+  calls, turns = [], [[] for _ in programs]
   for program in programs:
     program.run(1)
     once = elapsed(program.run, 1)
-    calls[program.name] = max(1, math.ceil(settings.seconds / once))
-  turns: dict[str, list[Turn]] = {program.name: [] for program in programs}
+    calls.append(max(1, math.ceil(settings.seconds / once)))
   for _ in range(settings.rounds):
-    for program in programs:
-      count = calls[program.name]
+    for program, count, its in zip(programs, calls, turns, strict=True):
       for _ in range(1 + _REPEATS):
         start = read_counters()
         program.run(count)
         turn = turn_between(start, read_counters(), count)
         if turn.quiet:
           break
-      turns[program.name].append(turn)
+      its.append(turn)
   return turns
 
 
-def speed(
+def row(
   program: Program, turns: Sequence[Turn], peaks: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-  """Summarises the turns of a program for JSON, beside `machine.measure_peaks`.
+  """Returns the figures of a program by column of a table, see `tables.Table`.
 
-  Figures are medians of the quiet turns; of all where none was quiet. 'quiet' is
-  whether at least half of them were.
+  They are medians of the quiet turns; of all where none was quiet. 'quiet' is
+  whether at least half of them were. `peaks` are of `machine.measure_peaks`.
   """
   quiet = [turn for turn in turns if turn.quiet]
-  clock, processor, _ = zip(*(quiet or turns), strict=True)
-  median, core = statistics.median(clock), statistics.median(processor)
-  peaks = peaks or {'flops_per_second': {}, 'bytes_per_second': None}
+  clock, processor = np.median(
+    [(turn.clock, turn.processor) for turn in quiet or turns], axis=0
+  ).tolist()
+  costs, peaks = program.costs, peaks or {'flops': {}, 'bytes': 0}
 
-  def per(amount, divisor):
-    return amount / divisor if amount and divisor else None
+  def per(name, unit):
+    """Of what is known before it runs, per second."""
+    known = costs.get(name) and unit
+    return costs[name] / clock / unit if known else None
 
-  flops = per(program.flops, median)
-  traffic = per(program.bytes_accessed, median)
+  peak, memory = peaks['flops'].get(program.dtype), costs.get('memory_bytes')
   return {
-    'maker': program.implementation,
-    'work': program.work,
-    'dtype': program.dtype,
-    'utterances_per_second': program.utterances / median,
-    'milliseconds_per_call': 1e3 * median,
-    'processor_milliseconds_per_call': 1e3 * core,
-    'processor_milliseconds_per_utterance': 1e3 * core / program.utterances,
-    'compile_seconds': program.compile_seconds,
-    'flop_per_call': program.flops,
-    'flop_per_second': flops,
-    'share_of_matrix_peak': per(
-      flops, peaks['flops_per_second'].get(program.dtype)
-    ),
-    'bytes_per_second': traffic,
-    'share_of_bandwidth': per(traffic, peaks['bytes_per_second']),
-    'memory_bytes': program.memory,
-    'seconds_per_call': [turn.clock for turn in turns],
-    'processor_seconds_per_call': [turn.processor for turn in turns],
-    'foreign_cores': [turn.foreign for turn in turns],
-    'quiet_turns': len(quiet),
-    'quiet': 2 * len(quiet) >= len(turns),
+    'utterances/s': program.utterances / clock,
+    'ms per call': 1e3 * clock,
+    'core-ms': 1e3 * processor,
+    'core-ms per utterance': 1e3 * processor / program.utterances,
+    'GFLOP/s': per('flop', 1e9),
+    '% of the measured peak': per('flop', peak and peak / 100),
+    'GB/s': per('bytes', 1e9),
+    '% of the measured bandwidth': per('bytes', peaks['bytes'] / 100),
+    'compiling, s': costs.get('compile_seconds'),
+    'memory, MiB': memory and memory['peak'] / 2**20,
+    'costs': costs,
+    'turns': {
+      'quiet': 2 * len(quiet) >= len(turns),
+      'loud': len(turns) - len(quiet),
+      'every': [turn._asdict() for turn in turns],
+    },
   }
 
 
-def ratio(
-  ours: Sequence[Turn], others: Sequence[Turn], calls: int = 1
-) -> dict[str, float | None]:
-  """Computes how many times as fast a call of ours is as `calls` of another.
+def ratio(ours: Sequence[Turn], others: Sequence[Turn], calls: int = 1) -> str:
+  """Says how many times as fast a call of ours is as `calls` of another.
 
-  Only rounds in which both turns were quiet count.
-
-  Returns:
-    'median' of the rounds, None if they are fewer than half, as the figure would
-    depend on the work of others; and 'quiet_rounds', how many count.
+  The median of the rounds in which both turns were quiet; if they are fewer than
+  half, the figure would depend on the work of others, and is not known.
   """
   times = [
-    b.clock / a.clock
+    calls * b.clock / a.clock
     for a, b in zip(ours, others, strict=True)
     if a.quiet and b.quiet
   ]
-  enough = 2 * len(times) >= len(ours)
-  return {
-    'median': calls * statistics.median(times) if enough else None,
-    'quiet_rounds': len(times),
-  }
+  if 2 * len(times) < len(ours):
+    return f'not known, {len(times)} quiet rounds'
+  return f'{statistics.median(times):.2f} times as fast'
 
 
 def elapsed(function: Callable[..., Any], *arguments: Any) -> float:
@@ -216,10 +206,8 @@ def repeat(call: Callable[[], Any], seconds: float, least: int) -> list[float]:
 
 
 def latency(call: Callable[[], Any], seconds: float) -> dict[str, float]:
-  """Summarises single calls in milliseconds; `call` returns when it is done."""
+  """Summarises single calls in ms; the first one includes the compiler."""
+  first = elapsed(call)
   times = 1e3 * np.array(repeat(call, seconds, 5))
-  return {
-    'calls': len(times),
-    'median_milliseconds': float(np.median(times)),
-    'p90_milliseconds': float(np.quantile(times, 0.9)),
-  }
+  median, p90 = np.quantile(times, (0.5, 0.9)).tolist()
+  return {'first': 1e3 * first, 'median': median, 'p90': p90}

@@ -13,13 +13,10 @@ import jax
 from jax.experimental import topologies
 
 from jaxser.benchmark import collectives, costs, programs
+from jaxser.benchmark.tables import Table
 from jaxser.benchmark.timing import BenchmarkError
-from jaxser.benchmark.workload import (
-  EMODB_UTTERANCES,
-  Workload,
-  describe_shape,
-)
 from jaxser.core import runtime
+from jaxser.engine.experiment import Experiment
 
 GIB = 2**30
 
@@ -40,7 +37,9 @@ _CHIPS = {
   'TPU v4': Chip(32 * GIB, 275e12, 300e9),
 }
 _EXAMPLES = 'v5e:2x2, v5e:4x4, v5e:16x16, v6e:4x4, v5p:2x2x2'
-_OUT_OF_MEMORY = re.compile(r'Used ([\d.]+)([KMGT]) of ')
+_OUT_OF_MEMORY = re.compile(
+  r'RESOURCE_EXHAUSTED.*Used ([\d.]+)([KMGT]) of ', re.S
+)
 _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
@@ -74,104 +73,127 @@ def chip_of(device: Any) -> Chip | None:
   return _CHIPS.get(next(kinds, ''))
 
 
-def compile_facts(
+def describe(
   function: Any, arguments: Sequence[Any], devices: Sequence[Any]
 ) -> dict[str, Any]:
-  """Compiles for the devices, and describes what the program needs and sends.
+  """Compiles for the devices; returns what the program needs and sends.
 
-  Returns:
-    Per device: 'memory_bytes' by kind, whether that 'fits' into a chip, 'flop' of
-    the matmuls, the compiler's 'bytes' and 'compiler_seconds' (of bodies of loops,
-    once), 'estimated_seconds' (see below), 'collectives' by kind and each in
-    'collective_list'. Of a program that does not fit only
-    the first three are known.
+  Per device, by column of a table. 'GB accessed' and 'compiler s' are the
+  compiler's, of bodies of loops once. 'sent' has every collective. Of a program
+  that does not fit only memory and operations are known.
   """
-  lowered = function.lower(*arguments)
   chip = chip_of(devices[0])
-  flop = costs.count_flops(function, *arguments) / len(devices)
-  facts = {'flop': flop, 'chip_bytes': chip and chip.memory}
   try:
-    compiled = lowered.compile()
+    compiled, found = costs.compile_program(function, arguments)
   except jax.errors.JaxRuntimeError as error:
     used = _OUT_OF_MEMORY.search(str(error))
-    if 'RESOURCE_EXHAUSTED' not in str(error) or not used:
+    if not used:
       raise
-    needed = int(float(used[1]) * _UNITS[used[2]])
-    return {**facts, 'fits': False, 'memory_bytes': {'peak': needed}}
-  memory, cost = costs.memory_of(compiled), compiled.cost_analysis() or {}
-  found = collectives.find(compiled.as_text())
-  estimate = compilers = cost.get('optimal_seconds')
-  if chip and compilers is not None:
+    needed = float(used[1]) * _UNITS[used[2]] / GIB
+    flop = costs.count_flops(function, *arguments) / len(devices)
+    return {'memory GiB': needed, 'fits': False, 'TFLOP': flop / 1e12}
+  memory, flop = found['memory_bytes'], found['flop'] / len(devices)
+  sent = collectives.find(compiled.as_text())
+  estimate = seconds = (compiled.cost_analysis() or {}).get('optimal_seconds')
+  if chip and seconds is not None:
     # Matmuls at the chip's peak take longer than the compiler says of loops, whose
     # bodies it takes once. Bytes go twice around a large ring of links.
-    links = 2 * sum(one['bytes_per_step'] for one in found) / chip.links
-    estimate = max(compilers, flop / chip.flops) + links
+    links = 2 * sum(one['bytes_per_step'] for one in sent) / chip.links
+    estimate = max(seconds, flop / chip.flops) + links
+  totals = collectives.totals(sent, 'kind').items()
   return {
-    **facts,
-    'fits': chip is None or memory['peak'] <= chip.memory,
-    'memory_bytes': memory,
-    'bytes': cost.get('bytes accessed'),
-    'compiler_seconds': compilers,
-    'estimated_seconds': estimate,
-    'collectives': collectives.totals(found, 'kind'),
-    'collective_list': found,
+    'memory GiB': memory['peak'] / GIB,
+    'of it temporary': memory['temporary'] / GIB,
+    'fits': not chip or memory['peak'] <= chip.memory,
+    'TFLOP': flop / 1e12,
+    'GB accessed': found['bytes'] / 1e9,
+    'compiler s': seconds,
+    'estimate s': estimate,
+    'collectives': ', '.join(
+      f'{group["runs"]} {kind} of {group["MiB per step"]:.2f} MiB'
+      for (kind,), group in totals
+    )
+    or 'none',
+    'sent': sent,
+    'costs': found,
   }
 
 
 def run(
-  workload: Workload,
-  names: Sequence[str],
-  runs: int = 0,
-  utterances: int = EMODB_UTTERANCES,
-) -> dict[str, Any]:
-  """Compiles the training step, of the workload's batch per chip.
+  experiment: Experiment, names: Sequence[str], runs: int = 0
+) -> tuple[dict[str, Any], list[Table]]:
+  """Compiles the training step, of the experiment's batch per chip.
 
   Where the loss has several phases all are compiled; a row is of the one that
-  needs the most memory, and names it.
+  needs the most memory, and a note names it.
 
   Args:
-    workload: whose step.
+    experiment: whose step.
     names: of topologies.
     runs: per chip, of the program of a stack of runs; 0 compiles the step.
-    utterances: of the corpus, for the program of a stack.
+
+  Returns:
+    All that was found, and tables: of the topologies, per chip, and of their
+    collectives by origin.
 
   Raises:
     BenchmarkError: see `devices_of`.
   """
-  rows = []
+  size, rows, notes, places = experiment.config.batch_size, [], [], {}
   for name in names:
-    devices, found = devices_of(name), {}
-    stack = programs.Stack(
-      workload,
-      devices,
-      size=workload.size * (1 if runs else len(devices)),
-      runs=runs * len(devices) or 1,
-      utterances=utterances if runs else 0,
+    devices = devices_of(name)
+    count = len(devices)
+    spread = programs.changed(
+      experiment, batch_size=size * (1 if runs else count), parallel='jit'
     )
-    for phase in workload.phases:
-      found[str(phase)] = compile_facts(*stack.abstract(phase), devices)
-    peaks = {
-      phase: facts['memory_bytes']['peak'] for phase, facts in found.items()
+    case = programs.Case(spread, devices, runs * count or 1, bool(runs))
+    phases = {
+      str(phase): describe(*case.abstract(phase), devices)
+      for phase in programs.phases(experiment)
     }
+    peaks = {phase: found['memory GiB'] for phase, found in phases.items()}
     largest = max(peaks, key=peaks.get)
-    rows.append(
-      {
-        'topology': name,
-        'chips': len(devices),
-        'hosts': len({device.process_index for device in devices}),
-        'phase': largest,
-        'phase_peak_bytes': peaks,
-        **found[largest],
-      }
+    place = {
+      'topology': name,
+      'chips': count,
+      'hosts': len({device.process_index for device in devices}),
+    }
+    rows.append({**place, **phases[largest], 'phases': phases})
+    if len(phases) > 1:
+      each = ', '.join(f'{phase} {gib:.2f} GiB' for phase, gib in peaks.items())
+      notes.append(
+        f'{name} is of phase {largest}, which needs the most memory: {each}.'
+      )
+    groups = collectives.totals(
+      phases[largest].get('sent', ()), 'origin', 'kind', 'times'
     )
-  dtype = next(iter(programs.dtypes(workload.system)))
-  about = f'one training step of {workload.describe("per chip")}'
+    if groups:
+      # Topologies that send the same share a table.
+      key = tuple((key, *group.values()) for key, group in groups.items())
+      places.setdefault(key, (groups, []))[1].append(name)
+  tables = [
+    Table(
+      f'Collectives of {", ".join(same)}',
+      [
+        {
+          'from': origin,
+          'kind': kind,
+          'instructions': group['instructions'],
+          'runs of each': times,
+          'arrays': group['arrays'],
+          'MiB per step': group['MiB per step'],
+        }
+        for (origin, kind, times), group in groups.items()
+      ],
+    )
+    for groups, same in places.values()
+  ]
+  about = f'one training step of {programs.describe(experiment, "per chip")}'
   if runs:
     about = (
       f'the program of all folds and seeds, {runs} trainings per chip in batches '
-      f'of {workload.size} utterances of {describe_shape(workload.shape)}'
+      f'of {size} utterances of {programs.describe_shape(experiment)}'
     )
-  return {
-    'about': f'{workload.config.system}: {about}, {dtype}',
-    'rows': rows,
-  }
+  dtype = next(iter(programs.dtypes(experiment.system)))
+  about = f'{experiment.config.system}: {about}, {dtype}'
+  return {'about': about, 'rows': rows}, [Table(about, rows, notes), *tables]

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import config_dict, config_flags
 
 from data_prep import command_line
 from data_prep.command_line import UsageError as UsageError
@@ -20,11 +20,13 @@ from data_prep.command_line import define_path as define_path
 from data_prep.command_line import exit_code as exit_code
 from data_prep.command_line import fail as fail
 from data_prep.command_line import quiet_tensorflow as quiet_tensorflow
-from jaxser.core.config import ConfigError, flatten
+from jaxser.core.config import ConfigError, check_optimizer, flatten
 from jaxser.core.errors import UserError
 
 # Beside this package, in a checkout as in an installation.
 _INSTALLED = pathlib.Path(__file__).parents[2] / 'configs'
+# A group to which --config may add fields: arguments of the optimizer.
+_OPEN = 'optimizer.'
 _OVERRIDE = re.compile(r'^--?(?:no)?config\.(?P<field>[^=]+)')
 
 
@@ -84,6 +86,9 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
       values.config.update_from_flattened_dict(
         {field: str(command_line.expand_home(value))}
       )
+  given = {f.removeprefix(_OPEN) for f in fields if f.startswith(_OPEN)}
+  if given:
+    check_optimizer(values.config, given)
   return arguments
 
 
@@ -163,9 +168,18 @@ def load_recipe(
 
 
 def _check_field(field: str, config: ml_collections.ConfigDict) -> None:
-  """Raises ConfigError, with what may be meant, for an unknown field."""
+  """Adds an argument of the optimizer.
+
+  Raises:
+    ConfigError: for any other unknown field, with what may be meant.
+  """
   valid = flatten(config)
   if field in valid:
+    return
+  if field.startswith(_OPEN) and 'optimizer' in config:
+    config.optimizer[field.removeprefix(_OPEN)] = config_dict.placeholder(
+      object
+    )
     return
   inside = [name for name in valid if name.startswith(f'{field}.')]
   if inside:

@@ -1,16 +1,14 @@
 """Checks a resolved config before anything starts, and keeps it with a run."""
 
 import json
-import os
-import pathlib
 import re
-from collections.abc import Mapping
+import types
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import ml_collections
 
-from jaxser.core import files
-from jaxser.core.errors import UserError
+from jaxser.core.errors import ConfigError as ConfigError
 
 PROTOCOLS = (
   'published',
@@ -41,8 +39,7 @@ _CHOICES = {
   'protocol': PROTOCOLS,
   'cross_corpus_train': ('all', 'held_out', 'speakers'),
   'parallel': ('jit', 'pmap'),
-  'optimizer.name': ('adam', 'adamw'),
-  'schedule.name': ('constant', 'plateau'),
+  'schedule.name': ('constant', 'cosine', 'linear', 'plateau'),
   'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),
   'selection_metric': ('uar', 'war', 'f1', 'ccc_mean'),
 }
@@ -57,10 +54,6 @@ _AT_LEAST_ONE = (
 )
 
 
-class ConfigError(UserError):
-  """A config has an impossible value; the message lists the possible ones."""
-
-
 def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """{'model': {'dropout': .1}} -> {'model.dropout': .1}."""
   flat = {}
@@ -73,10 +66,15 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 
 
 def difference(
-  before: Mapping[str, Any], now: Mapping[str, Any]
+  before: Mapping[str, Any],
+  now: Mapping[str, Any],
+  default: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> list[tuple[str, Any, Any]]:
-  """Returns (field, value before, value now) where nested settings differ."""
-  old, new = map(flatten, (before, now))
+  """Returns (field, value before, value now) where nested settings differ.
+
+  A field that one of them lacks has its value of `default`, which is flat.
+  """
+  old, new = ({**default, **flatten(config)} for config in (before, now))
   fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
   return [field for field in fields if field[1] != field[2]]
 
@@ -111,69 +109,30 @@ def validate(config: ml_collections.ConfigDict) -> None:
       f'--config.batch_size={flat["batch_size"]} must be a multiple of '
       f'--config.accumulate={flat["accumulate"]}.'
     )
+  check_optimizer(config)
+  if not 0 <= flat['ema'] < 1:
+    raise ConfigError(
+      f'--config.ema={flat["ema"]} must be at least 0 and less than 1, such as '
+      '0.999; 0 keeps no average of the weights.'
+    )
+  warmup = flat['schedule.warmup_epochs']
+  if not (warmup == 0 or 0 < warmup < flat['epochs']):
+    raise ConfigError(
+      f'--config.schedule.warmup_epochs={warmup} must be at least 0 and less '
+      f'than --config.epochs={flat["epochs"]}.'
+    )
+
+
+def check_optimizer(
+  config: ml_collections.ConfigDict, given: Collection[str] = ()
+) -> None:
+  """Checks config.optimizer, see `jaxser.core.optimizers.check`."""
+  # JAX and optax take a second that commands without training need not wait.
+  from jaxser.core import optimizers
+
+  optimizers.check(config.optimizer.to_dict(), given)
 
 
 def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
   """The config as plain dicts and lists."""
   return json.loads(config.to_json())
-
-
-def claim(
-  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
-) -> None:
-  """Writes config.json, or checks that the run to be continued is this one.
-
-  Raises:
-    ConfigError: if the folder holds a run of another config, and the message
-      lists the fields that differ; or if it cannot be written.
-  """
-  path = pathlib.Path(workdir) / 'config.json'
-  try:
-    check_same(config, workdir)
-    files.write_json(path, to_json(config))
-  except OSError as error:
-    raise unwritable(workdir, error) from error
-
-
-def unwritable(workdir: os.PathLike[str] | str, error: OSError) -> ConfigError:
-  """Returns the error to raise where a work folder cannot be written."""
-  return ConfigError(
-    f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
-    'a folder that can be made, or one of your own.'
-  )
-
-
-def is_free(workdir: os.PathLike[str] | str) -> bool:
-  """Returns whether a folder holds no result, weight or checkpoint of a run."""
-  kept = (
-    'results.json',
-    'predictions.jsonl',
-    'folds/*.json*',
-    'models/*.safetensors',
-    'checkpoints/*/*',
-  )
-  return not any(any(pathlib.Path(workdir).glob(name)) for name in kept)
-
-
-def check_same(
-  config: ml_collections.ConfigDict, workdir: os.PathLike[str] | str
-) -> None:
-  """Checks, writing nothing, that `claim` would accept the folder.
-
-  Raises:
-    UserError: as `claim` does, or if its config.json is damaged.
-  """
-  path = pathlib.Path(workdir) / 'config.json'
-  if is_free(workdir) or not path.exists():
-    return
-  found = difference(files.read_json(path), to_json(config))
-  differing = [
-    f'{name}: there {before!r}, now {now!r}'
-    for name, before, now in sorted(found)
-    if name not in FREE
-  ]
-  if differing:
-    raise ConfigError(
-      f'{path.parent} holds a run of another config ({"; ".join(differing)}).'
-      ' Give another --workdir, or the same config to continue that run.'
-    )

@@ -187,6 +187,8 @@ class Sampler:
       that holds all of its rows. The last one holds (and cuts) everything.
     seed: numbers that name the order, such as (seed, fold).
     references: epoch -> by name int64 [n], rows that stand beside `rows`.
+    probabilities: float64 [n] with which each of n rows is drawn, with
+      replacement; None takes every row once.
   """
 
   rows: np.ndarray
@@ -196,6 +198,7 @@ class Sampler:
   buckets: Sequence[int]
   seed: tuple[int, ...]
   references: Callable[[int], Mapping[str, np.ndarray]] = lambda epoch: {}
+  probabilities: np.ndarray | None = None
 
   @property
   def steps_per_epoch(self) -> int:
@@ -205,7 +208,11 @@ class Sampler:
   def epoch(self, epoch: int) -> list[Slot]:
     """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
-    order = generator.permutation(len(self.rows))
+    if self.probabilities is None:
+      order = generator.permutation(len(self.rows))
+    else:
+      count = len(self.rows)
+      order = generator.choice(count, count, p=self.probabilities)
     references, slots = self.references(epoch), []
     for chosen, length in buckets_lib.batches(
       order, self.lengths, self.batch_size, self.buckets

@@ -10,9 +10,10 @@ import ml_collections
 import numpy as np
 import optax
 
-from jaxser.data import pipeline, protocols
+from jaxser.core.errors import ConfigError
+from jaxser.data import balance, pipeline, protocols
 from jaxser.data import references as references_lib
-from jaxser.engine import augmentation
+from jaxser.engine import augmentation, schedule
 from jaxser.engine import step as step_lib
 from jaxser.systems.base import System, Tree
 
@@ -120,12 +121,69 @@ class Experiment:
     if initial is not None:
       params, model_state = initial
       state = state.replace(params=params, model_state=model_state)
-    table = self.source.corpus.table
-    return state.replace(
+    return self.prepared(state, fold)
+
+  def prepared(
+    self, state: step_lib.TrainState, fold: protocols.Fold
+  ) -> step_lib.TrainState:
+    """Returns a fresh state with what is known of a training split."""
+    table, config = self.source.corpus.table, self.config
+    state = state.replace(
+      class_weights=self.class_weights(fold),
       model_state=self.system.prepare(
         state.model_state, table.vad[fold.train], table.labels[fold.train]
-      )
+      ),
     )
+    if schedule.over_epochs(config.schedule, config.epochs) is not None:
+      steps = -(-len(fold.train) // config.batch_size)
+      state = state.replace(
+        opt_state=optax.tree.set(state.opt_state, epoch_steps=np.float32(steps))
+      )
+    return step_lib.with_average(state, config.ema)
+
+  def check(self, fold: protocols.Fold) -> None:
+    """Raises a UserError for settings that no run of this fold can have."""
+    step_lib.make_optimizer(self.config, self.system)
+    if self.config.ema and self.system.fit is not None:
+      raise ConfigError(
+        f'--config.ema={self.config.ema}: {type(self.system).__name__} is fitted, '
+        'not trained by steps; leave it at 0.'
+      )
+    self.class_weights(fold)
+    self.references(fold)
+
+  def class_weights(self, fold: protocols.Fold) -> np.ndarray | None:
+    """Returns what classes weigh in the loss, float32 [classes], or None.
+
+    Raises:
+      ConfigError: for weights that this system or corpus cannot have.
+    """
+    config, corpus = self.config, self.source.corpus
+    setting, kind = config.class_weight, type(self.system).__name__
+    if isinstance(setting, ml_collections.ConfigDict):
+      setting = setting.to_dict()
+    steps = self.system.task == 'classification' and self.system.fit is None
+    if config.balanced_sampling and not steps:
+      raise ConfigError(
+        f'--config.balanced_sampling: {kind} is not trained by batches of '
+        'classes; leave it out.'
+      )
+    if setting != 'none' and not self.system.weighs_classes:
+      raise ConfigError(
+        f'--config.class_weight={setting}: {kind} weighs no classes by it; leave '
+        'it out.'
+      )
+    if setting != 'none' and config.augment.mixup:
+      raise ConfigError(
+        f'--config.class_weight={setting}: mixup makes rows of two classes, which '
+        'have no one weight; set balanced_sampling, or augment.mixup=0.'
+      )
+    try:
+      return balance.class_weights(
+        setting, corpus.table.labels[fold.train], corpus.classes
+      )
+    except ValueError as error:
+      raise ConfigError(f'--config.class_weight={setting}: {error}.') from error
 
   def sampler(
     self, seed: int, fold: protocols.Fold, padded_size: int
@@ -137,7 +195,10 @@ class Experiment:
       fold: whose training split is sampled.
       padded_size: rows per batch, padding included.
     """
-    references = self.references(fold)
+    references, probabilities = self.references(fold), None
+    if self.config.balanced_sampling:
+      labels = self.source.corpus.table.labels[fold.train]
+      probabilities = balance.probabilities(labels)
     return pipeline.Sampler(
       rows=fold.train,
       lengths=self.source.lengths[fold.train],
@@ -146,6 +207,7 @@ class Experiment:
       buckets=self.source.buckets,
       seed=(seed, fold.number),
       references=functools.partial(references, seed),
+      probabilities=probabilities,
     )
 
   def references(

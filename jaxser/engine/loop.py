@@ -380,6 +380,7 @@ class _Loop:
       for name in self._metrics[0]
     }
     count, self._metrics = steps.pop('rows').astype(np.float64), []
+    follow = schedule.over_epochs(self._config.schedule, self._config.epochs)
     rows = {}
     for i in np.flatnonzero(self._active()):
       self._runs[i].epoch = self._epoch
@@ -387,8 +388,11 @@ class _Loop:
       real = count[i] > 0
       weight = count[i][real] / count[i].sum()
       means = {n: float(weight @ x[i][real]) for n, x in steps.items()}
-      rate = self._config.optimizer.learning_rate
-      means['learning_rate'] = rate * self._runs[i].plateau.scale
+      rate = self._config.optimizer.learning_rate * self._runs[i].plateau.scale
+      if follow is not None:
+        # As of the last step.
+        rate *= float(follow(self._epoch - 1 / np.count_nonzero(real)))
+      means['learning_rate'] = rate
       rows[i] = [self._row(self._runs[i], 'train', means)]
     return rows
 
@@ -469,10 +473,14 @@ class _Loop:
     trainer, runs = self._trainer, self._runs
     tests = [fold.test for fold in self._folds]
     weights = {'last': self._weights(), **self._state.best}
+    if self._config.ema:
+      weights['ema_last'] = trainer.averaged(self._state)
     predicted = {n: trainer.predict(w, tests) for n, w in weights.items()}
     host = {n: trainer.host(w, len(runs)) for n, w in weights.items()}
     for i, run in enumerate(runs):
       epochs = {'last': run.epoch} | {n: e for n, (e, _) in run.best.items()}
+      if 'ema_last' in weights:
+        epochs['ema_last'] = run.epoch
       finite = all(np.isfinite(predicted[name][i]).all() for name in epochs)
       if not run.failure and not finite:
         self._fail(run, 'a prediction for the test split')

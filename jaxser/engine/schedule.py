@@ -1,12 +1,64 @@
-"""Learning rate and early stopping guided by the development score."""
+"""Learning rates that follow the epoch, or the development score."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 
 # Scores closer than this are equal: devices that add in another order must see
 # the same tie.
 TIE = 1e-6
+
+
+class EpochState(NamedTuple):
+  """State of `scale_by_epoch`.
+
+  Attributes:
+    epoch_steps: float32 [], steps of an epoch, which runs of a stack may have
+      different numbers of.
+  """
+
+  epoch_steps: jax.Array
+
+
+def over_epochs(rule: Any, epochs: int) -> optax.Schedule | None:
+  """Returns epochs trained, with their fraction -> factor on the learning rate.
+
+  None where it is 1 throughout; a plateau is followed by `Plateau`.
+
+  Args:
+    rule: config.schedule.
+    epochs: of the run.
+  """
+  warmup, rest = rule.warmup_epochs, epochs - rule.warmup_epochs
+  if rule.name == 'cosine':
+    main = optax.cosine_decay_schedule(1.0, rest)
+  elif rule.name == 'linear':
+    main = optax.linear_schedule(1.0, 0.0, rest)
+  elif warmup:
+    main = optax.constant_schedule(1.0)
+  else:
+    return None
+  rise = optax.linear_schedule(0.0, 1.0, warmup)
+  return optax.join_schedules([rise, main], [warmup])
+
+
+def scale_by_epoch(
+  schedule: optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
+  """Returns a transformation whose `update` takes `step`, the steps taken."""
+
+  def update(updates, state, params=None, *, step, **extra):
+    del params, extra
+    factor = schedule(step / state.epoch_steps)
+    return jax.tree.map(lambda u: u * factor, updates), state
+
+  return optax.GradientTransformationExtraArgs(
+    lambda params: EpochState(jnp.float32(1)), update
+  )
 
 
 def better(score: float, best: float | None) -> bool:

@@ -90,6 +90,7 @@ class Programs:
     sharding: the devices.
     accumulate: micro-batches per step.
     augment: what happens to training batches, or None.
+    ema: see `jaxser.engine.step.train_step`.
     side_by_side: whether runs of a device are vmapped; default: not on a CPU.
   """
 
@@ -101,12 +102,14 @@ class Programs:
     *,
     accumulate: int = 1,
     augment: Augmentation | None = None,
+    ema: float = 0.0,
     side_by_side: bool | None = None,
   ):
     """Compiles nothing yet."""
     self.system, self.optimizer = system, optimizer
     self.sharding, self.accumulate = sharding, accumulate
     self.augment = augment
+    self.ema = ema
     if side_by_side is None:
       side_by_side = sharding.platform != 'cpu'
     self.side_by_side = side_by_side
@@ -164,6 +167,7 @@ class Programs:
         accumulate=self.accumulate,
         augment=self.augment,
         phase=phase,
+        ema=self.ema,
       )
 
     def skip(state, batch):
@@ -211,22 +215,25 @@ class Programs:
 
     return self.sharding.compile(local, (RUNS, EVERYWHERE, ROWS), ROWS)
 
-  def abstract_state(self, runs: int, example: Batch, prepared: Tree) -> Tree:
+  def abstract_state(
+    self,
+    runs: int,
+    example: Batch,
+    prepare: Callable[[step_lib.TrainState], step_lib.TrainState],
+  ) -> Tree:
     """Returns shapes of the `TrainState` of so many runs.
 
     Args:
       runs: how many.
       example: a batch with any number of rows.
-      prepared: (vad, label) of some utterances for `System.prepare`.
+      prepare: puts into a state what is known of a training split.
     """
     state = jax.eval_shape(
       lambda: step_lib.create_state(
         self.system, self.optimizer, jax.random.key(0), example
       )
     )
-    state = state.replace(
-      model_state=self.system.prepare(state.model_state, *prepared)
-    )
+    state = prepare(state)
     state = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((runs, *x.shape), x.dtype), state
     )

@@ -9,6 +9,9 @@ import ml_collections
 import optax
 from flax import struct
 
+from jaxser.core import optimizers
+from jaxser.core.errors import ConfigError
+from jaxser.engine import schedule
 from jaxser.engine.augmentation import Augmentation
 from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
@@ -23,7 +26,9 @@ class TrainState(struct.PyTreeNode):
     model_state: statistics such as BatchNorm's.
     opt_state: optimizer state.
     rng: uint32 [2], words of the run's PRNG key; the step folds its number in.
-    lr_scale: float32 [], factor on the learning rate, set by the schedule.
+    lr_scale: float32 [], factor on the learning rate, set by the plateau rule.
+    class_weights: float32 [classes], what classes weigh in the loss, or None.
+    ema: `optax.EmaState` of (params, model_state), or None.
   """
 
   step: Array
@@ -32,12 +37,14 @@ class TrainState(struct.PyTreeNode):
   opt_state: Tree
   rng: Array
   lr_scale: Array
+  class_weights: Array | None = None
+  ema: optax.EmaState | None = None
 
 
 def make_optimizer(
   config: ml_collections.ConfigDict, system: System
-) -> optax.GradientTransformation:
-  """Returns the optimizer of `config.optimizer`.
+) -> optax.GradientTransformationExtraArgs:
+  """Returns the optimizer of `config.optimizer` and `config.schedule`.
 
   Parameters that are trained in the same updates share one optimizer, whose
   moments and count of steps rest in all others. What is never trained has none.
@@ -47,34 +54,48 @@ def make_optimizer(
     system: what is trained.
 
   Returns:
-    A transformation whose `update` also takes `phase`, the update that is made.
+    A transformation whose `update` also takes `phase`, the update that is made,
+    and `step`, the steps taken.
+
+  Raises:
+    ConfigError: if heads are to have a learning rate of their own, and the
+      system has no encoder.
   """
-  options = config.optimizer
-  parts = [optax.scale_by_adam(options.b1, options.b2, options.eps)]
-  if options.name == 'adamw':
-    parts.append(optax.add_decayed_weights(options.weight_decay))
-  parts.append(optax.scale(-float(options.learning_rate)))
-  optimizer = optax.chain(*parts)
+  options = config.optimizer.to_dict()
+  optimizer, of_heads = optimizers.create(options), None
+  if rate := options['head_learning_rate']:
+    if not system.encoders:
+      raise ConfigError(
+        f'--config.optimizer.head_learning_rate={rate}: {type(system).__name__} '
+        'has no encoder here whose learning rate could be another; leave it at 0.'
+      )
+    of_heads = optimizers.create(options, rate)
   epochs = dict.fromkeys(map(system.phase, range(config.epochs)))
   phases = list(
     dict.fromkeys(u for phase in epochs for u in system.updates(phase))
   )
 
-  def label(*frozen):
+  def label(path, *frozen):
     trained = [
       str(p) for p, rests in zip(phases, frozen, strict=True) if not rests
     ]
-    if len(trained) == len(phases):
-      return 'trained'
-    return '+'.join(trained) or 'frozen'
+    if not trained:
+      return 'frozen'
+    name = 'trained' if len(trained) == len(phases) else '+'.join(trained)
+    is_head = of_heads and path[0].key not in system.encoders
+    return f'{name}/head' if is_head else name
 
   def grouped(params):
     none = jax.tree.map(lambda _: False, params)
     frozen = [system.frozen(params, phase) or none for phase in phases]
-    labels = jax.tree.map(label, *frozen)
+    labels = jax.tree_util.tree_map_with_path(label, *frozen)
     groups = {'trained': optimizer, 'frozen': optax.set_to_zero()}
     for name in jax.tree.leaves(labels):
-      groups.setdefault(name, _resting(optimizer, name.split('+')))
+      when, _, head = name.partition('/')
+      rule = of_heads if head else optimizer
+      if when != 'trained':
+        rule = _resting(rule, when.split('+'))
+      groups.setdefault(name, rule)
     return optax.multi_transform(groups, labels)
 
   by_group = optax.GradientTransformationExtraArgs(
@@ -83,9 +104,13 @@ def make_optimizer(
       grads, state, params, **extra
     ),
   )
-  if not options.clip_norm:
-    return by_group
-  return optax.chain(optax.clip_by_global_norm(options.clip_norm), by_group)
+  parts = [by_group]
+  if options['clip_norm']:
+    parts.insert(0, optax.clip_by_global_norm(options['clip_norm']))
+  follow = schedule.over_epochs(config.schedule, config.epochs)
+  if follow is not None:
+    parts.append(schedule.scale_by_epoch(follow))
+  return optax.chain(*parts) if len(parts) > 1 else by_group
 
 
 def _resting(
@@ -131,6 +156,7 @@ def train_step(
   accumulate: int = 1,
   augment: Augmentation | None = None,
   phase: Hashable = 'main',
+  ema: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
   """Takes one step: the updates of the system's phase, one after the other.
 
@@ -148,6 +174,7 @@ def train_step(
       micro-batch i % accumulate) whose gradients are averaged.
     augment: changes the batch before that, or None.
     phase: static part of the loss.
+    ema: part of the average of the weights that stays, where the state has one.
 
   Returns:
     The state after the step, and {'loss', 'rows', ...} of the global batch;
@@ -159,6 +186,11 @@ def train_step(
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
   if augment is not None:
     batch = augment(batch, rng)
+  if state.class_weights is not None:
+    weight = jnp.where(
+      batch['label'] < 0, 0, state.class_weights[batch['label']]
+    )
+    batch = {**batch, 'weight': weight * batch['mask']}
   metrics, before = {}, ()
   for number, update in enumerate(system.updates(phase)):
     key = jax.random.fold_in(rng, number) if number else rng
@@ -174,6 +206,10 @@ def train_step(
   tiny = jnp.finfo(jnp.float32).tiny
   metrics['grad_norm'] = gradient
   metrics['update_ratio'] = change / jnp.maximum(weights, tiny)
+  if ema:
+    kept = (state.params, state.model_state)
+    _, average = _average(ema).update(kept, state.ema)
+    state = state.replace(ema=average)
   return state.replace(step=state.step + 1), metrics
 
 
@@ -217,7 +253,7 @@ def _update(
     )
   metrics = psum({**metrics, 'rows': jnp.sum(batch['mask'])})
   updates, opt_state = optimizer.update(
-    grads, state.opt_state, state.params, phase=phase
+    grads, state.opt_state, state.params, phase=phase, step=state.step
   )
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
   trained = state.params
@@ -233,6 +269,35 @@ def _update(
     opt_state=opt_state,
   )
   return new_state, metrics, norms
+
+
+def _average(ema: float) -> optax.GradientTransformation:
+  # float32 for statistics that are integers, too.
+  return optax.ema(ema, accumulator_dtype=jnp.float32)
+
+
+def with_average(state: TrainState, ema: float) -> TrainState:
+  """Returns a fresh state that also averages weights, where `ema` is not 0."""
+  if not ema:
+    return state
+  weights = (state.params, state.model_state)
+  return state.replace(ema=_average(ema).init(weights))
+
+
+def averaged(state: TrainState, ema: float) -> tuple[Tree, Tree]:
+  """Returns the average of (params, model_state) over the steps so far.
+
+  The weights after step i of n count (1 - ema) ema^(n - i) / (1 - ema^n), so
+  that the initial ones do not count. Integers are the last ones.
+  """
+  means = optax.tree.bias_correction(state.ema.ema, ema, state.ema.count)
+  return jax.tree.map(
+    lambda mean, last: (
+      mean if jnp.issubdtype(last.dtype, jnp.inexact) else last
+    ),
+    means,
+    (state.params, state.model_state),
+  )
 
 
 def _accumulate(

@@ -12,6 +12,7 @@ from jaxser.core.errors import UserError
 from jaxser.data import pipeline
 from jaxser.engine import batches as batches_lib
 from jaxser.engine import distributed, memory, stack
+from jaxser.engine import step as step_lib
 from jaxser.engine.experiment import Experiment, Run
 from jaxser.engine.sharding import EVERYWHERE, RUNS, Sharding
 from jaxser.systems.base import Tree
@@ -31,6 +32,8 @@ class Trainer:
     runs: how many train at once.
     slots: that number, filled up so that all devices have equally many.
     sharding: the devices.
+    programs: what is jitted over them.
+    rows: of a training batch, padding included.
     batches: `Resident` or `Streamed`.
     selections: the best epochs that are kept, with the split that chooses them.
   """
@@ -61,12 +64,13 @@ class Trainer:
     self.experiment, self._note = experiment, note
     self.sharding = Sharding(runs, devices=devices, parallel=config.parallel)
     self.slots = self.sharding.padded_runs(runs)
-    self._programs = stack.Programs(
+    self.programs = stack.Programs(
       experiment.system,
       experiment.optimizer,
       self.sharding,
       accumulate=config.accumulate,
       augment=experiment.augment,
+      ema=config.ema,
       side_by_side=side_by_side,
     )
     self._train: dict[Hashable, Callable[..., Any]] = {}
@@ -75,12 +79,12 @@ class Trainer:
     self._fold, self.selections = folds[0], experiment.selections(folds)
     padded, size = self.sharding.padded, config.batch_size
     longest = max(max(len(fold.dev), len(fold.test), 1) for fold in folds)
-    self._rows = padded(size, config.accumulate)
+    self.rows = padded(size, config.accumulate)
     kind = batches_lib.Resident if resident else batches_lib.Streamed
     self.batches = kind(
       experiment.source,
       self.sharding,
-      rows=self._rows,
+      rows=self.rows,
       eval_rows=padded(min(config.eval_batch_size, longest)),
       steps=max(-(-len(fold.train) // size) for fold in folds),
     )
@@ -88,11 +92,10 @@ class Trainer:
   @functools.cached_property
   def abstract(self) -> stack.StackState:
     """Shapes of the stack's state."""
-    table, train = self.experiment.source.corpus.table, self._fold.train
-    state = self._programs.abstract_state(
+    state = self.programs.abstract_state(
       self.slots,
       self.experiment.example(self._fold),
-      (table.vad[train], table.labels[train]),
+      functools.partial(self.experiment.prepared, fold=self._fold),
     )
     return stack.start(state, tuple(self.selections))
 
@@ -101,6 +104,12 @@ class Trainer:
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((runs, *x.shape[1:]), x.dtype),
       self.abstract,
+    )
+
+  def abstract_epoch(self) -> tuple[Tree, ...]:
+    """Returns shapes of what an epoch takes after the state, on the devices."""
+    return self.programs.abstract_epoch(
+      self.slots, self.batches.steps, self.rows, self.batches.shapes
     )
 
   def compile(self, phases: Sequence[Hashable], budget: int) -> int:
@@ -115,20 +124,18 @@ class Trainer:
       it is known not to suffice.
     """
     corpus = self.batches.shapes
-    arguments = self._programs.abstract_epoch(
-      self.slots, self.batches.steps, self._rows, corpus
-    )
+    arguments = self.abstract_epoch()
     groups, per_run = self.sharding.run_groups, self.sharding.per_run
     best = memory.size(self.abstract.best) // groups
     row = memory.size(corpus) // len(self.experiment.source.corpus.table)
-    batch = self._rows // per_run * row * self.slots // groups
+    batch = self.rows // per_run * row * self.slots // groups
     # The least that can be, before anything is compiled.
     needed = memory.size(self.abstract) // groups + memory.size(corpus) + batch
     for phase in phases:
       if needed > budget:
         break
       self._say('train', phase)
-      function = self._programs.train(phase)
+      function = self.programs.train(phase)
       try:
         compiled = function.lower(self.abstract.train, *arguments).compile()
       except jax.errors.JaxRuntimeError as error:
@@ -160,7 +167,7 @@ class Trainer:
 
   def samplers(self, runs: Sequence[Run]) -> list[pipeline.Sampler | None]:
     """Returns what draws each slot's batches."""
-    drawn = [self.experiment.sampler(*run, self._rows) for run in runs]
+    drawn = [self.experiment.sampler(*run, self.rows) for run in runs]
     return [*drawn, *[None] * (self.slots - len(drawn))]
 
   def train(
@@ -185,7 +192,7 @@ class Trainer:
     if real is not None:
       real = self.sharding.put(real & active[:, None], RUNS)
     if phase not in self._train:
-      self._train[phase] = self._programs.train(phase)
+      self._train[phase] = self.programs.train(phase)
     if chunk.length:
       self._say('train', phase, chunk.length)
     train, metrics = self._train[phase](
@@ -200,7 +207,7 @@ class Trainer:
   @functools.cached_property
   def _predict(self) -> Callable[..., jax.Array]:
     self._say('predict', 'main')
-    return self._programs.predict()
+    return self.programs.predict()
 
   def predict(
     self, weights: Tree, rows: Sequence[np.ndarray]
@@ -246,6 +253,16 @@ class Trainer:
     improved = self.sharding.put(improved, RUNS)
     best = self._where(improved, weights, state.best[selection])
     return state.replace(best={**state.best, selection: best})
+
+  @functools.cached_property
+  def _averaged(self) -> Callable[..., Tree]:
+    ema = self.experiment.config.ema
+    function = jax.vmap(functools.partial(step_lib.averaged, ema=ema))
+    return jax.jit(function, out_shardings=self.sharding.of(RUNS))
+
+  def averaged(self, state: stack.StackState) -> Tree:
+    """Returns the averages of the runs' (params, model_state)."""
+    return self._averaged(state.train)
 
   def set_lr_scale(
     self, state: stack.StackState, scale: Sequence[float]

@@ -1,6 +1,7 @@
 """Whose run a work folder holds, and that only one process writes into it."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import os
@@ -12,10 +13,10 @@ from typing import Any
 
 import ml_collections
 
+from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
-from jaxser.core import files
-from jaxser.core.config import ConfigError
-from jaxser.core.errors import UserError
+from jaxser.core.errors import ConfigError, UserError
+from jaxser.systems import registry
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -39,7 +40,10 @@ def lock(workdir: os.PathLike[str] | str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open('a+')
   except OSError as error:
-    raise config_lib.unwritable(workdir, error) from error
+    raise ConfigError(
+      f'--workdir={workdir} cannot be written ({error.strerror or error}); give '
+      'a folder that can be made, or one of your own.'
+    ) from error
   with file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -98,8 +102,8 @@ def check_identity(
       folds.
     UserError: if a file that tells is damaged.
   """
-  config_lib.check_same(config, workdir)
-  if config_lib.is_free(workdir):
+  check_config(workdir, config)
+  if _is_free(workdir):
     return
   before = _read(workdir, 'model.json').get('stores', fingerprints)
   if before != fingerprints:
@@ -121,6 +125,62 @@ def check_identity(
       f'{workdir} holds a run with {len(before)} folds, this one has '
       f'{len(folds["folds"])}; give another --workdir.'
     )
+
+
+def check_config(
+  workdir: os.PathLike[str] | str, config: ml_collections.ConfigDict
+) -> None:
+  """Checks, writing nothing, that a folder holds no run of another config.
+
+  Raises:
+    ConfigError: naming the fields that differ.
+    UserError: if its config.json is damaged.
+  """
+  before = {} if _is_free(workdir) else _read(workdir, 'config.json')
+  if not before:
+    return
+  now = config_lib.to_json(config)
+  found = config_lib.difference(before, now, defaults(config.system))
+  differing = [
+    f'{name}: there {there!r}, now {here!r}'
+    for name, there, here in sorted(found)
+    if name not in config_lib.FREE
+  ]
+  if differing:
+    raise ConfigError(
+      f'{workdir} holds a run of another config ({"; ".join(differing)}).'
+      ' Give another --workdir, or the same config to continue that run.'
+    )
+
+
+def defaults(system: str) -> dict[str, Any]:
+  """Returns what fields are unless a recipe changes them, flat.
+
+  A config of an older version, which lacks some, behaves as if it had them.
+
+  Args:
+    system: whose settings are among them.
+  """
+  common = command_line.load_module(command_line.find_recipe('common'))
+  config = common.base_config(system, common.ARGUMENTS)
+  model = {
+    field.name: field.default
+    for field in dataclasses.fields(registry.find(system))
+    if field.default is not dataclasses.MISSING
+  }
+  return config_lib.flatten({**config.to_dict(), 'model': model})
+
+
+def _is_free(workdir: os.PathLike[str] | str) -> bool:
+  """Returns whether a folder holds no result, weight or checkpoint of a run."""
+  kept = (
+    'results.json',
+    'predictions.jsonl',
+    'folds/*.json*',
+    'models/*.safetensors',
+    'checkpoints/*/*',
+  )
+  return not any(any(pathlib.Path(workdir).glob(name)) for name in kept)
 
 
 def _read(workdir: os.PathLike[str] | str, name: str) -> dict[str, Any]:

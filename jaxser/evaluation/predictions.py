@@ -26,6 +26,7 @@ from jaxser.core.errors import UserError
 
 SELECTIONS = {
   'last': 'last epoch',
+  'ema_last': 'last epoch, moving average of the weights',
   'best_on_dev': 'best epoch on the development speakers',
   'best_on_test': (
     'best epoch on the test fold (optimistic: the epoch was chosen on the data '

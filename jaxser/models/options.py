@@ -22,8 +22,9 @@ def define(values: flags.FlagValues) -> None:
     None,
     list(SELECTIONS),
     'best_on_dev (default), last (default where there is no development '
-    'split), or best_on_test. The last is never taken unasked: its epoch was '
-    'chosen on the test data, so its results there say little about others.',
+    'split), ema_last, or best_on_test. The last is never taken unasked: its '
+    'epoch was chosen on the test data, so its results there say little about '
+    'others.',
     flag_values=values,
   )
 

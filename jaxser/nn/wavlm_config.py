@@ -170,32 +170,6 @@ class WavLMConfig:
       count = xp.where(count < kernel, 0, (count - kernel) // stride + 1)
     return int(count) if isinstance(samples, int) else count
 
-  def flops(self, samples: int) -> dict[str, int]:
-    """Floating-point operations of the products of one forward pass.
-
-    Two per multiply and add, for one utterance of so many samples. Training
-    with frozen convolutions costs 'conv' once, 'position' (and projection) and
-    'layers' three times, and 'layers' once more if they are rematerialised.
-    XLA's own cost analysis counts the body of the scan over layers once.
-    """
-    conv, inputs = 0, 1
-    for i, (width, kernel) in enumerate(
-      zip(self.conv_dim, self.conv_kernel, strict=True)
-    ):
-      conv += 2 * self.frames(samples, i + 1) * width * kernel * inputs
-      inputs = width
-    frames, hidden = self.frames(samples), self.hidden_size
-    taps = self.num_conv_pos_embeddings
-    group = hidden // self.num_conv_pos_embedding_groups
-    position = 2 * frames * hidden * (inputs + taps * group)
-    layer = 4 * hidden * hidden + 2 * hidden * self.intermediate_size
-    layer += 2 * frames * hidden + 8 * hidden  # Scores, mixture, gates.
-    return {
-      'conv': conv,
-      'position': position,
-      'layers': 2 * frames * layer * self.num_hidden_layers,
-    }
-
 
 _LARGE = WavLMConfig(
   hidden_size=1024,

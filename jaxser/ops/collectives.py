@@ -41,10 +41,10 @@ def mean_share(values: Array, mask: Array) -> Array:
 
   Args:
     values: [rows], finite in every row.
-    mask: float [rows], 1 for a row that counts, 0 for padding.
+    mask: float [rows], 1 or the weight of a row that counts, 0 for padding.
 
   Returns:
     []; the sum over the devices is the mean. No row gives 0.
   """
-  count = psum(jnp.sum(mask))
-  return jnp.sum(values * mask) / jnp.maximum(count, 1)
+  total = psum(jnp.sum(mask))
+  return jnp.sum(values * mask) / jnp.where(total > 0, total, 1)

@@ -50,7 +50,8 @@ command_line.define_path(
 flags.DEFINE_string(
   'selection',
   '',
-  'Which weights to compare: last, best_on_dev, best_on_test or init_from; '
+  'Which weights to compare: last, ema_last, best_on_dev, best_on_test or '
+  'init_from; '
   'default the most honest that all runs have, and all of them with --into.',
   FLAGS,
 )

@@ -19,7 +19,7 @@ from jaxser.evaluation.predictions import (
   read_predictions,
 )
 
-PREFERRED = ('best_on_dev', 'last', 'init_from', 'best_on_test')
+PREFERRED = ('best_on_dev', 'last', 'ema_last', 'init_from', 'best_on_test')
 """Which selection is shown where one must do, the most honest first."""
 PathLike = os.PathLike[str] | str
 _KEYS = ('seed', 'fold', 'epoch', 'split')

@@ -46,7 +46,8 @@ class System(nn.Module):
     row       int32 [batch], position of the row in the global batch
 
   For each of its `references` a batch also holds NAME_features, NAME_length and
-  NAME_speaker. With mixup of classes it holds partner_label int32 [batch] and
+  NAME_speaker. With `weighs_classes` it may hold weight float32 [batch], see
+  `row_weights`; with mixup of classes it holds partner_label int32 [batch] and
   share float32 [batch], the part of the row's own label.
 
   Contract, tested for every system:
@@ -73,6 +74,12 @@ class System(nn.Module):
   mixup: ClassVar[bool] = False
   """Whether `loss` takes targets that config.augment.mixup has mixed: classes
   by `label_loss`, or 'vad' and no label."""
+  weighs_classes: ClassVar[bool] = False
+  """Whether `loss` looks at `row_weights`, which config.class_weight sets."""
+
+  encoders: ClassVar[tuple[str, ...]] = ()
+  """First names of the parameters of the encoder, where the others, its heads,
+  may have a learning rate of their own."""
 
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
   """Outputs of `predict`, [batch, width], that are worth a look: the report
@@ -235,6 +242,14 @@ def label_loss(logits: Array, batch: Batch, smoothing: float = 0.0) -> Array:
     return own
   other = cross_entropy(logits, batch['partner_label'], smoothing)
   return batch['share'] * own + (1 - batch['share']) * other
+
+
+def row_weights(batch: Batch) -> Array:
+  """Returns what each row counts in the mean of a loss, float32 [batch].
+
+  That is the weight of its class where classes are weighed, else its mask.
+  """
+  return batch.get('weight', batch['mask'])
 
 
 def num_classes(corpus: Any) -> int:

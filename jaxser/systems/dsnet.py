@@ -49,7 +49,7 @@ second branch and the loss as a curve too, stays.
 import functools
 import itertools
 from collections.abc import Hashable, Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +72,7 @@ from jaxser.systems.base import (
   label_loss,
   num_classes,
   require,
+  row_weights,
 )
 from jaxser.systems.dsnet_network import (
   Classifier,
@@ -159,6 +160,8 @@ class DSNet(System):
   classifier_dropout: float = 0.5
   compute_dtype: str = 'float32'
   precision: str = 'default'
+
+  weighs_classes: ClassVar[bool] = True
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
@@ -391,7 +394,8 @@ class DSNet(System):
       return share(jnp.mean(of(a - b), axis=-1))
 
     def entropy(logits, label):
-      return share(cross_entropy(out[logits], batch[label]))
+      counts = row_weights(batch) if label == 'label' else batch['mask']
+      return mean_share(cross_entropy(out[logits], batch[label]), counts)
 
     if self.variant == 'isnet':
       neutral = [out[name] for name in self.references]
@@ -405,7 +409,8 @@ class DSNet(System):
       return {phase: losses[phase]}
     if phase == 'speakers':
       return {'adversary': entropy('speaker_logits', 'speaker')}
-    losses = {'task': share(label_loss(out['logits'], batch))}
+    errors = label_loss(out['logits'], batch)
+    losses = {'task': mean_share(errors, row_weights(batch))}
     if self.variant == 'dsnet':
       irrelevant, relevant = out['irrelevant'], out['relevant']
       penalty = orthogonality_penalty(irrelevant, relevant, batch['mask'])

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jaxser.core import tensors
 from jaxser.nn import layers
 from jaxser.nn.log_mel_encoder import LogMelEncoder
 from jaxser.nn.pooling import (
@@ -173,8 +174,7 @@ class EmoSphere(System):
       from jaxser.nn import hf_wavlm
 
       settings['wavlm'] = hf_wavlm.read_config(weights).to_text()
-    centre = settings.get('centre')
-    if centre in ('neutral', 'middle'):
+    if (centre := settings.get('centre')) in ('neutral', 'middle'):
       settings['centre'] = None
     if centre == 'neutral':
       if 'neutral' not in corpus.classes:
@@ -225,15 +225,13 @@ class EmoSphere(System):
     Names the first utterance that is too short for one frame, has some but not
     all of the three dimensions, or leaves the scale.
     """
-    bins = corpus.feature_shape[1] if len(corpus.feature_shape) > 1 else None
-    if (self.encoder == 'wavlm') != (bins is None):
+    waveforms = len(corpus.feature_shape) == 1
+    if (self.encoder == 'wavlm') != waveforms:
+      kinds = ('frames (kaldi16k, wavlm)', 'waveforms (wave16k)')
+      found = f'frames of {corpus.feature_shape[-1]} numbers'
       raise ValueError(
-        f'encoder {self.encoder!r} needs '
-        + (
-          'frames (kaldi16k, wavlm)' if bins is None else 'waveforms (wave16k)'
-        )
-        + ', the features are '
-        + ('waveforms' if bins is None else f'frames of {bins} numbers')
+        f'encoder {self.encoder!r} needs {kinds[not waveforms]}, the features '
+        f'are {"waveforms" if waveforms else found}'
       )
     vad, lengths = corpus.table.vad, np.asarray(lengths)
     missing = np.isnan(vad)
@@ -245,29 +243,27 @@ class EmoSphere(System):
     for wrong, why in (
       (
         lengths < self.min_length,
-        lambda i: (
-          f'has {lengths[i]} samples or frames, fewer than the receptive field '
-          f'of {self.min_length}; leave it out'
-        ),
+        'has {length} samples or frames, fewer than the receptive field of '
+        f'{self.min_length}; leave it out',
       ),
       (
         missing.any(-1) & ~missing.all(-1),
-        lambda i: (
-          f'lacks {", ".join(np.array(spherical.VAD)[missing[i]])}; give all '
-          'three dimensions or none'
-        ),
+        'lacks {lacking}; give all three dimensions or none',
       ),
       (
         ((vad < lo) | (vad > hi)).any(-1),
-        lambda i: (
-          f'has VAD {vad[i].tolist()} outside of the scale {self.vad_range}'
-        ),
+        f'has VAD {{vad}} outside of the scale {self.vad_range}',
       ),
     ):
-      rows = np.flatnonzero(wrong)
-      if len(rows):
-        more = f' (and {len(rows) - 1} more like it)' if len(rows) > 1 else ''
-        raise ValueError(f'{corpus.table.ids[rows[0]]} {why(rows[0])}{more}')
+      if wrong.any():
+        row, more = int(np.argmax(wrong)), int(wrong.sum()) - 1
+        reason = why.format(
+          length=lengths[row],
+          lacking=', '.join(np.array(spherical.VAD)[missing[row]]),
+          vad=vad[row].tolist(),
+        )
+        more = f' (and {more} more like it)' if more else ''
+        raise ValueError(f'{corpus.table.ids[row]} {reason}{more}')
 
   def pretrained(
     self, model: Mapping[str, Any]
@@ -292,6 +288,11 @@ class EmoSphere(System):
 
     encoder = hf_wavlm.load(weights)[1]
     return lambda params: with_encoder(params, encoder)
+
+  @property
+  def encoders(self) -> tuple[str, ...]:
+    """The encoder's parameters; stored hidden states have none."""
+    return () if self.encoder == 'frames' else ('encoder',)
 
   @property
   def classes(self) -> int:
@@ -319,8 +320,8 @@ class EmoSphere(System):
   @property
   def region_output(self) -> str | None:
     """The second head's output, where it classifies regions."""
-    there = self.classes and self.auxiliary == 'regions'
-    return 'region_logits' if there else None
+    regions = self.classes and self.auxiliary == 'regions'
+    return 'region_logits' if regions else None
 
   @property
   def wavlm_config(self) -> WavLMConfig:
@@ -366,19 +367,15 @@ class EmoSphere(System):
     else:
       pooled = AttentiveStatistics(name='pool')(frames, valid)
 
-    def head(outputs, name, *start):
+    def head(name, outputs, *start):
       module = Head(self.width, outputs, self.head_dropout, *start, name=name)
       return module(pooled, rows, train=train)
 
-    out = {
-      'unit_vad': head(
-        len(DIMENSIONS), 'vad_head', self.output_scale, self.output_centre
-      ),
-      'embedding': pooled,
-      'frame_count': count,
-    }
+    start = self.output_scale, self.output_centre
+    vad = head('vad_head', len(DIMENSIONS), *start)
+    out = {'unit_vad': vad, 'embedding': pooled, 'frame_count': count}
     if auxiliary and self.classes:
-      out['logits'] = head(self.classes, 'auxiliary_head')
+      out['logits'] = head('auxiliary_head', self.classes)
     return out
 
   def _encode(
@@ -431,20 +428,9 @@ class EmoSphere(System):
     return self.weighted and not self.class_weights and self.classes > 0
 
   def prepare(self, state: Tree, vad: Array, label: Array) -> Tree:
-    """Puts into the state what is counted on the training split.
+    """Puts class weights and the mean of neutral utterances into the state.
 
-    Host side, once per fold, before training. Under vmap over folds each fold
-    then has its own class weights and origin.
-
-    Args:
-      state: from `init`.
-      vad: [n, 3] (valence, arousal, dominance) of the training utterances, NaN
-        where unknown.
-      label: int [n], their emotion labels, -1 where unknown.
-
-    Returns:
-      The state with the class weights of the second loss and, where asked for,
-      the mean of the neutral utterances.
+    Where they are asked for; so each fold has its own, under vmap, too.
 
     Raises:
       ValueError: if no training utterance has what is to be counted.
@@ -454,18 +440,16 @@ class EmoSphere(System):
     split = dict(state['split'])
     centre = self.centre
     if self.centre_label >= 0:
-      neutral = known & (label == self.centre_label)
-      if not neutral.any():
+      neutral = vad[known & (label == self.centre_label)]
+      if not len(neutral):
         raise ValueError(
           f'centre_label is {self.centre_label}, but no training utterance with'
           ' that label has valence, arousal and dominance'
         )
-      centre = tuple(float(x) for x in vad[neutral].mean(0))
-      split['centre'] = jnp.asarray(centre, jnp.float32)
+      split['centre'] = centre = jnp.asarray(neutral.mean(0), jnp.float32)
     if self._counted:
-      if self.auxiliary == 'categories':
-        index = label[label >= 0]
-      else:
+      index = label[label >= 0]
+      if self.auxiliary == 'regions':
         index = self._region(jnp.asarray(vad[known]), centre)
       if not len(index):
         raise ValueError(
@@ -501,32 +485,29 @@ class EmoSphere(System):
     those without a label do not enter the loss over categories.
     """
     second = phase == 'regions'
-    collections = {k: v for k, v in state.items() if k != 'split'}
+    statistics = {k: v for k, v in state.items() if k != 'split'}
     out, changed = self.apply(
-      {'params': params, **collections},
+      {'params': params, **statistics},
       batch,
       train=True,
       auxiliary=second,
       rngs={'dropout': rng},
-      mutable=list(collections),
+      mutable=list(statistics),
     )
     devices = axis_size()
     lo, hi = self.vad_range
     real = batch['mask'] > 0
     known = real & jnp.all(jnp.isfinite(batch['vad']), axis=-1)
     vad = jnp.where(known[:, None], batch['vad'], lo)
-    target = (spherical.reorder(vad, spherical.VAD, DIMENSIONS) - lo) / (
-      hi - lo
-    )
-    ccc = concordance(out['unit_vad'], target, known)
+    target = spherical.reorder(vad, spherical.VAD, DIMENSIONS)
+    ccc = concordance(out['unit_vad'], (target - lo) / (hi - lo), known)
     loss = jnp.sum(1 - ccc) / devices
     metrics = {
       f'ccc_{name}': ccc[i] / devices for i, name in enumerate(DIMENSIONS)
     }
     if second:
-      if self.auxiliary == 'categories':
-        index, counts = batch['label'], real & (batch['label'] >= 0)
-      else:
+      index, counts = batch['label'], real & (batch['label'] >= 0)
+      if self.auxiliary == 'regions':
         index, counts = self.region_of(state, vad), known
       entropy = weighted_cross_entropy_share(
         out['logits'], index, state['split']['class_weights'], counts
@@ -543,20 +524,16 @@ class EmoSphere(System):
   def auxiliary_weight(self, epoch: Array) -> Array:
     """Returns lambda(epoch), float32 []; see `region_weight`."""
     epoch = jnp.asarray(epoch, jnp.float32)
-    if self.region_weight == 'off':
-      return jnp.zeros_like(epoch)
-    if self.region_weight == 'constant':
-      return jnp.ones_like(epoch)
-    return jnp.where(
-      epoch < self.decay_epochs, 1 - 0.99 * epoch / self.decay_epochs, 0.0
-    )
+    if self.region_weight != 'decay':
+      return jnp.full_like(epoch, self.region_weight == 'constant')
+    decayed = 1 - 0.99 * epoch / self.decay_epochs
+    return jnp.where(epoch < self.decay_epochs, decayed, 0.0)
 
   def phase(self, epoch: int) -> Hashable:
     """Returns 'regions' while the second head counts, then 'main'."""
-    if self.region_weight == 'constant':
-      return 'regions'
-    early = self.region_weight == 'decay' and epoch < self.decay_epochs
-    return 'regions' if early else 'main'
+    ends = {'off': 0, 'decay': self.decay_epochs}
+    counts = epoch < ends.get(self.region_weight, epoch + 1)
+    return 'regions' if counts else 'main'
 
   def predict(
     self, params: Tree, state: Tree, batch: Batch
@@ -568,8 +545,8 @@ class EmoSphere(System):
       clipped to it; 'embedding' [batch, width], the pooled vector; and with a
       second head 'region_logits' or 'category_logits' [batch, classes].
     """
-    collections = {k: v for k, v in state.items() if k != 'split'}
-    out = self.apply({'params': params, **collections}, batch, train=False)
+    statistics = {k: v for k, v in state.items() if k != 'split'}
+    out = self.apply({'params': params, **statistics}, batch, train=False)
     lo, hi = self.vad_range
     vad = spherical.reorder(out['unit_vad'], DIMENSIONS, spherical.VAD)
     predictions = {
@@ -590,15 +567,16 @@ class EmoSphere(System):
     frozen = []
     if self.encoder == 'wavlm' and self.freeze != 'none':
       whole = self.freeze == 'encoder'
-      frozen.append(('encoder',) if whole else ('encoder', 'feature_extractor'))
+      frozen.append('encoder/' if whole else 'encoder/feature_extractor/')
     if self.classes and phase != 'regions':
-      frozen.append(('auxiliary_head',))
+      frozen.append('auxiliary_head/')
     if not frozen:
       return None
 
     def under(path, _):
-      names = tuple(part.key for part in path)
-      return any(names[: len(prefix)] == prefix for prefix in frozen)
+      return jax.tree_util.keystr(path, simple=True, separator='/').startswith(
+        tuple(frozen)
+      )
 
     return jax.tree_util.tree_map_with_path(under, params)
 
@@ -607,23 +585,11 @@ def with_encoder(params: Tree, encoder: Tree) -> Tree:
   """Returns params whose WavLM is a pretrained one.
 
   Raises:
-    ValueError: if its names or shapes are not those of the system's `wavlm`;
-      both sides are listed.
+    ConvertError: if its names or shapes are not those of the setting `wavlm`.
   """
-
-  def shapes(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
-
-  ours, theirs = shapes(params['encoder']), shapes(encoder)
-  if ours != theirs:
-    differing = sorted(
-      f'{name}: system {ours.get(name)}, given {theirs.get(name)}'
-      for name in ours.keys() | theirs.keys()
-      if ours.get(name) != theirs.get(name)
-    )
-    raise ValueError(
-      'the pretrained encoder is not the one of the setting `wavlm`:\n  '
-      + '\n  '.join(differing)
-    )
+  given, ours = (
+    {name: leaf.shape for name, leaf in tensors.leaves_of(tree).items()}
+    for tree in (encoder, params['encoder'])
+  )
+  tensors.check('the pretrained encoder', given, ours, '')
   return {**params, 'encoder': encoder}

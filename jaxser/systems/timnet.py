@@ -39,6 +39,7 @@ from jaxser.systems.base import (
   Tree,
   label_loss,
   require,
+  row_weights,
 )
 
 ABLATIONS = ('none', 'tcn', 'forward_only', 'last_scale', 'mean_fusion')
@@ -122,6 +123,7 @@ class TimNet(System):
   # spectrogram, as published.
   padding: ClassVar[str] = 'published'
   mixup: ClassVar[bool] = True
+  weighs_classes: ClassVar[bool] = True
 
   def validate(self) -> None:
     """Raises ValueError for settings that no network can have."""
@@ -174,7 +176,7 @@ class TimNet(System):
     )
     errors = label_loss(logits, batch, self.label_smoothing)
     correct = jnp.argmax(logits, axis=-1) == batch['label']
-    loss = mean_share(errors, batch['mask'])
+    loss = mean_share(errors, row_weights(batch))
     metrics = {'loss': loss, 'accuracy': mean_share(correct, batch['mask'])}
     return loss, {'state': dict(new), 'metrics': metrics}
 

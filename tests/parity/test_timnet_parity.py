@@ -11,6 +11,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxser.core import optimizers
 from jaxser.models import convert
 from jaxser.models.convert import keras_timnet
 from jaxser.ops.collectives import DATA, psum
@@ -59,11 +60,11 @@ def inputs():
 
 
 @functools.cache
-def trained():
+def trained(rule=optax.adam):
   """Losses, probabilities, gradients of step 0, and the end of three steps."""
   values, params, state = golden()
   x, rows, mask = inputs()
-  optimizer = optax.adam(1e-3, 0.93, 0.98, 1e-8)
+  optimizer = rule(1e-3, 0.93, 0.98, 1e-8)
 
   def loss(params, state):
     (logits, _), new = SYSTEM.apply(
@@ -169,6 +170,18 @@ def test_statistics_and_parameters_after_three_steps():
       atol=1e-4 * np.abs(value).max(),
       err_msg=name,
     )
+
+
+def test_epsilon_where_keras_puts_it_comes_closer():
+  values, _, _ = golden()
+  errors = []
+  for rule in (optax.adam, optimizers.adam_keras):
+    losses, _, params, _ = trained(rule)
+    kernel = convert.to_named(keras_timnet.NAMING, params)['head.kernel']
+    wanted = values['after3.head.kernel']
+    errors.append(np.abs(kernel.reshape(wanted.shape) - wanted).max())
+  np.testing.assert_allclose(losses, values['train.losses'], rtol=1e-6)
+  assert errors[1] < 1e-7 < 1e-6 < errors[0]
 
 
 def golden_batch(rows):

@@ -74,7 +74,7 @@ class Table:
   """A table of a paper; it checks itself and its records."""
 
   title: str
-  metrics: tuple[str, ...]  # Columns, of one task in `results.METRICS`.
+  metrics: tuple[str, ...]  # Columns, of one task in `metrics.METRICS`.
   cells: tuple[Cell, ...]
   # Metric -> how far a measured figure may be from the paper's.
   tolerance: Mapping[str, float] = dataclasses.field(default_factory=dict)

@@ -14,6 +14,7 @@ from jaxser.core import command_line
 from jaxser.core import config as config_lib
 from jaxser.core.errors import UserError
 from jaxser.engine import opening
+from jaxser.engine import workdir as workdir_lib
 from jaxser.report.run import PathLike, Run, read_run
 from jaxser.report.tables.spec import Cell, TableError
 
@@ -83,7 +84,7 @@ class State:
     finished = (self.folder / 'results.json').exists()
     try:
       if to_run or not finished:
-        config_lib.check_same(self.config, self.folder)
+        workdir_lib.check_config(self.folder, self.config)
         self.prepare = () if finished else self._missing()
     except UserError as error:
       return self.fail(error)
@@ -92,7 +93,10 @@ class State:
       if not to_run:
         there = self.run.config if self.run else {}
         now = config_lib.to_json(self.config)
-        self.changed = config_lib.difference(now, there) if there else ()
+        default = workdir_lib.defaults(self.config.system)
+        self.changed = (
+          config_lib.difference(now, there, default) if there else ()
+        )
     elif self.prepare:
       self.kind = 'not prepared'
     elif (self.folder / 'config.json').exists():

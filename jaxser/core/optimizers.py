@@ -1,0 +1,160 @@
+"""Optimizers by name: those of optax, and Adam as Keras has it."""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxser.core.errors import ConfigError
+
+Optimizer = optax.GradientTransformationExtraArgs
+
+# They need the loss again, a random key, or are deprecated.
+_LEFT_OUT = ('lbfgs', 'noisy_sgd', 'optimistic_adam')
+# Fields of config.optimizer that are no arguments of an optax optimizer.
+_OWN = ('name', 'learning_rate', 'head_learning_rate', 'clip_norm')
+# Fields that every recipe has, for the optimizers that take them.
+_SHARED = ('b1', 'b2', 'eps', 'weight_decay')
+
+
+def adam_keras(
+  learning_rate: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-7
+) -> Optimizer:
+  """Returns Adam with epsilon where Keras puts it, and its default epsilon.
+
+      p = p - learning_rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps)
+
+  The paper's (Kingma and Ba, 2015, section 2) and optax's epsilon is added to
+  sqrt(v / (1 - b2^t)). The two differ where a gradient is about as small as
+  epsilon, most at the first step, when epsilon is 1 / sqrt(1 - b2) times as
+  large here.
+  """
+
+  def init(params):
+    zeros = optax.tree.zeros_like(params)
+    return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
+
+  def update(grads, state, params=None):
+    del params
+    count = state.count + 1
+    mu = optax.tree.update_moment(grads, state.mu, b1, 1)
+    nu = optax.tree.update_moment(grads, state.nu, b2, 2)
+    scale = jnp.sqrt(1 - b2**count) / (1 - b1**count)
+    updates = jax.tree.map(
+      lambda m, v: (scale * m / (jnp.sqrt(v) + eps)).astype(m.dtype), mu, nu
+    )
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.chain(
+    optax.GradientTransformation(init, update),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+@functools.cache
+def _named() -> Mapping[str, Callable[..., Optimizer]]:
+  """Returns adam_keras and every optimizer of optax, by name.
+
+  Those are the functions whose first argument is the learning rate.
+  """
+  found = {'adam_keras': adam_keras}
+  for name, function in vars(optax).items():
+    if isinstance(function, types.FunctionType | functools.partial):
+      first = next(iter(_parameters(function)), '')
+      out = name in _LEFT_OUT or name.startswith(('_', 'scale_by'))
+      if first == 'learning_rate' and not out:
+        found[name] = function
+  return dict(sorted(found.items()))
+
+
+def _parameters(
+  function: Callable[..., Any],
+) -> Mapping[str, inspect.Parameter]:
+  return inspect.signature(function).parameters
+
+
+def check(options: Mapping[str, Any], given: Collection[str] = ()) -> None:
+  """Checks config.optimizer.
+
+  Args:
+    options: its fields.
+    given: those that the user named. The recipe's b1, b2, eps and weight_decay
+      need not be arguments of another optimizer than the recipe's.
+
+  Raises:
+    ConfigError: for a name or argument that there is not, listing those that
+      there are, or for a value of another type.
+  """
+  name = options['name']
+  if name not in _named():
+    raise ConfigError(
+      f'--config.optimizer.name={name!r} is not valid; choose one of '
+      f'{", ".join(map(repr, _named()))}.'
+    )
+  takes = _parameters(_named()[name])
+  for field, value in options.items():
+    shown = f'--config.optimizer.{field}={value!r}'
+    if field in takes and field not in _OWN:
+      wanted = _wanted(takes[field], value)
+      if wanted:
+        raise ConfigError(f'{shown} must be {wanted}.')
+    elif field not in (*_OWN, *_SHARED) or (
+      field in given and field in _SHARED
+    ):
+      raise ConfigError(
+        f'{shown}: {name} takes no such argument; it takes {", ".join(takes)}.'
+      )
+  for field in ('learning_rate', 'head_learning_rate', 'clip_norm'):
+    if not options.get(field, 0) >= 0:
+      raise ConfigError(
+        f'--config.optimizer.{field}={options[field]} must be at least 0.'
+      )
+  try:
+    create(options)
+  except (TypeError, ValueError) as error:
+    raise ConfigError(f'--config.optimizer: {name}: {error}') from error
+
+
+def _wanted(parameter: inspect.Parameter, value: Any) -> str:
+  """Returns what an argument must be, or '' if the value is that."""
+  default, annotation = parameter.default, parameter.annotation
+  kinds = (annotation, *typing.get_args(annotation))
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  if isinstance(default, bool):
+    return '' if isinstance(value, bool) else 'True or False'
+  if 'dtype' in parameter.name:
+    return '' if value is None or isinstance(value, str) else 'as bfloat16'
+  if int in kinds and float not in kinds:
+    return '' if number and isinstance(value, int) else 'an integer'
+  if isinstance(default, int | float) or float in kinds:
+    there = number or (value is None and default is None)
+    return '' if there else 'a number'
+  if isinstance(default, str):
+    return '' if isinstance(value, str) else f'a name such as {default!r}'
+  return 'left out: no config can hold it'
+
+
+def create(
+  options: Mapping[str, Any], learning_rate: float | None = None
+) -> Optimizer:
+  """Returns the optimizer of config.optimizer, without its clipping.
+
+  Args:
+    options: its fields, as `check` accepts them.
+    learning_rate: in place of theirs.
+  """
+  function = _named()[options['name']]
+  takes = _parameters(function)
+  arguments = {
+    field: value
+    for field, value in options.items()
+    if field in takes and field not in _OWN
+  }
+  rate = options['learning_rate'] if learning_rate is None else learning_rate
+  return function(float(rate), **arguments)

@@ -1,0 +1,220 @@
+"""Optimizers by name, learning rates, clipping and averages of weights."""
+
+import itertools
+import types
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from configs import common
+from jaxser.core import optimizers
+from jaxser.core.errors import ConfigError
+from jaxser.engine import schedule, step
+from jaxser.systems.base import System
+from jaxser.systems.baseline import Baseline
+from jaxser.systems.emosphere import EmoSphere
+from tests import toys
+
+PARAMS = {
+  'encoder': {'w': np.full((2, 3), 0.5, np.float32)},
+  'head': np.ones(2),
+}
+GRADS = jax.tree.map(
+  lambda x: 2 * np.cos(np.arange(x.size, dtype=np.float32)).reshape(x.shape),
+  PARAMS,
+)
+
+
+class Two(System):
+  """An encoder and a head whose gradients are `GRADS`."""
+
+  encoders = ('encoder',)
+
+  def loss(self, params, state, batch, rng, progress, *, phase='main'):
+    products = jax.tree.map(lambda p, g: jnp.sum(p * g), params, GRADS)
+    return sum(jax.tree.leaves(products)), {'state': state, 'metrics': {}}
+
+
+def config_of(**changes):
+  config = common.base_config('timnet', dict(common.ARGUMENTS))
+  config.epochs = 4
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def steps_of(config, count=3, epoch_steps=0, system=None):
+  """The states after 0, 1, ... steps."""
+  system = system or Two()
+  optimizer = step.make_optimizer(config, system)
+  params = jax.tree.map(jnp.float32, PARAMS)
+  opt_state = optimizer.init(params)
+  if epoch_steps:
+    opt_state = optax.tree.set(opt_state, epoch_steps=jnp.float32(epoch_steps))
+  words = jax.random.key_data(jax.random.key(0))
+  state = step.TrainState(
+    jnp.int32(0), params, {}, opt_state, words, jnp.float32(1)
+  )
+  state, batch = step.with_average(state, config.ema), {'mask': np.ones(2)}
+  states = [state]
+  for _ in range(count):
+    state, _ = step.train_step(
+      system, optimizer, state, batch, np.int32(0), ema=config.ema
+    )
+    states.append(state)
+  return states
+
+
+def moves(states):
+  """By step, how far each parameter went."""
+  return [
+    jax.tree.map(lambda a, b: np.asarray(b) - a, one.params, other.params)
+    for one, other in itertools.pairwise(states)
+  ]
+
+
+def names():
+  with pytest.raises(ConfigError) as raised:
+    optimizers.check({'name': '', 'learning_rate': 0.1})
+  listed = str(raised.value).partition('choose one of ')[2]
+  return [name.strip(" '.") for name in listed.split(',')]
+
+
+@pytest.mark.parametrize('name', names())
+def test_every_optimizer_takes_a_step(name):
+  config = config_of(**{'optimizer.name': name, 'optimizer.learning_rate': 0.1})
+  optimizers.check(config.optimizer.to_dict())
+  # rprop rests in its first step.
+  _, move = moves(steps_of(config, 2))
+  for leaf in jax.tree.leaves(move):
+    assert np.isfinite(leaf).all()
+    assert np.any(leaf)
+
+
+def test_arguments_reach_the_optimizer():
+  changes = {
+    'optimizer.name': 'sgd',
+    'optimizer.learning_rate': 0.1,
+    'optimizer.momentum': 0.9,
+    'optimizer.nesterov': True,
+  }
+  theirs = optax.sgd(0.1, momentum=0.9, nesterov=True)
+  params, opt_state = PARAMS, theirs.init(PARAMS)
+  for found in moves(steps_of(config_of(**changes))):
+    expected, opt_state = theirs.update(GRADS, opt_state, params)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected
+    )
+
+
+def test_epsilon_is_where_keras_puts_it():
+  """In float64, over gradients from far below to far above epsilon."""
+  rate, b1, b2, eps = 1e-3, 0.93, 0.98, 1e-8
+  grads = np.geomspace(1e-12, 1, 1000)
+  with jax.enable_x64(True):
+    options = {'name': 'adam_keras', 'b1': b1, 'b2': b2, 'eps': eps}
+    ours = optimizers.create({**options, 'learning_rate': rate})
+    theirs = optax.adam(rate, b1, b2, eps)
+    zeros = jnp.zeros(grads.shape, jnp.float64)
+    states = [rule.init(zeros) for rule in (ours, theirs)]
+    m = v = 0.0
+    for t in (1, 2, 3):
+      m, v = m + (1 - b1) * (grads - m), v + (1 - b2) * (grads**2 - v)
+      alpha = rate * np.sqrt(1 - b2**t) / (1 - b1**t)
+      expected = -alpha * m / (np.sqrt(v) + eps)
+      found = []
+      for i, rule in enumerate((ours, theirs)):
+        update, states[i] = rule.update(jnp.asarray(grads), states[i], zeros)
+        found.append(np.abs(update - expected).max())
+      assert update.dtype == np.float64
+      assert found[0] <= 1e-7
+      if t == 1:
+        # 1 / sqrt(1 - b2) = 7.07 times as large an epsilon.
+        assert found[1] == pytest.approx(4.5e-4, rel=0.02)
+
+
+@pytest.mark.parametrize(
+  ('name', 'warmup', 'expected'),
+  [
+    ('constant', 1.0, [0, 0.5, 1, 1, 1, 1, 1, 1]),
+    ('plateau', 1.0, [0, 0.5, 1, 1, 1, 1, 1, 1]),
+    ('linear', 1.0, [0, 0.5, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+    ('linear', 0.0, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+    (
+      'cosine',
+      1.0,
+      [0, 0.5, *(0.5 * (1 + np.cos(np.pi * np.arange(6) / 6)))],
+    ),
+  ],
+)
+def test_learning_rates_follow_the_epoch_step_by_step(name, warmup, expected):
+  changes = {'schedule.name': name, 'schedule.warmup_epochs': warmup}
+  config = config_of(**changes, **{'optimizer.name': 'sgd'})
+  found = moves(steps_of(config, 8, epoch_steps=2))
+  ratios = [m['head'][0] / (-1e-3 * GRADS['head'][0]) for m in found]
+  np.testing.assert_allclose(ratios, expected, atol=2e-4)
+  # The same rates over more steps.
+  found = moves(steps_of(config, 4, epoch_steps=4))
+  ratios = [m['head'][0] / (-1e-3 * GRADS['head'][0]) for m in found]
+  np.testing.assert_allclose(ratios[::2], expected[:2], atol=2e-4)
+
+
+def test_a_run_counts_its_own_epochs():
+  experiment = toys.make_experiment(
+    toys.Toy(), {'epochs': 3, 'batch_size': 4, 'schedule.name': 'cosine'}
+  )
+  for count, steps in ((9, 3), (8, 2)):
+    rows = np.arange(count)
+    fold = types.SimpleNamespace(number=0, train=rows)
+    state = experiment.first_state(0, fold)
+    assert optax.tree.get(state.opt_state, 'epoch_steps') == steps
+  rule = ml_collections.ConfigDict({'name': 'constant', 'warmup_epochs': 0.0})
+  assert schedule.over_epochs(rule, 3) is None
+
+
+def test_gradients_are_clipped_by_their_norm_over_all_parameters():
+  for norm, factor in ((1.0, 1 / optax.tree.norm(GRADS)), (1e3, 1.0)):
+    changes = {'optimizer.name': 'sgd', 'optimizer.clip_norm': norm}
+    changes['optimizer.head_learning_rate'] = 1e-3
+    (move,) = moves(steps_of(config_of(**changes), 1))
+    jax.tree.map(
+      lambda m, g: np.testing.assert_allclose(m, -1e-3 * g * factor, rtol=1e-3),
+      move,
+      GRADS,
+    )
+
+
+def test_heads_may_have_a_learning_rate_of_their_own():
+  changes = {'optimizer.name': 'sgd', 'optimizer.head_learning_rate': 0.1}
+  (move,) = moves(steps_of(config_of(**changes), 1))
+  np.testing.assert_allclose(move['head'], -0.1 * GRADS['head'], rtol=1e-5)
+  np.testing.assert_allclose(
+    move['encoder']['w'], -1e-3 * GRADS['encoder']['w'], rtol=1e-3
+  )
+  assert EmoSphere(encoder='wavlm').encoders == ('encoder',)
+  config = config_of(**changes)
+  with pytest.raises(
+    ConfigError, match=r'head_learning_rate=0\.1: EmoSphere has no encoder here'
+  ):
+    step.make_optimizer(config, EmoSphere(encoder='frames'))
+
+
+def test_what_is_fitted_has_no_average():
+  experiment = toys.make_experiment(Baseline(), {'ema': 0.9})
+  fold = types.SimpleNamespace(number=0, train=np.arange(6))
+  with pytest.raises(ConfigError, match=r'ema=0\.9: Baseline is fitted, not'):
+    experiment.check(fold)
+
+
+def test_the_average_is_of_the_weights_after_each_step():
+  states = steps_of(config_of(**{'ema': 0.5, 'optimizer.learning_rate': 0.1}))
+  params, _ = step.averaged(states[-1], 0.5)
+  expected = jax.tree.map(
+    lambda a, b, c: (a + 2 * b + 4 * c) / 7, *(s.params for s in states[1:])
+  )
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params, expected
+  )
