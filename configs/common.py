@@ -161,6 +161,30 @@ def base_config(
     }
   )
 
+  # In training only, drawn anew for every utterance and epoch; all are off.
+  config.augment = ml_collections.ConfigDict(
+    {
+      # SpecAugment: so many masks over frames.
+      'time_masks': 0,
+      # Each is up to so many frames wide.
+      'time_width': 30,
+      # SpecAugment: so many masks over mel bins.
+      'frequency_masks': 0,
+      # Each is up to so many mel bins wide.
+      'frequency_width': 20,
+      # Louder or softer by up to so many dB.
+      'gain_db': 0.0,
+      # White noise at a signal-to-noise ratio in dB between two, as (10, 30).
+      'snr_db': (),
+      # Moved in a circle by up to so large a part of the utterance, either way.
+      'shift': 0.0,
+      # Waveforms: one of these speeds, as (0.9, 1.0, 1.1).
+      'speed': (),
+      # Mixed with another training utterance by shares from Beta(mixup, mixup).
+      'mixup': 0.0,
+    }
+  )
+
   # 'jit' over a device mesh, or 'pmap'.
   config.parallel = 'jit'
   # Runs (a seed and a fold each) that train side by side; 0: all that fit, on

@@ -23,6 +23,7 @@ Arguments after the colon:
   corpus         demo, or a prepared one: emodb, emovo, ravdess, savee, ...
   protocol       speaker_independent (default), published, official
   ablation       none, tcn, forward_only, last_scale, mean_fusion
+  augment        SpecAugment masks and mixup in training
   cross_corpus   with train=CORPUS,test=CORPUS: all of one, then all of another
   runlocal       two epochs of one fold, to see that everything works
 """
@@ -85,7 +86,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   """Returns the recipe; see the module's docstring for `arg`."""
   arg = common.parse_arg(
     arg,
-    {**common.ARGUMENTS, 'ablation': 'none'},
+    {**common.ARGUMENTS, 'ablation': 'none', 'augment': False},
     {**common.CHOICES, 'ablation': ABLATIONS},
   )
   config = common.base_config('timnet', arg)
@@ -114,6 +115,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
   config.epochs = 30 if corpus == 'demo' else 500  # authors' code
   config.checkpoint_every = 6 if corpus == 'demo' else 25
   config.batch_size = 16 if corpus == 'demo' else 64  # paper
+  if arg['augment']:
+    config.augment.time_masks = config.augment.frequency_masks = 2
+    config.augment.mixup = 0.2
   config.optimizer.b1 = 0.93  # authors' code
   config.optimizer.b2 = 0.98  # authors' code
   if protocol == 'published' and arg['ablation'] == 'none':

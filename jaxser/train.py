@@ -26,6 +26,7 @@ from jaxser.core import errors, files, runtime
 from jaxser.data import pipeline, protocols
 from jaxser.data.corpus import Corpus, normalization
 from jaxser.engine import (
+  augmentation,
   checkpoints,
   distributed,
   fitting,
@@ -260,6 +261,7 @@ def make_experiment(
     system=system,
     source=source,
     pretrained=registry.pretrained(config, system),
+    augment=augmentation.create(config, system, source),
   )
 
 

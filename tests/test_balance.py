@@ -72,6 +72,13 @@ def test_only_what_has_classes_weighs_or_draws_them():
       toys.make_experiment(EmoSphere(), changes).check(fold)
 
 
+def test_mixed_rows_have_no_weight_of_one_class():
+  changes = {'class_weight': 'balanced', 'augment.mixup': 0.2}
+  fold = types.SimpleNamespace(number=0, train=np.arange(6))
+  with pytest.raises(ConfigError, match='balanced: mixup makes rows of two'):
+    toys.make_experiment(toys.Toy(), changes).check(fold)
+
+
 def test_classes_are_drawn_evenly_by_seed_fold_and_epoch():
   def sampler(*seed):
     return pipeline.Sampler(

@@ -249,6 +249,8 @@ def test_shapes_and_batches_are_those_of_the_recipes():
   assert shape(timnet.get_config('corpus=iemocap')) == (606, 128)
   assert shape(dsnet.get_config('size=paper')) == (600, 80)
   assert shape(emosphere.get_config('encoder=wavlm')) == (192_000,)
+  with pytest.raises(BenchmarkError, match='augmentation is not timed'):
+    programs.create(timnet.get_config('augment'))
   with pytest.raises(BenchmarkError, match="'mfcc' has no known shape"):
     shape(ConfigDict({'features': {'name': 'mfcc'}}))
   assert size(timnet.get_config()) == 64

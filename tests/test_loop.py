@@ -30,6 +30,7 @@ CONFIG = {
 PHASES = 'epochs chosen on both splits, in phases'
 NEUTRAL = 'neutral references, drops and an early end'
 VALENCE = 'valence, micro-batches, now and then a score'
+AUGMENTED = 'augmented batches'
 AVERAGED = 'weighed classes, drawn evenly, and averaged weights'
 CASES = {
   PHASES: (
@@ -56,6 +57,17 @@ CASES = {
   VALENCE: (
     {'task': 'regression'},
     {'selection_metric': 'ccc_mean', 'accumulate': 2, 'eval_every': 2},
+  ),
+  AUGMENTED: (
+    {},
+    {
+      'augment.time_masks': 1,
+      'augment.frequency_masks': 1,
+      'augment.gain_db': 3.0,
+      'augment.snr_db': (10.0, 20.0),
+      'augment.shift': 0.2,
+      'augment.mixup': 0.5,
+    },
   ),
   AVERAGED: (
     {},
@@ -127,6 +139,7 @@ def alone(tmp_path_factory):
     (NEUTRAL, 8, 6, False),
     # Two groups of four devices that share batches.
     (VALENCE, 8, 2, False),
+    (AUGMENTED, 8, 2, True),
     (AVERAGED, 8, 4, True),
   ],
 )
@@ -145,17 +158,20 @@ def test_a_stack_equals_single_runs(
   check_equal(ours, alone(case), 1e-5)
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
+@pytest.mark.parametrize(
+  ('case', 'parallel'),
+  [(VALENCE, 'jit'), (VALENCE, 'pmap'), (AUGMENTED, 'pmap')],
+)
 def test_streamed_batches_on_eight_devices(
-  alone, tmp_path, parallel, monkeypatch
+  alone, tmp_path, case, parallel, monkeypatch
 ):
   monkeypatch.setattr(pipeline, 'stream', stream)
   more = {'parallel': parallel, 'data.cache_gib': 0.0}
-  ours = Recorder(tmp_path).train(*make(VALENCE, **more))
-  check_equal(ours, alone(VALENCE), 1e-5)
+  ours = Recorder(tmp_path).train(*make(case, **more))
+  check_equal(ours, alone(case), 1e-5)
 
 
-@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('case', [PHASES, NEUTRAL, VALENCE])
 def test_the_cases_do_what_their_names_say(alone, case):
   every = [one.predictions for one in alone(case).finished.values()]
   ends = {predictions['last'][0] for predictions in every}
@@ -170,7 +186,7 @@ def test_the_cases_do_what_their_names_say(alone, case):
   assert len(chosen) > 1, 'every selection chose the same epoch'
 
 
-@pytest.mark.parametrize('case', [PHASES, NEUTRAL, AVERAGED])
+@pytest.mark.parametrize('case', [PHASES, NEUTRAL, AVERAGED, AUGMENTED])
 @pytest.mark.parametrize('cache_gib', [0.0, 1.0])
 def test_stopped_and_continued_is_the_same(
   case, cache_gib, tmp_path, monkeypatch
@@ -192,6 +208,15 @@ def test_stopped_and_continued_is_the_same(
         stopped = True
     assert stopped
     check_equal(ours, whole, 0)
+
+
+def test_training_is_augmented(alone, tmp_path):
+  experiment, runs = make(AUGMENTED)
+  plain = dataclasses.replace(experiment, augment=None)
+  theirs = Recorder(tmp_path).train(plain, runs[:1], devices=jax.devices()[:1])
+  losses = [row['loss'] for row in theirs.rows if row['split'] == 'train']
+  ours = [row['loss'] for row in alone(AUGMENTED).rows if 'loss' in row]
+  assert np.abs(np.subtract(ours[: len(losses)], losses)).max() > 0.01
 
 
 def test_eight_devices_stop_and_one_continues(alone, tmp_path):

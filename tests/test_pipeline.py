@@ -109,7 +109,11 @@ def test_stream_equals_plain_assembly_from_memory_disk_and_processes(corpus):
 
 def test_references_come_with_their_rows(corpus):
   sampler = make_sampler(
-    corpus, references=lambda epoch: {'neutral': np.arange(5, 35) - 5 + epoch}
+    corpus,
+    references=lambda epoch: {
+      'neutral': np.arange(5, 35) - 5 + epoch,
+      'partner': np.arange(5, 35) - 4 + epoch,
+    },
   )
   slots = sampler.epoch(2)
   streamed = pipeline.stream(pipeline.Source(corpus), iter(slots))
@@ -120,6 +124,8 @@ def test_references_come_with_their_rows(corpus):
       size = batch['neutral_length'][i]
       assert size == len(value)
       np.testing.assert_array_equal(batch['neutral_features'][i, :size], value)
+      label = -1 if padding else corpus.table.labels[row - 2]
+      assert batch['partner_label'][i] == label
 
 
 def test_buckets_bound_shapes_and_lose_no_row(corpus):

@@ -20,6 +20,7 @@ from tests import shared
 SHORT = {'epochs': 1, 'tensorboard': False, 'embeddings': False}
 RECIPES = {
   'timnet': (timnet, '', {'model.num_blocks': 1}),
+  'timnet-augment': (timnet, 'augment', {'model.num_blocks': 1}),
   'timnet-pmap': (timnet, '', {'model.num_blocks': 1, 'parallel': 'pmap'}),
   'dsnet': (
     dsnet,
@@ -122,6 +123,18 @@ def test_evaluation_needs_weights(data_dir, tmp_path):
   config = make_config(timnet, '', data_dir, {'model.num_blocks': 2})
   with pytest.raises(ConfigError, match=r'give --config\.init_from=FILE'):
     train.run(config, tmp_path, 'evaluate')
+
+
+def test_a_run_is_augmented_as_its_config_says(data_dir, tmp_path):
+  from jaxser.engine import opening
+
+  config = make_config(timnet, 'augment', data_dir, {})
+  experiment = train.make_experiment(config, opening.open_corpus(config))
+  assert experiment.augment.mixup == 0.2
+  config.augment.speed = (1.1,)
+  with pytest.raises(ConfigError, match='not defined for the features librosa'):
+    train.run(config, tmp_path / 'refused')
+  assert not (tmp_path / 'refused').exists()
 
 
 def test_unknown_fold_lists_the_folds(data_dir, tmp_path):

@@ -8,10 +8,11 @@ import ml_collections
 
 from configs import common
 from jaxser.data import pipeline
+from jaxser.engine import augmentation
 from jaxser.engine.experiment import Experiment
 from jaxser.nn import layers
 from jaxser.ops.collectives import axis_size, mean_share, psum
-from jaxser.systems.base import System, row_weights
+from jaxser.systems.base import System, label_loss, row_weights
 from tests import fakes
 
 
@@ -26,7 +27,7 @@ class Toy(System):
   predicts_with_neutral: bool = False
   outputs: int = 3
   early_epochs: int = 0
-
+  mixup: ClassVar[bool] = True
   weighs_classes: ClassVar[bool] = True
 
   def init(self, rng: Any, batch: Any) -> tuple[Any, Any]:
@@ -54,8 +55,7 @@ class Toy(System):
     features = batch['features'] * kept[:, None]
     answer = self._answer(params, mean, features)
     if self.task == 'classification':
-      wanted = jax.nn.one_hot(batch['label'], self.outputs)
-      errors = -jnp.sum(wanted * jax.nn.log_softmax(answer), -1)
+      errors = label_loss(answer, batch)
     else:
       errors = jnp.sum((answer - batch['vad'] / 7) ** 2, -1)
     for name in self.references:
@@ -115,4 +115,5 @@ def experiment_of(
     cache_gib=config.data.cache_gib,
     buckets=config.data.buckets,
   )
-  return Experiment(config, system, source)
+  augment = augmentation.create(config, system, source)
+  return Experiment(config, system, source, augment=augment)

@@ -18,7 +18,7 @@ from jaxser.core import config as config_lib
 from jaxser.data import pipeline
 from jaxser.data.corpus import Corpus, Table
 from jaxser.data.protocols import Fold
-from jaxser.engine import stack
+from jaxser.engine import augmentation, stack
 from jaxser.engine.experiment import Experiment
 from jaxser.engine.sharding import EVERYWHERE, ROWS, RUNS, STEPS
 from jaxser.engine.trainer import Trainer
@@ -52,13 +52,18 @@ def create(
 
   Raises:
     ConfigError: for a config that no system takes.
-    BenchmarkError: for features of unknown shape, a system that is fitted.
+    BenchmarkError: for features of unknown shape, a system that is fitted, or
+      augmentation.
   """
   config_lib.validate(config)
   if registry.find(config.system).fit is not None:
     raise BenchmarkError(
       f'--config: {config.system} is fitted on the host and has no training step '
       'to time; choose timnet, dsnet or emosphere.'
+    )
+  if used := augmentation.used(config):
+    raise BenchmarkError(
+      f'--config.augment.{used[0]}: augmentation is not timed; leave it off.'
     )
   usual, parts = usual_batch_size(config), config.accumulate
   config = config.copy_and_resolve_references()

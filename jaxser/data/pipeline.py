@@ -19,6 +19,8 @@ from jaxser.data import buckets as buckets_lib
 from jaxser.data.corpus import Corpus
 
 PADDING_ROW = -1
+PADDING = {'features': 0, 'length': 0, 'label': -1, 'vad': 0, 'speaker': -1}
+"""What a batch holds of each utterance, and of a padding row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +150,8 @@ class Source:
       'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
     }
     for name, rows in slot.references.items():
-      features, lengths = self._features(rows, slot.length)
-      speaker = np.where(rows == PADDING_ROW, -1, self._speakers[rows])
-      batch[f'{name}_features'], batch[f'{name}_length'] = features, lengths
-      batch[f'{name}_speaker'] = speaker.astype(np.int32)
+      beside = self.batch(Slot(rows, slot.length))
+      batch |= {f'{name}_{part}': beside[part] for part in PADDING}
     return batch
 
 
@@ -159,6 +159,19 @@ def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
   """Appends padding rows up to `size`."""
   padding = np.full(size - len(rows), PADDING_ROW, np.int64)
   return np.concatenate([np.asarray(rows, np.int64), padding])
+
+
+def draw_partners(
+  rows: np.ndarray, seed: Sequence[int], epoch: int
+) -> np.ndarray:
+  """Returns one of the rows, at random, for each of them: int64 [n].
+
+  It depends on the seed, the epoch, the row and which rows there are: not on
+  batches.
+  """
+  generator = np.random.default_rng([*seed, epoch, 1])
+  uniform = generator.random(int(rows.max()) + 1)[rows]
+  return np.sort(rows)[(uniform * len(rows)).astype(np.int64)]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import optax
 from jaxser.core.errors import ConfigError
 from jaxser.data import balance, pipeline, protocols
 from jaxser.data import references as references_lib
-from jaxser.engine import schedule
+from jaxser.engine import augmentation, schedule
 from jaxser.engine import step as step_lib
 from jaxser.systems.base import System, Tree
 
@@ -30,12 +30,14 @@ class Experiment:
     system: what is trained.
     source: assembles the corpus' batches.
     pretrained: puts weights that were trained elsewhere into fresh parameters.
+    augment: what happens to training batches, or None.
   """
 
   config: ml_collections.ConfigDict
   system: System
   source: pipeline.Source
   pretrained: Callable[[Tree], Tree] | None = None
+  augment: augmentation.Augmentation | None = None
 
   @functools.cached_property
   def optimizer(self) -> optax.GradientTransformation:
@@ -171,6 +173,11 @@ class Experiment:
         f'--config.class_weight={setting}: {kind} weighs no classes by it; leave '
         'it out.'
       )
+    if setting != 'none' and config.augment.mixup:
+      raise ConfigError(
+        f'--config.class_weight={setting}: mixup makes rows of two classes, which '
+        'have no one weight; set balanced_sampling, or augment.mixup=0.'
+      )
     try:
       return balance.class_weights(
         setting, corpus.table.labels[fold.train], corpus.classes
@@ -208,7 +215,8 @@ class Experiment:
   ) -> Callable[[int, int], dict[str, np.ndarray]]:
     """Returns (seed, epoch) -> what stands beside the training rows of a fold.
 
-    By name of `System.references` int64 [n], rows of the corpus.
+    By name of `System.references`, and of the partner that mixup needs, int64
+    [n], rows of the corpus.
 
     Raises:
       ProtocolError: if a speaker has no neutral utterance, or a split is empty.
@@ -226,7 +234,12 @@ class Experiment:
     except ValueError as error:
       raise protocols.ProtocolError(f'fold {fold.number}: {error}') from error
 
+    if self.augment is not None and self.augment.mixup:
+      names = (*names, augmentation.PARTNER)
+
     def draw(name, seed, epoch):
+      if name == augmentation.PARTNER:
+        return pipeline.draw_partners(fold.train, (seed, fold.number), epoch)
       if name == 'neutral':
         return neutral.draw(seed, fold.number, epoch)
       if name.startswith('neutral'):

@@ -19,7 +19,9 @@ import numpy as np
 import optax
 from flax import struct
 
+from jaxser.data import pipeline
 from jaxser.engine import step as step_lib
+from jaxser.engine.augmentation import PARTNER, Augmentation
 from jaxser.engine.sharding import EVERYWHERE, ROWS, RUNS, STEPS, Sharding
 from jaxser.systems.base import Array, Batch, System, Tree
 
@@ -57,10 +59,9 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
   Args:
     corpus: arrays of all utterances.
     indices: 'rows', int32 [batch], -1 for padding; 'row', the position of each
-      in the global batch; by name of each of the system's references, int32
-      [batch], what stands beside them.
+      in the global batch; by name of each reference, see
+      `jaxser.data.pipeline.Slot`, int32 [batch], what stands beside them.
   """
-  rows = indices['rows']
 
   def pick(name, rows, otherwise):
     real = rows >= 0
@@ -70,17 +71,13 @@ def gather(corpus: Batch, indices: Batch) -> dict[str, Array]:
     ).astype(value.dtype)
 
   batch = {
-    'features': pick('features', rows, 0),
-    'length': pick('length', rows, 0),
-    'label': pick('label', rows, -1),
-    'vad': pick('vad', rows, 0),
-    'speaker': pick('speaker', rows, -1),
-    'mask': (rows >= 0).astype(jnp.float32),
+    'mask': (indices['rows'] >= 0).astype(jnp.float32),
     'row': indices['row'],
   }
-  for name in [n for n in indices if n not in ('rows', 'row')]:
-    for part, otherwise in (('features', 0), ('length', 0), ('speaker', -1)):
-      batch[f'{name}_{part}'] = pick(part, indices[name], otherwise)
+  for name in [n for n in indices if n != 'row']:
+    prefix = '' if name == 'rows' else f'{name}_'
+    for part, otherwise in pipeline.PADDING.items():
+      batch[prefix + part] = pick(part, indices[name], otherwise)
   return batch
 
 
@@ -92,6 +89,7 @@ class Programs:
     optimizer: from `jaxser.engine.step.make_optimizer`.
     sharding: the devices.
     accumulate: micro-batches per step.
+    augment: what happens to training batches, or None.
     ema: see `jaxser.engine.step.train_step`.
     side_by_side: whether runs of a device are vmapped; default: not on a CPU.
   """
@@ -103,12 +101,14 @@ class Programs:
     sharding: Sharding,
     *,
     accumulate: int = 1,
+    augment: Augmentation | None = None,
     ema: float = 0.0,
     side_by_side: bool | None = None,
   ):
     """Compiles nothing yet."""
     self.system, self.optimizer = system, optimizer
     self.sharding, self.accumulate = sharding, accumulate
+    self.augment = augment
     self.ema = ema
     if side_by_side is None:
       side_by_side = sharding.platform != 'cpu'
@@ -165,6 +165,7 @@ class Programs:
         gather(corpus, batch) if corpus else batch,
         epoch,
         accumulate=self.accumulate,
+        augment=self.augment,
         phase=phase,
         ema=self.ema,
       )
@@ -250,6 +251,8 @@ class Programs:
       corpus: arrays of all utterances, or their shapes.
     """
     names = ['rows', 'row', *self.system.references]
+    if self.augment is not None and self.augment.mixup:
+      names.append(PARTNER)
     indices = jax.ShapeDtypeStruct((runs, steps, rows), np.int32)
     abstract = self.sharding.abstract
     return (

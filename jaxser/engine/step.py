@@ -12,6 +12,7 @@ from flax import struct
 from jaxser.core import optimizers
 from jaxser.core.errors import ConfigError
 from jaxser.engine import schedule
+from jaxser.engine.augmentation import Augmentation
 from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
@@ -153,6 +154,7 @@ def train_step(
   epoch: Array,
   *,
   accumulate: int = 1,
+  augment: Augmentation | None = None,
   phase: Hashable = 'main',
   ema: float = 0.0,
 ) -> tuple[TrainState, dict[str, Array]]:
@@ -170,6 +172,7 @@ def train_step(
       of steps share one compiled step.
     accumulate: the batch is cut into so many micro-batches (row i belongs to
       micro-batch i % accumulate) whose gradients are averaged.
+    augment: changes the batch before that, or None.
     phase: static part of the loss.
     ema: part of the average of the weights that stays, where the state has one.
 
@@ -181,6 +184,8 @@ def train_step(
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
+  if augment is not None:
+    batch = augment(batch, rng)
   if state.class_weights is not None:
     weight = jnp.where(
       batch['label'] < 0, 0, state.class_weights[batch['label']]

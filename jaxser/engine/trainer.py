@@ -69,6 +69,7 @@ class Trainer:
       experiment.optimizer,
       self.sharding,
       accumulate=config.accumulate,
+      augment=experiment.augment,
       ema=config.ema,
       side_by_side=side_by_side,
     )

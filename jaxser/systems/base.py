@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxser.core.errors import ConvertError
+from jaxser.ops.losses import cross_entropy
 
 Array = jax.Array
 Batch = Mapping[str, Array]
@@ -46,7 +47,8 @@ class System(nn.Module):
 
   For each of its `references` a batch also holds NAME_features, NAME_length and
   NAME_speaker. With `weighs_classes` it may hold weight float32 [batch], see
-  `row_weights`.
+  `row_weights`; with mixup of classes it holds partner_label int32 [batch] and
+  share float32 [batch], the part of the row's own label.
 
   Contract, tested for every system:
 
@@ -69,6 +71,9 @@ class System(nn.Module):
   predicts_with_neutral: ClassVar[bool] = False
   """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
 
+  mixup: ClassVar[bool] = False
+  """Whether `loss` takes targets that config.augment.mixup has mixed: classes
+  by `label_loss`, or 'vad' and no label."""
   weighs_classes: ClassVar[bool] = False
   """Whether `loss` looks at `row_weights`, which config.class_weight sets."""
 
@@ -220,6 +225,23 @@ class System(nn.Module):
     """Returns True where a parameter is not trained; None: all are trained."""
     del params, phase
     return None
+
+
+def label_loss(logits: Array, batch: Batch, smoothing: float = 0.0) -> Array:
+  """Returns the cross-entropy [batch] with a batch's labels, mixed ones too.
+
+      share ce(label) + (1 - share) ce(partner_label)
+
+  Args:
+    logits: [batch, classes].
+    batch: with or without mixup.
+    smoothing: of the labels.
+  """
+  own = cross_entropy(logits, batch['label'], smoothing)
+  if 'share' not in batch:
+    return own
+  other = cross_entropy(logits, batch['partner_label'], smoothing)
+  return batch['share'] * own + (1 - batch['share']) * other
 
 
 def row_weights(batch: Batch) -> Array:

@@ -69,6 +69,7 @@ from jaxser.systems.base import (
   Progress,
   System,
   Tree,
+  label_loss,
   num_classes,
   require,
   row_weights,
@@ -230,6 +231,11 @@ class DSNet(System):
     every = self.variant == 'dat' and self.dat_speakers == 'all'
     notes = {TRANSDUCTIVE: every, NEUTRAL_KNOWN: self.predicts_with_neutral}
     return tuple(note for note, holds in notes.items() if holds)
+
+  @property
+  def mixup(self) -> bool:
+    """Whether the loss is that of the classes alone."""
+    return self.variant == 'encoder'
 
   @property
   def embeddings(self) -> tuple[str, ...]:
@@ -403,7 +409,8 @@ class DSNet(System):
       return {phase: losses[phase]}
     if phase == 'speakers':
       return {'adversary': entropy('speaker_logits', 'speaker')}
-    losses = {'task': entropy('logits', 'label')}
+    errors = label_loss(out['logits'], batch)
+    losses = {'task': mean_share(errors, row_weights(batch))}
     if self.variant == 'dsnet':
       irrelevant, relevant = out['irrelevant'], out['relevant']
       penalty = orthogonality_penalty(irrelevant, relevant, batch['mask'])

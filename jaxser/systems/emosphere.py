@@ -304,6 +304,11 @@ class EmoSphere(System):
     return spherical.region_count(self.regions)
 
   @property
+  def mixup(self) -> bool:
+    """Whether all targets are made of VAD."""
+    return not self.classes or self.auxiliary == 'regions'
+
+  @property
   def sphere(self) -> Mapping[str, Any]:
     """What the results count regions by; no fold's own centre is in it."""
     return {

@@ -31,13 +31,13 @@ from jaxser.nn import layers
 from jaxser.ops import temporal
 from jaxser.ops.collectives import mean_share
 from jaxser.ops.dct import mfcc
-from jaxser.ops.losses import cross_entropy
 from jaxser.systems.base import (
   Array,
   Batch,
   Progress,
   System,
   Tree,
+  label_loss,
   require,
   row_weights,
 )
@@ -122,6 +122,7 @@ class TimNet(System):
   # Every frame counts: the signal was padded to a constant length before the
   # spectrogram, as published.
   padding: ClassVar[str] = 'published'
+  mixup: ClassVar[bool] = True
   weighs_classes: ClassVar[bool] = True
 
   def validate(self) -> None:
@@ -173,7 +174,7 @@ class TimNet(System):
       rngs={'dropout': rng},
       mutable=['batch_stats'],
     )
-    errors = cross_entropy(logits, batch['label'], self.label_smoothing)
+    errors = label_loss(logits, batch, self.label_smoothing)
     correct = jnp.argmax(logits, axis=-1) == batch['label']
     loss = mean_share(errors, row_weights(batch))
     metrics = {'loss': loss, 'accuracy': mean_share(correct, batch['mask'])}

@@ -1,0 +1,505 @@
+"""Augmentation: each operation by hand, what is drawn, and where it applies."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import common, dsnet, emosphere, timnet
+from jaxser.data import pipeline
+from jaxser.engine import augmentation, stack
+from jaxser.engine.sharding import ROWS, RUNS, Sharding
+from jaxser.ops import augment
+from jaxser.systems import base
+from jaxser.systems.baseline import Baseline
+from jaxser.systems.dsnet import DSNet
+from jaxser.systems.emosphere import EmoSphere
+from jaxser.systems.timnet import TimNet
+from tests import fakes, toys
+
+NATURAL = np.log(10) / 10
+TOY = toys.Toy()
+CHANGE_SPEED = jax.jit(augment.change_speed)
+
+
+def frames(length=7, time=9, bins=5):
+  """Frames with padding."""
+  x = np.random.default_rng(0).normal(-40, 9, (time, bins)).astype(np.float32)
+  x[length:] = 0
+  return x
+
+
+def wave(length=3000, size=4000, hertz=440.0):
+  t = np.arange(size) / 16_000
+  x = np.sin(2 * np.pi * hertz * t).astype(np.float32)
+  x[length:] = 0
+  return x
+
+
+def close(found, expected, tolerance=1e-5):
+  np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_masks_hold_the_mean_and_leave_padding(axis):
+  x = frames()
+  operation = (augment.time_mask, augment.frequency_mask)[axis]
+  # The second mask is empty, the third of the frames reaches into padding.
+  starts, widths = np.array([1, 3, 6 - 2 * axis]), np.array([2, 0, 3])
+  found = jax.jit(operation)(x, 7, starts, widths)
+  expected = x.copy()
+  masked = [1, 2, 6] if axis == 0 else [1, 2, 4]
+  np.moveaxis(expected, axis, 0)[masked] = x[:7].mean()
+  expected[7:] = 0
+  close(found, expected)
+
+
+def test_gain_of_waveforms_and_of_log_power():
+  close(augment.gain(wave(), 3000, 20.0), 10 * wave())
+  for unit in (1.0, NATURAL):
+    expected = frames()
+    expected[:7] -= 6 * unit
+    close(augment.gain(frames(), 7, -6.0, unit), expected)
+
+
+def test_noise_of_waveforms():
+  x, noise = wave(), np.random.default_rng(1).standard_normal(4000)
+  added = np.asarray(augment.add_noise(x, 3000, noise, 10.0)) - x
+  power = np.mean(x[:3000] ** 2)
+  close(added[:3000], np.sqrt(power / 10) * noise[:3000])
+  assert not added[3000:].any()
+
+
+@pytest.mark.parametrize('unit', [1.0, NATURAL])
+def test_noise_of_log_power(unit):
+  noise = np.random.default_rng(1).exponential(size=(9, 5))
+  decibels = frames().astype(float)
+  power = 10 ** (decibels[:7] / 10)
+  expected = 10 * np.log10(power + power.mean() / 10**1.5 * noise[:7])
+  found = np.asarray(augment.add_noise(unit * frames(), 7, noise, 15.0, unit))
+  close(found[:7] / unit, expected)
+  assert not found[7:].any()
+  silent = augment.add_noise(np.zeros((9, 5)), 0, noise, 15.0, unit)
+  assert not np.asarray(silent).any()
+
+
+@pytest.mark.parametrize('by', [0, 2, -3, 7])
+def test_shift_turns_the_valid_part(by):
+  for x, length in ((frames(), 7), (wave(), 3000)):
+    expected = x.copy()
+    expected[:length] = np.roll(x[:length], by, axis=0)
+    np.testing.assert_array_equal(augment.shift(x, length, by), expected)
+
+
+@pytest.mark.parametrize('percent', [90, 100, 110, 150])
+def test_another_speed_is_another_pitch_and_length(percent):
+  found, length = CHANGE_SPEED(wave(), 3000, percent)
+  assert length == np.ceil(3000 * 100 / percent)
+  # Away from the ends, where the filter sees the edge of the waveform.
+  inner = slice(50, int(length) - 50)
+  expected = wave(4000, hertz=440 * percent / 100)
+  close(found[inner], expected[inner], 1e-3)
+  assert not np.asarray(found)[int(length) :].any()
+  if percent == 100:
+    close(found, wave(), 1e-6)
+
+
+def test_speed_is_a_windowed_sinc():
+  x = np.random.default_rng(2).standard_normal(200).astype(np.float32)
+  x[180:] = 0
+  found, length = CHANGE_SPEED(x, 180, 125)
+  n, expected = np.arange(180), np.zeros(200)
+  for t in range(144):
+    d = t * 1.25 - n
+    window = np.where(abs(d) < 16, np.cos(np.pi * d / 32) ** 2, 0)
+    expected[t] = x[:180] @ (0.8 * np.sinc(0.8 * d) * window)
+  assert length == 144
+  close(found, expected)
+  # What no longer fits is cut.
+  assert CHANGE_SPEED(x, 180, 80)[1] == 200
+
+
+def test_speech_too_high_for_a_faster_waveform_is_filtered():
+  found, _ = CHANGE_SPEED(wave(4000, hertz=7500.0), 4000, 150)
+  assert np.abs(found[100:-1500]).max() < 1e-2
+
+
+def test_a_mixture_repeats_the_shorter_one():
+  x, other = frames(7), frames(3) + 1
+  found = augment.mix(x, 7, other, 3, 0.7)
+  tiled = other[[0, 1, 2, 0, 1, 2, 0]]
+  close(found[:7], 0.7 * x[:7] + 0.3 * tiled)
+  assert not np.asarray(found)[7:].any()
+
+
+# Drawn and applied.
+
+
+def settings(**changes):
+  config = common.base_config('timnet', dict(common.ARGUMENTS))
+  config.augment.update(changes)
+  return config
+
+
+def corpus_of(features, **about):
+  corpus = fakes.corpus(speakers=20, frames=40, vary=True, **about)
+  read = corpus.read
+  if features == 'wave16k':
+    read = lambda row: corpus.read(row).reshape(-1) / 10  # noqa: E731
+  info = {**corpus.stores['fake'], 'features': features}
+  if features == 'wave16k':
+    info |= {'feature_bins': None, 'max_length': 40 * 8}
+    info |= {'frames_per_second': 800.0}
+  return dataclasses.replace(corpus, stores={'fake': info}, read=read)
+
+
+def make(features='librosa22k', system=TOY, corpus=None, **changes):
+  """(augmentation, batch, augmented) of 120 rows, one of padding, with partners."""
+  source = pipeline.Source(corpus or corpus_of(features, bins=8))
+  made = augmentation.create(settings(**changes), system, source)
+  rows = np.arange(120)
+  rows[7] = pipeline.PADDING_ROW
+  partners = pipeline.draw_partners(np.arange(120), (0, 0), 0)
+  slot = pipeline.Slot(rows, source.max_length, {'partner': partners})
+  batch = source.batch(slot)
+  new = jax.device_get(jax.jit(made)(batch, jax.random.key(3)))
+  lengths = new['length'].tolist()
+  assert lengths[7] == 0
+  for x, length in zip(new['features'], lengths, strict=True):
+    assert not x[length:].any()
+  return made, batch, new
+
+
+def test_everything_is_off_by_default():
+  source = pipeline.Source(corpus_of('librosa22k'))
+  for recipe in (timnet, dsnet, emosphere):
+    config = recipe.get_config()
+    assert augmentation.create(config, TimNet(num_classes=3), source) is None
+
+
+@pytest.mark.parametrize('axis', [0, 1])
+def test_drawn_masks(axis):
+  name = ('time', 'frequency')[axis]
+  _, batch, new = make(**{f'{name}_masks': 1, f'{name}_width': 3})
+  widths, starts = [], []
+  for x, y, length in zip(
+    batch['features'], new['features'], new['length'], strict=True
+  ):
+    changed = np.flatnonzero((x != y)[:length].any(axis=1 - axis))
+    widths.append(len(changed))
+    if len(changed):
+      assert changed[-1] - changed[0] == len(changed) - 1
+      starts.append(changed[0])
+      close(np.moveaxis(y[:length], axis, 0)[changed], x[:length].mean(), 1e-4)
+  # Every width up to the limit, and places at both ends.
+  assert set(widths) == {0, 1, 2, 3}
+  assert min(starts) == 0
+  assert max(starts) >= (35, 7)[axis]
+  _, batch, new = make(**{f'{name}_masks': 2, f'{name}_width': 1})
+  changed = (batch['features'] != new['features']).any(axis=2 - axis)
+  assert {1, 2} <= set(changed.sum(1).tolist()) <= {0, 1, 2}
+
+
+def test_masks_are_no_wider_than_the_utterance():
+  _, batch, new = make(time_masks=1, time_width=10**6)
+  changed = (batch['features'] != new['features']).any(2).sum(1)
+  assert (changed <= batch['length']).all()
+  assert changed.max() > 30
+
+
+@pytest.mark.parametrize(
+  ('features', 'unit'), [('librosa22k', 1.0), ('kaldi16k', NATURAL)]
+)
+def test_drawn_gain_of_log_mel(features, unit):
+  _, batch, new = make(features, gain_db=6.0)
+  for x, y, length in zip(
+    batch['features'], new['features'], batch['length'], strict=True
+  ):
+    close((y - x)[:length], (y - x)[0, 0], 1e-4)
+  drawn = (new['features'] - batch['features'])[:, 0, 0] / unit
+  assert -6 < drawn.min() < -5
+  assert 5 < drawn.max() < 6
+
+
+def test_drawn_gain_of_waveforms():
+  _, batch, new = make('wave16k', gain_db=6.0)
+  factor = new['features'].std(1) / np.maximum(batch['features'].std(1), 1e-9)
+  drawn = 20 * np.log10(np.delete(factor, 7))
+  assert -6 < drawn.min() < -5
+  assert 5 < drawn.max() < 6
+
+
+def test_drawn_noise():
+  _, batch, new = make('wave16k', snr_db=(10.0, 20.0))
+  drawn = []
+  for x, y, length in zip(
+    batch['features'], new['features'], batch['length'], strict=True
+  ):
+    if length:
+      x, y = x[:length], y[:length]
+      drawn.append(10 * np.log10(np.mean(x**2) / np.mean((y - x) ** 2)))
+  # An estimate from some hundred samples.
+  assert 9 < min(drawn) < 11
+  assert 19 < max(drawn) < 21
+  _, batch, new = make(snr_db=(0.0, 0.0))
+  power = [
+    10 ** (b['features'][0][: b['length'][0]] / 10) for b in (batch, new)
+  ]
+  added = power[1] - power[0]
+  assert added.min() >= -1e-3 * power[0].max()
+  assert 0.7 < added.mean() / power[0].mean() < 1.4
+
+
+@pytest.mark.parametrize('features', ['librosa22k', 'wave16k'])
+def test_drawn_shifts(features):
+  _, batch, new = make(features, shift=0.25)
+  shares = []
+  for x, y, length in zip(
+    batch['features'], new['features'], batch['length'], strict=True
+  ):
+    if not length:
+      continue
+    limit = round(0.25 * length)
+    found = [
+      by
+      for by in range(-limit, limit + 1)
+      if np.array_equal(np.roll(x[:length], by, axis=0), y[:length])
+    ]
+    assert len(found) == 1
+    shares.append(found[0] / length)
+  assert min(shares) < -0.2
+  assert max(shares) > 0.2
+
+
+def test_drawn_speeds():
+  _, batch, new = make('wave16k', speed=(0.9, 1.0, 1.1))
+  size, seen = batch['features'].shape[1], set()
+  for i, length in enumerate(batch['length']):
+    fits = {p: min(-(-100 * int(length) // p), size) for p in (90, 100, 110)}
+    fits = [p for p, value in fits.items() if value == new['length'][i]]
+    assert fits
+    if len(fits) == 1:
+      seen.add(fits[0])
+      expected, _ = CHANGE_SPEED(batch['features'][i], length, fits[0])
+      close(new['features'][i], expected, 1e-4)
+  assert seen == {90, 100, 110}
+
+
+def test_mixtures_of_classes():
+  made, batch, new = make(mixup=0.4)
+  assert not {'partner_features', 'partner_length', 'partner_vad'} & new.keys()
+  share = new['share']
+  assert 0.5 <= share.min() < 0.6
+  assert 0.99 < share.max() <= 1
+  np.testing.assert_array_equal(new['partner_label'], batch['partner_label'])
+  for name in ('label', 'vad', 'length'):
+    np.testing.assert_array_equal(new[name], batch[name])
+  for i, length in enumerate(batch['length']):
+    time = np.arange(length) % batch['partner_length'][i]
+    expected = share[i] * batch['features'][i, :length]
+    expected += (1 - share[i]) * batch['partner_features'][i, time]
+    close(new['features'][i, :length], expected)
+  # The expectation of max(s, 1 - s) for Beta(.4, .4), by hand: about .81.
+  draws = np.random.default_rng(0).beta(0.4, 0.4, 10**5)
+  assert abs(share.mean() - np.maximum(draws, 1 - draws).mean()) < 0.05
+  unknown = {**batch, 'partner_label': np.full(120, -1, np.int32)}
+  same = jax.jit(made)(unknown, jax.random.key(3))
+  np.testing.assert_array_equal(same['share'], 1)
+  np.testing.assert_array_equal(same['features'], batch['features'])
+
+
+def test_mixtures_of_valence_arousal_dominance():
+  corpus = corpus_of('kaldi16k', bins=8)
+  corpus.table.vad[3] = np.nan
+  regression = toys.Toy(task='regression')
+  _, batch, new = make(system=regression, corpus=corpus, mixup=1.0)
+  assert not {'share', 'partner_label', 'partner_vad'} & new.keys()
+  with_partner = np.isfinite(batch['partner_vad']).all(1) & (batch['mask'] > 0)
+  assert np.isnan(new['vad'][3]).all()
+  assert np.isfinite(np.delete(new['vad'], 3, axis=0)).all()
+  mixed = 0
+  for i in np.flatnonzero(with_partner):
+    span = batch['partner_vad'][i] - batch['vad'][i]
+    part = (new['vad'][i] - batch['vad'][i]) @ span / max(span @ span, 1e-9)
+    if i != 3:
+      assert -1e-5 <= part <= 0.5 + 1e-5
+      mixed += part > 0.1
+      time = np.arange(batch['length'][i]) % batch['partner_length'][i]
+      expected = (1 - part) * batch['features'][i, : len(time)]
+      expected += part * batch['partner_features'][i, time]
+      if span @ span:
+        close(new['features'][i, : len(time)], expected, 1e-3)
+  assert mixed > 60
+  # Whose partner has no VAD stays as it is.
+  for i in np.flatnonzero(~with_partner):
+    np.testing.assert_array_equal(new['features'][i], batch['features'][i])
+
+
+ALL = {
+  'time_masks': 1,
+  'frequency_masks': 1,
+  'frequency_width': 3,
+  'gain_db': 3.0,
+  'snr_db': (10.0, 20.0),
+  'shift': 0.2,
+  'mixup': 0.5,
+}
+
+
+def test_draws_belong_to_the_row_and_to_one_option_each():
+  made, batch, new = make(**ALL)
+  part = {name: value[40:60] for name, value in batch.items()}
+  # A vectorised exponential rounds its last bit by its place in the batch.
+  made = jax.jit(made)
+  close(made(part, jax.random.key(3))['features'], new['features'][40:60])
+  other = made(part, jax.random.key(4))['features']
+  assert np.abs(other - new['features'][40:60]).max() > 1
+  again = make(mixup=0.5)[2]
+  np.testing.assert_array_equal(again['share'], new['share'])
+
+
+@pytest.mark.parametrize(
+  ('changes', 'features', 'system', 'message'),
+  [
+    ({'time_masks': -1}, 'wavlm', TOY, r'time_masks=-1 must be at least 0'),
+    ({'time_width': 0}, 'wavlm', TOY, r'time_width=0 must be at least 1'),
+    ({'shift': 1.5}, 'wavlm', TOY, r'shift=1\.5 must be from 0 to 1'),
+    ({'snr_db': (20, 10)}, 'wave16k', TOY, r'snr_db=\(20, 10\) must be empty'),
+    ({'speed': (0.3,)}, 'wave16k', TOY, r'speed=\(0\.3,\) must be empty, or f'),
+    (
+      {'speed': (1.1,)},
+      'kaldi16k',
+      TOY,
+      r'speed.*kaldi16k; they can have time',
+    ),
+    (
+      {'gain_db': 3.0},
+      'wavlm',
+      TOY,
+      r'gain_db=3\.0 is not defined for the fea',
+    ),
+    ({'snr_db': (5, 9)}, 'egemaps', TOY, r'snr_db.*they can have mixup\.'),
+    ({'time_masks': 1}, 'wave16k', TOY, r'time_masks=1 is not defined'),
+    ({'frequency_masks': 1}, 'wavlm', TOY, r'frequency_masks=1 is not defined'),
+    ({'mixup': 0.2}, 'compare', Baseline(num_classes=3), 'Baseline is fitted'),
+    (
+      {'mixup': 0.2},
+      'kaldi16k',
+      DSNet(3),
+      r'mixed targets, which that of DSNet',
+    ),
+    (
+      {'mixup': 0.2},
+      'kaldi16k',
+      EmoSphere(auxiliary='categories', categories=3),
+      r'mixup=0\.2 needs a loss that takes mixed targets, which that of EmoSp',
+    ),
+    (
+      {'speed': (1.0, 1.1)},
+      'wave16k',
+      EmoSphere(encoder='wavlm'),
+      r'leaves 145 samples of the shortest utterance, fewer than the 400 that',
+    ),
+  ],
+)
+def test_what_cannot_be_is_refused(changes, features, system, message):
+  source = pipeline.Source(corpus_of(features, bins=8))
+  with pytest.raises(augmentation.ConfigError, match=message):
+    augmentation.create(settings(**changes), system, source)
+
+
+def test_systems_that_learn_from_mixtures():
+  for system in (
+    TimNet(num_classes=3),
+    DSNet(3, variant='encoder'),
+    EmoSphere(),
+    EmoSphere(auxiliary='categories', region_weight='off'),
+  ):
+    source = pipeline.Source(corpus_of('kaldi16k', bins=8))
+    assert augmentation.create(settings(mixup=0.2), system, source).mixup == 0.2
+  assert not base.System.mixup
+
+
+@pytest.mark.parametrize(
+  'system',
+  [
+    TimNet(num_classes=3, num_blocks=1, dropout=0.0),
+    DSNet(3, variant='encoder', channels=(4,), max_frames=8, bins=128),
+    toys.Toy(),
+  ],
+)
+def test_the_loss_of_a_mixture_is_the_mixture_of_losses(system):
+  source = pipeline.Source(fakes.corpus(frames=8))
+  batch = source.batch(pipeline.Slot(np.arange(12), 8))
+  params, state = system.init(jax.random.key(0), batch)
+  state = system.prepare(state, batch['vad'], batch['label'])
+  partner = (batch['label'] + 1) % 3
+
+  @jax.jit
+  def loss_of(batch):
+    progress = base.Progress(jnp.int32(0), jnp.int32(0))
+    return system.loss(params, state, batch, jax.random.key(1), progress)[0]
+
+  def loss(**changes):
+    return loss_of({**batch, **changes})
+
+  share = np.full(12, 0.8, np.float32)
+  found = loss(partner_label=partner, share=share)
+  expected = 0.8 * loss() + 0.2 * loss(label=partner)
+  close(found, expected)
+  assert abs(found - loss()) > 1e-3
+  # By the share of each row, not by their mean.
+  share[:6], share[6:] = 1, 0
+  labels = np.where(share > 0, batch['label'], partner)
+  close(loss(partner_label=partner, share=share), loss(label=labels))
+
+
+def test_partners_are_of_the_training_split_and_belong_to_the_row():
+  corpus = fakes.corpus(speakers=5, repeats=3)
+  experiment = toys.experiment_of(settings(mixup=0.2), TOY, corpus)
+  rows = np.arange(5, 40)
+  fold = type('Fold', (), {'number': 2, 'train': rows})
+
+  def pairs(epoch, batch_size, seed=0):
+    experiment.config.batch_size = batch_size
+    sampler = experiment.sampler(seed, fold, batch_size)
+    found = {}
+    for slot in sampler.epoch(epoch):
+      found |= zip(
+        slot.rows.tolist(), slot.references['partner'].tolist(), strict=True
+      )
+    found.pop(pipeline.PADDING_ROW, None)
+    return found
+
+  first = pairs(0, 8)
+  assert first.keys() == set(rows.tolist())
+  assert set(first.values()) <= set(rows.tolist())
+  assert len(set(first.values())) > 15
+  assert pairs(0, 16) == first
+  assert first != pairs(1, 8)
+  assert first != pairs(0, 8, seed=1)
+
+
+def test_prediction_is_not_augmented():
+  source = pipeline.Source(fakes.corpus(bins=8))
+  made = augmentation.create(settings(**ALL), TOY, source)
+  batch = source.batch(pipeline.Slot(np.arange(8), 12))
+  weights = TOY.init(jax.random.key(0), batch)
+  sharding = Sharding(devices=jax.devices()[:1])
+  batch = sharding.put(jax.tree.map(lambda x: x[None], batch), ROWS)
+  weights = sharding.put(stack.stacked([weights], 1), RUNS)
+  found = [
+    stack.Programs(TOY, None, sharding, augment=one).predict()(
+      weights, {}, batch
+    )
+    for one in (None, made)
+  ]
+  np.testing.assert_array_equal(*found)
+
+
+def test_the_recipe_of_timnet():
+  config = timnet.get_config('corpus=emodb,augment')
+  expected = {'time_masks', 'frequency_masks', 'mixup'}
+  assert set(augmentation.used(config)) == expected
