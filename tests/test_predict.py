@@ -254,7 +254,10 @@ def test_the_standard_input_is_a_file_too(predict, dsnet, speech):
     (['a', '--format=xml'], '--format=xml: value should be one of <table|csv'),
     (['a', '--features_on=moon'], 'value should be one of <host|device>'),
     (['a', '--features_on=device'], 'kaldi16k features are computed on the h'),
-    (['a', '--selection=worst'], '--selection=worst: value should be one of <last|'),
+    (
+      ['a', '--selection=worst'],
+      '--selection=worst: value should be one of <last|',
+    ),
     (['a', '--checkpint=W'], "Unknown command line flag 'checkpint'. Did you"),
     (['a', '--selection=best_on_test'], 'there are best_on_dev, last.'),
     (['a', '--fold=9'], '--fold=9 is not among the weights'),
