@@ -1,5 +1,7 @@
 """python -m jaxser.export: a trained model for programs without jaxser.
 
+Without --checkpoint it is the model that comes with jaxser.
+
 Examples:
   python -m jaxser.export --checkpoint=W --out=model.stablehlo
       All folds and seeds of a run as one function: features and lengths in,

@@ -135,7 +135,6 @@ def test_parameters_by_name(runs, tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--out=x'], 'give --checkpoint=W, the --workdir of a run'),
     (['--checkpoint=W'], 'give --out=FILE, such as --out=model.stablehlo'),
     (
       ['--checkpoint=W', '--out=x', '--format=onnx'],

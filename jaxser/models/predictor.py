@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.core import runtime
-from jaxser.models import ensemble, saved
+from jaxser.models import builtin, ensemble, saved
 from jaxser.models.audio_features import (
   AudioFeatures,
   FeatureExtractor,
@@ -33,7 +33,7 @@ _BUCKETS = 4
 
 
 def load(
-  checkpoint: os.PathLike[str] | str,
+  checkpoint: os.PathLike[str] | str = builtin.DEFAULT,
   *,
   weights: os.PathLike[str] | str | None = None,
   seeds: Sequence[int] = (),
@@ -47,7 +47,8 @@ def load(
   `jaxser.core.runtime.enable_compilation_cache`.
 
   Args:
-    checkpoint: work folder of a run.
+    checkpoint: work folder of a run, or the name of a model that comes with
+      jaxser.
     weights: folder of the WavLM whose hidden states are the model's features,
       if they are.
     seeds: which seeds of the run; none for all.

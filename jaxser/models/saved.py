@@ -29,7 +29,7 @@ import jaxser
 from data_prep import features as features_lib
 from jaxser.core import files
 from jaxser.evaluation import curves
-from jaxser.models import weights
+from jaxser.models import builtin, weights
 from jaxser.models.weights import ModelError
 from jaxser.systems import registry
 from jaxser.systems.base import System
@@ -336,7 +336,7 @@ def open(
     ModelError: if model.json is missing, damaged, or not of this format; or if
       weights are given for a model of other features.
   """
-  workdir = pathlib.Path(workdir).expanduser()
+  workdir = builtin.find(workdir)
   path = workdir / 'model.json'
   remedy = 'give the --workdir of a run of `python -m jaxser.main`.'
   try:
