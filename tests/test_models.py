@@ -10,7 +10,8 @@ import pytest
 import safetensors.numpy
 
 from configs import timnet
-from jaxser.models import ensemble, pretrained, weights
+from jaxser.core.errors import UserError
+from jaxser.models import pretrained, weights
 from jaxser.models import saved as models
 from jaxser.models.saved import Training
 from jaxser.models.weights import ModelError
@@ -96,7 +97,7 @@ def test_a_run_comes_back_without_its_corpus(run):
   assert description.system == run.system
   assert description.feature_spec == trained.CONVENTIONS['emosphere']
   assert description.classes == run.source.corpus.classes
-  assert description.vad_range == (1.0, 7.0)
+  assert description.vad_range == [1.0, 7.0]
   assert description.max_length == run.source.max_length
   assert description.trainings == tuple(
     Training(0, fold, selection)
@@ -148,7 +149,7 @@ def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):
   with pytest.raises(ModelError, match='is no folder of a trained model'):
     models.open(tmp_path)
   (copy / 'model.json').write_text('{')
-  with pytest.raises(ModelError, match='is not valid JSON'):
+  with pytest.raises(UserError, match='is damaged'):
     models.open(copy)
   shutil.copy(run.workdir / 'model.json', copy)
   with pytest.raises(ModelError, match=r'seed 0 fold 1 last\. Choose one'):
@@ -168,31 +169,31 @@ def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):
 
 def test_default_selection_never_is_the_one_made_on_the_test_side(run, copy):
   description = models.open(run.workdir)
-  assert ensemble.choose(description) == [
+  assert description.choose() == [
     Training(0, 0, 'best_on_dev'),
     Training(0, 1, 'best_on_dev'),
   ]
-  chosen = ensemble.choose(description, folds=(1,), selection='last')
+  chosen = description.choose(folds=(1,), selection='last')
   assert chosen == [Training(0, 1, 'last')]
   with pytest.raises(ModelError, match=r'--fold=5 is not among .* are 0, 1\.'):
-    ensemble.choose(description, folds=(5,))
+    description.choose(folds=(5,))
   for path in (copy / 'models').iterdir():
     if 'best_on_dev' in path.name:
       path.rename(str(path).replace('best_on_dev', 'best_on_test'))
-  assert ensemble.choose(models.open(copy))[0].selection == 'last'
+  assert models.open(copy).choose()[0].selection == 'last'
   for path in (copy / 'models').glob('*.last.*'):
     path.unlink()
   with pytest.raises(ModelError, match='ask for it with --selection=best_on_t'):
-    ensemble.choose(models.open(copy))
+    models.open(copy).choose()
   shutil.rmtree(copy / 'models')
   with pytest.raises(ModelError, match='has not finished a fold yet'):
-    ensemble.choose(models.open(copy))
+    models.open(copy).choose()
 
 
 def test_an_unfinished_run_is_known_to_be_one(copy):
-  assert ensemble.unfinished(models.open(copy), 'last') == []
+  assert models.open(copy).unfinished('last') == 0
   models.path_of(copy, 0, 1, 'last').unlink()
-  assert ensemble.unfinished(models.open(copy), 'last') == [(0, 1)]
+  assert models.open(copy).unfinished('last') == 1
 
 
 def write_folds(run, trained_on):

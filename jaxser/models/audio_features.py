@@ -1,8 +1,8 @@
 """From recordings to the features that a trained model was trained on.
 
-The feature spec comes with the model. A recording that is longer than the
-model's window is cut as it was in training, unless it is taken apart into
-segments. Where there is nothing to recognise, there is a reason instead.
+A recording that is longer than the model's window is cut as it was in training,
+unless it is taken apart into segments. Where there is nothing to recognise,
+there is a reason instead.
 
 Nothing here imports JAX, so that the processes that read many files start
 quickly.
@@ -39,11 +39,10 @@ class InputError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """One recording to be read.
+  """One recording to be read; with an `error` there is nothing to read.
 
   `source` is a path, an open binary file, or (samples, rate): an array [samples]
-  or [samples, channels] and its sample rate in Hz. With an `error` there is
-  nothing to read.
+  or [samples, channels] and its sample rate in Hz.
   """
 
   name: str
@@ -83,17 +82,16 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
     InputError: if there is nothing but folders without audio, or '-' is given
       twice. Among others such a folder is an Input with an error.
   """
-  found = []
   if arguments.count('-') > 1:
     raise InputError('"-" (standard input) can be read once; give it once.')
+  found = []
   for argument in arguments:
     path = pathlib.Path(argument)
     if argument == '-':
       found.append(Input('<stdin>', stdin))
-      continue
-    inside = audio.find_recordings(path)
-    found += [Input(str(file), file) for file in inside]
-    if not inside:
+    elif inside := audio.find_recordings(path):
+      found += [Input(str(file), file) for file in inside]
+    else:
       error = (
         f'{argument}: no audio file in this folder; files ending in '
         f'{" ".join(sorted(audio.SUFFIXES))} are looked for. Give other files by '
@@ -136,8 +134,6 @@ class FeatureExtractor:
   ) -> 'FeatureExtractor':
     """Returns the extractor for a `jaxser.models.saved.Description`.
 
-    With `features_on` 'device', `jaxser.ops.log_mel` computes the log-mel.
-
     Raises:
       InputError: if the features cannot be computed on the device.
     """
@@ -172,11 +168,8 @@ class FeatureExtractor:
         f'--features_on=device: {spec.name} features are computed on the host '
         'only; leave the flag out.'
       )
-    return cls(
-      *(spec, normalization, row_shape, shortest, window, frame),
-      segment,
-      on_device,
-    )
+    about = (spec, normalization, row_shape, shortest, window, frame)
+    return cls(*about, segment, on_device)
 
   def cuts(self, seconds: float) -> bool:
     """Returns whether a part of a piece of this duration is left out."""
@@ -188,21 +181,21 @@ class FeatureExtractor:
     """Returns the part of a recording that one piece covers, in seconds."""
     if not self.cuts(seconds):
       return 0.0, seconds
-    if isinstance(self.spec, features_lib.Librosa22k):
-      start = (seconds - self.window) / 2
-      return start, start + self.window
-    return 0.0, self.window
+    centred = isinstance(self.spec, features_lib.Librosa22k)
+    start = (seconds - self.window) / 2 if centred else 0.0
+    return start, start + self.window
 
   def extract(self, given: Input) -> AudioFeatures:
     """Reads one recording; what is wrong with it becomes its error."""
+    name = given.name
     if given.error:
-      return AudioFeatures(given.name, error=given.error)
+      return AudioFeatures(name, error=given.error)
     try:
       return self._extract(given)
     except audio.AudioError as error:
-      named = str(error).startswith(given.name)
-      message = str(error) if named else f'{given.name}: {error}'
-      return AudioFeatures(given.name, error=message)
+      text = str(error)
+      text = text if text.startswith(name) else f'{name}: {text}'
+      return AudioFeatures(name, error=text)
     except Exception as error:  # One bad file never stops the rest.
       return _unforeseen(given, error)
 
@@ -215,40 +208,38 @@ class FeatureExtractor:
     else:
       part = functools.partial(self.spec.part, length=self.row_shape[0])
       parts = [audio.read(source, part=part, name=given.name)]
-    pieces, warnings = [], []
+    pieces, warnings = [], {}
     for part in parts:
-      piece, doubts = self._piece(part)
-      pieces.append(piece)
-      warnings += doubts
+      pieces.append(self._piece(part, warnings))
     if all(piece.error for piece in pieces):
       raise audio.AudioError(pieces[0].error)
     return AudioFeatures(
-      given.name,
-      part.seconds,
-      tuple(pieces),
-      warnings=tuple(dict.fromkeys(filter(None, warnings))),
+      given.name, part.seconds, tuple(pieces), warnings=tuple(warnings)
     )
 
-  def _piece(self, part: audio.Recording) -> tuple[Piece, list[str]]:
-    """Returns a recording, or one of its segments, and what is doubtful."""
+  def _piece(self, part: audio.Recording, warnings: dict[str, None]) -> Piece:
+    """Returns a recording, or one of its segments; adds what is doubtful."""
     rate, origin, seconds = part.rate, part.start, part.seconds
+    samples = part.samples
     if self.segment:
-      origin, seconds = 0, len(part.waveform) / rate
+      origin, samples = 0, len(part.waveform)
+      seconds = samples / rate
     if seconds < self.frame:
       raise audio.AudioError(
         f'lasts {1000 * seconds:.1f} ms, less than one frame of '
         f'{1000 * self.frame:.3g} ms; give a longer recording.'
       )
-    place = start, end = self.used(seconds)
+    place = self.used(seconds)
+    first, last = (max(0, round(s * rate) - origin) for s in place)
     if self.segment:
       place = part.start / rate, part.start / rate + seconds
     waveform, scaled = _in_range(part.waveform)
-    first, last = (round(s * rate) - origin for s in (start, end))
-    error, doubts = _level(waveform[max(0, first) : last])
-    warnings = [part.warning, *scaled, *doubts]
+    error, doubts = _level(waveform[first:last])
+    warnings.update(
+      dict.fromkeys(filter(None, [part.warning, scaled, *doubts]))
+    )
     if error:
-      return Piece(*place, None, error), warnings
-    samples = len(waveform) if self.segment else part.samples
+      return Piece(*place, None, error)
     compute = self.spec.fitted if self.on_device else self.spec
     features = compute(waveform, rate, start=origin, samples=samples)
     features = features[: self.row_shape[0]]
@@ -256,7 +247,7 @@ class FeatureExtractor:
       from jaxser.data import pipeline  # It imports JAX.
 
       features = pipeline.normalized(features, self.normalization)
-    return Piece(*place, features), warnings
+    return Piece(*place, features)
 
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
@@ -286,20 +277,20 @@ def _as_file(samples: np.ndarray, rate: int) -> bytes:
   return file.getvalue()
 
 
-def _in_range(waveform: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _in_range(waveform: np.ndarray) -> tuple[np.ndarray, str]:
   """Scales what is far beyond full scale; returns also what was done."""
   peak = float(np.abs(waveform).max())
   if peak <= LOUDEST:
-    return waveform, []
+    return waveform, ''
   scale = next((scale for scale in _INTEGER_SCALES if peak <= scale), None)
   if scale is None:
     raise audio.AudioError(
       f'the largest sample is {peak:g} and full scale is 1; normalise the file.'
     )
-  return waveform / np.float32(scale), [
+  return waveform / np.float32(scale), (
     f'out of range: the largest sample is {peak:g} and full scale is 1; all were '
     f'divided by {scale:.0f}'
-  ]
+  )
 
 
 def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
@@ -311,17 +302,10 @@ def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
       f'silence: no sample is further than {peak:.2g} from the mean, and full '
       f'scale is 1 (at least {SILENT:g} is needed); record it louder.'
     ), []
-  doubts = []
-  if peak < QUIET:
-    doubts.append(
-      f'very quiet: the largest sample is {peak:.2g}, and full scale is 1'
-    )
   clipped = float(np.mean(np.abs(waveform) >= 0.999))
-  if clipped >= CLIPPED:
-    doubts.append(
-      f'clipped: {100 * clipped:.1f} % of the samples at full scale'
-    )
-  return '', doubts
+  quiet = f'very quiet: the largest sample is {peak:.2g}, and full scale is 1'
+  loud = f'clipped: {100 * clipped:.1f} % of the samples at full scale'
+  return '', [quiet] * (peak < QUIET) + [loud] * (clipped >= CLIPPED)
 
 
 def _unforeseen(given: Input, error: Exception) -> AudioFeatures:
