@@ -21,6 +21,7 @@ import numpy as np
 from data_prep import audio, workers
 from data_prep import features as features_lib
 from jaxser.core.errors import UserError
+from jaxser.models.output import Prediction, Recording
 
 SILENT = 1e-3
 """A largest sample below this, -60 dB of full scale, is taken for silence."""
@@ -50,29 +51,10 @@ class Input:
   error: str = ''
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-  """A recording, or a segment of it, from `start` to `end` in seconds.
-
-  `features` are float32 [frames, bins] or [samples], as the model takes them
-  (of a log-mel on the device the waveform), or None with the reason in `error`.
-  """
-
-  start: float
-  end: float
-  features: np.ndarray | None
-  error: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioFeatures:
-  """The pieces of one recording: one, or one per segment; none with an error."""
-
-  name: str
-  seconds: float = 0.0
-  pieces: tuple[Piece, ...] = ()
-  error: str = ''
-  warnings: tuple[str, ...] = ()
+# A recording without its predictions, and the features of it or of its segments:
+# float32 [frames, bins] or [samples], as the model takes them (of a log-mel on
+# the device the waveform); None where there is an error.
+Extracted = tuple[Recording, list[np.ndarray | None]]
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
@@ -185,22 +167,22 @@ class FeatureExtractor:
     start = (seconds - self.window) / 2 if centred else 0.0
     return start, start + self.window
 
-  def extract(self, given: Input) -> AudioFeatures:
+  def extract(self, given: Input) -> Extracted:
     """Reads one recording; what is wrong with it becomes its error."""
     name = given.name
     if given.error:
-      return AudioFeatures(name, error=given.error)
+      return Recording(name=name, error=given.error), []
     try:
       return self._extract(given)
     except audio.AudioError as error:
       text = str(error)
       text = text if text.startswith(name) else f'{name}: {text}'
-      return AudioFeatures(name, error=text)
+      return Recording(name=name, error=text), []
     except Exception as error:  # One bad file never stops the rest.
       return _unforeseen(given, error)
 
-  def _extract(self, given: Input) -> AudioFeatures:
-    source = given.source
+  def _extract(self, given: Input) -> Extracted:
+    source, warnings = given.source, {}
     if isinstance(source, tuple):
       source = _as_file(*source)
     if self.segment:
@@ -208,22 +190,35 @@ class FeatureExtractor:
     else:
       part = functools.partial(self.spec.part, length=self.row_shape[0])
       parts = [audio.read(source, part=part, name=given.name)]
-    pieces, warnings = [], {}
+    pieces, features = [], []
     for part in parts:
-      pieces.append(self._piece(part, warnings))
+      place, error, found = self._piece(part, warnings)
+      pieces.append(Prediction(start=place[0], end=place[1], error=error))
+      features.append(found)
     if all(piece.error for piece in pieces):
       raise audio.AudioError(pieces[0].error)
-    return AudioFeatures(
-      given.name, part.seconds, tuple(pieces), warnings=tuple(warnings)
+    one = len(pieces) == 1
+    recording = Recording(
+      name=given.name,
+      seconds=part.seconds,
+      start=pieces[0].start if one else 0.0,
+      end=pieces[0].end if one else part.seconds,
+      segments=tuple(pieces) if self.segment else (),
+      warnings=tuple(warnings),
     )
+    return recording, features
 
-  def _piece(self, part: audio.Recording, warnings: dict[str, None]) -> Piece:
-    """Returns a recording, or one of its segments; adds what is doubtful."""
-    rate, origin, seconds = part.rate, part.start, part.seconds
-    samples = part.samples
+  def _piece(
+    self, part: audio.Recording, warnings: dict[str, None]
+  ) -> tuple[tuple[float, float], str, np.ndarray | None]:
+    """Returns start and end of a segment, why it cannot be used, its features.
+
+    What is doubtful is added to the warnings.
+    """
+    rate, origin, samples = part.rate, part.start, part.samples
     if self.segment:
       origin, samples = 0, len(part.waveform)
-      seconds = samples / rate
+    seconds = samples / rate
     if seconds < self.frame:
       raise audio.AudioError(
         f'lasts {1000 * seconds:.1f} ms, less than one frame of '
@@ -235,11 +230,9 @@ class FeatureExtractor:
       place = part.start / rate, part.start / rate + seconds
     waveform, scaled = _in_range(part.waveform)
     error, doubts = _level(waveform[first:last])
-    warnings.update(
-      dict.fromkeys(filter(None, [part.warning, scaled, *doubts]))
-    )
+    warnings |= dict.fromkeys(filter(None, [part.warning, scaled, *doubts]))
     if error:
-      return Piece(*place, None, error)
+      return place, error, None
     compute = self.spec.fitted if self.on_device else self.spec
     features = compute(waveform, rate, start=origin, samples=samples)
     features = features[: self.row_shape[0]]
@@ -247,11 +240,11 @@ class FeatureExtractor:
       from jaxser.data import pipeline  # It imports JAX.
 
       features = pipeline.normalized(features, self.normalization)
-    return Piece(*place, features)
+    return place, '', features
 
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
-  ) -> Iterator[AudioFeatures]:
+  ) -> Iterator[Extracted]:
     """Reads recordings in their order, a few ahead, in some processes."""
     if not all(isinstance(i.source, pathlib.Path) for i in inputs):
       num_workers = 1  # Arrays and open files stay in this process.
@@ -308,10 +301,10 @@ def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
   return '', [quiet] * (peak < QUIET) + [loud] * (clipped >= CLIPPED)
 
 
-def _unforeseen(given: Input, error: Exception) -> AudioFeatures:
+def _unforeseen(given: Input, error: Exception) -> Extracted:
   last = (str(error).strip().splitlines() or [''])[-1]
-  return AudioFeatures(
-    given.name,
-    error=f'{given.name}: {type(error).__name__}: {last[:300]}; convert the '
-    'file to WAV and try again.',
+  text = (
+    f'{given.name}: {type(error).__name__}: {last[:300]}; convert the file to '
+    'WAV and try again.'
   )
+  return Recording(name=given.name, error=text), []

@@ -1,6 +1,7 @@
 """What is predicted of recordings: for people, for programs, for pandas.
 
 A format of `WRITERS` is a generator of lines, which come with the recordings.
+Nothing here imports JAX.
 """
 
 import csv
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxser.ops.spherical import VAD
+from jaxser.evaluation.predictions import DIMENSIONS
 
 _WIDEST_NAME = 44
 
@@ -221,7 +222,9 @@ def json_document(
 def _columns(predictor: Any) -> tuple[Sequence[str], bool]:
   """Returns the names of the numbers, and whether they are VAD."""
   regression = predictor.description.system.task == 'regression'
-  return (VAD if regression else predictor.description.classes), regression
+  return (
+    DIMENSIONS if regression else predictor.description.classes
+  ), regression
 
 
 WRITERS: dict[str, Callable[..., Iterator[str]]] = {

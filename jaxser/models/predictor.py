@@ -1,6 +1,6 @@
 """Recordings to predictions: an ensemble as one program for few shapes."""
 
-import functools
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -15,13 +15,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxser.core import runtime
 from jaxser.models import builtin, saved
 from jaxser.models.audio_features import (
-  AudioFeatures,
+  Extracted,
   FeatureExtractor,
   Input,
   InputError,
-  Piece,
 )
-from jaxser.models.output import Prediction, Recording, Recordings
+from jaxser.models.output import Recording, Recordings
 from jaxser.models.saved import Description
 from jaxser.models.weights import ModelError
 from jaxser.ops import spherical
@@ -223,80 +222,63 @@ class Predictor:
     yield from self.predict_features(features, rows)
 
   def predict_features(
-    self, recordings: Iterable[AudioFeatures], rows: int
+    self, extracted: Iterable[Extracted], rows: int
   ) -> Iterator[Recording]:
     """Yields predictions of extracted features, in batches of about so many."""
     rows += -rows % self._rows.mesh.size
-    recordings = iter(recordings)
+    extracted = iter(extracted)
     # So many that few batches of a window are filled in part only.
     size = 2 * rows * len(self.lengths)
-    while window := list(itertools.islice(recordings, size)):
+    while window := list(itertools.islice(extracted, size)):
       yield from self._predict_window(window, rows)
 
   def _predict_window(
-    self, window: list[AudioFeatures], rows: int
+    self, window: list[Extracted], rows: int
   ) -> Iterator[Recording]:
     by_length: dict[int, list[tuple[int, int]]] = {n: [] for n in self.lengths}
-    for r, recording in enumerate(window):
-      for i, piece in enumerate(recording.pieces):
-        if not piece.error:
-          size = len(piece.features)
+    for r, (_, pieces) in enumerate(window):
+      for i, features in enumerate(pieces):
+        if features is not None:
+          size = len(features)
           by_length[next(n for n in self.lengths if n >= size)].append((r, i))
-    batches, outputs = [], {}
+    batches, outputs = [], [[None] * len(pieces) for _, pieces in window]
     for length, places in by_length.items():
       for start in range(0, len(places), rows):
         chosen = places[start : start + rows]
-        pieces = [window[r].pieces[i] for r, i in chosen]
+        pieces = [window[r][1][i] for r, i in chosen]
         batches.append((chosen, self._launch(pieces, length, rows)))
     for chosen, values in batches:
       values = jax.device_get(values)
-      for row, place in enumerate(chosen):
-        outputs[place] = {name: v[:, row] for name, v in values.items()}
-    for r, recording in enumerate(window):
-      found = [outputs.get((r, i)) for i in range(len(recording.pieces))]
-      yield self._recording(recording, found)
+      for row, (r, i) in enumerate(chosen):
+        outputs[r][i] = {name: v[:, row] for name, v in values.items()}
+    for (recording, _), found in zip(window, outputs, strict=True):
+      segments = [
+        dataclasses.replace(segment, **self._means([output]))
+        for segment, output in zip(recording.segments, found, strict=False)
+      ]
+      yield dataclasses.replace(
+        recording, segments=tuple(segments), **self._means(found)
+      )
 
   def _launch(
-    self, pieces: list[Piece], length: int, rows: int
+    self, pieces: list[np.ndarray], length: int, rows: int
   ) -> dict[str, jax.Array]:
     """Starts the work on one batch; outputs [models, rows, ...]."""
     shape = (rows, length, *self.extractor.row_shape[1:])
     features, lengths = np.zeros(shape, np.float32), np.zeros(rows, np.int32)
     for row, piece in enumerate(pieces):
-      lengths[row] = len(piece.features)
-      features[row, : lengths[row]] = piece.features
+      lengths[row] = len(piece)
+      features[row, : len(piece)] = piece
     self.shapes.add(shape)
     batch = jax.device_put((features, lengths), self._rows)
     return self._run(self._weights, *batch)
 
-  def _recording(
-    self, features: AudioFeatures, outputs: list[dict[str, np.ndarray] | None]
-  ) -> Recording:
-    made = functools.partial(
-      Recording, name=features.name, seconds=features.seconds
-    )
-    if features.error:
-      return made(error=features.error)
-    pieces = features.pieces
-    segments = tuple(
-      Prediction(start=p.start, end=p.end, error=p.error, **self._means(o))
-      for p, o in zip(pieces, outputs, strict=True)
-    )
+  def _means(self, outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """Averages over pieces and models; returns fields of a `Prediction`."""
     known = [output for output in outputs if output is not None]
-    whole = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
-    one = len(pieces) == 1
-    return made(
-      start=pieces[0].start if one else 0.0,
-      end=pieces[0].end if one else features.seconds,
-      segments=segments if self.extractor.segment else (),
-      warnings=features.warnings,
-      **self._means(whole),
-    )
-
-  def _means(self, output: dict[str, np.ndarray] | None) -> dict[str, Any]:
-    """Averages outputs [models, ...]; returns fields of a `Prediction`."""
-    if output is None:
+    if not known:
       return {}
+    output = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
     name = 'vad' if 'vad' in output else 'scores'
     columns = {'vad': spherical.VAD, 'scores': self.description.classes}[name]
     mean = np.mean(output[name], axis=0, dtype=np.float64).astype(np.float32)
