@@ -29,6 +29,11 @@ from data_prep import command_line
 from jaxser.models import options
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+# What FILE.json says of model.json.
+_KEPT = (
+  *('jaxser', 'system', 'settings', 'classes', 'vad_range', 'features'),
+  *('normalization', 'max_length', 'corpus'),
+)
 
 FLAGS = flags.FlagValues()
 options.define(FLAGS)
@@ -140,29 +145,6 @@ def to_stablehlo(model: Any) -> tuple[bytes, dict[str, Any]]:
   }
 
 
-def describe(model: Any) -> dict[str, Any]:
-  """Returns what FILE.json says about the model in both formats."""
-  content = model.description.content
-  names = (
-    *('jaxser', 'system', 'settings', 'classes', 'vad_range', 'features'),
-    *('normalization', 'max_length', 'corpus'),
-  )
-  members = [one.training._asdict() for one in model.models]
-  return {**{name: content[name] for name in names}, 'members': members}
-
-
-def to_tree(model: Any) -> dict[str, Any]:
-  """Returns parameters and state of one model, or of each by its run's name."""
-  trees = {
-    one.training.name.partition('.')[0]: {
-      'params': one.params,
-      'state': one.state,
-    }
-    for one in model.models
-  }
-  return next(iter(trees.values())) if len(trees) == 1 else trees
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
   """Runs the command; returns the exit code."""
   return command_line.run(_main, FLAGS, arguments)
@@ -193,10 +175,19 @@ def _main(arguments: list[str]) -> None:
       'emosphere.py:encoder=wavlm,weights=DIR, which exports with its WavLM.'
     )
   model = predictor.load(**chosen)
-  content = describe(model)
+  content = {name: description.content[name] for name in _KEPT}
+  content['members'] = [one.training._asdict() for one in model.models]
   try:
     if FLAGS.format == 'safetensors':
-      weights.write(out, to_tree(model), {'model': json.dumps(content)})
+      trees = {
+        one.training.name.partition('.')[0]: {
+          'params': one.params,
+          'state': one.state,
+        }
+        for one in model.models
+      }
+      tree = trees if len(trees) > 1 else trees.popitem()[1]
+      weights.write(out, tree, {'model': json.dumps(content)})
     else:
       data, about = to_stablehlo(model)
       files.write_bytes(out, data)

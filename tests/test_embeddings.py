@@ -119,7 +119,9 @@ def test_the_region_head_is_scored_on_the_test_splits(tmp_path):
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
   context = train.make_experiment(config, corpus)
   system = context.system
-  train.describe_models(context, folds, ['best_on_dev'], tmp_path, '')
+  models.describe(
+    tmp_path, config, system, context.source, folds, ['best_on_dev']
+  )
   batch = context.source.batch(pipeline.Slot(folds[0].test, 12))
   targets, predicted = [], []
   for fold in folds:

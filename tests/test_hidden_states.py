@@ -13,7 +13,7 @@ import pytest
 
 from configs import emosphere
 from data_prep import __main__ as data_prep_program
-from data_prep import store
+from data_prep import command_line, store
 from data_prep.errors import UserError
 from jaxser import export, train
 from jaxser.data import corpus as corpus_lib
@@ -60,13 +60,14 @@ def prepared(tmp_path_factory, weights):
   with pytest.MonkeyPatch.context() as patch:
     # Sorted by length two at a time, not five: as in a large corpus.
     patch.setattr(hidden_states, '_WINDOW', 1)
-    return folder, prepare(folder, weights, layer=2, batch_size=2)
+    assert prepare(folder, weights, '--layer=2', '--batch_size=2') == 0
+  return folder, store.find_store(folder, 'manifest', 'wavlm', layer=2)
 
 
-def prepare(folder, weights, report=lambda line: None, **options):
-  return hidden_states.prepare(
-    'manifest', weights, data_dir=folder, report=report, **options
-  )
+def prepare(folder, weights, *arguments):
+  given = ['--corpus=manifest', f'--weights={weights}', f'--data_dir={folder}']
+  program = hidden_states
+  return command_line.run(program.main, program.FLAGS, [*given, *arguments])
 
 
 def test_states_are_those_of_each_utterance_alone(prepared, weights):
@@ -107,20 +108,20 @@ def test_last_layer_is_the_one_that_systems_pool(weights):
   assert lengths[1] == count[1] < lengths[0]
 
 
-def test_twice_is_once_and_other_settings_are_another_store(prepared, weights):
+def test_twice_is_once_and_other_settings_are_another_store(
+  prepared, weights, capsys
+):
   folder, path = prepared
-  said = []
   changed = (path / 'store.json').stat().st_mtime_ns
-  assert prepare(folder, weights, said.append, layer=2, batch_size=2) == path
-  assert 'already prepared' in said[0]
+  assert prepare(folder, weights, '--layer=2') == 0
+  assert 'already prepared' in capsys.readouterr().out
   assert (path / 'store.json').stat().st_mtime_ns == changed
   info = json.loads((path / 'store.json').read_text())
   assert info['frames_per_second'] == 50
   assert info['parameters']['layer'] == 2
   assert info['parameters']['weights'] == frozen_wavlm.hash_of(weights)
-  with pytest.raises(UserError, match=r'--layer=9: the model has the layers'):
-    prepare(folder, weights, layer=9)
-  assert store.find_store(folder, 'manifest', 'wavlm', layer=2) == path
+  assert prepare(folder, weights, '--layer=9') == 2
+  assert '--layer=9: the model has the layers' in capsys.readouterr().err
   with pytest.raises(
     store.NotPreparedError, match=r'--features=wavlm --weights=DIR --layer=1'
   ):

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from configs import timnet
 from jaxser.core.errors import UserError
-from jaxser.models import predictor, pretrained, weights
+from jaxser.models import pretrained, weights
 from jaxser.models import saved as models
 from jaxser.models.saved import Training
 from jaxser.models.weights import ModelError
@@ -122,7 +122,8 @@ def edit(copy, parameters=(), **values):
 def test_a_foreign_model_json_is_refused(copy, values, message):
   edit(copy, **values)
   with pytest.raises(ModelError, match=message):
-    predictor.load(copy)
+    for name in ('system', 'feature_spec'):
+      getattr(models.open(copy), name)
 
 
 def test_missing_mixed_and_renamed_weights_are_refused(run, copy, tmp_path):

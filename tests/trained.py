@@ -123,17 +123,8 @@ def write_run_of(
     corpus, max_length=config.data.max_length, normalization=given
   )
   system = registry.create(config, corpus)
-  models.describe(
-    workdir,
-    config,
-    system,
-    corpus,
-    folds,
-    selections=selections,
-    max_length=source.max_length,
-    normalization=given,
-    command='python -m jaxser.main --config=configs/timnet.py',
-  )
+  command = 'python -m jaxser.main --config=configs/timnet.py'
+  models.describe(workdir, config, system, source, folds, selections, command)
   batch = source.batch(pipeline.Slot(folds[0].test[:1], source.max_length))
   weights = {}
   for fold in folds:

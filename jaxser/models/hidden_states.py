@@ -56,8 +56,13 @@ _enum(
   ['float32', 'bfloat16'],
   'Of matmuls; bfloat16 is faster on TPUs and newer GPUs.',
 )
-_types = ['float16', 'float32']
-_enum('storage', 'float16', _types, 'Of the hidden states on disk.')
+_enum(
+  'storage',
+  'float16',
+  ['float16', 'float32'],
+  'Of the hidden states on disk. float16 keeps eleven bits; of WavLM-large it '
+  'takes 100 kB per second of speech.',
+)
 _integer('batch_size', 16, 'Utterances at once.', lower_bound=1)
 flags.DEFINE_boolean(
   'overwrite', False, 'Make the store again.', flag_values=FLAGS
@@ -89,35 +94,20 @@ def extract(
     yield from (states[place] for place in places)
 
 
-def prepare(
-  corpus: str,
-  weights: os.PathLike[str] | str,
-  *,
-  layer: int = -1,
-  data_dir: os.PathLike[str] | str | None = None,
-  dtype: str = 'float32',
-  storage: str = 'float16',
-  batch_size: int = 16,
-  overwrite: bool = False,
-  report: Callable[[str], object] = print,
-) -> pathlib.Path:
-  """Makes the store of hidden states of a corpus; returns its version directory.
+def main(arguments: list[str]) -> None:
+  """Makes the store of hidden states of a corpus."""
+  del arguments
+  from jaxser.core import runtime
 
-  Half precision keeps eleven bits; WavLM-large then takes 100 kB per second of
-  speech.
-
-  Raises:
-    UserError: if the weights cannot be read, there are no waveforms, the store
-      cannot be written, there is no such layer, an utterance is shorter than
-      the receptive field, or a value does not fit the storage.
-  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  runtime.quiet_without_tpu()
   from jaxser.data import corpus as corpus_lib
   from jaxser.data import pipeline
   from jaxser.models import frozen_wavlm
   from jaxser.nn import hf_wavlm
 
-  weights = pathlib.Path(weights).expanduser()
-  data_dir = pathlib.Path(data_dir or data_prep.default_data_dir())
+  corpus, weights, layer = FLAGS.corpus, FLAGS.weights, FLAGS.layer
+  data_dir = FLAGS.data_dir or data_prep.default_data_dir()
   waves = store.find_store(data_dir, corpus, 'wave16k')
   config = hf_wavlm.read_config(weights)
   layers = config.num_hidden_layers
@@ -137,8 +127,8 @@ def prepare(
     'weights': frozen_wavlm.hash_of(weights),
     'layer': number,
     'layers': layers,
-    'dtype': dtype,
-    'storage': storage,
+    'dtype': FLAGS.dtype,
+    'storage': FLAGS.storage,
     'mean': mean,
     'std': std,
     'waveforms': info['fingerprint'],
@@ -161,7 +151,7 @@ def prepare(
     hidden = frozen_wavlm.HiddenStates(*hf_wavlm.load(weights), parameters)
     bar = progress.Progress(len(opened.table), unit='utterance')
     advance = functools.partial(bar.advance, f'{corpus}, layer {number}')
-    states = extract(hidden, source, batch_size, advance)
+    states = extract(hidden, source, FLAGS.batch_size, advance)
     _write(directory, opened, states, hidden, name)
     bar.close()
     for table in ('manifest.tsv', 'rejected.tsv'):
@@ -169,18 +159,18 @@ def prepare(
         shutil.copyfile(waves / table, directory / table)
     return len(opened.table)
 
-  count = publishing.write_once(final, make, report=report, overwrite=overwrite)
+  overwrite = FLAGS.overwrite
+  count = publishing.write_once(final, make, report=print, overwrite=overwrite)
   if count is not None:
-    report(
+    print(
       f'Hidden states of {count} utterances of {corpus} (layer {number} of '
       f'{layers}) prepared in {final}.'
     )
-  report(
+  print(
     'Next:  python -m jaxser.main --config=configs/emosphere.py:corpus='
     f'{corpus},encoder=wavlm,frozen --config.data_dir={data_dir} '
     f'--workdir=runs/{corpus}'
   )
-  return final
 
 
 def _write(
@@ -250,16 +240,6 @@ def stored(value: np.ndarray, storage: str, name: str) -> np.ndarray:
       '--storage=float32, or another layer.'
     )
   return value.astype(storage)
-
-
-def main(arguments: list[str]) -> None:
-  """Prepares what the flags say."""
-  del arguments
-  from jaxser.core import runtime
-
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  runtime.quiet_without_tpu()
-  prepare(**FLAGS.flag_values_dict())
 
 
 if __name__ == '__main__':

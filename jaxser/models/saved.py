@@ -41,7 +41,7 @@ VERSION = 1
 _NAME = re.compile(r'^seed(\d+)-fold(\d+)\.(\w+)\.safetensors$')
 # What the weights depend on; another value of one of these is another model.
 _IDENTITY = ('system', 'class', 'settings', 'classes', 'vad_range', 'features')
-_FIELDS = {*_IDENTITY, 'normalization', 'max_length', 'seeds', 'folds'}
+_FIELDS = {'fingerprint', 'normalization', 'max_length', 'seeds', 'folds'}
 # The first that is there; best_on_test only where it is asked for by name.
 _DEFAULT_SELECTIONS = ('best_on_dev', 'last', 'init_from')
 
@@ -75,17 +75,18 @@ def describe(
   workdir: PathLike,
   config: Any,
   system: System,
-  corpus: Any,
+  source: Any,
   folds: Sequence[Any],
-  *,
   selections: Sequence[str],
-  max_length: int,
-  normalization: tuple[float, float] | None,
   command: str = '',
 ) -> None:
   """Writes model.json; to be called before the first `save`."""
   if jax.process_index():
     return
+  # Late, so that prediction starts sooner.
+  from jaxser.data.corpus import normalization
+
+  corpus = source.corpus
   store = next(iter(corpus.stores.values()))
   content = {
     'format': FORMAT,
@@ -101,8 +102,8 @@ def describe(
       'version': store.get('feature_version', features_lib.VERSION),
       'parameters': dict(store['parameters']),
     },
-    'normalization': normalization or None,
-    'max_length': max_length,
+    'normalization': normalization(corpus, config.protocol),
+    'max_length': source.max_length,
     'longest': corpus.feature_shape[0],
     'corpus': corpus.name,
     'stores': {n: info['fingerprint'] for n, info in corpus.stores.items()},
@@ -363,11 +364,11 @@ def open(workdir: PathLike, weights: PathLike | None = None) -> Description:
       f'{path} has version {content.get("version")!r}, this program reads '
       f'{VERSION}; use jaxser {content.get("jaxser")}, which wrote it.'
     )
-  missing = sorted(_FIELDS - content.keys())
-  if missing or content.get('fingerprint') != fingerprint(content):
-    what = f'lacks {", ".join(missing)}' if missing else 'was edited'
+  if not content.keys() >= {*_FIELDS, *_IDENTITY} or (
+    content['fingerprint'] != fingerprint(content)
+  ):
     raise ModelError(
-      f'{path} {what}; the weights beside it go with what was written. Copy '
+      f'{path} was edited; the weights beside it go with what was written. Copy '
       'the folder of the run again.'
     )
   found = Description(workdir, content, weights)
