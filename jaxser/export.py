@@ -59,11 +59,7 @@ flags.DEFINE_list(
 def function(
   model: Any, with_features: bool
 ) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
-  """Returns the ensemble as one pure function, and what its inputs are.
-
-  Raises:
-    ModelError: if the features cannot be computed on the device.
-  """
+  """Returns the ensemble as one pure function, and what its inputs are."""
   import jax.numpy as jnp
 
   from jaxser.data import pipeline
@@ -112,11 +108,7 @@ def _described(
 
 
 def to_stablehlo(model: Any) -> tuple[bytes, dict[str, Any]]:
-  """Returns the ensemble, serialised by `jax.export`, and what FILE.json adds.
-
-  Raises:
-    ModelError: if the features cannot be computed on the device.
-  """
+  """Returns the ensemble, serialised by `jax.export`, and what FILE.json adds."""
   import jax
   from jax import export
 

@@ -60,9 +60,7 @@ Extracted = tuple[Recording, list[np.ndarray | None]]
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
   """Returns files as given, '-' for stdin, and the audio files of folders.
 
-  Raises:
-    InputError: if there is nothing but folders without audio, or '-' is given
-      twice. Among others such a folder is an Input with an error.
+  A folder without audio among others is an Input with an error.
   """
   if arguments.count('-') > 1:
     raise InputError('"-" (standard input) can be read once; give it once.')
@@ -114,11 +112,7 @@ class FeatureExtractor:
   def for_model(
     cls, description: Any, *, segment: float = 0.0, features_on: str = 'host'
   ) -> 'FeatureExtractor':
-    """Returns the extractor for a `jaxser.models.saved.Description`.
-
-    Raises:
-      InputError: if the features cannot be computed on the device.
-    """
+    """Returns the extractor for a `jaxser.models.saved.Description`."""
     spec, length = description.feature_spec, description.max_length
     normalization, on_device = description.normalization, False
     row_shape = (length, *([spec.bins] if spec.bins else []))

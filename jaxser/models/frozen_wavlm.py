@@ -93,12 +93,7 @@ class HiddenStates:
 def for_model(
   source: pathlib.Path, parameters: Mapping[str, Any], weights: Any
 ) -> HiddenStates:
-  """Returns the hidden states that a model was trained on, from their WavLM.
-
-  Raises:
-    ConvertError: if the weights cannot be read.
-    ModelError: if there are none, or others than those of the store.
-  """
+  """Returns the hidden states that a model was trained on, from their WavLM."""
   needs = (
     f'{source}: the features of this model are hidden states of a WavLM (layer '
     f'{parameters["layer"]} of {parameters["layers"]}, weights '

@@ -28,14 +28,7 @@ Tree = Any
 def for_folds(
   config: Any, system: System, source: Any, folds: Sequence[Any]
 ) -> dict[int, tuple[Tree, Tree]]:
-  """Returns (params, state) by fold number from config.init_from.
-
-  Raises:
-    ConvertError: if a file of others cannot be read or does not fit.
-    ConfigError: if it holds neither one model nor one for every fold, or is
-      not known to be free of what is tested.
-    ModelError: if another run's weights do not fit, or saw what is tested.
-  """
+  """Returns (params, state) by fold number from config.init_from."""
   path = pathlib.Path(config.init_from).expanduser()
   if path.is_dir() and not convert.is_authors_folder(system, path):
     return _of_a_run(path, system, source, folds, config.trust_init_from)

@@ -159,11 +159,7 @@ def save(
 def load(
   workdir: PathLike, seed: int, fold_number: int, selection: str
 ) -> tuple[Tree, Tree]:
-  """Returns (params, model_state) of one fold and selection as NumPy arrays.
-
-  Raises:
-    ModelError: if the file is missing, damaged, or belongs to another model.
-  """
+  """Returns (params, model_state) of one fold and selection as NumPy arrays."""
   description, training = open(workdir), (seed, fold_number, selection)
   path = path_of(workdir, *training)
   try:
@@ -214,11 +210,7 @@ class Description:
 
   @functools.cached_property
   def system(self) -> System:
-    """The system with the settings that it was trained with.
-
-    Raises:
-      ModelError: if this version has no such system, or refuses a setting.
-    """
+    """The system with the settings that it was trained with."""
     name, kind = self.content['system'], self.content['class']
     try:
       system = registry.build(name, self.content['settings'])
@@ -232,13 +224,7 @@ class Description:
 
   @functools.cached_property
   def feature_spec(self) -> Any:
-    """A `features.Convention` of data_prep, or `frozen_wavlm.HiddenStates`.
-
-    Raises:
-      ModelError: if this version computes other features under that name, or
-        the features are hidden states and `weights` are not theirs.
-      ConvertError: if those weights cannot be read.
-    """
+    """A `features.Convention` of data_prep, or `frozen_wavlm.HiddenStates`."""
     given = self.content['features']
     if self.uses_hidden_states:
       # Other models do without WavLM, whose import takes a third of a second.
@@ -282,13 +268,7 @@ class Description:
   ) -> list[Training]:
     """Returns the trainings that are asked for, by default all seeds and folds.
 
-    The selection is by default the epoch that is best on the development split,
-    or the last where there is none, or weights that were loaded and not trained.
-    `best_on_test`, chosen on the data of the run's own test, is never taken
-    unasked.
-
-    Raises:
-      ModelError: if there are none of a seed, fold or selection.
+    `best_on_test`, chosen on the data of the run's own test, only if asked for.
     """
     there, where = self.trainings, self.workdir / 'models'
     if not there:
@@ -297,13 +277,14 @@ class Description:
         f'it: {self.command}'
       )
     names = {training.selection for training in there}
-    default = next((n for n in _DEFAULT_SELECTIONS if n in names), None)
-    if not (selection or default):
+    defaults = [name for name in _DEFAULT_SELECTIONS if name in names]
+    if not (selection or defaults):
       raise ModelError(
         f'{where} holds only {", ".join(sorted(names))}; ask for it with '
         f'--selection={min(names)}.'
       )
-    wanted = {'seed': seeds, 'fold': folds, 'selection': [selection or default]}
+    selection = selection or defaults[0]
+    wanted = {'seed': seeds, 'fold': folds, 'selection': [selection]}
     for name, values in wanted.items():
       known = sorted({getattr(training, name) for training in there})
       for value in values:
@@ -320,8 +301,7 @@ class Description:
     if not chosen:
       raise ModelError(
         f'{where} has no weights for seed {list(seeds) or "any"}, fold '
-        f'{list(folds) or "any"}, {selection or default}; the run may not be '
-        'finished.'
+        f'{list(folds) or "any"}, {selection}; the run may not be finished.'
       )
     return chosen
 
@@ -339,12 +319,7 @@ class Description:
 
 
 def open(workdir: PathLike, weights: PathLike | None = None) -> Description:
-  """Reads model.json of a work folder or built-in model, without its corpus.
-
-  Raises:
-    ModelError: if model.json is missing, damaged, or not of this format; or if
-      weights of a WavLM are given for a model of other features.
-  """
+  """Reads model.json of a work folder or built-in model, without its corpus."""
   workdir = builtin.find(workdir)
   path = workdir / 'model.json'
   remedy = 'give the --workdir of a run of `python -m jaxser.main`.'

@@ -30,10 +30,7 @@ class ModelError(UserError):
 def write(
   path: os.PathLike[str] | str, tree: Tree, metadata: Mapping[str, str]
 ) -> None:
-  """Writes nested dicts of arrays, whole or not at all.
-
-  Equal content gives equal bytes.
-  """
+  """Writes nested dicts of arrays; equal content gives equal bytes."""
   flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
   empty = {n for n, value in flat.items() if value is traverse_util.empty_node}
   names = sorted(flat.keys() - empty)
@@ -49,12 +46,7 @@ def write(
 
 
 def read(path: os.PathLike[str] | str) -> tuple[Tree, dict[str, str]]:
-  """The inverse of `write`: returns the tree and the metadata.
-
-  Raises:
-    FileNotFoundError: if there is no such file.
-    ModelError: if it cannot be read, is damaged, or was not written by `write`.
-  """
+  """Returns the tree and the metadata that `write` got."""
   try:
     with safetensors.safe_open(str(path), framework='numpy') as file:
       metadata = file.metadata() or {}
