@@ -1,5 +1,7 @@
 """python -m jaxser.export: a trained model for programs without jaxser.
 
+Without --checkpoint it is the model that comes with jaxser.
+
 Examples:
   python -m jaxser.export --checkpoint=W --out=model.stablehlo
       All folds and seeds of a run as one function: features and lengths in,
@@ -27,6 +29,11 @@ from data_prep import command_line
 from jaxser.models import options
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+# What FILE.json says of model.json.
+_KEPT = (
+  *('jaxser', 'system', 'settings', 'classes', 'vad_range', 'features'),
+  *('normalization', 'max_length', 'corpus'),
+)
 
 FLAGS = flags.FlagValues()
 options.define(FLAGS)
@@ -50,27 +57,20 @@ flags.DEFINE_list(
 
 
 def function(
-  predictor: Any, with_features: bool
+  model: Any, with_features: bool
 ) -> tuple[Callable[..., Any], list[dict[str, Any]]]:
-  """Returns the ensemble as one pure function, and its inputs.
-
-  Each with its name, shape without the batch, type and meaning; the first is
-  the waveform `with_features`.
-
-  Raises:
-    ModelError: if the features cannot be computed on the device.
-  """
+  """Returns the ensemble as one pure function, and what its inputs are."""
   import jax.numpy as jnp
 
   from jaxser.data import pipeline
   from jaxser.models.weights import ModelError
   from jaxser.ops.log_mel import log_mel
 
-  description = predictor.description
+  description = model.description
   spec, longest = description.feature_spec, description.max_length
 
   def network(features, length):
-    found = predictor.program(features, length)
+    found = model.program(features, length)
     return {n: jnp.mean(found[n], 0) for n in found if n != 'embedding'}
 
   def from_log_mel(signal):
@@ -107,64 +107,34 @@ def _described(
   return {'name': name, 'shape': shape, 'dtype': dtype, 'meaning': meaning}
 
 
-def to_stablehlo(
-  predictor: Any, *, batch: int, with_features: bool, platforms: Sequence[str]
-) -> tuple[bytes, dict[str, Any]]:
-  """Returns the ensemble, serialised by `jax.export`, and FILE.json's content.
-
-  A batch of 0 leaves the number of rows open.
-
-  Raises:
-    ModelError: if the features cannot be computed on the device.
-  """
+def to_stablehlo(model: Any) -> tuple[bytes, dict[str, Any]]:
+  """Returns the ensemble, serialised by `jax.export`, and what FILE.json adds."""
   import jax
   from jax import export
 
-  run, inputs = function(predictor, with_features)
-  rows = batch or export.symbolic_shape('batch')[0]
+  run, inputs = function(model, FLAGS.with_features)
+  batch = FLAGS.batch or 'batch'
+  rows = FLAGS.batch or export.symbolic_shape('batch')[0]
   shapes = [
     jax.ShapeDtypeStruct((rows, *i['shape']), i['dtype']) for i in inputs
   ]
-  exported = export.export(jax.jit(run), platforms=list(platforms))(*shapes)
+  exported = export.export(jax.jit(run), platforms=FLAGS.platforms)(*shapes)
   data = bytes(exported.serialize())
   for entry in inputs:
-    entry['shape'] = [batch or 'batch', *entry['shape']]
-  description = predictor.description
-  name, width = 'scores', len(description.classes)
+    entry['shape'] = [batch, *entry['shape']]
+  name, width = 'scores', len(model.description.classes)
   meaning = 'probabilities in the order of "classes"'
-  if description.system.task == 'regression':
+  if model.description.system.task == 'regression':
     name, width = 'vad', 3
     meaning = 'valence, arousal, dominance on "vad_range"'
-  output = _described(name, meaning, batch or 'batch', width)
   return data, {
-    **describe(predictor),
     'jax': jax.__version__,
-    'platforms': list(platforms),
+    'platforms': FLAGS.platforms,
     'calling_convention_version': exported.calling_convention_version,
     'inputs': inputs,
-    'outputs': [output],
+    'outputs': [_described(name, meaning, batch, width)],
     'sha256': hashlib.sha256(data).hexdigest(),
   }
-
-
-def describe(predictor: Any) -> dict[str, Any]:
-  """Returns what FILE.json says about the model in both formats."""
-  content = predictor.description.content
-  names = (
-    *('jaxser', 'system', 'settings', 'classes', 'vad_range', 'features'),
-    *('normalization', 'max_length', 'corpus'),
-  )
-  members = [model.training._asdict() for model in predictor.models]
-  return {**{name: content[name] for name in names}, 'members': members}
-
-
-def to_tree(predictor: Any) -> dict[str, Any]:
-  """Returns parameters and state of one model, or of each by its run's name."""
-  trees = {
-    m.training.name.partition('.')[0]: {'params': m.params, 'state': m.state}
-    for m in predictor.models
-  }
-  return next(iter(trees.values())) if len(trees) == 1 else trees
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -174,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> None:
   del arguments
-  chosen, out = options.chosen(FLAGS), FLAGS.out
+  out = FLAGS.out
   if not out:
     raise command_line.UsageError(
       'give --out=FILE, such as --out=model.stablehlo. See --help.'
@@ -187,6 +157,7 @@ def _main(arguments: list[str]) -> None:
   from jaxser.core import files
   from jaxser.models import predictor, saved, weights
 
+  chosen = options.chosen(FLAGS)
   description = saved.open(chosen['checkpoint'])
   if description.uses_hidden_states:
     raise weights.ModelError(
@@ -195,26 +166,31 @@ def _main(arguments: list[str]) -> None:
       'jaxser.predict --weights=DIR`, or train with --config=configs/'
       'emosphere.py:encoder=wavlm,weights=DIR, which exports with its WavLM.'
     )
-  loaded = predictor.load(**chosen)
+  model = predictor.load(**chosen)
+  content = {name: description.content[name] for name in _KEPT}
+  content['members'] = [one.training._asdict() for one in model.models]
   try:
     if FLAGS.format == 'safetensors':
-      content = describe(loaded)
-      weights.write(out, to_tree(loaded), {'model': json.dumps(content)})
+      trees = {
+        one.training.name.partition('.')[0]: {
+          'params': one.params,
+          'state': one.state,
+        }
+        for one in model.models
+      }
+      tree = trees if len(trees) > 1 else trees.popitem()[1]
+      weights.write(out, tree, {'model': json.dumps(content)})
     else:
-      data, content = to_stablehlo(
-        loaded,
-        batch=FLAGS.batch,
-        with_features=FLAGS.with_features,
-        platforms=FLAGS.platforms,
-      )
+      data, about = to_stablehlo(model)
       files.write_bytes(out, data)
+      content |= about
     files.write_json(f'{out}.json', content)
   except OSError as error:
     raise command_line.UsageError(
       f'{out} cannot be written ({error}); give another --out.'
     ) from error
   print(
-    f'{out} ({out.stat().st_size} bytes, {len(loaded.models)} models) and '
+    f'{out} ({out.stat().st_size} bytes, {len(model.models)} models) and '
     f'{out}.json'
   )
 

@@ -114,7 +114,15 @@ def run(
     else:
       selections = ['last', *['ema_last'] * bool(config.ema)]
       selections += experiment.selections(chosen)
-      describe_models(experiment, chosen, selections, workdir, command)
+      models.describe(
+        workdir,
+        config,
+        experiment.system,
+        experiment.source,
+        chosen,
+        selections,
+        command,
+      )
       rows, failures, batches = train_all(experiment, chosen, given, workdir)
     metadata = describe(config, corpus, time.monotonic() - start, command)
     metadata['environment']['engine'] = batches
@@ -265,28 +273,6 @@ def make_experiment(
   )
 
 
-def describe_models(
-  experiment: Experiment,
-  folds: list[protocols.Fold],
-  selections: list[str],
-  workdir: pathlib.Path,
-  command: str,
-) -> None:
-  """Writes model.json, see `jaxser.models.saved.describe`."""
-  config, corpus = experiment.config, experiment.source.corpus
-  models.describe(
-    workdir,
-    config,
-    experiment.system,
-    corpus,
-    folds,
-    selections=selections,
-    max_length=experiment.source.max_length,
-    normalization=normalization(corpus, config.protocol),
-    command=command,
-  )
-
-
 def train_all(
   experiment: Experiment,
   folds: list[protocols.Fold],
@@ -408,7 +394,10 @@ def evaluate(
   # One model for all folds is kept once.
   alone = len({id(weights[fold.number][0]) for fold in folds}) == 1
   kept = folds[:1] if alone else folds
-  describe_models(experiment, kept, ['init_from'], workdir, command)
+  system, source = experiment.system, experiment.source
+  models.describe(
+    workdir, experiment.config, system, source, kept, ['init_from'], command
+  )
   for fold in kept:
     given = weights[fold.number]
     models.save(workdir, seed, fold.number, 'init_from', *given)

@@ -119,7 +119,9 @@ def test_the_region_head_is_scored_on_the_test_splits(tmp_path):
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
   context = train.make_experiment(config, corpus)
   system = context.system
-  train.describe_models(context, folds, ['best_on_dev'], tmp_path, '')
+  models.describe(
+    tmp_path, config, system, context.source, folds, ['best_on_dev']
+  )
   batch = context.source.batch(pipeline.Slot(folds[0].test, 12))
   targets, predicted = [], []
   for fold in folds:
@@ -150,20 +152,14 @@ def test_without_development_side_the_last_epoch_counts(made):
     inspection.inspect(made[0], made[1], folds)
 
 
-def test_damaged_file_is_refused(made, tmp_path):
-  data = (made[0] / 'embeddings.npz').read_bytes()
-  (tmp_path / 'embeddings.npz').write_bytes(data[: len(data) // 2])
-  with pytest.raises(
-    embeddings.EmbeddingsError, match=r'embeddings\.npz cannot be read.*delete'
-  ):
-    embeddings.read(tmp_path)
-  assert embeddings.read(tmp_path / 'elsewhere') is None
-
-
-def some_embeddings():
-  """Synthetic embeddings of one fold of 13 speakers, for the page."""
-  rng, names = np.random.default_rng(0), ('relevant', 'irrelevant')
-  return embeddings.Embeddings(
+def test_page_shows_probes_and_maps(tmp_path):
+  counts = {'classes': [4, 4], 'folds': 2, 'fitted': 90, 'scored': 60}
+  space = {'mean': 71.25, 'std': 3.5, 'per_fold': [70, 72.5]}
+  names = ('relevant', 'irrelevant')
+  emotion = {'chance': 25.0, **counts, 'spaces': dict.fromkeys(names, space)}
+  about = {'seed': 0, 'selection': 'last', 'measure': 'balanced accuracy'}
+  rng = np.random.default_rng(0)
+  one_fold_of_13_speakers = embeddings.Embeddings(
     fold=np.zeros(52, np.int64),
     id=np.array([f'u{i}' for i in range(52)]),
     speaker=np.repeat([f'<s{i:02d}>' for i in range(13)], 4),
@@ -173,21 +169,20 @@ def some_embeddings():
     maps={name: rng.normal(size=(52, 2)).astype('f') for name in names},
     about={'seed': 0, 'selection': 'last', 'names': names, 'probes': {}},
   )
-
-
-def test_page_shows_probes_and_maps(tmp_path):
-  counts = {'classes': [4, 4], 'folds': 2, 'fitted': 90, 'scored': 60}
-  space = {'mean': 71.25, 'std': 3.5, 'per_fold': [70, 72.5]}
-  spaces = dict.fromkeys(('relevant', 'irrelevant'), space)
-  emotion = {'chance': 25.0, **counts, 'spaces': spaces}
-  about = {'seed': 0, 'selection': 'last', 'measure': 'balanced accuracy'}
-  embeddings.write(tmp_path, some_embeddings())
+  embeddings.write(tmp_path, one_fold_of_13_speakers)
   made = runs.class_predictions()
   runs.write_run(tmp_path, made, probes={**about, 'emotion': emotion})
   text = report.write_report(tmp_path).read_text()
   for wanted in ('71.25', 'Relevant, by emotion', 'Irrelevant, by speaker'):
     assert wanted in text, wanted
   assert '&lt;s00&gt;' in text
-  (tmp_path / 'embeddings.npz').unlink()
+  path = tmp_path / 'embeddings.npz'
+  path.write_bytes(path.read_bytes()[:900])
+  with pytest.raises(
+    embeddings.EmbeddingsError, match=r'embeddings\.npz cannot be read.*delete'
+  ):
+    embeddings.read(tmp_path)
+  path.unlink()
+  assert embeddings.read(tmp_path) is None
   runs.write_run(tmp_path, made)
   assert 'Relevant, by' not in report.write_report(tmp_path).read_text()

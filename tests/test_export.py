@@ -21,22 +21,16 @@ from tests import trained
 DOCUMENT = pathlib.Path(__file__).parents[1] / 'docs' / 'export.md'
 
 
-@pytest.fixture(scope='module')
-def runs(trained_run):
-  return {name: trained_run(name).workdir for name in trained.SMALL}
-
-
 def predictions(workdir, paths, **options):
   """Of the ensemble, by jaxser itself; its features and their lengths."""
   loaded = predictor.load(workdir, **options)
   found = [[*(r.vad or r.scores).values()] for r in loaded.predict(paths)]
   inputs = [Input(str(path), path) for path in paths]
-  pieces = [loaded.extractor.extract(i).pieces[0].features for i in inputs]
+  pieces = [loaded.extractor.extract(i)[1][0] for i in inputs]
   rows = np.zeros((len(pieces), *loaded.extractor.row_shape), np.float32)
   for row, piece in zip(rows, pieces, strict=True):
     row[: len(piece)] = piece
-  lengths = np.array([len(piece) for piece in pieces], np.int32)
-  return np.array(found), rows, lengths
+  return np.array(found), rows, np.array([*map(len, pieces)], np.int32)
 
 
 def run_export(workdir, out, *arguments):
@@ -47,9 +41,12 @@ def run_export(workdir, out, *arguments):
 
 
 @pytest.mark.parametrize('name', list(trained.SMALL))
-def test_any_batch_size_gives_what_predict_gives(runs, speech, tmp_path, name):
-  wanted, features, lengths = predictions(runs[name], speech)
-  about, data = run_export(runs[name], tmp_path / 'm')
+def test_any_batch_size_gives_what_predict_gives(
+  trained_run, speech, tmp_path, name
+):
+  workdir = trained_run(name).workdir
+  wanted, features, lengths = predictions(workdir, speech)
+  about, data = run_export(workdir, tmp_path / 'm')
   model = jax_export.deserialize(bytearray(data))
   assert model.platforms == ('cpu', 'cuda', 'tpu')
   (output,) = about['outputs']
@@ -58,18 +55,16 @@ def test_any_batch_size_gives_what_predict_gives(runs, speech, tmp_path, name):
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
   assert [i['shape'][0] for i in about['inputs']] == ['batch', 'batch']
   assert about['inputs'][0]['shape'][1:] == list(features.shape[1:])
-  assert about['features'] == models.open(runs[name]).content['features']
+  assert about['features'] == models.open(workdir).content['features']
   assert about['classes'] == ['angry', 'fear', 'happy', 'neutral', 'sad']
   assert [m['fold'] for m in about['members']] == [0, 1]
 
 
-def test_from_the_waveform_with_a_fixed_batch(runs, speech, tmp_path):
-  wanted, signals, _ = predictions(
-    runs['timnet'], speech[:3], features_on='device'
-  )
-  about, data = run_export(
-    runs['timnet'], tmp_path / 'm', '--with_features', '--batch=3'
-  )
+def test_from_the_waveform_with_a_fixed_batch(trained_run, speech, tmp_path):
+  workdir = trained_run('timnet').workdir
+  wanted, signals, _ = predictions(workdir, speech[:3], features_on='device')
+  flags = ['--with_features', '--batch=3']
+  about, data = run_export(workdir, tmp_path / 'm', *flags)
   assert about['inputs'][0]['shape'] == [3, 33_000]
   model = jax_export.deserialize(bytearray(data))
   found = model.call(signals)['scores']
@@ -82,10 +77,11 @@ def test_from_the_waveform_with_a_fixed_batch(runs, speech, tmp_path):
 
 @pytest.mark.slow
 def test_the_documented_example_runs_where_only_jax_is_installed(
-  runs, tmp_path
+  trained_run, tmp_path
 ):
   """The code block of docs/export.md, with what its install line installs."""
-  run_export(runs['timnet'], tmp_path / 'model.stablehlo', '--platforms=cpu')
+  workdir = trained_run('timnet').workdir
+  run_export(workdir, tmp_path / 'model.stablehlo', '--platforms=cpu')
   text = DOCUMENT.read_text()
   (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
   (line,) = re.findall(r'^    pip install (jax .*)$', text, re.MULTILINE)
@@ -112,50 +108,39 @@ def test_the_documented_example_runs_where_only_jax_is_installed(
       assert 'flatbuffers' in done.stderr
 
 
-def test_parameters_by_name(runs, tmp_path):
-  out = tmp_path / 'w.safetensors'
-  export_format = '--format=safetensors'
-  about, _ = run_export(runs['dsnet'], out, export_format, '--fold=1')
-  found = safetensors.numpy.load_file(out)
-  params, state = models.load(runs['dsnet'], 0, 1, 'best_on_dev')
+def test_parameters_by_name(trained_run, tmp_path):
+  run, out = trained_run('dsnet'), tmp_path / 'w.safetensors'
+  flag = '--format=safetensors'
+  about, _ = run_export(run.workdir, out, flag, '--fold=1')
   assert about['members'] == [
     {'seed': 0, 'fold': 1, 'selection': 'best_on_dev'}
   ]
-  names = set(found)
-  assert {n.partition('/')[0] for n in names} == {'params', 'state'}
-  sizes = [np.size(leaf) for leaf in jax.tree.leaves((params, state))]
-  assert sum(v.size for v in found.values()) == sum(sizes)
-  run_export(runs['dsnet'], out, export_format)
-  both = set(safetensors.numpy.load_file(out))
-  assert both == {
-    f'seed0-fold{fold:02d}/{name}' for fold in (0, 1) for name in names
+  found = safetensors.numpy.load_file(out)
+  assert {name.partition('/')[0] for name in found} == {'params', 'state'}
+  leaves = jax.tree.leaves(run.weights[0, 1, 'best_on_dev'])
+  assert sum(v.size for v in found.values()) == sum(map(np.size, leaves))
+  run_export(run.workdir, out, flag)
+  assert set(safetensors.numpy.load_file(out)) == {
+    f'seed0-fold{fold:02d}/{name}' for fold in (0, 1) for name in found
   }
 
 
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--out=x'], 'give --checkpoint=W, the --workdir of a run'),
-    (['--checkpoint=W'], 'give --out=FILE, such as --out=model.stablehlo'),
-    (
-      ['--checkpoint=W', '--out=x', '--format=onnx'],
-      'should be one of <stablehlo',
-    ),
-    (['--checkpoint=W', '--out=x', '--platforms=abacus'], 'choose from cpu,'),
-    (['--checkpoint=W', '--out=x', '--batch=-1'], 'not a non-negative'),
-    (['--checkpoint=W', '--out=x'], 'is no folder of a trained model'),
+    ([], 'give --out=FILE, such as --out=model.stablehlo'),
+    (['--out=x', '--format=onnx'], 'should be one of <stablehlo'),
+    (['--out=x', '--platforms=abacus'], 'choose from cpu,'),
+    (['--out=x', '--batch=-1'], 'not a non-negative'),
+    (['--out=x', '--checkpoint=W'], 'is no folder of a trained model'),
+    (['--out=x', '--with_features'], '--with_features cannot compute kaldi16k'),
   ],
 )
-def test_wrong_usage_says_what_to_do(arguments, message, capsys):
-  assert export.main(arguments) == 2
-  errors = capsys.readouterr().err
-  assert message in ' '.join(errors.split())
-
-
-def test_features_that_need_the_host_are_refused(runs, tmp_path, capsys):
-  code = export.main(
-    [f'--checkpoint={runs["dsnet"]}', f'--out={tmp_path}/m', '--with_features']
-  )
-  assert code == 2
-  assert '--with_features cannot compute kaldi16k' in capsys.readouterr().err
+def test_wrong_usage_says_what_to_do(
+  trained_run, arguments, message, capsys, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  checkpoint = f'--checkpoint={trained_run("dsnet").workdir}'
+  assert export.main([checkpoint, *arguments]) == 2
+  assert message in ' '.join(capsys.readouterr().err.split())
   assert not list(tmp_path.iterdir())

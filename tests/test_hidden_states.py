@@ -13,7 +13,7 @@ import pytest
 
 from configs import emosphere
 from data_prep import __main__ as data_prep_program
-from data_prep import store
+from data_prep import command_line, store
 from data_prep.errors import UserError
 from jaxser import export, train
 from jaxser.data import corpus as corpus_lib
@@ -54,28 +54,20 @@ def prepared(tmp_path_factory, weights):
     vad = '\t\t' if number == 4 else f'{2 + number / 2}\t2.5\t{4 - number / 2}'
     lines.append(f'{number}.wav\ts{number}\t{vad}\t{label}')
   (folder / 'audio' / 'manifest.tsv').write_text('\n'.join(lines) + '\n')
-  done = data_prep_program.run(
-    [
-      '--corpus=manifest',
-      f'--audio_dir={folder / "audio"}',
-      '--vad_range=1,5',
-      '--features=wave16k',
-      f'--data_dir={folder}',
-    ]
-  )
-  assert done == 0
+  arguments = ['--corpus=manifest', '--vad_range=1,5', '--features=wave16k']
+  arguments += [f'--audio_dir={folder / "audio"}', f'--data_dir={folder}']
+  assert data_prep_program.run(arguments) == 0
   with pytest.MonkeyPatch.context() as patch:
     # Sorted by length two at a time, not five: as in a large corpus.
     patch.setattr(hidden_states, '_WINDOW', 1)
-    path = hidden_states.prepare(
-      'manifest',
-      weights,
-      layer=2,
-      data_dir=folder,
-      batch_size=2,
-      report=lambda line: None,
-    )
-  return folder, path
+    assert prepare(folder, weights, '--layer=2', '--batch_size=2') == 0
+  return folder, store.find_store(folder, 'manifest', 'wavlm', layer=2)
+
+
+def prepare(folder, weights, *arguments):
+  given = ['--corpus=manifest', f'--weights={weights}', f'--data_dir={folder}']
+  program = hidden_states
+  return command_line.run(program.main, program.FLAGS, [*given, *arguments])
 
 
 def test_states_are_those_of_each_utterance_alone(prepared, weights):
@@ -116,34 +108,24 @@ def test_last_layer_is_the_one_that_systems_pool(weights):
   assert lengths[1] == count[1] < lengths[0]
 
 
-def test_twice_is_once_and_other_settings_are_another_store(prepared, weights):
+def test_twice_is_once_and_other_settings_are_another_store(
+  prepared, weights, capsys
+):
   folder, path = prepared
-  said = []
-
-  def again(**changes):
-    return hidden_states.prepare(
-      'manifest', weights, data_dir=folder, report=said.append, **changes
-    )
-
   changed = (path / 'store.json').stat().st_mtime_ns
-  assert again(layer=2, batch_size=2) == path
-  assert 'already prepared' in said[0]
+  assert prepare(folder, weights, '--layer=2') == 0
+  assert 'already prepared' in capsys.readouterr().out
   assert (path / 'store.json').stat().st_mtime_ns == changed
   info = json.loads((path / 'store.json').read_text())
   assert info['frames_per_second'] == 50
   assert info['parameters']['layer'] == 2
   assert info['parameters']['weights'] == frozen_wavlm.hash_of(weights)
-  with pytest.raises(UserError, match=r'--layer=9: the model has the layers'):
-    again(layer=9)
-  found = store.find_store(folder, 'manifest', 'wavlm', layer=2)
-  assert found == path
+  assert prepare(folder, weights, '--layer=9') == 2
+  assert '--layer=9: the model has the layers' in capsys.readouterr().err
   with pytest.raises(
     store.NotPreparedError, match=r'--features=wavlm --weights=DIR --layer=1'
   ):
     store.find_store(folder, 'manifest', 'wavlm', layer=1)
-
-
-def test_values_beyond_half_precision_are_refused():
   with pytest.raises(UserError, match=r'loud: .* 70000.0, more than float16'):
     hidden_states.stored(np.full((1, 2), 7e4), 'float16', 'loud')
 
@@ -204,28 +186,20 @@ def test_predictions_are_those_on_stored_states(
   # As a user types it.
   monkeypatch.setenv('HOME', str(weights.parent))
   files = [folder / 'audio' / f'{name}.wav' for name in corpus.table.ids]
-  code, text, errors = predict(
-    f'--checkpoint={workdir}', '--weights=~/wavlm', '--format=jsonl', *files
-  )
-  assert code == 0, errors
-  answers = [json.loads(line) for line in text.splitlines()]
+  write_wav(click := folder / 'click.wav', 0.02)
+  flags = [f'--checkpoint={workdir}', '--weights=~/wavlm', '--format=jsonl']
+  code, text, errors = predict(*flags, *files, click)
+  *answers, refused = [json.loads(line) for line in text.splitlines()]
+  assert code == 1
+  assert 'click.wav: lasts 20.0 ms, less than one frame of' in refused['error']
   found = [[a[n] for n in ('valence', 'arousal', 'dominance')] for a in answers]
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
   assert np.ptp(wanted, axis=0).max() > 1e-3
-  assert '2 of 5 recordings are longer than the 0.4' in errors
-
-
-def test_too_short_a_recording_is_refused(workdir, weights, predict, tmp_path):
-  write_wav(tmp_path / 'click.wav', 0.02)
-  code, _, errors = predict(
-    f'--checkpoint={workdir}', f'--weights={weights}', tmp_path / 'click.wav'
-  )
-  assert code == 1
-  assert 'click.wav: lasts 20.0 ms, less than one frame of' in errors
+  assert '2 of 6 recordings are longer than the 0.4' in errors
 
 
 def test_the_weights_must_be_those_of_the_store(
-  prepared, workdir, weights, predict, tmp_path
+  prepared, workdir, weights, predict, tmp_path, capsys
 ):
   file = prepared[0] / 'audio' / '0.wav'
   other = write_wavlm(tmp_path / 'other', 1)
@@ -244,14 +218,11 @@ def test_the_weights_must_be_those_of_the_store(
   content['features']['name'] = 'kaldi16k'
   content['fingerprint'] = models.fingerprint(content)
   (copy / 'model.json').write_text(json.dumps(content))
-  code, _, errors = predict(
-    f'--checkpoint={copy}', f'--weights={weights}', file
-  )
+  flags = [f'--checkpoint={copy}', f'--weights={weights}']
+  code, _, errors = predict(*flags, file)
   assert code == 2
   assert 'are kaldi16k, no hidden states of a WavLM; leave' in errors
-
-
-def test_export_says_what_to_do_instead(workdir, tmp_path, capsys):
+  # It is exported with its WavLM or not at all.
   out = tmp_path / 'm'
   assert export.main([f'--checkpoint={workdir}', f'--out={out}']) == 2
   errors = capsys.readouterr().err

@@ -40,11 +40,17 @@ class Refuse:
       raise ImportError(f'{name} is not to be imported here')
 
 sys.meta_path.insert(0, Refuse())
+# --help is quick.
+names = ('data_prep.__main__', 'jaxser.main', 'jaxser.predict', 'jaxser.export')
+names += ('jaxser.tables', 'jaxser.report.__main__', 'jaxser.benchmark.__main__')
+for name in (*names, 'jaxser.models.hidden_states'):
+  importlib.import_module(name)
+assert 'jax' not in sys.modules
 for package in ('systems', 'ops', 'nn', 'models.convert'):
   parent = importlib.import_module(f'jaxser.{package}')
   for module in pkgutil.iter_modules(parent.__path__):
     importlib.import_module(f'jaxser.{package}.{module.name}')
-for name in ('evaluation.metrics', 'engine.step', 'benchmark.__main__'):
+for name in ('evaluation.metrics', 'engine.step', 'benchmark.measurements'):
   importlib.import_module(f'jaxser.{name}')
 
 import jax, numpy as np

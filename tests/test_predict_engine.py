@@ -4,45 +4,38 @@ import numpy as np
 import pytest
 import soundfile
 
+from data_prep import features as features_lib
 from jaxser.models import audio_features as audio_lib
 from jaxser.models import latency, predictor
-from jaxser.models import saved as models
+from jaxser.models.output import Recording
 from jaxser.ops import spherical
 from tests import trained
-
-
-@pytest.fixture(scope='module', params=list(trained.SMALL))
-def run(request, trained_run):
-  return trained_run(request.param)
 
 
 def values(recordings):
   return np.array([[*(r.vad or r.scores).values()] for r in recordings])
 
 
-def test_predictions_are_those_of_the_system_on_the_corpus(run, speech):
+@pytest.mark.parametrize('system', list(trained.SMALL))
+def test_predictions_are_those_of_the_system_on_the_corpus(
+  system, trained_run, speech
+):
   """Fold by fold, and the ensemble is their mean."""
-  wanted = []
+  run, wanted = trained_run(system), []
   for fold in (0, 1):
-    wanted.append(
-      trained.outputs(
-        run.system, run.source, *run.weights[0, fold, 'best_on_dev']
-      )
-    )
+    weights = run.weights[0, fold, 'best_on_dev']
+    wanted.append(trained.outputs(run.system, run.source, *weights))
     model = predictor.load(run.workdir, folds=(fold,))
     found = values(model.predict(speech))
     np.testing.assert_allclose(found, wanted[-1], rtol=1e-5, atol=1e-5)
   assert np.abs(wanted[0] - wanted[1]).max() > 1e-3
-  model = predictor.load(run.workdir)
-  np.testing.assert_allclose(
-    values(model.predict(speech)), np.mean(wanted, 0), rtol=1e-5, atol=1e-5
-  )
+  model, mean = predictor.load(run.workdir), np.mean(wanted, 0)
+  found = values(model.predict(speech))
+  np.testing.assert_allclose(found, mean, rtol=1e-5, atol=1e-5)
   # From Python: one file, its samples, and what the network makes of it.
   wave, rate = soundfile.read(speech[0])
-  for recording in (model.predict(speech[0]), model.predict(wave, rate)):
-    np.testing.assert_allclose(
-      values([recording])[0], np.mean(wanted, 0)[0], rtol=1e-4, atol=1e-5
-    )
+  found = values([model.predict(speech[0]), model.predict(wave, rate)])
+  np.testing.assert_allclose(found, mean[[0, 0]], rtol=1e-4, atol=1e-5)
   assert model.embed(speech[0]).shape[0] == 2
   assert len(model.embed([speech[0], speech[1]])) == 2
   with pytest.raises(audio_lib.InputError, match='give sample_rate=HZ'):
@@ -61,9 +54,8 @@ def features(sizes):
   rng = np.random.default_rng(0)
   for i, size in enumerate(sizes):
     frames = rng.standard_normal((size, 80)).astype(np.float32)
-    pieces = (audio_lib.Piece(0.0, 1.0, frames),) if size else ()
     error = '' if size else f'{i}: broken'
-    yield audio_lib.AudioFeatures(f'{i}', 1.0, pieces, error)
+    yield Recording(name=f'{i}', error=error), [frames] if size else []
 
 
 def test_lengths_share_few_shapes_and_come_out_in_order(sphere):
@@ -104,17 +96,16 @@ def test_regions_are_those_of_the_system(sphere):
 
 def test_features_on_the_device_give_the_same_predictions(speech, trained_run):
   folder = trained_run('timnet').workdir
-  found = [
-    values(predictor.load(folder, features_on=where).predict(speech))
-    for where in ('host', 'device')
-  ]
+  host, device = (
+    predictor.load(folder, features_on=place) for place in ('host', 'device')
+  )
+  found = [values(model.predict(speech)) for model in (host, device)]
   np.testing.assert_allclose(found[1], found[0], atol=1e-4)
   # The middle of a long recording is used, as in training.
-  extractor = audio_lib.FeatureExtractor.for_model(models.open(folder))
-  assert extractor.window == pytest.approx(33_000 / 22_050)
-  start, end = extractor.used(10.0)
+  assert host.extractor.window == pytest.approx(33_000 / 22_050)
+  start, end = host.extractor.used(10.0)
   assert (start + end) / 2 == pytest.approx(5)
-  assert end - start == pytest.approx(extractor.window)
+  assert end - start == pytest.approx(host.extractor.window)
 
 
 def extracted(extractor, wave, rate=16_000):
@@ -123,7 +114,7 @@ def extracted(extractor, wave, rate=16_000):
 
 def test_waveforms_are_normalised(speech):
   extractor = audio_lib.FeatureExtractor(
-    spec=audio_lib.features_lib.Wave16k(),
+    spec=features_lib.Wave16k(),
     normalization=(0.25, 2.0),
     row_shape=(4000,),
     shortest=400,
@@ -131,44 +122,45 @@ def test_waveforms_are_normalised(speech):
     frame=0.025,
   )
   wave, rate = soundfile.read(speech[0], dtype='float32')
-  (piece,) = extracted(extractor, wave, rate).pieces
-  np.testing.assert_allclose(
-    piece.features, (wave[:4000] - 0.25) / (2 + 1e-6), rtol=1e-6, atol=1e-7
-  )
-  assert (piece.start, piece.end) == (0, 0.25)
+  recording, (found,) = extracted(extractor, wave, rate)
+  wanted = (wave[:4000] - 0.25) / (2 + 1e-6)
+  np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-7)
+  assert (recording.start, recording.end) == (0, 0.25)
 
 
-def test_nothing_is_predicted_of_nothing(sphere):
-  """Silence, a click, integers in a float array, clipping: each is noticed."""
-  noise = np.float32(np.random.default_rng(0).standard_normal(16_000) * 0.1)
-  extractor = sphere.extractor
-  for wave, reason in (
-    (np.zeros(16_000), 'x: silence: no sample is further than 0 from the mean'),
-    (np.full(16_000, 0.2), 'x: silence'),  # Direct current.
-    (noise * 1e-3, 'x: silence'),
-    (noise[:1], 'x: lasts 0.1 ms, less than one frame of 40 ms'),
-    (noise[:160], 'x: lasts 10.0 ms, less than one frame of 40 ms'),
-    (noise * 1e30, 'full scale is 1; normalise the file'),
-    (noise * np.nan, 'are not finite'),
-    (noise[None], 'x: an array must be [samples] or [samples, channels], not'),
-  ):
-    found = extracted(extractor, wave)
-    assert reason in found.error
-    assert not found.pieces
-  plain = extracted(extractor, noise)
+NOISE = np.float32(np.random.default_rng(0).standard_normal(16_000) * 0.1)
+
+
+@pytest.mark.parametrize(
+  ('wave', 'reason'),
+  [
+    (NOISE * 0, 'x: silence: no sample is further than 0 from the mean'),
+    (NOISE * 0 + 0.2, 'x: silence'),  # Direct current.
+    (NOISE * 1e-3, 'x: silence'),
+    (NOISE[:1], 'x: lasts 0.1 ms, less than one frame of 40 ms'),
+    (NOISE[:160], 'x: lasts 10.0 ms, less than one frame of 40 ms'),
+    (NOISE * 1e30, 'full scale is 1; normalise the file'),
+    (NOISE * np.nan, 'are not finite'),
+    (NOISE[None], 'x: an array must be [samples] or [samples, channels], not'),
+  ],
+)
+def test_nothing_is_predicted_of_nothing(sphere, wave, reason):
+  recording, found = extracted(sphere.extractor, wave)
+  assert reason in recording.error
+  assert not found
+
+
+def test_integers_in_a_float_array_quiet_and_clipped_audio_are_noticed(sphere):
+  plain, (wanted,) = extracted(sphere.extractor, NOISE)
   assert not plain.warnings
   for wave, warning in (
-    (noise * 32_767, 'all were divided by 32768'),
-    (noise * 2e-2, 'very quiet'),
-    (np.clip(noise * 20, -1, 1), r'clipped'),
+    (NOISE * 2e-2, 'very quiet'),
+    (np.clip(NOISE * 20, -1, 1), 'clipped'),
+    (NOISE * 32_768, 'all were divided by 32768'),
   ):
-    found = extracted(extractor, wave)
-    assert warning in found.warnings[0]
-    assert found.pieces
-  scaled = extracted(extractor, noise * 32_768)
-  np.testing.assert_allclose(
-    scaled.pieces[0].features, plain.pieces[0].features, atol=1e-3
-  )
+    recording, (found,) = extracted(sphere.extractor, wave)
+    assert warning in recording.warnings[0]
+  np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
 def test_a_silent_segment_has_a_reason_and_no_part_in_the_mean(speech, sphere):
@@ -191,5 +183,4 @@ def test_timing_says_what_it_measured(sphere):
   assert 0 < found['warm_latency_s'] < found['first_latency_s']
   low, high = found['files_per_s_range']
   assert 0 < low <= found['files_per_s'] <= high
-  text = '\n'.join(latency.lines(found))
-  assert 'kaldi16k features on the host' in text
+  assert 'kaldi16k features on the host' in latency.lines(found)[0]

@@ -1,12 +1,11 @@
 """Work folders of trained models, written without training."""
 
-import dataclasses
 import io
 import pathlib
 import sys
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,15 +29,14 @@ SMALL = {
   'dsnet': {'channels': (4, 4), 'embedding': 8, 'max_frames': 160},
   'emosphere': {'width': 8},
 }
-CONVENTIONS = {
+SPECS = {
   'timnet': features_lib.Librosa22k(33_000),
   'dsnet': features_lib.Kaldi16k(),
   'emosphere': features_lib.Kaldi16k(),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
   """A work folder and what was in memory when it was written."""
 
   workdir: pathlib.Path
@@ -52,50 +50,43 @@ class Run:
 def write_speech(folder: pathlib.Path, count: int = 5) -> list[pathlib.Path]:
   """The first utterances of the demo corpus, one per class and speaker."""
   names = list(demo.utterance_names())[:: 240 // count][:count]
-  paths = []
-  for name in names:
-    paths.append(folder / f'{name}.wav')
-    scipy.io.wavfile.write(paths[-1], 16_000, demo.synthesise(name))
+  paths = [folder / f'{name}.wav' for name in names]
+  for name, path in zip(names, paths, strict=True):
+    scipy.io.wavfile.write(path, 16_000, demo.synthesise(name))
   return paths
 
 
 def corpus_of(
-  paths: list[pathlib.Path], convention: features_lib.Convention
+  paths: list[pathlib.Path], spec: features_lib.Convention
 ) -> Corpus:
   """A corpus in memory whose features are those of the files."""
   decoded = [audio.read(path)[:2] for path in paths]
-  features = [convention(*item) for item in decoded]
+  features = [spec(*item) for item in decoded]
   count, text = len(paths), np.full(len(paths), '')
+  table = Table(
+    ids=np.array([path.stem for path in paths]),
+    labels=np.arange(count, dtype=np.int32) % len(demo.CLASSES),
+    speakers=np.array([f's{i % 3}' for i in range(count)]),
+    genders=text,
+    texts=text,
+    splits=text,
+    durations=np.array([len(w) / r for w, r in decoded], np.float32),
+    vad=np.full((count, 3), 4, np.float32),
+  )
   info = {
     'corpus': 'demo',
-    'features': convention.name,
-    'feature_version': features_lib.VERSION,
-    'parameters': convention.parameters(),
+    'features': spec.name,
+    'parameters': spec.parameters(),
     'fingerprint': '0badcafe',
     'max_length': max(map(len, features)),
-    'feature_bins': convention.bins,
-    'frames_per_second': convention.frames_per_second,
+    'feature_bins': spec.bins,
+    'frames_per_second': spec.frames_per_second,
     'annotators': {},
     'statistics': None,
   }
-  return Corpus(
-    name='demo',
-    classes=demo.CLASSES,
-    vad_range=demo.VAD_RANGE,
-    table=Table(
-      ids=np.array([path.stem for path in paths]),
-      labels=np.arange(count, dtype=np.int32) % len(demo.CLASSES),
-      speakers=np.array([f's{i % 3}' for i in range(count)]),
-      genders=text,
-      texts=text,
-      splits=text,
-      durations=np.array([len(w) / r for w, r in decoded], np.float32),
-      vad=np.full((count, 3), 4, np.float32),
-    ),
-    stores={'demo': info},
-    read=lambda row: features[row],
-    parts=np.full(count, 'demo'),
-  )
+  parts = np.full(count, 'demo')
+  about = 'demo', demo.CLASSES, demo.VAD_RANGE, table, {'demo': info}
+  return Corpus(*about, read=features.__getitem__, parts=parts)
 
 
 def write_run(
@@ -111,7 +102,7 @@ def write_run(
   config = RECIPES[name].get_config()
   config.model.update(SMALL[name] | model)
   config.seed = 0
-  corpus, rows = corpus_of(paths, CONVENTIONS[name]), np.arange(len(paths))
+  corpus, rows = corpus_of(paths, SPECS[name]), np.arange(len(paths))
   made = []
   for n in range(folds):
     train, test = rows[rows % folds != n], rows[rows % folds == n]
@@ -132,17 +123,8 @@ def write_run_of(
     corpus, max_length=config.data.max_length, normalization=given
   )
   system = registry.create(config, corpus)
-  models.describe(
-    workdir,
-    config,
-    system,
-    corpus,
-    folds,
-    selections=selections,
-    max_length=source.max_length,
-    normalization=given,
-    command='python -m jaxser.main --config=configs/timnet.py',
-  )
+  command = 'python -m jaxser.main --config=configs/timnet.py'
+  models.describe(workdir, config, system, source, folds, selections, command)
   batch = source.batch(pipeline.Slot(folds[0].test[:1], source.max_length))
   weights = {}
   for fold in folds:

@@ -36,21 +36,11 @@ import shlex
 import sys
 from typing import Any
 
-import jax
 from absl import flags, logging
 
-from jaxser.benchmark import (
-  machine,
-  measurements,
-  peers,
-  programs,
-  tables,
-  topology,
-)
-from jaxser.benchmark.timing import BenchmarkError, Settings
 from jaxser.core import command_line, files, runtime
-from jaxser.engine.experiment import Experiment
-from jaxser.models import audio_features, latency, predictor
+
+# What imports JAX is imported late, so that --help is quick.
 
 FLAGS = flags.FlagValues()
 _string = functools.partial(flags.DEFINE_string, flag_values=FLAGS)
@@ -71,16 +61,15 @@ _number(
 _number('classes', 7, 'Classes.', lower_bound=2)
 _number('rounds', 10, 'Turns of each.', lower_bound=1)
 _float('seconds', 1.0, 'Length of a turn.', lower_bound=0.0)
-_enum('only', None, programs.WORKS, 'Times only this.')
+_enum('only', None, ['training', 'prediction'], 'Times only this.')
 _list(
   'dtypes',
   [],
   'Types of the matmuls: float32, bfloat16 or both. Default: both where the '
   'system has both; on CPUs, which emulate bfloat16, that of the recipe.',
 )
-_enum(
-  'compare', 'none', peers.COMPARISONS, 'Times another implementation, too.'
-)
+_others = ['none', 'keras', 'torch']
+_enum('compare', 'none', _others, 'Times another implementation, too.')
 _string('data_dir', '', 'Prepared corpora: times waiting for data.')
 _enum('scale', None, ['devices', 'folds'], 'Measures scaling.')
 _list('counts', [], 'Of devices (1,2,4,8) or folds (1,2,5,10).')
@@ -117,6 +106,10 @@ def main(arguments: list[str]) -> None:
     raise command_line.UsageError(
       'give a recipe, as in --config=timnet, or --checkpoint=W. See --help.'
     )
+  import jax
+
+  from jaxser.benchmark import tables, topology
+
   # JAX logs which platforms it does not find at the level below.
   logging.set_verbosity(logging.WARNING)
   mode = _choose_measurement()
@@ -158,11 +151,15 @@ def _choose_measurement() -> str:
   for name in sorted(given.keys() - _OPTIONS[mode] - {'json', 'keep_heap'}):
     needed = ' or '.join(m for m, names in _OPTIONS.items() if name in names)
     cause = f'without {needed}' if mode == 'speed' else f'with {mode}'
-    raise BenchmarkError(f'{given[name]} has no effect {cause}; leave it out.')
+    raise command_line.UsageError(
+      f'{given[name]} has no effect {cause}; leave it out.'
+    )
   return mode
 
 
-def _experiment() -> Experiment:
+def _experiment() -> Any:
+  from jaxser.benchmark import programs
+
   size, override = FLAGS.batch_size, 'config.batch_size'
   # A batch that was typed as an override is the one that is timed.
   if override in FLAGS and FLAGS[override].present:
@@ -170,13 +167,15 @@ def _experiment() -> Experiment:
   return programs.create(FLAGS.config, size, FLAGS.classes)
 
 
-def _settings() -> Settings:
+def _settings() -> Any:
+  from jaxser.benchmark.timing import Settings
+
   return Settings(FLAGS.rounds, FLAGS.seconds, FLAGS.ceilings)
 
 
 def _counts(default: list[int]) -> list[int]:
   if not all(value.isdigit() and int(value) for value in FLAGS.counts):
-    raise BenchmarkError(
+    raise command_line.UsageError(
       f'--counts={",".join(FLAGS.counts)} must be positive numbers, as in '
       '--counts=1,2,4.'
     )
@@ -184,6 +183,8 @@ def _counts(default: list[int]) -> list[int]:
 
 
 def _speed() -> dict[str, Any]:
+  from jaxser.benchmark import measurements, programs
+
   if FLAGS.compare == 'torch':
     # Two libraries share a GPU; neither may take all of it at its start.
     os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
@@ -201,6 +202,10 @@ def _speed() -> dict[str, Any]:
 
 
 def _devices() -> dict[str, Any]:
+  import jax
+
+  from jaxser.benchmark import measurements
+
   counts = _counts([1, 2, 4, 8])
   # A CPU alone is cut into so many devices, unless the user has done so.
   done = 'xla_force_host_platform_device_count'
@@ -210,11 +215,16 @@ def _devices() -> dict[str, Any]:
 
 
 def _folds() -> dict[str, Any]:
+  from jaxser.benchmark import measurements
+
   counts = _counts([1, 2, 5, 10])
   return measurements.folds(_experiment(), counts, _settings(), FLAGS.compare)
 
 
 def _checkpoint() -> dict[str, Any]:
+  from jaxser.benchmark import machine
+  from jaxser.models import audio_features, latency, predictor
+
   rows, notes = [], []
   for place in ('host', 'device'):
     try:
@@ -234,7 +244,7 @@ def _checkpoint() -> dict[str, Any]:
       }
     )
   if not rows:
-    raise BenchmarkError(' '.join(notes))
+    raise command_line.UsageError(' '.join(notes))
   return {
     'about': f'{found["system"]}, {found["members"]} models, from wav files of '
     f'{found["seconds"]:g} s, {FLAGS.files} at a time; the first with compiling',

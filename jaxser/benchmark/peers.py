@@ -17,8 +17,6 @@ from jaxser.systems.dsnet import DSNet
 from jaxser.systems.emosphere import EmoSphere
 from jaxser.systems.timnet import TimNet
 
-COMPARISONS = ('none', 'keras', 'torch')
-
 
 def steps(
   compare: str,

@@ -1,8 +1,8 @@
 """From recordings to the features that a trained model was trained on.
 
-The feature spec comes with the model. A recording that is longer than the
-model's window is cut as it was in training, unless it is taken apart into
-segments. Where there is nothing to recognise, there is a reason instead.
+A recording that is longer than the model's window is cut as it was in training,
+unless it is taken apart into segments. Where there is nothing to recognise,
+there is a reason instead.
 
 Nothing here imports JAX, so that the processes that read many files start
 quickly.
@@ -21,6 +21,7 @@ import numpy as np
 from data_prep import audio, workers
 from data_prep import features as features_lib
 from jaxser.core.errors import UserError
+from jaxser.models.output import Prediction, Recording
 
 SILENT = 1e-3
 """A largest sample below this, -60 dB of full scale, is taken for silence."""
@@ -39,11 +40,10 @@ class InputError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """One recording to be read.
+  """One recording to be read; with an `error` there is nothing to read.
 
   `source` is a path, an open binary file, or (samples, rate): an array [samples]
-  or [samples, channels] and its sample rate in Hz. With an `error` there is
-  nothing to read.
+  or [samples, channels] and its sample rate in Hz.
   """
 
   name: str
@@ -51,49 +51,27 @@ class Input:
   error: str = ''
 
 
-@dataclasses.dataclass(frozen=True)
-class Piece:
-  """A recording, or a segment of it, from `start` to `end` in seconds.
-
-  `features` are float32 [frames, bins] or [samples], as the model takes them
-  (of a log-mel on the device the waveform), or None with the reason in `error`.
-  """
-
-  start: float
-  end: float
-  features: np.ndarray | None
-  error: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioFeatures:
-  """The pieces of one recording: one, or one per segment; none with an error."""
-
-  name: str
-  seconds: float = 0.0
-  pieces: tuple[Piece, ...] = ()
-  error: str = ''
-  warnings: tuple[str, ...] = ()
+# A recording without its predictions, and the features of it or of its segments:
+# float32 [frames, bins] or [samples], as the model takes them (of a log-mel on
+# the device the waveform); None where there is an error.
+Extracted = tuple[Recording, list[np.ndarray | None]]
 
 
 def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
   """Returns files as given, '-' for stdin, and the audio files of folders.
 
-  Raises:
-    InputError: if there is nothing but folders without audio, or '-' is given
-      twice. Among others such a folder is an Input with an error.
+  A folder without audio among others is an Input with an error.
   """
-  found = []
   if arguments.count('-') > 1:
     raise InputError('"-" (standard input) can be read once; give it once.')
+  found = []
   for argument in arguments:
     path = pathlib.Path(argument)
     if argument == '-':
       found.append(Input('<stdin>', stdin))
-      continue
-    inside = audio.find_recordings(path)
-    found += [Input(str(file), file) for file in inside]
-    if not inside:
+    elif inside := audio.find_recordings(path):
+      found += [Input(str(file), file) for file in inside]
+    else:
       error = (
         f'{argument}: no audio file in this folder; files ending in '
         f'{" ".join(sorted(audio.SUFFIXES))} are looked for. Give other files by '
@@ -134,13 +112,7 @@ class FeatureExtractor:
   def for_model(
     cls, description: Any, *, segment: float = 0.0, features_on: str = 'host'
   ) -> 'FeatureExtractor':
-    """Returns the extractor for a `jaxser.models.saved.Description`.
-
-    With `features_on` 'device', `jaxser.ops.log_mel` computes the log-mel.
-
-    Raises:
-      InputError: if the features cannot be computed on the device.
-    """
+    """Returns the extractor for a `jaxser.models.saved.Description`."""
     spec, length = description.feature_spec, description.max_length
     normalization, on_device = description.normalization, False
     row_shape = (length, *([spec.bins] if spec.bins else []))
@@ -172,11 +144,8 @@ class FeatureExtractor:
         f'--features_on=device: {spec.name} features are computed on the host '
         'only; leave the flag out.'
       )
-    return cls(
-      *(spec, normalization, row_shape, shortest, window, frame),
-      segment,
-      on_device,
-    )
+    about = (spec, normalization, row_shape, shortest, window, frame)
+    return cls(*about, segment, on_device)
 
   def cuts(self, seconds: float) -> bool:
     """Returns whether a part of a piece of this duration is left out."""
@@ -188,26 +157,26 @@ class FeatureExtractor:
     """Returns the part of a recording that one piece covers, in seconds."""
     if not self.cuts(seconds):
       return 0.0, seconds
-    if isinstance(self.spec, features_lib.Librosa22k):
-      start = (seconds - self.window) / 2
-      return start, start + self.window
-    return 0.0, self.window
+    centred = isinstance(self.spec, features_lib.Librosa22k)
+    start = (seconds - self.window) / 2 if centred else 0.0
+    return start, start + self.window
 
-  def extract(self, given: Input) -> AudioFeatures:
+  def extract(self, given: Input) -> Extracted:
     """Reads one recording; what is wrong with it becomes its error."""
+    name = given.name
     if given.error:
-      return AudioFeatures(given.name, error=given.error)
+      return Recording(name=name, error=given.error), []
     try:
       return self._extract(given)
     except audio.AudioError as error:
-      named = str(error).startswith(given.name)
-      message = str(error) if named else f'{given.name}: {error}'
-      return AudioFeatures(given.name, error=message)
+      text = str(error)
+      text = text if text.startswith(name) else f'{name}: {text}'
+      return Recording(name=name, error=text), []
     except Exception as error:  # One bad file never stops the rest.
       return _unforeseen(given, error)
 
-  def _extract(self, given: Input) -> AudioFeatures:
-    source = given.source
+  def _extract(self, given: Input) -> Extracted:
+    source, warnings = given.source, {}
     if isinstance(source, tuple):
       source = _as_file(*source)
     if self.segment:
@@ -215,40 +184,49 @@ class FeatureExtractor:
     else:
       part = functools.partial(self.spec.part, length=self.row_shape[0])
       parts = [audio.read(source, part=part, name=given.name)]
-    pieces, warnings = [], []
+    pieces, features = [], []
     for part in parts:
-      piece, doubts = self._piece(part)
-      pieces.append(piece)
-      warnings += doubts
+      place, error, found = self._piece(part, warnings)
+      pieces.append(Prediction(start=place[0], end=place[1], error=error))
+      features.append(found)
     if all(piece.error for piece in pieces):
       raise audio.AudioError(pieces[0].error)
-    return AudioFeatures(
-      given.name,
-      part.seconds,
-      tuple(pieces),
-      warnings=tuple(dict.fromkeys(filter(None, warnings))),
+    one = len(pieces) == 1
+    recording = Recording(
+      name=given.name,
+      seconds=part.seconds,
+      start=pieces[0].start if one else 0.0,
+      end=pieces[0].end if one else part.seconds,
+      segments=tuple(pieces) if self.segment else (),
+      warnings=tuple(warnings),
     )
+    return recording, features
 
-  def _piece(self, part: audio.Recording) -> tuple[Piece, list[str]]:
-    """Returns a recording, or one of its segments, and what is doubtful."""
-    rate, origin, seconds = part.rate, part.start, part.seconds
+  def _piece(
+    self, part: audio.Recording, warnings: dict[str, None]
+  ) -> tuple[tuple[float, float], str, np.ndarray | None]:
+    """Returns start and end of a segment, why it cannot be used, its features.
+
+    What is doubtful is added to the warnings.
+    """
+    rate, origin, samples = part.rate, part.start, part.samples
     if self.segment:
-      origin, seconds = 0, len(part.waveform) / rate
+      origin, samples = 0, len(part.waveform)
+    seconds = samples / rate
     if seconds < self.frame:
       raise audio.AudioError(
         f'lasts {1000 * seconds:.1f} ms, less than one frame of '
         f'{1000 * self.frame:.3g} ms; give a longer recording.'
       )
-    place = start, end = self.used(seconds)
+    place = self.used(seconds)
+    first, last = (max(0, round(s * rate) - origin) for s in place)
     if self.segment:
       place = part.start / rate, part.start / rate + seconds
     waveform, scaled = _in_range(part.waveform)
-    first, last = (round(s * rate) - origin for s in (start, end))
-    error, doubts = _level(waveform[max(0, first) : last])
-    warnings = [part.warning, *scaled, *doubts]
+    error, doubts = _level(waveform[first:last])
+    warnings |= dict.fromkeys(filter(None, [part.warning, scaled, *doubts]))
     if error:
-      return Piece(*place, None, error), warnings
-    samples = len(waveform) if self.segment else part.samples
+      return place, error, None
     compute = self.spec.fitted if self.on_device else self.spec
     features = compute(waveform, rate, start=origin, samples=samples)
     features = features[: self.row_shape[0]]
@@ -256,11 +234,11 @@ class FeatureExtractor:
       from jaxser.data import pipeline  # It imports JAX.
 
       features = pipeline.normalized(features, self.normalization)
-    return Piece(*place, features), warnings
+    return place, '', features
 
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
-  ) -> Iterator[AudioFeatures]:
+  ) -> Iterator[Extracted]:
     """Reads recordings in their order, a few ahead, in some processes."""
     if not all(isinstance(i.source, pathlib.Path) for i in inputs):
       num_workers = 1  # Arrays and open files stay in this process.
@@ -286,20 +264,20 @@ def _as_file(samples: np.ndarray, rate: int) -> bytes:
   return file.getvalue()
 
 
-def _in_range(waveform: np.ndarray) -> tuple[np.ndarray, list[str]]:
+def _in_range(waveform: np.ndarray) -> tuple[np.ndarray, str]:
   """Scales what is far beyond full scale; returns also what was done."""
   peak = float(np.abs(waveform).max())
   if peak <= LOUDEST:
-    return waveform, []
+    return waveform, ''
   scale = next((scale for scale in _INTEGER_SCALES if peak <= scale), None)
   if scale is None:
     raise audio.AudioError(
       f'the largest sample is {peak:g} and full scale is 1; normalise the file.'
     )
-  return waveform / np.float32(scale), [
+  return waveform / np.float32(scale), (
     f'out of range: the largest sample is {peak:g} and full scale is 1; all were '
     f'divided by {scale:.0f}'
-  ]
+  )
 
 
 def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
@@ -311,23 +289,16 @@ def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
       f'silence: no sample is further than {peak:.2g} from the mean, and full '
       f'scale is 1 (at least {SILENT:g} is needed); record it louder.'
     ), []
-  doubts = []
-  if peak < QUIET:
-    doubts.append(
-      f'very quiet: the largest sample is {peak:.2g}, and full scale is 1'
-    )
   clipped = float(np.mean(np.abs(waveform) >= 0.999))
-  if clipped >= CLIPPED:
-    doubts.append(
-      f'clipped: {100 * clipped:.1f} % of the samples at full scale'
-    )
-  return '', doubts
+  quiet = f'very quiet: the largest sample is {peak:.2g}, and full scale is 1'
+  loud = f'clipped: {100 * clipped:.1f} % of the samples at full scale'
+  return '', [quiet] * (peak < QUIET) + [loud] * (clipped >= CLIPPED)
 
 
-def _unforeseen(given: Input, error: Exception) -> AudioFeatures:
+def _unforeseen(given: Input, error: Exception) -> Extracted:
   last = (str(error).strip().splitlines() or [''])[-1]
-  return AudioFeatures(
-    given.name,
-    error=f'{given.name}: {type(error).__name__}: {last[:300]}; convert the '
-    'file to WAV and try again.',
+  text = (
+    f'{given.name}: {type(error).__name__}: {last[:300]}; convert the file to '
+    'WAV and try again.'
   )
+  return Recording(name=given.name, error=text), []

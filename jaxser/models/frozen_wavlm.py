@@ -1,8 +1,4 @@
-"""A frozen WavLM: waveforms to the output of one of its layers.
-
-`jaxser.models.hidden_states` stores that output for a corpus, and a system is
-trained on the store. `HiddenStates` computes the same of any recording.
-"""
+"""A frozen WavLM: waveforms to the output of one of its layers."""
 
 import dataclasses
 import functools
@@ -69,8 +65,8 @@ class HiddenStates:
   ) -> tuple[jax.Array, jax.Array]:
     """Returns frames [batch, frames, hidden] and how many of each row count.
 
-    Of samples [batch, samples], normalised, zero padded, of which `length`,
-    int [batch], are speech; `needed` is the property of that name.
+    Of normalised, zero padded samples [batch, samples], of which `length`, int
+    [batch], are speech; `needed` is the property of that name.
     """
     layer = self.given['layer']
     model = WavLM(
@@ -97,17 +93,7 @@ class HiddenStates:
 def for_model(
   source: pathlib.Path, parameters: Mapping[str, Any], weights: Any
 ) -> HiddenStates:
-  """Returns the hidden states that a model was trained on, from their WavLM.
-
-  Args:
-    source: what to call the model in errors.
-    parameters: those of the store it was trained on.
-    weights: folder of the Hugging Face WavLM, or None.
-
-  Raises:
-    ConvertError: if the weights cannot be read.
-    ModelError: if there are none, or others than those of the store.
-  """
+  """Returns the hidden states that a model was trained on, from their WavLM."""
   needs = (
     f'{source}: the features of this model are hidden states of a WavLM (layer '
     f'{parameters["layer"]} of {parameters["layers"]}, weights '
@@ -115,26 +101,24 @@ def for_model(
   )
   remedy = (
     'give --weights=DIR, the folder of the WavLM that `python -m data_prep '
-    '--features=wavlm` got'
+    '--features=wavlm` got.'
   )
   if weights is None:
-    raise ModelError(f'{needs}: {remedy}.')
+    raise ModelError(f'{needs}: {remedy}')
   folder = pathlib.Path(weights).expanduser()
   hf_wavlm.read_config(folder)  # Its message is the better one.
-  found = hash_of(folder)
-  if found != parameters['weights']:
-    raise ModelError(f'{needs}, and {folder} holds others ({found}): {remedy}.')
+  if (found := hash_of(folder)) != parameters['weights']:
+    raise ModelError(f'{needs}, and {folder} holds others ({found}): {remedy}')
   return HiddenStates(*hf_wavlm.load(folder), parameters)
 
 
 def hash_of(weights: pathlib.Path) -> str:
   """Returns 16 hexadecimal digits of a checkpoint's config and tensors."""
   digest = hashlib.sha256()
-  for name in ('config.json', 'model.safetensors', 'pytorch_model.bin'):
-    path = weights / name
-    if path.is_file():
-      with path.open('rb') as file:
-        digest.update(hashlib.file_digest(file, 'sha256').digest())
-      if name == 'model.safetensors':
-        break  # It is the one that is read.
+  tensors = weights / 'model.safetensors'  # It is the one that is read.
+  if not tensors.is_file():
+    tensors = weights / 'pytorch_model.bin'
+  for path in filter(pathlib.Path.is_file, (weights / 'config.json', tensors)):
+    with path.open('rb') as file:
+      digest.update(hashlib.file_digest(file, 'sha256').digest())
   return digest.hexdigest()[:16]

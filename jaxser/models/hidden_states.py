@@ -17,7 +17,6 @@ The states of an utterance do not depend on the others: padding is masked.
 import functools
 import hashlib
 import json
-import math
 import os
 import pathlib
 import shutil
@@ -29,14 +28,7 @@ import numpy as np
 from absl import flags
 
 import data_prep
-from data_prep import (
-  build,
-  command_line,
-  corpora,
-  progress,
-  publishing,
-  store,
-)
+from data_prep import build, command_line, corpora, progress, publishing, store
 from data_prep.errors import UserError
 
 NAME = 'wavlm'
@@ -47,18 +39,16 @@ _WINDOW = 16
 
 FLAGS = flags.FlagValues()
 _enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
-flags.DEFINE_string(
-  'corpus', None, 'Name of the corpus.', required=True, flag_values=FLAGS
-)
+_integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
+flags.DEFINE_string('corpus', None, 'Name of the corpus.', flag_values=FLAGS)
 command_line.define_path(
   'weights',
   None,
   'Folder with config.json and model.safetensors of a WavLM.',
   FLAGS,
 )
-flags.mark_flag_as_required('weights', FLAGS)
-_layer = 'Whose output is kept, from 1; -1 is the last.'
-flags.DEFINE_integer('layer', -1, _layer, flag_values=FLAGS)
+flags.mark_flags_as_required(['corpus', 'weights'], FLAGS)
+_integer('layer', -1, 'Whose output is kept, from 1; -1 is the last.')
 command_line.define_path('data_dir', None, 'Where stores lie.', FLAGS)
 _enum(
   'dtype',
@@ -66,11 +56,14 @@ _enum(
   ['float32', 'bfloat16'],
   'Of matmuls; bfloat16 is faster on TPUs and newer GPUs.',
 )
-_types = ['float16', 'float32']
-_enum('storage', 'float16', _types, 'Of the hidden states on disk.')
-flags.DEFINE_integer(
-  'batch_size', 16, 'Utterances at once.', lower_bound=1, flag_values=FLAGS
+_enum(
+  'storage',
+  'float16',
+  ['float16', 'float32'],
+  'Of the hidden states on disk. float16 keeps eleven bits; of WavLM-large it '
+  'takes 100 kB per second of speech.',
 )
+_integer('batch_size', 16, 'Utterances at once.', lower_bound=1)
 flags.DEFINE_boolean(
   'overwrite', False, 'Make the store again.', flag_values=FLAGS
 )
@@ -80,13 +73,9 @@ def extract(
   hidden: Any,
   source: Any,
   batch_size: int,
-  advance: Callable[[int], object] = lambda count: None,
+  advance: Callable[[int], object],
 ) -> Iterator[np.ndarray]:
-  """Yields the states of every utterance of a source, in its order.
-
-  `hidden` is a `frozen_wavlm.HiddenStates`, `source` a `pipeline.Source`;
-  `advance` is called with the number of utterances done since the last call.
-  """
+  """Yields the states of every utterance of a source, in its order."""
   import jax
 
   from jaxser.data import pipeline
@@ -105,38 +94,20 @@ def extract(
     yield from (states[place] for place in places)
 
 
-def prepare(
-  corpus: str,
-  weights: os.PathLike[str] | str,
-  *,
-  layer: int = -1,
-  data_dir: os.PathLike[str] | str | None = None,
-  dtype: str = 'float32',
-  storage: str = 'float16',
-  batch_size: int = 16,
-  overwrite: bool = False,
-  report: Callable[[str], object] = print,
-) -> pathlib.Path:
-  """Makes the store of hidden states from the corpus' waveforms.
+def main(arguments: list[str]) -> None:
+  """Makes the store of hidden states of a corpus."""
+  del arguments
+  from jaxser.core import runtime
 
-  Arguments are the flags; `report` is called with each line for the user. Half
-  precision keeps eleven bits; WavLM-large then takes 100 kB per second of speech.
-
-  Returns:
-    The version directory of the store.
-
-  Raises:
-    UserError: if the weights cannot be read, there are no waveforms, the store
-      cannot be written, there is no such layer, an utterance is shorter than
-      the receptive field, or a value does not fit the storage.
-  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  runtime.quiet_without_tpu()
   from jaxser.data import corpus as corpus_lib
   from jaxser.data import pipeline
   from jaxser.models import frozen_wavlm
   from jaxser.nn import hf_wavlm
 
-  weights = pathlib.Path(weights).expanduser()
-  data_dir = pathlib.Path(data_dir or data_prep.default_data_dir())
+  corpus, weights, layer = FLAGS.corpus, FLAGS.weights, FLAGS.layer
+  data_dir = FLAGS.data_dir or data_prep.default_data_dir()
   waves = store.find_store(data_dir, corpus, 'wave16k')
   config = hf_wavlm.read_config(weights)
   layers = config.num_hidden_layers
@@ -156,15 +127,15 @@ def prepare(
     'weights': frozen_wavlm.hash_of(weights),
     'layer': number,
     'layers': layers,
-    'dtype': dtype,
-    'storage': storage,
+    'dtype': FLAGS.dtype,
+    'storage': FLAGS.storage,
     'mean': mean,
     'std': std,
     'waveforms': info['fingerprint'],
   }
   text = json.dumps(parameters, sort_keys=True)
-  fingerprint = hashlib.sha256(text.encode()).hexdigest()[:8]
-  final = waves.parents[1] / f'{NAME}-{fingerprint}' / waves.name
+  name = f'{NAME}-{hashlib.sha256(text.encode()).hexdigest()[:8]}'
+  final = waves.parents[1] / name / waves.name
 
   def make(directory: pathlib.Path) -> int:
     source = pipeline.Source(
@@ -179,30 +150,27 @@ def prepare(
       )
     hidden = frozen_wavlm.HiddenStates(*hf_wavlm.load(weights), parameters)
     bar = progress.Progress(len(opened.table), unit='utterance')
-
-    def advance(count: int) -> None:
-      bar.advance(f'{corpus}, layer {number}', count)
-
-    states = extract(hidden, source, batch_size, advance)
-    _write(directory, opened, states, hidden, final.parent.name)
+    advance = functools.partial(bar.advance, f'{corpus}, layer {number}')
+    states = extract(hidden, source, FLAGS.batch_size, advance)
+    _write(directory, opened, states, hidden, name)
     bar.close()
-    for name in ('manifest.tsv', 'rejected.tsv'):
-      if (waves / name).exists():
-        shutil.copyfile(waves / name, directory / name)
+    for table in ('manifest.tsv', 'rejected.tsv'):
+      if (waves / table).exists():
+        shutil.copyfile(waves / table, directory / table)
     return len(opened.table)
 
-  count = publishing.write_once(final, make, report=report, overwrite=overwrite)
+  overwrite = FLAGS.overwrite
+  count = publishing.write_once(final, make, report=print, overwrite=overwrite)
   if count is not None:
-    report(
+    print(
       f'Hidden states of {count} utterances of {corpus} (layer {number} of '
       f'{layers}) prepared in {final}.'
     )
-  report(
+  print(
     'Next:  python -m jaxser.main --config=configs/emosphere.py:corpus='
     f'{corpus},encoder=wavlm,frozen --config.data_dir={data_dir} '
     f'--workdir=runs/{corpus}'
   )
-  return final
 
 
 def _write(
@@ -210,19 +178,14 @@ def _write(
   opened: Any,
   states: Iterator[np.ndarray],
   hidden: Any,
-  config: str,
+  name: str,
 ) -> None:
-  """Writes the whole store of an opened store of waveforms, named `config`."""
+  """Writes the whole store of an opened store of waveforms."""
   # It imports TFDS, which takes a second.
   from data_prep import records
 
   info, table = next(iter(opened.stores.values())), opened.table
-  corpus, classes = info['corpus'], info['classes']
-  storage = hidden.given['storage']
-  columns = {
-    **{'id': table.ids, 'speaker': table.speakers, 'gender': table.genders},
-    **{'text': table.texts, 'split': table.splits},
-  }
+  classes, storage = info['classes'], hidden.given['storage']
   longest = 0
 
   def examples() -> Iterator[dict[str, Any]]:
@@ -233,7 +196,11 @@ def _write(
       yield {
         'features': stored(value, storage, table.ids[row]),
         'label': classes[label] if label >= 0 else -1,
-        **{name: str(column[row]) for name, column in columns.items()},
+        'id': str(table.ids[row]),
+        'speaker': str(table.speakers[row]),
+        'gender': str(table.genders[row]),
+        'text': str(table.texts[row]),
+        'split': str(table.splits[row]),
         'duration': table.durations[row],
         'vad': table.vad[row],
       }
@@ -242,9 +209,9 @@ def _write(
     directory,
     examples(),
     records.feature_spec(classes, hidden.bins, storage == 'float16'),
-    corpora.CORPORA[corpus],
-    corpus=corpus,
-    config=config,
+    corpora.CORPORA[info['corpus']],
+    corpus=info['corpus'],
+    config=name,
     content=f'hidden states (WavLM, layer {hidden.given["layer"]})',
   )
   build.write_store_json(
@@ -253,7 +220,7 @@ def _write(
       **info,
       'features': NAME,
       'parameters': dict(hidden.given),
-      'fingerprint': config.removeprefix(f'{NAME}-'),
+      'fingerprint': name.removeprefix(f'{NAME}-'),
       'feature_bins': hidden.bins,
       'frames_per_second': info['frames_per_second'] / hidden.config.hop,
       'max_length': longest,
@@ -267,22 +234,12 @@ def _write(
 def stored(value: np.ndarray, storage: str, name: str) -> np.ndarray:
   """Returns the value as it is stored; raises UserError if it does not fit."""
   largest = float(np.abs(value).max())
-  if not math.isfinite(largest) or largest > float(np.finfo(storage).max):
+  if not largest <= float(np.finfo(storage).max):
     raise UserError(
       f'{name}: a hidden state is {largest}, more than {storage} holds; use '
       '--storage=float32, or another layer.'
     )
   return value.astype(storage)
-
-
-def main(arguments: list[str]) -> None:
-  """Prepares what the flags say."""
-  del arguments
-  from jaxser.core import runtime
-
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  runtime.quiet_without_tpu()
-  prepare(**FLAGS.flag_values_dict())
 
 
 if __name__ == '__main__':

@@ -24,16 +24,11 @@ def measure(
   num_workers: int | None = None,
   repeats: int = 3,
 ) -> dict[str, Any]:
-  """Times prediction from wav files on disk.
+  """Times prediction from synthetic wav files; returns it ready for JSON.
 
-  The files (so many, of so many seconds) are synthetic: noise and tones, 16 kHz,
-  16 bit, one channel. After a pass that compiles there are `repeats` passes.
-
-  Returns:
-    What was measured, ready for JSON: 'first_latency_s' (one file with nothing
-    compiled in this process; in a fresh one with the import of what computes
-    the features), 'warm_latency_s' (median of 20 further files), 'files_per_s'
-    (of the median pass), its 'files_per_s_range', and 'times_real_time'.
+  'first_latency_s' is one file with nothing compiled in this process (in a fresh
+  one with the import of what computes the features), 'warm_latency_s' the median
+  of 20 further ones, 'files_per_s' that of `repeats` passes over all files.
   """
   with tempfile.TemporaryDirectory() as folder:
     inputs = _synthetic(pathlib.Path(folder), files, seconds)
@@ -67,27 +62,25 @@ def measure(
 
 
 def _synthetic(folder: pathlib.Path, files: int, seconds: float) -> list[Input]:
+  """Writes noise and tones: 16 kHz, 16 bit, one channel."""
   import soundfile
 
   random = np.random.default_rng(0)
   at = np.arange(max(1, round(seconds * _RATE))) / _RATE
-  inputs = []
-  for i in range(files):
-    path = folder / f'{i:05d}.wav'
+  paths = [folder / f'{i:05d}.wav' for i in range(files)]
+  for path in paths:
     tone = np.sin(2 * np.pi * random.uniform(90, 400) * at)
     noise = random.standard_normal(len(at))
     soundfile.write(path, 0.3 * tone + 0.03 * noise, _RATE, 'PCM_16')
-    inputs.append(Input(str(path), path))
-  return inputs
+  return [Input(str(path), path) for path in paths]
 
 
 def lines(measured: dict[str, Any]) -> list[str]:
   """Returns what was measured, for people."""
   low, high = measured['files_per_s_range']
   return [
-    f'{measured["system"]}, {measured["members"]} models, '
-    f'{measured["features"]} features on the {measured["features_on"]}; '
-    f'{measured["files"]} files of {measured["seconds"]:g} s',
+    '{system}, {members} models, {features} features on the {features_on}; '
+    '{files} files of {seconds:g} s'.format(**measured),
     f'  first file     {1000 * measured["first_latency_s"]:9.1f} ms '
     '(with compilation)',
     f'  next files     {1000 * measured["warm_latency_s"]:9.1f} ms each',

@@ -6,12 +6,17 @@ from absl import flags
 
 from data_prep import command_line
 from jaxser.evaluation.predictions import SELECTIONS
+from jaxser.models import builtin
 
 
 def define(values: flags.FlagValues) -> None:
   """Defines --checkpoint, --fold, --seed and --selection."""
   command_line.define_path(
-    'checkpoint', None, 'Work folder of a training run.', values
+    'checkpoint',
+    builtin.DEFAULT,
+    'Work folder of a training run, or a model that comes with jaxser: '
+    f'{", ".join(builtin.ABOUT)}.',
+    values,
   )
   for name in ('fold', 'seed'):
     flags.DEFINE_multi_integer(
@@ -30,17 +35,9 @@ def define(values: flags.FlagValues) -> None:
 
 
 def chosen(values: flags.FlagValues) -> dict[str, Any]:
-  """Returns what to load as arguments of `jaxser.models.predictor.load`.
-
-  Raises:
-    UsageError: without --checkpoint.
-  """
-  if not values.checkpoint:
-    raise command_line.UsageError(
-      'give --checkpoint=W, the --workdir of a run of jaxser.main. See --help.'
-    )
+  """Returns what to load as arguments of `jaxser.models.predictor.load`."""
   return {
-    'checkpoint': values.checkpoint,
+    'checkpoint': builtin.find(values.checkpoint or builtin.DEFAULT),
     'seeds': values.seed,
     'folds': values.fold,
     'selection': values.selection,

@@ -1,6 +1,7 @@
 """What is predicted of recordings: for people, for programs, for pandas.
 
 A format of `WRITERS` is a generator of lines, which come with the recordings.
+Nothing here imports JAX.
 """
 
 import csv
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxser.ops.spherical import VAD
+from jaxser.evaluation.predictions import DIMENSIONS
 
 _WIDEST_NAME = 44
 
@@ -46,16 +47,22 @@ class Prediction:
     content = {'start': round(self.start, 3), 'end': round(self.end, 3)}
     if self.error:
       return {**content, 'error': self.error}
+    values = self.vad or self.scores
+    values = {name: float(f'{value:.6g}') for name, value in values.items()}
     if self.vad:
-      return {**content, **_digits(self.vad), 'region': self.region}
-    return {**content, 'emotion': self.emotion, 'scores': _digits(self.scores)}
+      return {**content, **values, 'region': self.region}
+    return {**content, 'emotion': self.emotion, 'scores': values}
+
+  def cells(self) -> list[str]:
+    """Returns the numbers as people read them."""
+    cells = [f'{value:.2f}' for value in self.vad.values()]
+    return cells + [f'{100 * value:.1f} %' for value in self.scores.values()]
 
   def __repr__(self) -> str:
     if self.error:
       return self.error
-    values = [f'{name} {value:.2f}' for name, value in self.vad.items()]
-    values += [f'{n} {100 * value:.1f} %' for n, value in self.scores.items()]
-    return f'{self.emotion or self.region} ({", ".join(values)})'
+    pairs = zip(self.vad or self.scores, self.cells(), strict=True)
+    return f'{self.emotion or self.region} ({", ".join(map(" ".join, pairs))})'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
@@ -128,35 +135,26 @@ class Recordings(list[Recording]):
     return '\n'.join(map(repr, self))
 
 
-def _digits(values: dict[str, float]) -> dict[str, float]:
-  return {name: float(f'{value:.6g}') for name, value in values.items()}
-
-
 def table(
   recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields columns for people; what could not be used is left out."""
-  segmented = predictor.extractor.segment > 0
   columns, regression = _columns(predictor)
   # A segment's times take more room than a short name.
-  width = max([20 if segmented else 4, *map(len, names)])
-  width = min(_WIDEST_NAME, width)
-  widths = [max(7, len(name)) for name in columns]
-  emotion = max([7, *map(len, columns)])
+  narrowest = 20 if predictor.extractor.segment else 4
+  width = min(_WIDEST_NAME, max([narrowest, *map(len, names)]))
+  widest = max([7, *map(len, columns)])
 
   def line(first: str, word: str, cells: Iterable[str]) -> str:
-    numbers = [f'{c:>{w}}' for c, w in zip(cells, widths, strict=False)]
-    words = [f'{first:<{width}}', f'{word:<{emotion}}', *numbers]
-    if regression:
-      words.append(words.pop(1))
-    return '  '.join(words).rstrip()
+    pairs = zip(cells, columns, strict=False)
+    numbers = [f'{cell:>{max(7, len(name))}}' for cell, name in pairs]
+    word = f'{word:<{widest}}'
+    words = [*numbers, word] if regression else [word, *numbers]
+    return '  '.join([f'{first:<{width}}', *words]).rstrip()
 
   def row(first: str, prediction: Prediction) -> str:
-    if prediction.error:
-      return line(first, prediction.error.partition(':')[0], ())
-    cells = [f'{value:.2f}' for value in prediction.vad.values()]
-    cells += [f'{100 * value:.1f} %' for value in prediction.scores.values()]
-    return line(first, prediction.emotion or prediction.region, cells)
+    word = prediction.error.partition(':')[0] or prediction.emotion
+    return line(first, word or prediction.region, prediction.cells())
 
   yield line('file', 'region' if regression else 'emotion', columns)
   for recording in recordings:
@@ -211,22 +209,22 @@ def json_document(
     kind = 'failures' if recording.error else 'recordings'
     found[kind].append(recording.as_dict())
   description = predictor.description
+  scale = 'vad_range' if _columns(predictor)[1] else 'classes'
   model = {
     'folder': str(description.workdir),
     **{n: description.content[n] for n in ('system', 'corpus', 'fingerprint')},
     'members': [model.training._asdict() for model in predictor.models],
+    scale: description.content[scale],
   }
-  if description.system.task == 'regression':
-    model['vad_range'] = list(description.vad_range or ())
-  else:
-    model['classes'] = list(description.classes)
   yield json.dumps({'model': model, **found}, indent=2, ensure_ascii=False)
 
 
 def _columns(predictor: Any) -> tuple[Sequence[str], bool]:
   """Returns the names of the numbers, and whether they are VAD."""
   regression = predictor.description.system.task == 'regression'
-  return (VAD if regression else predictor.description.classes), regression
+  return (
+    DIMENSIONS if regression else predictor.description.classes
+  ), regression
 
 
 WRITERS: dict[str, Callable[..., Iterator[str]]] = {

@@ -1,11 +1,11 @@
 """Recordings to predictions: an ensemble as one program for few shapes."""
 
-import functools
+import dataclasses
 import itertools
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,14 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.core import runtime
-from jaxser.models import ensemble, saved
+from jaxser.models import builtin, saved
 from jaxser.models.audio_features import (
-  AudioFeatures,
+  Extracted,
   FeatureExtractor,
   Input,
   InputError,
-  Piece,
 )
-from jaxser.models.output import Prediction, Recording, Recordings
+from jaxser.models.output import Recording, Recordings
 from jaxser.models.saved import Description
 from jaxser.models.weights import ModelError
 from jaxser.ops import spherical
@@ -32,8 +31,16 @@ ROWS_AT_ONCE, WAVES_AT_ONCE = 64, 8
 _BUCKETS = 4
 
 
+class Model(NamedTuple):
+  """One network of an ensemble, on the host; trees are for `System.predict`."""
+
+  training: saved.Training
+  params: Tree
+  state: Tree
+
+
 def load(
-  checkpoint: os.PathLike[str] | str,
+  checkpoint: os.PathLike[str] | str = builtin.DEFAULT,
   *,
   weights: os.PathLike[str] | str | None = None,
   seeds: Sequence[int] = (),
@@ -43,16 +50,14 @@ def load(
 ) -> 'Predictor':
   """Returns the ensemble of a run, ready to predict.
 
-  Programs are compiled once and kept for later processes, see
-  `jaxser.core.runtime.enable_compilation_cache`.
-
   Args:
-    checkpoint: work folder of a run.
+    checkpoint: work folder of a run, or the name of a model that comes with
+      jaxser.
     weights: folder of the WavLM whose hidden states are the model's features,
       if they are.
     seeds: which seeds of the run; none for all.
     folds: which folds; none for all.
-    selection: which epoch, see `jaxser.models.ensemble.choose`.
+    selection: which epoch; by default the best on the development split.
     **options: `segment`, `features_on` and `batch_size` of `Predictor`.
 
   Raises:
@@ -66,10 +71,9 @@ def load(
     description.system.check_recording()
   except ValueError as error:
     raise ModelError(f'{description.path}: {error}.') from error
-  chosen = ensemble.choose(
-    description, seeds=seeds, folds=folds, selection=selection
-  )
-  return Predictor(description, ensemble.load(description, chosen), **options)
+  chosen = description.choose(seeds, folds, selection)
+  models = [Model(t, *saved.load(description.workdir, *t)) for t in chosen]
+  return Predictor(description, models, **options)
 
 
 class Predictor:
@@ -81,7 +85,7 @@ class Predictor:
   def __init__(
     self,
     description: Description,
-    models: Sequence[ensemble.Model],
+    models: Sequence[Model],
     *,
     segment: float = 0.0,
     features_on: str = 'host',
@@ -90,28 +94,38 @@ class Predictor:
     """Puts the weights on the devices.
 
     Args:
-      description, models: of the run, see `jaxser.models.ensemble.load`.
+      description: of the run.
+      models: its weights.
       segment: seconds per segment of a recording; 0 takes it as one.
-      features_on: 'host' or 'device', see `FeatureExtractor`.
+      features_on: 'host', or 'device' for the log-mel of TIM-Net.
       batch_size: rows at once; 0 chooses.
     """
     self.description, self.models = description, tuple(models)
     self.extractor = FeatureExtractor.for_model(
       description, segment=segment, features_on=features_on
     )
-    spec = description.feature_spec
-    waves = spec.bins is None or description.uses_hidden_states
+    self.shapes: set[tuple[int, ...]] = set()
+    spec, hidden = description.feature_spec, description.uses_hidden_states
+    waves = spec.bins is None or hidden
     self._batch_size = batch_size or (WAVES_AT_ONCE if waves else ROWS_AT_ONCE)
     mesh = Mesh(np.array(jax.local_devices()), ('data',))
     self._rows = NamedSharding(mesh, PartitionSpec('data'))
-    everywhere = NamedSharding(mesh, PartitionSpec())
     trees = [(model.params, model.state) for model in models]
     self._stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-    needed = spec.needed if description.uses_hidden_states else ()
-    self._weights = jax.device_put((self._stacked, needed), everywhere)
+    self._weights = jax.device_put(
+      (self._stacked, spec.needed if hidden else ()),
+      NamedSharding(mesh, PartitionSpec()),
+    )
     self._run = jax.jit(self._predict_batch)
     self._region = region_of(description, models)
-    self.shapes: set[tuple[int, ...]] = set()
+    # Lengths that pieces are padded to, ascending; each is compiled once.
+    longest = self.extractor.row_shape[0]
+    halves = {-(-longest // 2**i) for i in range(_BUCKETS)}
+    # Where everything has one length, or padding matters, as published.
+    if spec.name == 'librosa22k' or description.system.padding == 'published':
+      halves = {longest}
+    shortest = min(longest, self.extractor.shortest)
+    self.lengths = tuple(sorted(n for n in halves if n >= shortest))
 
   def program(
     self, features: jax.Array, length: jax.Array, stacked: Tree = None
@@ -143,8 +157,7 @@ class Predictor:
     self, weights: Tree, features: jax.Array, length: jax.Array
   ) -> dict[str, jax.Array]:
     """As `program`, of what the extractor hands over."""
-    stacked, needed = weights
-    spec = self.description.feature_spec
+    (stacked, needed), spec = weights, self.description.feature_spec
     if self.description.uses_hidden_states:
       longest = self.description.max_length
       features, count = spec.apply(needed, features, length)
@@ -153,17 +166,6 @@ class Predictor:
       features = log_mel(features, spec)
       length = jnp.where(length > 0, features.shape[1], 0)
     return self.program(features, length.astype(jnp.int32), stacked)
-
-  @functools.cached_property
-  def lengths(self) -> tuple[int, ...]:
-    """Lengths that pieces are padded to, ascending; each is compiled once."""
-    longest = self.extractor.row_shape[0]
-    fixed = self.description.feature_spec.name == 'librosa22k'
-    # Where everything has one length, or padding matters, as published.
-    if fixed or self.description.system.padding == 'published':
-      return (longest,)
-    halves = {-(-longest // 2**i) for i in range(_BUCKETS)}
-    return tuple(sorted(n for n in halves if n >= self.extractor.shortest))
 
   def predict(
     self, audio: Any, sample_rate: int | None = None, *, num_workers: int = 1
@@ -220,100 +222,74 @@ class Predictor:
     yield from self.predict_features(features, rows)
 
   def predict_features(
-    self, recordings: Iterable[AudioFeatures], rows: int
+    self, extracted: Iterable[Extracted], rows: int
   ) -> Iterator[Recording]:
-    """Yields predictions of extracted features, in batches of `rows` rows.
-
-    The devices share them evenly, so there may be a few more.
-    """
+    """Yields predictions of extracted features, in batches of about so many."""
     rows += -rows % self._rows.mesh.size
-    recordings = iter(recordings)
+    extracted = iter(extracted)
     # So many that few batches of a window are filled in part only.
     size = 2 * rows * len(self.lengths)
-    while window := list(itertools.islice(recordings, size)):
+    while window := list(itertools.islice(extracted, size)):
       yield from self._predict_window(window, rows)
 
   def _predict_window(
-    self, window: list[AudioFeatures], rows: int
+    self, window: list[Extracted], rows: int
   ) -> Iterator[Recording]:
     by_length: dict[int, list[tuple[int, int]]] = {n: [] for n in self.lengths}
-    for r, recording in enumerate(window):
-      for i, piece in enumerate(recording.pieces):
-        if not piece.error:
-          size = len(piece.features)
-          length = next(n for n in self.lengths if n >= size)
-          by_length[length].append((r, i))
-    batches, outputs = [], {}
+    for r, (_, pieces) in enumerate(window):
+      for i, features in enumerate(pieces):
+        if features is not None:
+          size = len(features)
+          by_length[next(n for n in self.lengths if n >= size)].append((r, i))
+    batches, outputs = [], [[None] * len(pieces) for _, pieces in window]
     for length, places in by_length.items():
       for start in range(0, len(places), rows):
         chosen = places[start : start + rows]
-        pieces = [window[r].pieces[i] for r, i in chosen]
+        pieces = [window[r][1][i] for r, i in chosen]
         batches.append((chosen, self._launch(pieces, length, rows)))
     for chosen, values in batches:
       values = jax.device_get(values)
-      for row, place in enumerate(chosen):
-        outputs[place] = {name: v[:, row] for name, v in values.items()}
-    for r, recording in enumerate(window):
-      found = [outputs.get((r, i)) for i in range(len(recording.pieces))]
-      yield self._recording(recording, found)
+      for row, (r, i) in enumerate(chosen):
+        outputs[r][i] = {name: v[:, row] for name, v in values.items()}
+    for (recording, _), found in zip(window, outputs, strict=True):
+      segments = [
+        dataclasses.replace(segment, **self._means([output]))
+        for segment, output in zip(recording.segments, found, strict=False)
+      ]
+      yield dataclasses.replace(
+        recording, segments=tuple(segments), **self._means(found)
+      )
 
   def _launch(
-    self, pieces: list[Piece], length: int, rows: int
+    self, pieces: list[np.ndarray], length: int, rows: int
   ) -> dict[str, jax.Array]:
     """Starts the work on one batch; outputs [models, rows, ...]."""
     shape = (rows, length, *self.extractor.row_shape[1:])
     features, lengths = np.zeros(shape, np.float32), np.zeros(rows, np.int32)
     for row, piece in enumerate(pieces):
-      lengths[row] = len(piece.features)
-      features[row, : lengths[row]] = piece.features
+      lengths[row] = len(piece)
+      features[row, : len(piece)] = piece
     self.shapes.add(shape)
     batch = jax.device_put((features, lengths), self._rows)
     return self._run(self._weights, *batch)
 
-  def _recording(
-    self, features: AudioFeatures, outputs: list[dict[str, np.ndarray] | None]
-  ) -> Recording:
-    name, seconds = features.name, features.seconds
-    if features.error:
-      return Recording(name=name, seconds=seconds, error=features.error)
-    pieces = features.pieces
-    segments, start, end = (), pieces[0].start, pieces[0].end
-    if self.extractor.segment:
-      segments = tuple(
-        Prediction(start=p.start, end=p.end, error=p.error, **self._means(o))
-        for p, o in zip(pieces, outputs, strict=True)
-      )
-    if len(pieces) > 1:
-      start, end = 0.0, seconds
+  def _means(self, outputs: list[dict[str, Any] | None]) -> dict[str, Any]:
+    """Averages over pieces and models; returns fields of a `Prediction`."""
     known = [output for output in outputs if output is not None]
-    whole = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
-    return Recording(
-      name=name,
-      seconds=seconds,
-      start=start,
-      end=end,
-      segments=segments,
-      warnings=features.warnings,
-      **self._means(whole),
-    )
-
-  def _means(self, output: dict[str, np.ndarray] | None) -> dict[str, Any]:
-    """Averages outputs [models, ...]; returns fields of a `Prediction`."""
-    if output is None:
+    if not known:
       return {}
-    found = {'embeddings': output['embedding']}
-    for name, columns in (
-      ('scores', self.description.classes),
-      ('vad', spherical.VAD),
-    ):
-      if name in output:
-        mean = np.mean(output[name], axis=0, dtype=np.float64)
-        mean = mean.astype(np.float32)
-        found[name] = dict(zip(columns, mean.tolist(), strict=True))
-    if 'vad' in output:
+    output = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
+    name = 'vad' if 'vad' in output else 'scores'
+    columns = {'vad': spherical.VAD, 'scores': self.description.classes}[name]
+    mean = np.mean(output[name], axis=0, dtype=np.float64).astype(np.float32)
+    found = {
+      'embeddings': output['embedding'],
+      name: dict(zip(columns, mean.tolist(), strict=True)),
+    }
+    if name == 'vad':
       found['region'] = self._region(mean)
     else:
-      found['emotion'] = self.description.classes[int(np.argmax(mean))]
+      found['emotion'] = columns[int(np.argmax(mean))]
     return found
 
 
@@ -328,7 +304,7 @@ def _input(item: Any, position: int, sample_rate: int | None) -> Input:
 
 
 def region_of(
-  description: Description, models: Sequence[ensemble.Model]
+  description: Description, models: Sequence[Model]
 ) -> Callable[[np.ndarray], str]:
   """Returns a function that says in words where a point of the VAD scale lies.
 

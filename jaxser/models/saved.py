@@ -5,15 +5,14 @@ A run leaves in its work folder
   model.json                                   what the weights belong to
   models/seed0-fold03.best_on_dev.safetensors  one file per fold and selection
 
-A weight file holds every array of (params, model_state) under its path in the
-tree, 'params/head/kernel' or 'state/batch_stats/...', in its own type. Its
-metadata names the model it was written for and the hash of its content, so
-that a damaged file, or one of another run, is refused.
+A weight file names the model that it was written for, so that one of another
+run is refused.
 """
 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -29,19 +28,22 @@ import jaxser
 from data_prep import features as features_lib
 from jaxser.core import files
 from jaxser.evaluation import curves
-from jaxser.models import weights
+from jaxser.models import builtin, weights
 from jaxser.models.weights import ModelError
 from jaxser.systems import registry
 from jaxser.systems.base import System
 
 Tree = Any
+PathLike = os.PathLike[str] | str
 
 FORMAT = 'jaxser model'
 VERSION = 1
 _NAME = re.compile(r'^seed(\d+)-fold(\d+)\.(\w+)\.safetensors$')
 # What the weights depend on; another value of one of these is another model.
 _IDENTITY = ('system', 'class', 'settings', 'classes', 'vad_range', 'features')
-_FIELDS = (*_IDENTITY, 'normalization', 'max_length', 'seeds', 'folds')
+_FIELDS = {'fingerprint', 'normalization', 'max_length', 'seeds', 'folds'}
+# The first that is there; best_on_test only where it is asked for by name.
+_DEFAULT_SELECTIONS = ('best_on_dev', 'last', 'init_from')
 
 CAVEAT = 'tested utterances may have been trained on'
 """What every table and page says of weights that only the user vouches for."""
@@ -70,30 +72,21 @@ class Training(NamedTuple):
 
 
 def describe(
-  workdir: os.PathLike[str] | str,
+  workdir: PathLike,
   config: Any,
   system: System,
-  corpus: Any,
+  source: Any,
   folds: Sequence[Any],
-  *,
   selections: Sequence[str],
-  max_length: int,
-  normalization: tuple[float, float] | None,
   command: str = '',
 ) -> None:
-  """Writes model.json; to be called before the first `save`.
-
-  Args:
-    workdir, config, system: of the run.
-    corpus: `jaxser.data.corpus.Corpus` that it is trained on.
-    folds: `jaxser.data.protocols.Fold`s that have weights of their own.
-    selections: which weights of a fold, keys of `SELECTIONS`.
-    max_length: frames or samples that utterances are cut to.
-    normalization: mean and standard deviation of waveforms.
-    command: that trains it; default this process' own.
-  """
+  """Writes model.json; to be called before the first `save`."""
   if jax.process_index():
     return
+  # Late, so that prediction starts sooner.
+  from jaxser.data.corpus import normalization
+
+  corpus = source.corpus
   store = next(iter(corpus.stores.values()))
   content = {
     'format': FORMAT,
@@ -103,14 +96,14 @@ def describe(
     'class': type(system).__name__,
     'settings': system.settings(),
     'classes': list(corpus.classes),
-    'vad_range': list(corpus.vad_range) if corpus.vad_range else None,
+    'vad_range': corpus.vad_range or None,
     'features': {
       'name': store['features'],
       'version': store.get('feature_version', features_lib.VERSION),
       'parameters': dict(store['parameters']),
     },
-    'normalization': list(normalization) if normalization else None,
-    'max_length': max_length,
+    'normalization': normalization(corpus, config.protocol),
+    'max_length': source.max_length,
     'longest': corpus.feature_shape[0],
     'corpus': corpus.name,
     'stores': {n: info['fingerprint'] for n, info in corpus.stores.items()},
@@ -122,7 +115,6 @@ def describe(
     'command': command
     or shlex.join(['python', '-m', 'jaxser.main', *sys.argv[1:]]),
   }
-  content = json.loads(json.dumps(content))
   content['fingerprint'] = fingerprint(content)
   files.write_json(pathlib.Path(workdir) / 'model.json', content)
 
@@ -134,16 +126,14 @@ def fingerprint(content: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def path_of(
-  workdir: os.PathLike[str] | str, seed: int, fold_number: int, selection: str
-) -> pathlib.Path:
-  """Returns the path of a weight file."""
-  name = Training(seed, fold_number, selection).name
-  return pathlib.Path(workdir) / 'models' / f'{name}.safetensors'
+def path_of(workdir: PathLike, *training: Any) -> pathlib.Path:
+  """Returns the path of the weights of a seed, fold and selection."""
+  name = f'{Training(*training).name}.safetensors'
+  return pathlib.Path(workdir) / 'models' / name
 
 
 def save(
-  workdir: os.PathLike[str] | str,
+  workdir: PathLike,
   seed: int,
   fold_number: int,
   selection: str,
@@ -152,17 +142,7 @@ def save(
   *,
   epoch: int | None = None,
 ) -> pathlib.Path:
-  """Writes the weights of one fold and selection, whole or not at all.
-
-  In a run of several processes only the first one writes. `describe` has been
-  called before; `epoch` is the one after which the weights were taken.
-
-  Returns:
-    The path of the file.
-
-  Raises:
-    ModelError: for a tree of something else, or a folder without model.json.
-  """
+  """Writes weights, on process 0 only; returns their path."""
   path = path_of(workdir, seed, fold_number, selection)
   if jax.process_index() == 0:
     metadata = {
@@ -177,16 +157,11 @@ def save(
 
 
 def load(
-  workdir: os.PathLike[str] | str, seed: int, fold_number: int, selection: str
+  workdir: PathLike, seed: int, fold_number: int, selection: str
 ) -> tuple[Tree, Tree]:
-  """Returns (params, model_state) of one fold and selection as NumPy arrays.
-
-  Raises:
-    ModelError: if the file is missing, damaged, no model, or belongs to
-      another one than the folder's model.json describes.
-  """
-  description = open(workdir)
-  path = path_of(workdir, seed, fold_number, selection)
+  """Returns (params, model_state) of one fold and selection as NumPy arrays."""
+  description, training = open(workdir), (seed, fold_number, selection)
+  path = path_of(workdir, *training)
   try:
     tree, metadata = weights.read(path)
   except FileNotFoundError as error:
@@ -195,69 +170,47 @@ def load(
       f'{path}: no such file. {workdir} has {there or "no finished fold"}. '
       f'Choose one of these, or finish the run: {description.command}'
     ) from error
-  if metadata.get('model') != description.content['fingerprint']:
+  wanted = description.content['fingerprint']
+  if metadata.get('model') != wanted:
     raise ModelError(
       f'{path} belongs to another model ({metadata.get("model")}) than '
-      f'{description.path} describes ({description.content["fingerprint"]}). Do '
-      'not mix the files of two runs: copy the folder of the run again. Weights '
-      'of others are read by --config.init_from.'
+      f'{description.path} describes ({wanted}). Do not mix the files of two '
+      'runs: copy the folder of the run again. Weights of others are read by '
+      '--config.init_from.'
     )
-  try:
-    named = Training(*json.loads(metadata['training'])[:3])
-    result = tree['params'], tree['state']
-  except (KeyError, ValueError, TypeError) as error:
-    raise weights.damaged(path, f'{type(error).__name__}: {error}') from error
-  if named != (seed, fold_number, selection):
+  named = Training(*json.loads(metadata['training'])[:3])
+  if named != training:
     raise ModelError(
       f'{path} holds {named}; somebody renamed it. Give it its own name, '
       f'{path_of("", *named).name}.'
     )
-  return result
+  return tree['params'], tree['state']
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Description:
   """What model.json says, and which weights lie beside it.
 
-  Attributes:
-    workdir: of the run.
-    content: of model.json; `classes`, `vad_range`, `normalization` and
-      `max_length` are attributes, too, as `describe` got them.
-    weights: folder of the WavLM whose hidden states are the features, or None.
+  `weights` is the folder of the WavLM whose hidden states are the features.
   """
 
-  workdir: pathlib.Path
-  content: Mapping[str, Any]
-  weights: pathlib.Path | None = None
-
-  def __post_init__(self) -> None:
-    for name in ('classes', 'vad_range', 'normalization', 'max_length'):
-      value = self.content[name]
-      value = tuple(value) if isinstance(value, list) else value
-      object.__setattr__(self, name, value)
-
-  @property
-  def path(self) -> pathlib.Path:
-    """Path of model.json."""
-    return self.workdir / 'model.json'
-
-  @property
-  def command(self) -> str:
-    """The command that trains the model."""
-    return self.content.get('command', 'see config.json')
-
-  @property
-  def uses_hidden_states(self) -> bool:
-    """Whether the features are those of a frozen WavLM."""
-    return self.content['features']['name'] == 'wavlm'
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    content: Mapping[str, Any],
+    weights: PathLike | None = None,
+  ):
+    self.workdir, self.content, self.weights = workdir, content, weights
+    self.path = workdir / 'model.json'
+    self.command = content.get('command', 'see config.json')
+    self.classes = tuple(content['classes'])
+    self.vad_range = content['vad_range']
+    self.normalization = content['normalization']
+    self.max_length = content['max_length']
+    self.uses_hidden_states = content['features']['name'] == 'wavlm'
 
   @functools.cached_property
   def system(self) -> System:
-    """The system with the settings that it was trained with.
-
-    Raises:
-      ModelError: if this version has no such system, or refuses a setting.
-    """
+    """The system with the settings that it was trained with."""
     name, kind = self.content['system'], self.content['class']
     try:
       system = registry.build(name, self.content['settings'])
@@ -271,33 +224,23 @@ class Description:
 
   @functools.cached_property
   def feature_spec(self) -> Any:
-    """The feature spec with the parameters of the training corpus.
-
-    A `data_prep.features.Convention`, or `frozen_wavlm.HiddenStates`.
-
-    Raises:
-      ModelError: if this version computes other features under that name, or
-        the features are hidden states and `weights` are not theirs.
-      ConvertError: if those weights cannot be read.
-    """
+    """A `features.Convention` of data_prep, or `frozen_wavlm.HiddenStates`."""
     given = self.content['features']
     if self.uses_hidden_states:
       # Other models do without WavLM, whose import takes a third of a second.
       from jaxser.models import frozen_wavlm as wavlm
 
       return wavlm.for_model(self.path, given['parameters'], self.weights)
+    there = {**given['parameters'], 'version': given['version']}
     try:
       kind = features_lib.CONVENTIONS[given['name']]
-      names = [field.name for field in dataclasses.fields(kind)]
-      found = kind(**{name: given['parameters'][name] for name in names})
-      here = json.loads(json.dumps(found.parameters()))
+      spec = kind(**{f.name: there[f.name] for f in dataclasses.fields(kind)})
     except (KeyError, ValueError, TypeError) as error:
       raise self._other_version(
         f'the features {given!r} cannot be computed here '
         f'({type(error).__name__}: {error})'
       ) from error
-    there = {'version': given['version'], **given['parameters']}
-    here['version'] = features_lib.VERSION
+    here = {**spec.parameters(), 'version': features_lib.VERSION}
     differing = [
       f'{name}: there {there.get(name)!r}, here {here.get(name)!r}'
       for name in sorted(there.keys() | here.keys())
@@ -308,7 +251,7 @@ class Description:
         f'the model was trained on other {given["name"]} features than this '
         f'version computes ({"; ".join(differing)})'
       )
-    return found
+    return spec
 
   @functools.cached_property
   def trainings(self) -> tuple[Training, ...]:
@@ -317,6 +260,57 @@ class Description:
     matches = filter(None, map(_NAME.match, names))
     return tuple(sorted(Training(int(m[1]), int(m[2]), m[3]) for m in matches))
 
+  def choose(
+    self,
+    seeds: Sequence[int] = (),
+    folds: Sequence[int] = (),
+    selection: str | None = None,
+  ) -> list[Training]:
+    """Returns the trainings that are asked for, by default all seeds and folds.
+
+    `best_on_test`, chosen on the data of the run's own test, only if asked for.
+    """
+    there, where = self.trainings, self.workdir / 'models'
+    if not there:
+      raise ModelError(
+        f'{where} holds no weights: the run has not finished a fold yet. Finish '
+        f'it: {self.command}'
+      )
+    names = {training.selection for training in there}
+    defaults = [name for name in _DEFAULT_SELECTIONS if name in names]
+    if not (selection or defaults):
+      raise ModelError(
+        f'{where} holds only {", ".join(sorted(names))}; ask for it with '
+        f'--selection={min(names)}.'
+      )
+    selection = selection or defaults[0]
+    wanted = {'seed': seeds, 'fold': folds, 'selection': [selection]}
+    for name, values in wanted.items():
+      known = sorted({getattr(training, name) for training in there})
+      for value in values:
+        if value not in known:
+          raise ModelError(
+            f'--{name}={value} is not among the weights in {where}; there are '
+            f'{", ".join(map(str, known))}.'
+          )
+    chosen = [
+      training
+      for training in there
+      if all(not v or getattr(training, n) in v for n, v in wanted.items())
+    ]
+    if not chosen:
+      raise ModelError(
+        f'{where} has no weights for seed {list(seeds) or "any"}, fold '
+        f'{list(folds) or "any"}, {selection}; the run may not be finished.'
+      )
+    return chosen
+
+  def unfinished(self, selection: str) -> int:
+    """Returns how many (seed, fold) of the plan have no weights yet."""
+    there = {t[:2] for t in self.trainings if t.selection == selection}
+    planned = itertools.product(self.content['seeds'], self.content['folds'])
+    return len({*planned} - there)
+
   def _other_version(self, problem: str) -> ModelError:
     return ModelError(
       f'{self.path}: {problem}; use the version that trained it '
@@ -324,33 +318,19 @@ class Description:
     )
 
 
-def open(
-  workdir: os.PathLike[str] | str, weights: os.PathLike[str] | str | None = None
-) -> Description:
-  """Reads model.json, without the corpus and without TensorFlow.
-
-  `weights` is the folder of the WavLM whose hidden states are the features, if
-  they are; it is read when the features are needed.
-
-  Raises:
-    ModelError: if model.json is missing, damaged, or not of this format; or if
-      weights are given for a model of other features.
-  """
-  workdir = pathlib.Path(workdir).expanduser()
+def open(workdir: PathLike, weights: PathLike | None = None) -> Description:
+  """Reads model.json of a work folder or built-in model, without its corpus."""
+  workdir = builtin.find(workdir)
   path = workdir / 'model.json'
   remedy = 'give the --workdir of a run of `python -m jaxser.main`.'
   try:
-    content = json.loads(path.read_text('utf-8'))
+    content = files.read_json(path)
   except OSError as error:
     raise ModelError(
       f'{path} cannot be read ({error.strerror}), so {workdir} is no folder of a '
       f'trained model; {remedy}'
     ) from error
-  except ValueError as error:
-    raise ModelError(
-      f'{path} is not valid JSON ({error}); copy the folder of the run again.'
-    ) from error
-  if not isinstance(content, dict) or content.get('format') != FORMAT:
+  if content.get('format') != FORMAT:
     raise ModelError(
       f'{path} does not describe a model of this program; {remedy}'
     )
@@ -359,16 +339,14 @@ def open(
       f'{path} has version {content.get("version")!r}, this program reads '
       f'{VERSION}; use jaxser {content.get("jaxser")}, which wrote it.'
     )
-  missing = [name for name in _FIELDS if name not in content]
-  if missing or content.get('fingerprint') != fingerprint(content):
-    what = f'lacks {", ".join(missing)}' if missing else 'was edited'
+  if not content.keys() >= {*_FIELDS, *_IDENTITY} or (
+    content['fingerprint'] != fingerprint(content)
+  ):
     raise ModelError(
-      f'{path} {what}; the weights beside it go with what was written. Copy '
+      f'{path} was edited; the weights beside it go with what was written. Copy '
       'the folder of the run again.'
     )
-  found = Description(
-    workdir, content, pathlib.Path(weights) if weights else None
-  )
+  found = Description(workdir, content, weights)
   if weights and not found.uses_hidden_states:
     raise ModelError(
       f'{path}: the features of this model are {content["features"]["name"]}, no '

@@ -8,7 +8,6 @@ the hash of the content, so that a damaged file is noticed.
 import hashlib
 import json
 import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,11 +22,6 @@ from jaxser.core.errors import UserError
 
 Tree = Any
 
-_TYPES = (
-  *('float64', 'float32', 'float16', 'bfloat16'),
-  *('int64', 'int32', 'uint32', 'uint8', 'bool'),
-)
-
 
 class ModelError(UserError):
   """A trained model cannot be written or used; says which, why, what to do."""
@@ -36,16 +30,12 @@ class ModelError(UserError):
 def write(
   path: os.PathLike[str] | str, tree: Tree, metadata: Mapping[str, str]
 ) -> None:
-  """Writes nested dicts of arrays, whole or not at all.
-
-  Equal content gives equal bytes.
-
-  Raises:
-    ModelError: if the tree has anything but mappings with plain names and
-      arrays.
-  """
-  arrays, empty = _flatten(tree)
-  own = {'empty': json.dumps(empty), 'sha256': _digest(arrays)}
+  """Writes nested dicts of arrays; equal content gives equal bytes."""
+  flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
+  empty = {n for n, value in flat.items() if value is traverse_util.empty_node}
+  names = sorted(flat.keys() - empty)
+  arrays = {name: np.asarray(flat[name], order='C') for name in names}
+  own = {'empty': json.dumps(sorted(empty)), 'sha256': _digest(arrays)}
   data = safetensors.numpy.save(arrays, {**metadata, **own})
   # The library orders the metadata differently in every process.
   end = 8 + int.from_bytes(data[:8], 'little')
@@ -56,13 +46,7 @@ def write(
 
 
 def read(path: os.PathLike[str] | str) -> tuple[Tree, dict[str, str]]:
-  """The inverse of `write`: returns the tree and the metadata.
-
-  Raises:
-    FileNotFoundError: if there is no such file.
-    ModelError: if it cannot be read, is damaged, or was not written by `write`.
-  """
-  path = pathlib.Path(path)
+  """Returns the tree and the metadata that `write` got."""
   try:
     with safetensors.safe_open(str(path), framework='numpy') as file:
       metadata = file.metadata() or {}
@@ -75,42 +59,16 @@ def read(path: os.PathLike[str] | str) -> tuple[Tree, dict[str, str]]:
       'readable file.'
     ) from error
   except (safetensors.SafetensorError, ValueError, TypeError) as error:
-    raise damaged(path, str(error)) from error
+    raise _damaged(path, str(error)) from error
   if not metadata.keys() >= {'empty', 'sha256'}:
     raise ModelError(
       f'{path} holds no weights that this program wrote: its metadata are '
       f'{metadata}. Weights of others are read by --config.init_from.'
     )
   if metadata['sha256'] != _digest(arrays):
-    raise damaged(path, 'its content does not have the hash that it states')
-  try:
-    empty = dict.fromkeys(
-      json.loads(metadata['empty']), traverse_util.empty_node
-    )
-    tree = traverse_util.unflatten_dict({**arrays, **empty}, sep='/')
-  except (ValueError, TypeError, AttributeError) as error:
-    raise damaged(path, f'{type(error).__name__}: {error}') from error
-  return tree, metadata
-
-
-def _flatten(tree: Tree) -> tuple[dict[str, np.ndarray], list[str]]:
-  """Arrays by 'a/b/c' path, sorted, and the paths of mappings without any."""
-  arrays, empty = {}, []
-  flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True)
-  for parts, value in flat.items():
-    path, kind = '/'.join(parts), getattr(value, 'dtype', type(value).__name__)
-    if any('/' in part for part in parts):
-      raise ModelError(f'{parts}: names of arrays must be text without "/".')
-    if value is traverse_util.empty_node:
-      empty.append(path)
-    elif str(kind) not in _TYPES:
-      raise ModelError(
-        f'{path} is a {kind}; a model is made of mappings and arrays of '
-        f'{", ".join(_TYPES)}.'
-      )
-    else:
-      arrays[path] = np.asarray(value, order='C')
-  return dict(sorted(arrays.items())), sorted(empty)
+    raise _damaged(path, 'its content does not have the hash that it states')
+  empty = dict.fromkeys(json.loads(metadata['empty']), traverse_util.empty_node)
+  return traverse_util.unflatten_dict({**arrays, **empty}, sep='/'), metadata
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -121,7 +79,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
   return digest.hexdigest()
 
 
-def damaged(path: pathlib.Path, why: str) -> ModelError:
+def _damaged(path: os.PathLike[str] | str, why: str) -> ModelError:
   """Returns the error for a file that was once written whole."""
   return ModelError(
     f'{path} is damaged or not a safetensors file ({why}). Copy it again, or '

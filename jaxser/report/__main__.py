@@ -10,6 +10,8 @@ Examples:
       tested, confusion matrices, speakers, calibration, configs.
   python -m jaxser.report runs/dsnet runs/encoder --into=README.md#dsnet
       Writes their table between the marks <!-- dsnet --> and <!-- /dsnet -->.
+  python -m jaxser.report runs/all --card --baseline=docs/results/emodb_compare
+      Writes runs/all/MODEL_CARD.md again, with the figures of a baseline.
 
 A WORKDIR is the folder of a finished run; results.json and predictions.jsonl
 are enough.
@@ -44,8 +46,11 @@ command_line.define_path(
   'baseline',
   None,
   'A finished run on the same utterances, whose figures become lines in the '
-  'charts of a single run.',
+  'charts of a single run, or stand in its card.',
   FLAGS,
+)
+flags.DEFINE_boolean(
+  'card', False, 'Write MODEL_CARD.md of a single run instead.', FLAGS
 )
 flags.DEFINE_string(
   'selection',
@@ -66,7 +71,7 @@ def main(arguments: list[str]) -> int:
 def _write(workdirs: list[pathlib.Path]) -> pathlib.Path:
   # Late, so that --help is quick.
   from jaxser.core import files
-  from jaxser.report import insert, pages
+  from jaxser.report import card, insert, pages
 
   out, into, selection = FLAGS.out, FLAGS.into, FLAGS.selection
   page, _, name = into.partition('#')
@@ -86,6 +91,10 @@ def _write(workdirs: list[pathlib.Path]) -> pathlib.Path:
     raise UsageError(f'--into={into}: give the marks too: README.md#NAME.')
   if into:
     return insert.write_into(page, name, workdirs, selection)
+  if FLAGS.card:
+    if len(workdirs) > 1 or out or selection:
+      raise UsageError('--card is for one run; only --baseline goes with it.')
+    return card.write(workdirs[0], FLAGS.baseline)
   try:
     if out:
       files.check_writable(out)

@@ -2,36 +2,50 @@
 
 import os
 import pathlib
+from typing import Any
 
 from data_prep import corpora
 from jaxser.core import files
 from jaxser.evaluation import results
+from jaxser.evaluation.predictions import PredictionsError
 from jaxser.report import pages
 from jaxser.systems import registry
 
 NAME = 'MODEL_CARD.md'
 
 
-def write(workdir: os.PathLike[str] | str) -> pathlib.Path:
+def write(
+  workdir: os.PathLike[str] | str,
+  baseline: os.PathLike[str] | str | None = None,
+) -> pathlib.Path:
   """Writes the card of a finished run; returns its path.
 
+  A baseline is another run, whose figures are set beside those of the run, or of
+  the one that config.epochs_from names.
+
   Raises:
-    PredictionsError: the results of the run that config.epochs_from names, from
-      which the card quotes, cannot be read.
+    PredictionsError: results cannot be read, or the baseline tested others.
   """
   workdir = pathlib.Path(workdir)
   model, config, folds = (
     files.read_json(workdir / f'{name}.json')
     for name in ('model', 'config', 'folds')
   )
-  own, size = workdir / 'results.json', workdir / 'parameters.txt'
-  earlier = config.get('epochs_from')
+  size = workdir / 'parameters.txt'
   used = [fold for fold in folds['folds'] if fold['fold'] in model['folds']]
-  licences = {
-    name: corpora.CORPORA[name].licence
-    for name in model['stores']
-    if name in corpora.CORPORA
-  }
+  own = _results(workdir) if (workdir / 'results.json').exists() else None
+  earlier = (
+    _results(config['epochs_from']) if config.get('epochs_from') else None
+  )
+  linear = _results(baseline) if baseline else None
+  if linear:
+    for name in ('corpus', 'protocol', 'utterances', 'metrics'):
+      tested = (earlier or own or {}).get(name)
+      if tested != linear[name]:
+        raise PredictionsError(
+          f'{baseline} is no baseline of {workdir}: its {name} is {linear[name]}, '
+          f'not {tested}; name a run with the same tests.'
+        )
   text = pages.render(
     'model_card.md',
     model=model,
@@ -40,11 +54,14 @@ def write(workdir: os.PathLike[str] | str) -> pathlib.Path:
     trained_on=sorted({len(fold['train']) for fold in used}),
     tested=any(fold['test'] for fold in used),
     size=size.read_text('utf-8').splitlines()[-1] if size.exists() else '',
-    licences=licences,
-    own=results.read_results(own) if own.exists() else None,
-    earlier=results.read_results(pathlib.Path(earlier, 'results.json'))
-    if earlier
-    else None,
+    corpora=corpora.CORPORA,
+    own=own,
+    earlier=earlier,
+    baseline=linear,
   )
-  files.write_text(workdir / NAME, text)
+  files.write_text(workdir / NAME, text + '\n')
   return workdir / NAME
+
+
+def _results(workdir: os.PathLike[str] | str) -> dict[str, Any]:
+  return results.read_results(pathlib.Path(workdir, 'results.json'))
