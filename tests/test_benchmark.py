@@ -177,7 +177,7 @@ def test_each_device_brings_its_own_work():
   found = measurements.devices(experiment, [1, 2], QUICK)
   one, two = found['rows']
   assert two['costs']['flop'] == pytest.approx(2 * one['costs']['flop'])
-  assert (one['devices'], one['efficiency, %']) == ('1', 100)
+  assert (one['devices'], one['efficiency, %']) == ('1', 100.0)
   speeds = two['utterances/s'] / one['utterances/s']
   assert two['efficiency, %'] == pytest.approx(100 * speeds)
   assert 'steps of 4 utterances of 16 x 128 per device in one' in found['about']

@@ -188,4 +188,4 @@ def _add_efficiency(
   rates = [row['utterances/s'] / n for row, n in zip(rows, shares, strict=True)]
   for row, rate in zip(rows, rates, strict=True):
     if row['turns']['quiet'] and rows[0]['turns']['quiet']:
-      row['efficiency, %'] = 100 * rate / rates[0]
+      row['efficiency, %'] = 100 * (rate / rates[0])
