@@ -412,14 +412,15 @@ def _check_whole(file: _File, name: str) -> str:
   present = file.size - start
   # Some recorders count the header as audio: all of it, what RIFF counts, or
   # the chunk's own.
-  if promised - present in (start, start - 8, 8) and present:
+  excess = promised - present
+  if excess > 0 and excess in (start, start - 8, 8) and present:
     if kind in (b'RIFF', b'RIFX'):
       _set_wav_size(file, start, '>' if kind == b'RIFX' else '<')
     return (
       f'the header promises {promised} bytes of audio, as it counts itself; '
       f'all {present} that are there were read'
     )
-  if promised > present:
+  if excess > 0:
     raise AudioError(
       f'{name}: truncated; the header promises {promised} bytes of audio, '
       f'the file holds {present}; copy it again.'

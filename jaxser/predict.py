@@ -176,13 +176,14 @@ def _predict(model: Any, inputs: list[Any]) -> int:
 
   def watched() -> Iterator[Any]:
     for recording in model.stream(inputs, num_workers=FLAGS.num_workers):
-      bar.advance(f'{len(failures)} failed')
       if recording.error:
         failures.append(recording.error)
-      elif not segment and model.extractor.cuts(recording.seconds):
-        cut.append(recording)
-      if not recording.error and (FLAGS.embeddings or FLAGS.plot):
+      elif FLAGS.embeddings or FLAGS.plot:
         kept.append(recording)
+      unsegmented = not segment and not recording.error
+      if unsegmented and model.extractor.cuts(recording.seconds):
+        cut.append(recording)
+      bar.advance(f'{len(failures)} failed')
       for doubt in recording.warnings:
         kind = doubt.partition(':')[0]
         doubts[kind] += 1

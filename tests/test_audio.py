@@ -90,6 +90,7 @@ def test_formats(kind, subtype):
   data = encoded(waveform, 16000, kind, subtype)
   result, rate = audio.read(data)[:2]
   assert (rate, len(result)) == (16000, 40000)
+  assert audio.read(data).warning == ''
   np.testing.assert_allclose(
     result[1000:39000], waveform[1000:39000], atol=0.06
   )
