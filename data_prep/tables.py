@@ -20,6 +20,8 @@ _SPLITS = {
 _SHOWN = 10  # Problems listed in one message.
 # Names are kept to the byte; from all other cells outer blanks are taken.
 _NAMES = ('id', 'path')
+# A quote in these is a slip that would make another speaker or class.
+_PLAIN = ('speaker', 'label', 'gender', 'split')
 
 
 class CorpusError(UserError):
@@ -129,6 +131,12 @@ def read_table(
       )
     cells += [''] * (len(columns) - len(cells))
     row = dict(zip(columns, cells, strict=False))
+    for name in _PLAIN:
+      if '"' in row.get(name, ''):
+        raise CorpusError(
+          f'{path}: line {line}: {name} {row[name]!r} has a quote in it; close '
+          'the quote or take it out.'
+        )
     rows.append(
       (line, {k: v if k in _NAMES else v.strip() for k, v in row.items()})
     )

@@ -258,6 +258,10 @@ def test_a_quote_swallows_no_rows(audio, tmp_path):
   texts = [u.text for u in read.utterances]
   assert texts == ['"Hello, he said', 'a 5" disc', 'so "ho"']
   assert read.classes == ('x',)
+  for row in ('a.wav|"s|x', 'a.wav|s|x"y'):
+    path = table(tmp_path, f'path|speaker|label\nb.wav|s|x\n{row}\n')
+    with pytest.raises(CorpusError, match='line 3: .* has a quote in it; clo'):
+      manifest.read_manifest(path)
 
 
 @pytest.mark.parametrize('cell', ['"open', '"closed" early'])
