@@ -260,7 +260,7 @@ def test_a_quote_swallows_no_rows(audio, tmp_path):
   assert read.classes == ('x',)
   for row in ('a.wav|"s|x', 'a.wav|s|x"y'):
     path = table(tmp_path, f'path|speaker|label\nb.wav|s|x\n{row}\n')
-    with pytest.raises(CorpusError, match='line 3: .* has a quote in it; clo'):
+    with pytest.raises(CorpusError, match=r'line 3: .* has a quote in it; clo'):
       manifest.read_manifest(path)
 
 

@@ -60,14 +60,14 @@ class Embeddings:
 def write(workdir: os.PathLike[str] | str, embeddings: Embeddings) -> None:
   """Writes embeddings.npz whole or not at all."""
   buffer = io.BytesIO()
-  np.savez_compressed(
-    buffer,
-    fold=embeddings.fold,
+  arrays: dict[str, Any] = {
+    'fold': embeddings.fold,
     **{name: getattr(embeddings, name).astype(str) for name in _TEXTS},
     **embeddings.spaces,
     **{f'map.{name}': value for name, value in embeddings.maps.items()},
-    about=np.array(json.dumps(embeddings.about, sort_keys=True)),
-  )
+    'about': np.array(json.dumps(embeddings.about, sort_keys=True)),
+  }
+  np.savez_compressed(buffer, **arrays)
   files.write_bytes(pathlib.Path(workdir) / NAME, buffer.getvalue())
 
 
@@ -87,11 +87,11 @@ def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
     if len({len(value) for value in held.values()}) > 1:
       raise ValueError('its arrays differ in length')
     return Embeddings(
-      held['fold'],
-      *(held[name] for name in _TEXTS),
-      {name: held[name] for name in about['names']},
-      {name: held[f'map.{name}'] for name in about['names']},
-      about,
+      fold=held['fold'],
+      **{name: held[name] for name in _TEXTS},
+      spaces={name: held[name] for name in about['names']},
+      maps={name: held[f'map.{name}'] for name in about['names']},
+      about=about,
     )
   except (OSError, LookupError, TypeError, ValueError, BadZipFile) as error:
     raise EmbeddingsError(

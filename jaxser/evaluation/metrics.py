@@ -28,7 +28,8 @@ NAMES = {
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   """Returns the quotient in float64, NaN where the denominator is not > 0."""
-  numerator, denominator = np.float64(numerator), np.float64(denominator)
+  numerator = np.asarray(numerator, np.float64)
+  denominator = np.asarray(denominator, np.float64)
   shape = np.broadcast_shapes(numerator.shape, denominator.shape)
   return np.divide(
     numerator, denominator, out=np.full(shape, np.nan), where=denominator > 0

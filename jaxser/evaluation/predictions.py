@@ -197,7 +197,9 @@ def check_once(predictions: Iterable[Prediction]) -> None:
   Raises:
     PredictionsError: naming the (seed, selection) and the utterances.
   """
-  tested = collections.defaultdict(collections.Counter)
+  tested: dict[str, collections.Counter[str]] = collections.defaultdict(
+    collections.Counter
+  )
   truth: dict[str, tuple[Any, str]] = {}
   seen = set()
   for p in predictions:

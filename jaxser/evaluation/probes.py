@@ -83,8 +83,8 @@ def emotion_probe(
 def _probe(
   spaces: Spaces,
   labels: np.ndarray,
-  fitted: Sequence[int],
-  scored: Sequence[int],
+  fitted: np.ndarray | list[int],
+  scored: np.ndarray | list[int],
 ) -> dict[str, Any] | None:
   """Fits a classifier to some examples of each space, scores it on others."""
   targets, classes = labels[scored], len(np.unique(labels[fitted]))

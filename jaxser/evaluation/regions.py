@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 
-def cube_of(points: np.ndarray, sphere: Mapping[str, Any]) -> np.ndarray:
+def cube_of(points: Any, sphere: Mapping[str, Any]) -> np.ndarray:
   """Maps points [n, 3] on the corpus' scale to the cube [-1, 1] round neutral."""
   from jaxser.ops import spherical
 
@@ -29,9 +29,9 @@ def names(regions: str | float) -> tuple[str, ...]:
   return spherical.region_names(regions)
 
 
-def region_of(points: np.ndarray, sphere: Mapping[str, Any]) -> np.ndarray:
+def region_of(points: Any, sphere: Mapping[str, Any]) -> np.ndarray:
   """Returns the region, int [n], of points [n, 3] on the corpus' scale."""
   from jaxser.ops import spherical
 
-  cube = cube_of(points, sphere)
+  cube: Any = cube_of(points, sphere)
   return np.asarray(spherical.region_index(cube, sphere['regions']))

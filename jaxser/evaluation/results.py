@@ -66,7 +66,7 @@ FITTED = 'fitted'
 """Label of selection 'last' where a system was fitted, not trained by epochs."""
 
 
-def rounded(value: float, task: str = 'classification') -> float | None:
+def rounded(value: Any, task: str = 'classification') -> float | None:
   """Rounds to per cent with two decimals or CCC with four; None for NaN."""
   if np.isnan(value):
     return None
@@ -99,12 +99,15 @@ def grouped(
   utterance of unknown speaker stands alone.
   """
   speakers = _speakers(predictions)
-  pair = [p.target for p in predictions], [p.prediction for p in predictions]
+  targets: Any = [p.target for p in predictions]
+  answers: Any = [p.prediction for p in predictions]
   if task == 'regression':
-    return intervals.group_sums(*pair, speakers)
+    return intervals.group_sums(targets, answers, speakers)
   number = {name: index for index, name in enumerate(classes)}
-  numbers = [[number[name] for name in names] for names in pair]
-  return intervals.group_confusions(*numbers, speakers, len(classes))
+  targets, answers = (
+    [number[n] for n in names] for names in (targets, answers)
+  )
+  return intervals.group_confusions(targets, answers, speakers, len(classes))
 
 
 def scores(
@@ -115,7 +118,7 @@ def scores(
   return metrics.values(task, np.stack(sums))
 
 
-def _by_metric(task: str, **columns: Sequence[float]) -> dict[str, Any]:
+def _by_metric(task: str, **columns: Any) -> dict[str, Any]:
   """Returns {metric: {column: rounded}} of columns [metrics]."""
   return {
     name: {key: rounded(x[i], task) for key, x in columns.items()}
@@ -178,7 +181,8 @@ def _selection(
   groups = grouped(predictions, task, classes)
   pooled = _pooled(groups, task, resamples)
   pooled['utterances'] = len({p.id for p in predictions})
-  found = {'label': SELECTIONS[predictions[0].selection], 'pooled': pooled}
+  label = SELECTIONS[predictions[0].selection]
+  found: dict[str, Any] = {'label': label, 'pooled': pooled}
   if task == 'classification':
     confusion = groups.sum(0)
     recalls = map(rounded, metrics.recalls(confusion))
@@ -195,9 +199,13 @@ def _selection(
   by_seed = by(predictions, 'seed').values()
   found['over_seeds'] = _spread(scores(by_seed, task, classes), task)
   found['per_fold'] = [
-    {'seed': seed, 'fold': fold, 'epoch': part[0].epoch}
-    | {'utterances': len(part)}
-    | {n: rounded(x, task) for n, x in zip(METRICS[task], row, strict=True)}
+    {
+      'seed': seed,
+      'fold': fold,
+      'epoch': part[0].epoch,
+      'utterances': len(part),
+      **{n: rounded(x, task) for n, x in zip(METRICS[task], row, strict=True)},
+    }
     for ((seed, fold), part), row in zip(folds.items(), values, strict=True)
   ]
   return found
@@ -215,15 +223,16 @@ def _check(
       f'predictions of {" and ".join(sorted(tasks))} do not go with classes '
       f'{[*classes]}'
     )
-  epochs = {}
+  epochs: dict[str, int | None] = {}
   for p in predictions:
     where = f'seed {p.seed}, fold {p.fold}, selection {p.selection}'
     if epochs.setdefault(where, p.epoch) != p.epoch:
       raise PredictionsError(f'{where}: predictions of several epochs')
     if classes and (
       not {p.target, p.prediction} <= set(classes)
+      or p.scores is None
       or len(p.scores) != len(classes)
-      or p.scores[classes.index(p.prediction)] < max(p.scores)
+      or p.scores[classes.index(str(p.prediction))] < max(p.scores)
     ):
       raise PredictionsError(
         f'{where}: target {p.target!r}, prediction {p.prediction!r} and scores '

@@ -60,7 +60,8 @@ def compare(
     {p.id: (p.target, p.speaker) for p in run} for run in (first, second)
   ]
   shared = truth[0].keys() & truth[1].keys()
-  sizes = len(shared), *(len(t) - len(shared) for t in truth)
+  common = len(shared)
+  sizes = (common, len(truth[0]) - common, len(truth[1]) - common)
   odd = sorted(name for name in shared if truth[0][name] != truth[1][name])
   tasks = {p.task for p in (*first, *second)}
   known = [', '.join(classes) for classes in (first_classes, second_classes)]
@@ -99,9 +100,9 @@ def adjust(comparisons: Sequence[Comparison]) -> None:
   """Sets the p values adjusted for the number of comparisons (Holm 1979)."""
   for metric in dict.fromkeys(m for c in comparisons for m in c.changes):
     changes = [c.changes[metric] for c in comparisons if metric in c.changes]
-    known = [change for change in changes if change.p_value is not None]
-    known.sort(key=lambda change: change.p_value)
+    known = [(c.p_value, c) for c in changes if c.p_value is not None]
+    known.sort(key=lambda pair: pair[0])
     highest = 0.0
-    for rank, change in enumerate(known):
-      adjusted = min(1.0, change.p_value * (len(known) - rank))
+    for rank, (p_value, change) in enumerate(known):
+      adjusted = min(1.0, p_value * (len(known) - rank))
       change.p_holm = highest = max(highest, adjusted)

@@ -44,7 +44,7 @@ def uniform(limit: float) -> Callable[..., Array]:
 
 
 def dense(
-  features: int, name: str, dtype: Any = None, **initializers: Callable
+  features: int, name: str, dtype: Any = None, **initializers: Any
 ) -> nn.Dense:
   """Returns a linear layer in `dtype`, or that of its input."""
   return nn.Dense(
@@ -228,6 +228,7 @@ class Dropout(nn.Module):
     """Drops entries of x [batch, ...]; rows int32 [batch] are batch['row']."""
     if not train or self.rate == 0:
       return x
+    assert rows is not None, 'dropout in training needs the rows of the batch'
     kept = row_bernoulli(
       self.make_rng('dropout'), rows, 1 - self.rate, x.shape[1:]
     )

@@ -68,11 +68,10 @@ def to_cube(
     centre: None, or three numbers on the corpus scale in the order `VAD`.
   """
   points = jnp.asarray(points)
-  if centre is None:
-    centre = jnp.full((3,), (lo + hi) / 2)
-  centre = jnp.asarray(centre, jnp.float32).astype(points.dtype)
-  centre = jnp.expand_dims(centre, range(points.ndim - 1))
-  return (points - centre) * (2 / (hi - lo))
+  middle = [(lo + hi) / 2] * 3 if centre is None else centre
+  origin = jnp.asarray(middle, jnp.float32).astype(points.dtype)
+  origin = jnp.expand_dims(origin, range(points.ndim - 1))
+  return (points - origin) * (2 / (hi - lo))
 
 
 def cartesian_to_spherical(points: Array) -> Array:
@@ -171,8 +170,8 @@ def region_index(cube: Array, regions: str | float = 'octants') -> Array:
     signs = reorder(cube, VAD, OCTANT_AXES) >= 0
     code = signs[..., 0] * 4 + signs[..., 1] * 2 + signs[..., 2] * 1
     table = [0] * 8
-    for index, octant in enumerate(OCTANTS):
-      table[int(octant.replace('+', '1').replace('-', '0'), 2)] = index
+    for number, octant in enumerate(OCTANTS):
+      table[int(octant.replace('+', '1').replace('-', '0'), 2)] = number
     index = jnp.asarray(table, jnp.int32)[code]
   else:
     azimuths, polars = _grid(regions)
