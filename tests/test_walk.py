@@ -156,7 +156,8 @@ class Walk:
     self.folder.mkdir()
     self.home.mkdir()
     # Programs and recipes are those that are installed.
-    (self.folder / 'launch').symlink_to(ROOT / 'launch')
+    for name in ('launch', 'docs'):
+      (self.folder / name).symlink_to(ROOT / name)
     wavs = _part_of_emodb(self.corpora / 'emodb')
     _ravdess(self.corpora / 'ravdess')
     _emotale(self.corpora / 'emotale')
