@@ -27,9 +27,10 @@ from tests.trees import emotale_table
 pytestmark = pytest.mark.walk
 
 _COMMAND = re.compile(r'^    ((?:python -m|launch/).+)$', re.MULTILINE)
-# Needs openSMILE, an extra; or a corpus that the others do not.
+# Needs openSMILE, an extra; EmoBox; or a corpus that the others do not.
 _BASELINES = re.compile(
   r'baseline\.py:corpus=(emovo|savee|ravdess)|features=(egemaps|compare)'
+  r'|protocol=emobox'
 )
 # Tested in tests/test_export.py; hours, and libtpu.
 _ELSEWHERE = ('export.md', 'scaling.md')
