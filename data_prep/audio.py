@@ -157,6 +157,21 @@ def first(seconds: float) -> Part:
   return lambda samples, rate: (0, min(samples, max(1, round(seconds * rate))))
 
 
+def envelope(source: Source, points: int = 800) -> np.ndarray:
+  """Returns the lowest and highest sample of equal parts, float32 [points, 2].
+
+  Memory does not depend on the length of the recording; see `read` for errors.
+  """
+  with _opened(source, None) as decoder:
+    ends = [
+      (part.min(), part.max())
+      for block in decoder.blocks()
+      for part in np.array_split(block, max(1, len(block) // 64))
+    ]
+  parts = np.array_split(np.array(ends), min(points, len(ends)))
+  return np.array([(p[:, 0].min(), p[:, 1].max()) for p in parts])
+
+
 def read_blocks(
   source: Source, seconds: float, *, name: str | None = None
 ) -> Iterator[Recording]:

@@ -32,10 +32,11 @@ def run(
   positional: str = '',
   about: Callable[[], str] | None = None,
   parse: Parse | None = None,
+  bare: bool = False,
 ) -> int:
   """Parses a command line, calls main and returns the exit code.
 
-  --help, or no argument at all, prints the docstring of main's module and the
+  --help, or no argument at all unless `bare`, prints the docstring of main's module and the
   flags. A `UserError` is printed as one line, without a traceback.
 
   Args:
@@ -45,6 +46,7 @@ def run(
     positional: what positional arguments are, as in 'FILE'; '' takes none.
     about: returns what --help says instead of the docstring.
     parse: instead of `parse_flags`.
+    bare: whether the command can do without any argument.
 
   Returns:
     What main returned; 2 after a mistake of the user; 130 after Ctrl-C.
@@ -53,7 +55,7 @@ def run(
   _open_streams()
 
   def program() -> int | None:
-    if not argv or _HELP & set(argv):
+    if _HELP & set(argv) or not (argv or bare):
       text = about() if about else sys.modules[main.__module__].__doc__ or ''
       print(help_text(text, values))
       return 0

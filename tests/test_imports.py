@@ -42,7 +42,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 # --help is quick.
 names = ('data_prep.__main__', 'jaxser.main', 'jaxser.predict', 'jaxser.export')
-names += ('jaxser.tables', 'jaxser.report.__main__', 'jaxser.benchmark.__main__')
+names += ('jaxser.web', 'jaxser.tables', 'jaxser.report.__main__', 'jaxser.benchmark.__main__')
 for name in (*names, 'jaxser.models.hidden_states'):
   importlib.import_module(name)
 assert 'jax' not in sys.modules

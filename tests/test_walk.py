@@ -27,10 +27,10 @@ from tests.trees import emotale_table
 pytestmark = pytest.mark.walk
 
 _COMMAND = re.compile(r'^    ((?:python -m|launch/).+)$', re.MULTILINE)
-# Needs openSMILE, an extra; EmoBox; or a corpus that the others do not.
-_BASELINES = re.compile(
+# Needs openSMILE, an extra; EmoBox; a corpus that the others do not; or waits.
+_NOT_HERE = re.compile(
   r'baseline\.py:corpus=(emovo|savee|ravdess)|features=(egemaps|compare)'
-  r'|protocol=emobox'
+  r'|protocol=emobox|jaxser\.web'
 )
 # Tested in tests/test_export.py; hours, and libtpu.
 _ELSEWHERE = ('export.md', 'scaling.md')
@@ -76,7 +76,7 @@ def _stages():
     part.strip()
     for line in _COMMAND.findall(text)
     for part in line.split('&&')
-    if not _BASELINES.search(line)
+    if not _NOT_HERE.search(line)
   ]
   stages = {
     'data_prep': list(_PREPARED),

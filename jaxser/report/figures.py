@@ -409,11 +409,21 @@ def timeline(
   values: np.ndarray,
   limits: tuple[float, float],
   description: str,
+  waveform: np.ndarray | None = None,
 ) -> str:
-  """Draws values [n, lines] as steps between edges [n + 1] in seconds."""
+  """Draws values [n, lines] as steps between edges [n + 1] in seconds.
+
+  Behind them lies the waveform, [points, 2], from its lows to its highs.
+  """
+  low, high = _padded(*limits)
+  if waveform is not None:
+    x = np.linspace(0, edges[-1], len(waveform))
+    lows, highs = (waveform.T / np.abs(waveform).max() + 1) / 2
+    outline = low + (high - low) * np.append(lows, highs[::-1])
+    axes.fill(np.append(x, x[::-1]), outline, color=colour('rule'))
   at = np.repeat(edges, 2)[1:-1]
   for i, line in enumerate(values.T):
     style = {'linestyle': _DASHES[i % len(_DASHES)], 'linewidth': 2}
     _line(axes, at, np.repeat(line, 2), f'k{i % KINDS}', **style)
-  axes.set(xlim=(0, edges[-1]), ylim=_padded(*limits), xlabel='seconds')
+  axes.set(xlim=(0, edges[-1]), ylim=(low, high), xlabel='seconds')
   return description

@@ -1,5 +1,6 @@
 """Predictions over time as a page: one chart and one table per recording."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 
 from jaxser.core import files
 from jaxser.evaluation.predictions import DIMENSIONS
-from jaxser.report import figures, pages
+from jaxser.models import builtin
+from jaxser.report import figures, pages, text
 from jaxser.report.run import PathLike
 
 MOST_RECORDINGS = 50
@@ -15,25 +17,44 @@ MOST_RECORDINGS = 50
 
 
 def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
-  """Writes the page of recordings (each a `jaxser.models.output.Recording`).
+  """Writes the `page` of recordings."""
+  files.write_text(path, page(recordings, description))
 
-  `description` is the `jaxser.models.saved.Description` of the model.
+
+def about(description: Any) -> str:
+  """Returns a sentence on the model that predicted."""
+  own = '{system} trained on {corpus}, '.format_map(description.content)
+  return (
+    f'{builtin.about(description.workdir) or own + str(description.workdir)}.'
+  )
+
+
+def page(
+  recordings: Sequence[Any],
+  description: Any,
+  waveforms: Sequence[np.ndarray | None] = (),
+) -> str:
+  """Returns the page of recordings (each a `jaxser.models.output.Recording`).
+
+  `description` is the `jaxser.models.saved.Description` of the model, and
+  waveforms are drawn as `data_prep.audio.envelope` returns them.
   """
   shown = [r for r in recordings if not r.error][:MOST_RECORDINGS]
-  about = '{system} trained on {corpus}, '.format_map(description.content)
-  about += f'{description.workdir}.'
+  told = about(description)
   if len(shown) < len(recordings):
-    about += f' {len(recordings) - len(shown)} recordings are not shown.'
-  page = pages.render(
-    'timeline.html',
-    title='Emotion over time',
-    about=about,
-    timelines=[_timeline(recording, description) for recording in shown],
+    told += f' {len(recordings) - len(shown)} recordings are not shown.'
+  waves = itertools.chain(waveforms, itertools.repeat(None))
+  lines = [
+    _timeline(r, description, w) for r, w in zip(shown, waves, strict=False)
+  ]
+  return pages.render(
+    'timeline.html', title='Emotion over time', about=told, timelines=lines
   )
-  files.write_text(path, page)
 
 
-def _timeline(recording: Any, description: Any) -> dict[str, Any]:
+def _timeline(
+  recording: Any, description: Any, waveform: np.ndarray | None
+) -> dict[str, Any]:
   segments, vad = recording.pieces, bool(recording.vad)
   names = DIMENSIONS if vad else description.classes
   values = np.array([[*(s.vad or s.scores).values()] for s in segments])
@@ -45,14 +66,18 @@ def _timeline(recording: Any, description: Any) -> dict[str, Any]:
   whole = recording.region or recording.emotion
   means = zip(names, values.mean(0), strict=True)
   words = (
-    f'{recording.name}: {len(values)} segments in {recording.seconds:.1f} s; on the whole '
+    f'{recording.name}: {text.count(len(values), "segment")} in {recording.seconds:.1f} s; on the whole '
     f'{whole}; means: {", ".join(f"{name} {v:.2f}" for name, v in means)}.'
   )
   title = f'{"Value" if vad else "Probability"} over time'
   return {
     'name': recording.name,
     'legend': [(n, f'k{i % figures.KINDS}') for i, n in enumerate(names)],
-    'chart': figures.timeline(title, edges, values, limits, words),
+    'words': words,
+    'warnings': recording.warnings,
+    'chart': figures.timeline(title, edges, values, limits, words, waveform),
+    'points': values,
+    'sphere': description.system.sphere if vad else None,
     'header': ['time', 'region' if vad else 'emotion', *names],
     'rows': [
       [
