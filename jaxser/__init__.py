@@ -15,7 +15,7 @@ _PUBLIC = {
   'load': ('jaxser.models.predictor', 'load'),
   'metrics': ('jaxser.evaluation.metrics', ''),
   'ops': ('jaxser.ops', ''),
-  'train': ('jaxser.train', ''),
+  'train': ('jaxser.engine.train', 'train'),
 }
 
 

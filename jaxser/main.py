@@ -70,8 +70,8 @@ def main(arguments: list[str]) -> int:
 
 
 def _run() -> int:
-  from jaxser import report, train
-  from jaxser.engine import distributed, interruption
+  from jaxser import report
+  from jaxser.engine import distributed, interruption, train
 
   config = FLAGS.config
   workdir = FLAGS.workdir or default_workdir(config)

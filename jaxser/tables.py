@@ -130,8 +130,7 @@ def _run_all(states: Sequence[Any], write: Callable[[], None]) -> None:
   runtime.prepare()
   import jax
 
-  from jaxser import train
-  from jaxser.engine import interruption
+  from jaxser.engine import interruption, train
 
   say = functools.partial(print, file=sys.stderr, flush=True)
   waiting = [each for each in states if each.kind in ('ready', 'started')]

@@ -16,8 +16,8 @@ _SERVER.set_forkserver_preload(
     'data_prep.prepare',
     'jaxser.engine.checkpoints',
     'jaxser.engine.loop',
+    'jaxser.engine.train',
     'jaxser.main',
-    'jaxser.train',
     'tests.forked_main',
   ]
 )

@@ -1,9 +1,9 @@
 """A small table file, for tests of jaxser.tables, and runs without training."""
 
-from jaxser import tables, train
+from jaxser import tables
 from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
-from jaxser.engine import opening
+from jaxser.engine import opening, train
 from jaxser.report.tables import summary
 from tests import runs
 

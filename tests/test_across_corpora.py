@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere, timnet
-from jaxser import train
 from jaxser.core import config as config_lib
 from jaxser.data.protocols import ProtocolError
-from jaxser.engine import opening
+from jaxser.engine import opening, train
 from jaxser.systems import registry
 from tests import fakes
 

@@ -43,11 +43,11 @@ def test_the_page_is_right(monkeypatch, capsys):
   assert '(2, 8)' in printed
   calls = []
 
-  def run(config, workdir):
+  def run(config, workdir, *unused):
     calls.append((config.corpus, config.epochs, workdir))
     return {'selections': {'last': {'pooled': 'the scores'}}}
 
-  monkeypatch.setattr(jaxser.train, 'run', run)
+  monkeypatch.setattr('jaxser.engine.train.run', run)
   exec(training, {})
   assert calls == [('demo', 30, 'runs/demo')]
   assert capsys.readouterr().out == 'the scores\n'

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from configs import baseline
-from jaxser import train
 from jaxser.core.config import ConfigError
-from jaxser.engine import opening
+from jaxser.engine import opening, train
 from jaxser.models import predictor
 from jaxser.models.weights import ModelError
 from jaxser.ops.functionals import functionals

@@ -20,8 +20,7 @@ import numpy as np
 import pytest
 
 from configs import timnet
-from jaxser import train
-from jaxser.engine import distributed, trainer
+from jaxser.engine import distributed, train, trainer
 from jaxser.evaluation import predictions
 from tests import in_memory_main
 

@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs import dsnet as recipe
-from jaxser import train
 from jaxser.data import pipeline, protocols
+from jaxser.engine import train
 from jaxser.ops.collectives import DATA
 from jaxser.ops.losses import jensen_shannon, orthogonality_penalty
 from jaxser.systems.dsnet import DSNet, front_end

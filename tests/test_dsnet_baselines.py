@@ -9,9 +9,9 @@ import optax
 import pytest
 
 from configs import dsnet as recipe
-from jaxser import train
 from jaxser.data import protocols
 from jaxser.engine import step as step_lib
+from jaxser.engine import train
 from jaxser.systems import dsnet
 from jaxser.systems.dsnet_network import Classifier, Encoder, TwoLayers
 from tests import fakes

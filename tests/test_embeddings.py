@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere
-from jaxser import report, train
+from jaxser import report
 from jaxser.data import pipeline, protocols
-from jaxser.engine import inspection
+from jaxser.engine import inspection, train
 from jaxser.evaluation import embeddings
 from jaxser.models import saved as models
 from tests import fakes, runs, trained

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import emosphere
-from jaxser import train
 from jaxser.data import pipeline
+from jaxser.engine import train
 from jaxser.models import predictor
 from jaxser.models import saved as models
 from jaxser.models.convert import torch_emosphere

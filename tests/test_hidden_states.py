@@ -15,9 +15,10 @@ from configs import emosphere
 from data_prep import __main__ as data_prep_program
 from data_prep import command_line, store
 from data_prep.errors import UserError
-from jaxser import export, train
+from jaxser import export
 from jaxser.data import corpus as corpus_lib
 from jaxser.data import pipeline, protocols
+from jaxser.engine import train
 from jaxser.models import frozen_wavlm, hidden_states
 from jaxser.models import saved as models
 from jaxser.nn import hf_wavlm

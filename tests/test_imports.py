@@ -26,7 +26,7 @@ LAYERS = (
   'jaxser.models',
   'jaxser.engine',
   'jaxser.report',
-  'jaxser.train',
+  'jaxser.engine.train',
   'jaxser',  # benchmark and the commands.
 )
 PROGRAMS = ('jaxser.models.hidden_states',)

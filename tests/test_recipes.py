@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from configs import dsnet, emosphere, timnet
-from jaxser import train
 from jaxser.core.config import ConfigError
 from jaxser.data.corpus import StoreError
 from jaxser.data.protocols import ProtocolError
+from jaxser.engine import train
 from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.models import predictor
 from jaxser.report import text

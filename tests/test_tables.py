@@ -11,8 +11,7 @@ import pytest
 
 from configs import timnet
 from data_prep import store
-from jaxser import train
-from jaxser.engine import interruption, opening
+from jaxser.engine import interruption, opening, train
 from jaxser.report.tables import spec, state, summary
 from tests import fakes, paper_table, runs
 from tests.paper_table import TABLE, run

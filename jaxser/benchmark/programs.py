@@ -335,8 +335,7 @@ def waiting(config: Any, data_dir: str, steps: int = 50) -> str:
     StoreError: if the corpus is not prepared; the message gives the command.
   """
   # Reading a corpus needs TensorFlow; the other measurements do not.
-  from jaxser import train
-  from jaxser.engine import opening
+  from jaxser.engine import opening, train
 
   config = config.copy_and_resolve_references()
   config.data_dir, config.data.buckets = data_dir, ()

@@ -8,7 +8,6 @@ import platform
 import shlex
 import sys
 import time
-import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -511,13 +510,12 @@ def finish(
   return summary
 
 
-class _Callable(types.ModuleType):
-  """Lets `jaxser.train(config, workdir)` do what `jaxser.main` does."""
-
-  def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Prepares the process, and returns what `run` does."""
-    runtime.prepare()
-    return run(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _Callable
+def train(
+  config: ml_collections.ConfigDict,
+  workdir: os.PathLike[str] | str,
+  mode: str = 'train',
+  command: str = '',
+) -> dict[str, Any]:
+  """Does what `jaxser.main` does: prepares the process, and then `run`."""
+  runtime.prepare()
+  return run(config, workdir, mode, command)
