@@ -4,6 +4,7 @@ import dataclasses
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
@@ -475,3 +476,16 @@ def test_metrics_and_report_import_without_heavy_libraries():
     'import jaxser.report, jaxser.report.__main__\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_figure_is_a_drawing_of_its_own(classes, vad, tmp_path):
+  """Of every selection, with what was published, in either colour scheme."""
+  shutil.copytree(classes[0], tmp_path / 'other')
+  out = pages.write_figure([classes[0], tmp_path / 'other'], tmp_path / 'x.svg')
+  shown = ' '.join(ElementTree.parse(out).getroot().itertext())
+  for label in ('other, last', 'other, best on dev', 'UAR, per cent'):
+    assert label in shown
+  assert 'paper 95.17' in shown
+  assert 'prefers-color-scheme: dark' in shown
+  with pytest.raises(PredictionsError, match='classes and VAD'):
+    pages.write_figure([classes[0], vad[0]], out)

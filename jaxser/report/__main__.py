@@ -8,6 +8,8 @@ Examples:
   python -m jaxser.report runs/timnet runs/dsnet runs/encoder --out=page.html
       Compares runs with the first one: differences on the utterances that both
       tested, confusion matrices, speakers, calibration, configs.
+  python -m jaxser.report runs/timnet runs/functionals --out=figure.svg
+      Draws the scores of runs, their intervals and published figures.
   python -m jaxser.report runs/dsnet runs/encoder --into=README.md#dsnet
       Writes their table between the marks <!-- dsnet --> and <!-- /dsnet -->.
   python -m jaxser.report runs/all --card --baseline=docs/results/emodb_compare
@@ -32,8 +34,8 @@ FLAGS.set_gnu_getopt(True)
 command_line.define_path(
   'out',
   None,
-  'The page to write; default WORKDIR/report.html, or comparison.html in this '
-  'folder for several runs.',
+  'The page to write, or the figure, where it ends in .svg; default '
+  'WORKDIR/report.html, or comparison.html in this folder for several runs.',
   FLAGS,
 )
 flags.DEFINE_string(
@@ -103,6 +105,10 @@ def _write(workdirs: list[pathlib.Path]) -> pathlib.Path:
       f'--out={out} cannot be written ({error.strerror or error}); give '
       'another file.'
     ) from error
+  if out and out.suffix == '.svg':
+    if selection or FLAGS.baseline:
+      raise UsageError('a figure shows every selection of the runs given.')
+    return pages.write_figure(workdirs, out)
   if len(workdirs) > 1:
     out = out or pathlib.Path('comparison.html')
     return pages.write_comparison(workdirs, out, selection)

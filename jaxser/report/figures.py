@@ -31,7 +31,6 @@ DOTS = 1000
 """A chart shows at most this many dots."""
 LINES = 12
 """More runs than this are drawn as a band between their quartiles."""
-_LETTERS = 25
 _STYLE = pathlib.Path(__file__).parent / 'templates' / 'chart.mplstyle'
 _VARIABLES = (
   *('ink', 'soft', 'rule', 'mark', 'train', 'dev', 'test', 'paper'),
@@ -252,15 +251,18 @@ def forest(
   task: str,
   zero: bool = False,
   line: tuple[str, float | None] | None = None,
+  width: int = 430,
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
   Marks are (label, value, low, high, paper) top to bottom; all but the label
   may be None. `zero` draws a line at zero, for differences; `line` has a label
-  and a value that all are to be compared with.
+  and a value that all are to be compared with. A label has so many letters that
+  a third of the width is left for values.
   """
-  axes.figure.set_size_inches(430 / 72, (66 + 28 * len(marks)) / 72)
-  longest = max(min(len(label), _LETTERS) for label, *_ in marks)
+  axes.figure.set_size_inches(width / 72, (66 + 28 * len(marks)) / 72)
+  letters = width // 17
+  longest = max(min(len(label), letters) for label, *_ in marks)
   _margins(axes.figure, 16 + 7 * longest, 42)
   labels, words, known = [], [], [0.0] * zero
   ends = (len(marks) - 0.5, -0.5)
@@ -281,8 +283,8 @@ def forest(
       words[-1] += f', paper {text.number(paper, task)}'
     if value is not None:
       _dots(axes, [value], [row], 'test', 9)
-    label, more = text.printable(label), '…' * (len(label) > _LETTERS)
-    labels.append(label[:_LETTERS] + more)
+    label, more = text.printable(label), '…' * (len(label) > letters)
+    labels.append(label[:letters] + more)
   axes.set_yticks(range(len(marks)), labels, color=colour('ink'))
   axes.set(xlabel=axis, ylim=ends)
   if known:

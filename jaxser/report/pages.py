@@ -18,7 +18,7 @@ import jaxser
 from jaxser.core import files
 from jaxser.evaluation import embeddings, regions
 from jaxser.evaluation.intervals import FEW_GROUPS
-from jaxser.evaluation.metrics import NAMES
+from jaxser.evaluation.metrics import METRICS, NAMES
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
   SELECTIONS,
@@ -27,7 +27,14 @@ from jaxser.evaluation.predictions import (
 from jaxser.evaluation.probes import HELD_OUT
 from jaxser.evaluation.results import DEMO_WARNING
 from jaxser.report import derived, figures, text
-from jaxser.report.run import PathLike, View, most_honest, read_run, read_views
+from jaxser.report.run import (
+  PathLike,
+  View,
+  most_honest,
+  names_of,
+  read_run,
+  read_views,
+)
 
 
 def render(template: str, **data: Any) -> str:
@@ -148,4 +155,38 @@ def write_comparison(
     ),
   )
   files.write_text(out, page)
+  return pathlib.Path(out)
+
+
+def write_figure(workdirs: Sequence[PathLike], out: PathLike) -> pathlib.Path:
+  """Draws every selection of finished runs as an SVG file; returns its path.
+
+  UAR or the mean CCC with intervals over speakers, and what was published.
+
+  Raises:
+    PredictionsError: a file of a run is missing or wrong, a run is given twice,
+      or some runs predict classes and others VAD.
+  """
+  named = zip(names_of(workdirs), map(read_run, workdirs), strict=True)
+  views = [
+    View(f'{name}, {text.short(selection, entry)}', run, selection)
+    for name, run in named
+    for selection, entry in run.results['selections'].items()
+  ]
+  results, task = views[0].run.results, views[0].task
+  if any(view.task != task for view in views):
+    raise PredictionsError('classes and VAD do not go into one figure')
+  metric = METRICS[task][0]
+  chart = figures.forest(
+    f'{NAMES[metric]} of every run',
+    derived.marks(views, metric),
+    f'{NAMES[metric]}, {text.unit(results)}',
+    task,
+    width=760,
+  )
+  sheet = pathlib.Path(__file__).parent / 'templates' / 'style.css'
+  colours = sheet.read_text('utf-8').partition('* {')[0]
+  colours += 'svg { background: var(--page); font-family: sans-serif; }'
+  chart = str(chart).replace('<title>', f'<style>{colours}</style><title>', 1)
+  files.write_text(out, chart)
   return pathlib.Path(out)
