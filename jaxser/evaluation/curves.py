@@ -1,8 +1,4 @@
-"""metrics.jsonl and TensorBoard: what happened in every epoch of every fold.
-
-speed.jsonl has rows of the same form for what a clock says, which no repetition
-gives again.
-"""
+"""metrics.jsonl, speed.jsonl (what a clock says) and TensorBoard events."""
 
 import json
 import os
@@ -34,11 +30,7 @@ def run_name(seed: int, fold: int) -> str:
 
 
 class Curves:
-  """Appends rows to metrics.jsonl and, where asked, TensorBoard events.
-
-  A row is {"seed", "fold", "epoch", "split", name: value, ...}. An interrupted
-  run continues the file; `keep` then trims it.
-  """
+  """Appends rows to metrics.jsonl and, where asked, TensorBoard events."""
 
   def __init__(
     self,

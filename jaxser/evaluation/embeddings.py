@@ -1,20 +1,4 @@
-"""embeddings.npz: where a trained model puts utterances, for the report.
-
-NumPy's archive without pickled objects, so `numpy.load` reads it anywhere. One
-row per fold and utterance; the first fold has its training, development and
-test split, the others (whose weights differ, so that their embeddings cannot be
-compared with these) their test split:
-
-  fold     int64 [n]        speaker  text [n], '' unknown
-  id       text [n]         label    text [n], class, '' unknown
-  side     text [n], train, dev or test
-  NAME     float32 [n, width], one array for each of the system's embeddings:
-           'embedding', or DSNet's 'relevant', 'irrelevant' and 'encoding'
-  map.NAME float32 [n, 2], its view in two dimensions (`probes.tsne_2d`) of rows
-           of the first fold, NaN elsewhere
-  about    text, JSON: {"seed", "selection", "names", "weights", "probes",
-           "region_head"}; the last two as in `jaxser.engine.inspection.inspect`
-"""
+"""embeddings.npz, where a trained model puts utterances: see docs/files.md."""
 
 import dataclasses
 import io
@@ -40,7 +24,7 @@ class EmbeddingsError(PredictionsError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-  """The content of embeddings.npz; the top of this module has the fields."""
+  """The content of embeddings.npz."""
 
   fold: np.ndarray
   id: np.ndarray
@@ -72,11 +56,7 @@ def write(workdir: os.PathLike[str] | str, embeddings: Embeddings) -> None:
 
 
 def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
-  """Reads embeddings.npz of a run; None if there is no such file.
-
-  Raises:
-    EmbeddingsError: it is damaged, or of another program.
-  """
+  """Reads embeddings.npz of a run; None if there is no such file."""
   path = pathlib.Path(workdir) / NAME
   if not path.is_file():
     return None

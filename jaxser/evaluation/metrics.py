@@ -1,10 +1,7 @@
 """WAR, UAR, macro F1 and CCC of whole sets. NumPy only.
 
-None of these is an average over batches, so each is computed from something
-that adds up: a confusion matrix [target, predicted] or power sums. The functions
-take leading axes, so that thousands of resamples (`jaxser.evaluation.intervals`)
-are one call. A value that is not defined (no utterance; CCC of two equal
-constants) is NaN.
+None is an average over batches: each is computed, over leading axes, from what
+adds up, confusions [target, predicted] or power sums; NaN if not defined.
 """
 
 from collections.abc import Sequence
@@ -39,11 +36,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def confusion(
   targets: np.ndarray, predictions: np.ndarray, classes: int
 ) -> np.ndarray:
-  """Counts class numbers [n], [n] -> int64 [K, K]; rows are targets.
-
-  Raises:
-    ValueError: a target is no class number.
-  """
+  """Counts class numbers [n], [n] -> int64 [K, K]; rows are targets."""
   cells = np.asarray(targets, np.int64) * classes + np.asarray(predictions)
   return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
@@ -61,19 +54,15 @@ def war(confusion: np.ndarray) -> np.ndarray:
 
 
 def uar(confusion: np.ndarray) -> np.ndarray:
-  """Returns the mean recall of the classes among the targets, 0 to 1.
-
-  [..., K, K] -> [...]; `absent_classes` names the other classes.
-  """
+  """Returns the mean recall of the classes among the targets, 0 to 1."""
   return _mean_over_targets(recalls(confusion), confusion)
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
-  """Returns the mean F1 of the classes among the targets: [..., K, K] -> [...].
+  """Returns the mean F1 of the classes among the targets, 0 to 1.
 
-  F1 of a class is 2 hits / (targets + predictions). A class that is predicted
-  but never a target is left out as in `uar`; its false alarms already lower the
-  F1 of the classes that they were taken from.
+  A class that is predicted but never a target is left out as in `uar`; its false
+  alarms already lower the F1 of the classes that they were taken from.
   """
   hits = np.diagonal(confusion, axis1=-2, axis2=-1)
   both = np.sum(confusion, -1) + np.sum(confusion, -2)
@@ -99,10 +88,9 @@ def _ccc(shift, covariance, variance_p, variance_t) -> np.ndarray:
 
 
 def concordance(targets: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-  """Returns the CCC of whole sets, [n, d] and [n, d] -> [d], -1 to 1.
+  """Returns the CCC (Lin 1989) of whole sets, [n, d] and [n, d] -> [d], -1 to 1.
 
-  2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2) with biased moments
-  (Lin 1989). Constant predictions score exactly 0, which power sums do not give.
+  Constant predictions score exactly 0, which power sums do not give.
   """
   t, p = np.asarray(targets, np.float64), np.asarray(predictions, np.float64)
   if not len(t):
@@ -126,10 +114,7 @@ def concordance_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def values(task: str, sums: np.ndarray) -> np.ndarray:
-  """Returns the `METRICS` of a task: of confusion matrices or power sums.
-
-  [..., K, K] -> [..., 3] or [..., 6, 3] -> [..., 4].
-  """
+  """Returns the `METRICS` of confusions [..., K, K] or power sums [..., 6, 3]."""
   if task == 'classification':
     return np.stack([uar(sums), war(sums), macro_f1(sums)], -1)
   ccc = concordance_of_sums(sums)

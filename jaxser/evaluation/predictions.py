@@ -1,13 +1,4 @@
-"""predictions.jsonl: one line per prediction, from which every number comes.
-
-  {"seed": 0, "fold": 3, "selection": "last", "epoch": 500, "id": "03a01Wa",
-   "speaker": "03", "target": "angry", "prediction": "angry",
-   "scores": [0.91, ...]}
-
-`scores` follow the class order stated in results.json. Where valence, arousal
-and dominance are predicted, `target` and `prediction` are lists of three
-numbers on the scale of the corpus and there are no scores.
-"""
+"""predictions.jsonl, from which every number comes: see docs/files.md."""
 
 import collections
 import dataclasses
@@ -69,11 +60,8 @@ def _floats(values: Any, size: int = 0) -> tuple[float, ...] | None:
 class Prediction:
   """What was predicted for one utterance, and its target.
 
-  Construction rounds numbers to six significant digits and checks everything,
-  so that a prediction in memory equals the same one read from a file.
-
-  Raises:
-    PredictionsError: a field is not what it should be.
+  Construction rounds to six significant digits and checks everything, so that a
+  prediction in memory equals the same one read from a file.
   """
 
   seed: int
@@ -153,11 +141,7 @@ def write_predictions(
 
 
 def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
-  """Reads predictions.jsonl.
-
-  Raises:
-    PredictionsError: the file is missing or empty, or a line is wrong.
-  """
+  """Reads predictions.jsonl."""
   # Only '\n' ends a line: ids may hold other characters that Python splits at.
   lines = read_finished(path).removesuffix('\n').split('\n')
   if lines == ['']:
@@ -191,11 +175,7 @@ def read_finished(path: os.PathLike[str] | str) -> str:
 def check_once(predictions: Iterable[Prediction]) -> None:
   """Checks that a run tested each utterance equally often, once in a fold.
 
-  Usually by one fold, across corpora by all. Every (seed, selection) must hold
-  the same utterances, and these must agree on target and speaker.
-
-  Raises:
-    PredictionsError: naming the (seed, selection) and the utterances.
+  That is usually by one fold, across corpora by all.
   """
   tested: dict[str, collections.Counter[str]] = collections.defaultdict(
     collections.Counter

@@ -1,18 +1,8 @@
 """What can be read off an embedding: linear probes, and a view of it in 2-d.
 
-A probe is a logistic regression on standardised values. It is scored on
-utterances that it was not fitted to, by balanced accuracy (mean recall over
-classes), for which guessing gives 1 / classes:
-
-    speaker  The training split of a fold: of every speaker three utterances of
-             four are fitted, every fourth is scored. Same speakers, other
-             utterances. The speaker was no label when the network was trained
-             (only DAT sees it), so the score says what the embedding kept.
-    emotion  Fitted to the training split, scored on the test split: speakers
-             that neither the network nor the probe has seen.
-
-Splits are subsampled evenly to `MOST` utterances. scikit-learn is imported where
-it is used: it takes seconds, and reading a report needs none of it.
+A probe is a logistic regression, scored by balanced accuracy on utterances that
+it was not fitted to: of the same speakers for the speaker, of others for emotion.
+scikit-learn is imported late, as reading a report needs none of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +14,9 @@ from jaxser.evaluation import intervals
 from jaxser.evaluation.results import rounded
 
 KINDS = ('emotion', 'speaker')
-MOST = 2000
-"""Utterances of a split that probes and files use, at most."""
-MAPPED = 800
-"""Utterances that a 2-d view has, at most."""
-HELD_OUT = 4
-"""Every so many-th utterance of a speaker is scored, the others fitted."""
+MOST = 2000  # Utterances of a split that probes and files use, at most.
+MAPPED = 800  # Utterances that a 2-d view has, at most.
+HELD_OUT = 4  # Every fourth utterance of a speaker is scored, others fitted.
 
 Spaces = Mapping[str, np.ndarray]
 
@@ -47,11 +34,8 @@ def speaker_probe(
 ) -> dict[str, Any] | None:
   """Probes for the speaker in every space [n, width] of one split.
 
-  Speakers [n] named '', or of fewer than `HELD_OUT` utterances, are left out.
-
-  Returns:
-    {'classes': speakers, 'fitted': n, 'scored': n, 'spaces': {name: balanced
-    accuracy}}, or None if there are fewer than two speakers to tell apart.
+  Returns {'classes': n, 'fitted': n, 'scored': n, 'spaces': {NAME: balanced
+  accuracy}}, or None if there are fewer than two speakers to tell apart.
   """
   fitted, scored = [], []
   for name in np.unique(speakers):
@@ -64,16 +48,9 @@ def speaker_probe(
 
 
 def emotion_probe(
-  train: Spaces,
-  train_labels: np.ndarray,
-  test: Spaces,
-  test_labels: np.ndarray,
+  train: Spaces, train_labels: np.ndarray, test: Spaces, test_labels: np.ndarray
 ) -> dict[str, Any] | None:
-  """Probes for the emotion: fitted to one split, scored on another.
-
-  Utterances whose label is '' are left out. Returns what `speaker_probe` does;
-  None where a split has no labels or only one class.
-  """
+  """Probes for the emotion: fitted to one split, scored on another."""
   labels = np.concatenate([train_labels, test_labels])
   spaces = {name: np.concatenate([train[name], test[name]]) for name in train}
   known, first = np.flatnonzero(labels != ''), len(train_labels)
@@ -112,13 +89,7 @@ def _probe(
 def summarise(
   found: Sequence[Mapping[str, Mapping[str, Any] | None]],
 ) -> dict[str, Any]:
-  """Returns the probes of all folds, each {kind: probe}, for results.json.
-
-  {kind: {"chance", "classes": [fewest, most], "folds", "fitted", "scored",
-  "spaces": {NAME: {"mean", "std", "per_fold"}}}}: per cent of balanced accuracy,
-  over folds; "std" is null for one fold, "per_fold" has null where a fold has no
-  such probe. Kinds that no fold has are left out.
-  """
+  """Returns the probes of all folds, each {kind: probe}, for results.json."""
   result = {}
   for kind in KINDS:
     probed = [fold[kind] for fold in found]
@@ -144,10 +115,8 @@ def _space(probed: Sequence[Any], name: str) -> dict[str, Any]:
 def tsne_2d(values: np.ndarray) -> np.ndarray:
   """Returns a view of an embedding in two dimensions, [n, width] -> [n, 2].
 
-  Standardised, cut to its 50 main components, then t-SNE (van der Maaten and
-  Hinton, 2008) from the first two, with a fixed seed. Near points were near;
-  distances between groups, and the axes, mean nothing. All zeros if the rows
-  are all the same or fewer than four.
+  Standardised, cut to 50 main components, then t-SNE from the first two; all zeros
+  if the rows are all the same or fewer than four.
   """
   from sklearn import decomposition, manifold
 

@@ -1,40 +1,4 @@
-"""results.json, computed from predictions alone.
-
-Percentages have two decimals, CCC four; null stands for what is not defined
-(one speaker has no interval, one seed no spread, an absent class no recall).
-
-  {"system", "corpus", "protocol", "task", "classes", "metrics", "seeds",
-   "folds", "utterances", "speakers", "speakers_in_several_folds",
-   "interval": {"level", "resamples", "speakers", "unknown_speakers"},
-   "selections": {NAME: {
-      "label",
-      "pooled": {METRIC: {"value", "low", "high"}, "utterances",
-                 "recall": {CLASS: percent}, "absent_classes", "confusion",
-                 "regions": {"accuracy": {"value", "low", "high"}, "macro_f1":
-                 likewise, "confusion"}, for VAD with a sphere},
-      "clipped": {DIMENSION: per cent of the predictions that lie exactly on a
-                  bound of the scale}, for VAD with a sphere,
-      "constant": {DIMENSION: the value, where all predictions are the same
-                   number, else null}, for VAD,
-      "fold_mean": {METRIC: {"mean", "std"}},
-      "over_seeds": {METRIC: {"mean", "std"}},
-      "per_fold": [{"seed", "fold", "epoch", "utterances", METRIC: value}]}},
-   "sphere": how VAD is cut into regions (`jaxser.evaluation.regions`), null for
-             classes,
-   "paper": {NAME: {"source", METRIC: value, "comparable": false and "reason"
-             where the figure must not be compared with}},
-   "annotators": how far they agree (`data_prep.agreement`), {} if not known,
-   "probes": what `jaxser.engine.inspection.inspect` found, {} where nothing was,
-   "wall_time_s", "command", "environment", "demo"}
-
-METRIC is uar, war, f1 or ccc_valence, ccc_arousal, ccc_dominance, ccc_mean;
-`recall`, `absent_classes` and `confusion` (rows targets, columns predicted)
-belong to classes. `regions` scores the regions in which predicted and target
-points lie, not a region head. `pooled` puts all folds and seeds into one set;
-`fold_mean` averages over folds (and seeds), `over_seeds` over the pooled values
-of the seeds: three different numbers. Across corpora every fold may test the
-same utterances: `pooled` then counts each once per fold.
-"""
+"""results.json, computed from predictions alone: see docs/files.md."""
 
 import collections
 import functools
@@ -93,11 +57,7 @@ def _speakers(predictions: Sequence[Prediction]) -> list[str]:
 def grouped(
   predictions: Sequence[Prediction], task: str, classes: Sequence[str]
 ) -> np.ndarray:
-  """Returns additive sums per speaker, in the sorted order of the speakers.
-
-  Confusion matrices [speakers, K, K] or power sums [speakers, 6, 3]; an
-  utterance of unknown speaker stands alone.
-  """
+  """Returns sums per speaker, sorted: confusions [n, K, K] or power sums [n, 6, 3]."""
   speakers = _speakers(predictions)
   targets: Any = [p.target for p in predictions]
   answers: Any = [p.prediction for p in predictions]
@@ -259,20 +219,7 @@ def summarise(
   resamples: int = 2000,
   **about: Any,
 ) -> dict[str, Any]:
-  """Returns the content of results.json (schema above) from predictions.
-
-  Args:
-    predictions: of all seeds, selections and folds of a run.
-    classes: names in label order; empty for valence, arousal, dominance.
-    paper: published figures to show beside, as in the schema.
-    sphere: how valence, arousal and dominance are cut into regions.
-    resamples: of speakers, for the intervals.
-    **about: system, corpus and protocol; other fields of the schema if known.
-
-  Raises:
-    PredictionsError: an utterance is missing or was predicted twice, a
-      prediction does not fit the classes, or a row of `paper` is none.
-  """
+  """Returns the content of results.json; `about` holds its other fields."""
   predictions, paper = list(predictions), paper or {}
   if not predictions:
     raise PredictionsError('there is no prediction to summarise')
@@ -319,11 +266,7 @@ def summarise(
 
 
 def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
-  """Reads results.json.
-
-  Raises:
-    PredictionsError: the file is missing, is not JSON, or lacks a field.
-  """
+  """Reads results.json."""
   text = read_finished(path)
   try:
     results = json.loads(text)

@@ -1,9 +1,7 @@
-"""Whether one run is better than another: both on the same utterances.
+"""Whether one run is better than another, on the utterances that both tested.
 
-A difference is taken over the utterances that both runs tested, resampled by
-whole speakers, the same ones for both (`intervals.bootstrap`). It covers
-the choice of speakers, not the luck of a training seed: for that, give runs of
-several seeds.
+The interval covers the choice of speakers, not the luck of a training seed: for
+that, give runs of several seeds.
 """
 
 import dataclasses
@@ -18,10 +16,7 @@ from jaxser.evaluation.predictions import Prediction
 
 @dataclasses.dataclass
 class Change:
-  """First minus second in one metric; per cent points, or CCC.
-
-  Interval and p values are None with a single speaker.
-  """
+  """First minus second in one metric, in per cent points or CCC; None is unknown."""
 
   first: float | None  # The metric of each over the common utterances.
   second: float | None
@@ -53,8 +48,6 @@ def compare(
   """Compares two runs by the predictions of one selection of each.
 
   Several seeds of a run count together: its metric is that of all of them.
-  Where the runs do not predict the same things of any common utterance, the
-  comparison has a `reason` and no changes. Classes are in label order.
   """
   truth = [
     {p.id: (p.target, p.speaker) for p in run} for run in (first, second)

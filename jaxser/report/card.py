@@ -18,14 +18,7 @@ def write(
   workdir: os.PathLike[str] | str,
   baseline: os.PathLike[str] | str | None = None,
 ) -> pathlib.Path:
-  """Writes the card of a finished run; returns its path.
-
-  A baseline is another run, whose figures are set beside those of the run, or of
-  the one that config.epochs_from names.
-
-  Raises:
-    PredictionsError: results cannot be read, or the baseline tested others.
-  """
+  """Writes the card of a finished run, beside a baseline; returns its path."""
   workdir = pathlib.Path(workdir)
   model, config, folds = (
     files.read_json(workdir / f'{name}.json')

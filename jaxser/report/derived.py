@@ -1,7 +1,4 @@
-"""What pages show of runs and results.json does not hold.
-
-Everything comes from predictions; metrics are those of `jaxser.evaluation`.
-"""
+"""What pages show of runs and results.json does not hold."""
 
 import os
 import pathlib
@@ -59,8 +56,7 @@ def reliability(predictions: Sequence[Prediction]) -> Reliability:
 def mistakes(view: View) -> list[tuple[Prediction, float]]:
   """Returns wrong predictions with their score, the most confident first.
 
-  Of valence, arousal and dominance all predictions with their distance to the
-  target, the farthest first.
+  Of VAD all predictions with their distance to the target, the farthest first.
   """
   if view.task == 'classification':
     sizes = [(p, max(p.scores)) for p in view.predictions]
@@ -74,11 +70,7 @@ def mistakes(view: View) -> list[tuple[Prediction, float]]:
 def audio(
   run: Run, shown: Sequence[tuple[Prediction, float]]
 ) -> dict[str, str]:
-  """Returns {utterance: address of its audio}, where that still lies.
-
-  That is where the manifests of the run's stores say; what is shown has no
-  address where the store is gone or older than this field.
-  """
+  """Returns {utterance: address of its audio}, where that still lies."""
   stores, files = run.results['environment'].get('stores', {}), {}
   folder = pathlib.Path(run.config.get('data_dir') or default_data_dir())
   features = run.config.get('features', {}).get('name')
@@ -99,10 +91,7 @@ def audio(
 def scores_by(
   view: View, field: str = 'speaker'
 ) -> dict[Any, dict[str, float]]:
-  """Computes {value of a field: {metric: per cent or CCC, 'utterances': n}}.
-
-  A metric that is not defined is left out. Several seeds count together.
-  """
+  """Computes {value of a field: {metric: per cent or CCC, 'utterances': n}}."""
   parts = results_lib.by(view.predictions, field)
   values = results_lib.scores(parts.values(), view.task, view.classes)
   values *= 100 if view.task == 'classification' else 1

@@ -1,9 +1,7 @@
 """Charts, drawn by matplotlib as SVG that follows the colours of its page.
 
-matplotlib writes fixed colours; here each stands for a variable of the style
-sheet and is replaced by it, so that a chart is legible in light, in dark and in
-print. Text stays text. Every chart function takes the title first and returns
-an SVG element with that title and a description, for people who cannot see it.
+Each colour stands for a variable of the style sheet and is replaced by it; text
+stays text. Charts take their title first and describe themselves in words.
 """
 
 import collections
@@ -23,14 +21,10 @@ from markupsafe import Markup, escape
 from jaxser.report import text
 from jaxser.report.run import Curve
 
-KINDS = 10
-"""Categories that get a colour of their own; the others share a grey one."""
-POINTS = 160
-"""A curve is drawn through at most this many epochs."""
-DOTS = 1000
-"""A chart shows at most this many dots."""
-LINES = 12
-"""More runs than this are drawn as a band between their quartiles."""
+KINDS = 10  # Categories with a colour of their own; the others are grey.
+POINTS = 160  # A curve is drawn through at most this many epochs.
+DOTS = 1000  # A chart shows at most this many dots.
+LINES = 12  # More runs are drawn as a band between their quartiles.
 _STYLE = pathlib.Path(__file__).parent / 'templates' / 'chart.mplstyle'
 _VARIABLES = (
   *('ink', 'soft', 'rule', 'mark', 'train', 'dev', 'test', 'paper'),
@@ -149,11 +143,7 @@ def learning_curves(
   paper: Mapping[str, float],
   limits: tuple[float, float],
 ) -> str:
-  """Draws every run thinly and their median, a curve per split.
-
-  Many runs become a band; published figures, by label, are horizontal lines;
-  `limits` are those of all charts to be compared.
-  """
+  """Draws the median of runs, a curve per split, and published figures by label."""
   ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
   ends[1] = max(ends[1], ends[0] + 1)
   words = []
@@ -188,10 +178,7 @@ def learning_curves(
 
 @_drawn(440, 300, 'y')
 def optimization(axes: Any, curves: Mapping[str, Curve]) -> str:
-  """Draws the median over runs of positive quantities on a logarithmic scale.
-
-  There is one curve per label, which stands beside it.
-  """
+  """Draws medians over runs on a logarithmic scale, one curve per label."""
   words = []
   for i, (label, curve) in enumerate(curves.items()):
     rows = _subsampled(len(curve.epochs), POINTS)
@@ -255,10 +242,8 @@ def forest(
 ) -> str:
   """Draws a dot with its interval per line, and a tick for the paper's figure.
 
-  Marks are (label, value, low, high, paper) top to bottom; all but the label
-  may be None. `zero` draws a line at zero, for differences; `line` has a label
-  and a value that all are to be compared with. A label has so many letters that
-  a third of the width is left for values.
+  Marks are (label, value, low, high, paper) from the top; `zero` draws a line at
+  zero, and `line` is a label and a value that all are to be compared with.
   """
   axes.figure.set_size_inches(width / 72, (66 + 28 * len(marks)) / 72)
   letters = width // 17
@@ -293,10 +278,7 @@ def forest(
 
 
 def categories(values: np.ndarray) -> tuple[list[tuple[str, str]], np.ndarray]:
-  """Returns a legend, and which colour each of the values [n] has.
-
-  The most frequent names get one of their own; '' is unknown.
-  """
+  """Returns a legend, and the colour of each value; the rarest share one."""
   counts = collections.Counter(values[values != ''].tolist())
   most = KINDS - (len(counts) > KINDS)
   names = sorted(name for name, _ in counts.most_common(most))
@@ -371,10 +353,7 @@ def sphere(
   kinds: np.ndarray,
   cut: str | float,
 ) -> str:
-  """Draws points [n, 3] on the unit sphere, seen from one of the `directions`.
-
-  Points have the colours of their regions int [n]; lines are the borders.
-  """
+  """Draws points [n, 3] in the colours of their regions int [n], and the borders."""
   curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)
   _line(axes, np.cos(around), np.sin(around), 'soft', linewidth=1)
@@ -413,10 +392,7 @@ def timeline(
   description: str,
   waveform: np.ndarray | None = None,
 ) -> str:
-  """Draws values [n, lines] as steps between edges [n + 1] in seconds.
-
-  Behind them lies the waveform, [points, 2], from its lows to its highs.
-  """
+  """Draws values [n, lines] between edges [n + 1] in seconds over a waveform."""
   low, high = _padded(*limits)
   if waveform is not None:
     x = np.linspace(0, edges[-1], len(waveform))

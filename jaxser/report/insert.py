@@ -1,11 +1,4 @@
-"""Tables inside a page of Markdown, such as README.md: here of finished runs.
-
-    <!-- NAME -->
-    ... what is here is replaced ...
-    <!-- /NAME -->
-
-So figures in a page are never typed: the command is run again instead.
-"""
+"""Tables of finished runs between <!-- NAME --> and <!-- /NAME --> of a page."""
 
 import pathlib
 import re
@@ -27,12 +20,8 @@ def write_into(
 ) -> pathlib.Path:
   """Puts the table of finished runs between two marks; returns the page's path.
 
-  Runs of the first one's protocol and selection are compared with it.
-  `selection` is the only one shown; '' shows all, and compares the most honest.
-
-  Raises:
-    PredictionsError: the page has no such marks, a run is not finished or lacks
-      the selection, or the runs predict different things.
+  Runs of the first one's protocol and selection are compared with it. Without a
+  `selection` all are shown, and the most honest one is compared.
   """
   around(page, name)
   views = read_views(workdirs, selection)
@@ -62,11 +51,7 @@ def replace(page: PathLike, name: str, made: str) -> pathlib.Path:
 
 
 def around(page: PathLike, name: str) -> tuple[str, str]:
-  """Returns the page up to the first mark of a name, and from the second on.
-
-  Raises:
-    PredictionsError: the page has no such marks.
-  """
+  """Returns the page up to the first mark of a name, and from the second on."""
   first, second = f'<!-- {name} -->', f'<!-- /{name} -->'
   try:
     content = pathlib.Path(page).read_text('utf-8')

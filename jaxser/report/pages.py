@@ -1,7 +1,6 @@
 """Pages: the templates of this folder, filled in with what runs left behind.
 
-Each is one file that needs nothing from elsewhere. Other packages may write
-pages of the same look: a template that extends `base.html` and `render`.
+Other packages may write pages of the same look with `base.html` and `render`.
 """
 
 import functools
@@ -100,15 +99,7 @@ def write_report(
   out: PathLike | None = None,
   baseline: PathLike | None = None,
 ) -> pathlib.Path:
-  """Writes the page of a run, by default report.html in it; returns its path.
-
-  The figures of a baseline, another run on the same utterances, are lines in
-  its charts.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, or the baseline tested
-      something else.
-  """
+  """Writes the page of a run, by default report.html in it; returns its path."""
   run = read_run(workdir)
   views = [
     View(text.head(text.short(selection, entry)), run, selection)
@@ -130,15 +121,7 @@ def write_comparison(
   out: PathLike = 'comparison.html',
   selection: str = '',
 ) -> pathlib.Path:
-  """Writes one page that compares finished runs; returns its path.
-
-  The first of at least two is the reference. `selection` is the one compared,
-  by default the most honest one that all have.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, a run lacks the
-      selection, or is given twice.
-  """
+  """Writes the page that compares finished runs with the first of them."""
   views = read_views(workdirs, selection)
   compared = derived.compare_with_first(views)
   every_note = [note for view in views for note in notes(view.run.results)]
@@ -159,14 +142,7 @@ def write_comparison(
 
 
 def write_figure(workdirs: Sequence[PathLike], out: PathLike) -> pathlib.Path:
-  """Draws every selection of finished runs as an SVG file; returns its path.
-
-  UAR or the mean CCC with intervals over speakers, and what was published.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, a run is given twice,
-      or some runs predict classes and others VAD.
-  """
+  """Draws every selection of finished runs as an SVG file; returns its path."""
   named = zip(names_of(workdirs), map(read_run, workdirs), strict=True)
   views = [
     View(f'{name}, {text.short(selection, entry)}', run, selection)

@@ -75,11 +75,7 @@ class View:
 
 
 def read_run(workdir: PathLike) -> Run:
-  """Reads the folder of a run; results.json and predictions.jsonl must be there.
-
-  Raises:
-    PredictionsError: one of them is missing or wrong, or they disagree.
-  """
+  """Reads the folder of a run; results.json and predictions.jsonl must be there."""
   workdir = pathlib.Path(workdir)
   metadata = [
     files.read_json(path) if path.is_file() else {}
@@ -100,12 +96,7 @@ def read_run(workdir: PathLike) -> Run:
 def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
   """Reads finished runs in the order given, one selection of each.
 
-  That is `selection`, or for '' the most honest one that all have, else the most
-  honest one of each.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, a run lacks the
-      selection, or is given twice.
+  That is `selection`, or the most honest one that all have, or that each has.
   """
   names = names_of(workdirs)
   runs = [read_run(workdir) for workdir in workdirs]
@@ -133,11 +124,7 @@ def most_honest(views: Sequence[View]) -> list[View]:
 
 
 def names_of(workdirs: Sequence[PathLike]) -> list[str]:
-  """Returns the last part of each path, with as many before it as it takes.
-
-  Raises:
-    PredictionsError: the same path is given twice.
-  """
+  """Returns the last part of each path, with as many before it as it takes."""
   paths = [pathlib.Path(workdir).absolute() for workdir in workdirs]
   for depth in range(1, max(len(path.parts) for path in paths) + 1):
     names = ['/'.join(path.parts[-depth:]) for path in paths]
@@ -148,10 +135,9 @@ def names_of(workdirs: Sequence[PathLike]) -> list[str]:
 
 
 def read_curves(workdir: PathLike) -> dict[str, list[Curve]]:
-  """Reads learning curves from metrics.jsonl; {} if there is no such file.
+  """Reads learning curves, in per cent, from metrics.jsonl; {} without the file.
 
-  UAR, WAR and F1 are fractions in the file and per cent in the curves. Where a
-  run was resumed and wrote an epoch again, the later row counts.
+  Where a run was resumed and wrote an epoch again, the later row counts.
   """
   points = collections.defaultdict(dict)
   for row in curves_lib.Curves(workdir).read():

@@ -12,8 +12,7 @@ from jaxser.models import builtin
 from jaxser.report import figures, pages, text
 from jaxser.report.run import PathLike
 
-MOST_RECORDINGS = 50
-"""A page shows at most this many recordings."""
+MOST_RECORDINGS = 50  # On a page.
 
 
 def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
@@ -34,11 +33,7 @@ def page(
   description: Any,
   waveforms: Sequence[np.ndarray | None] = (),
 ) -> str:
-  """Returns the page of recordings (each a `jaxser.models.output.Recording`).
-
-  `description` is the `jaxser.models.saved.Description` of the model, and
-  waveforms are drawn as `data_prep.audio.envelope` returns them.
-  """
+  """Returns the page of recordings, over their waveforms where given."""
   shown = [r for r in recordings if not r.error][:MOST_RECORDINGS]
   told = about(description)
   if len(shown) < len(recordings):

@@ -139,11 +139,7 @@ class Table:
 
 
 def load(path: PathLike) -> Table:
-  """Reads TABLE of a file of configs/tables, or of the installed one by name.
-
-  Raises:
-    UserError: there is no such file, it cannot be read, or has no TABLE.
-  """
+  """Reads TABLE of a file of configs/tables, or of the installed one by name."""
   file = command_line.find_recipe(path, 'tables')
   try:
     table = getattr(command_line.load_module(file), 'TABLE', None)

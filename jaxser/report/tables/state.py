@@ -78,8 +78,8 @@ class State:
   def look_up(self, to_run: bool) -> None:
     """Finds out, writing nothing, how far the cell is.
 
-    Where it is not to be run, a finished run of another config is shown, and
-    is not the paper's budget.
+    Where it is not to be run, a finished run of another config is shown, and is not
+    the paper's budget.
     """
     finished = (self.folder / 'results.json').exists()
     try:
@@ -120,18 +120,9 @@ class State:
 
 
 def resolve(
-  cell: Cell,
-  workdir: PathLike,
-  sets: Mapping[str, str],
-  data_dir: str = '',
+  cell: Cell, workdir: PathLike, sets: Mapping[str, str], data_dir: str = ''
 ) -> State:
-  """Returns a cell with its config; nothing is looked up yet.
-
-  Fields of --set that this recipe does not have are left out.
-
-  Raises:
-    TableError: the cell or a value of --set does not fit the recipe.
-  """
+  """Returns a cell with its config; fields of --set that it lacks are left out."""
   try:
     table = _overridden(cell, cell.overrides)
     known = {k: v for k, v in sets.items() if k in config_lib.flatten(table)}

@@ -1,24 +1,4 @@
-"""The content of table.json, computed from the results of the cells.
-
-  {"title", "about", "file", "task", "metrics", "tolerance", "demo", "sets",
-   "groups": [NAME], "prepare": [COMMAND],
-   "cells": [{"name", "label", "state", "error", "prepare", "command", "folder",
-      "budget", "on_request", "utterances", "speakers", "seeds", "folds",
-      "wall_time_s", "environment"}],
-   "lines": [{"group", "cell", "label", "selection", "selection_label",
-      "source", "values": {METRIC: VALUE}, "against": AGAINST or null}]}
-
-  VALUE is {"value", "low", "high", "fold_mean", "over_seeds", "paper",
-   "difference", "verdict", "reason"}: the pooled figure with its interval, mean
-   and std over folds and over seeds, the paper's figure, measured minus paper,
-   and whether that is 'within' the tolerance, 'above', 'below' or 'not
-   comparable', with the reason. AGAINST is {"baseline", "label", "common",
-   "speakers", "reason", "metrics": {METRIC: {"value", "low", "high", "p_value",
-   "p_holm"}}}, see `jaxser.evaluation.significance`.
-
-Lines of an average have no cell ("cell": null) and say how many of their cells
-are there ("have", "need"); nor have those of a published figure alone.
-"""
+"""table.json, computed from the results of its cells: see docs/files.md."""
 
 import collections
 import statistics
@@ -46,10 +26,7 @@ def build(
   sets: Mapping[str, str],
   demo: bool = False,
 ) -> dict[str, Any]:
-  """Returns the table as far as it is; see the module's docstring.
-
-  `file`, the overrides `sets` and `demo` are recorded.
-  """
+  """Returns the content of table.json as far as it is there."""
   by_name = {state.cell.name: state for state in states}
   groups = collections.defaultdict(list)
   for state in states:
@@ -181,10 +158,7 @@ def _compare(
     return None
   same = [f for f in other.cell.figures if f.group == figure.group]
   chosen = (*same, figure)[0].selection
-  views = [
-    View('', other.run, chosen),
-    View('', state.run, figure.selection),
-  ]
+  views = [View('', other.run, chosen), View('', state.run, figure.selection)]
   if not all(view.predictions for view in views):
     return None
   ((_, found),) = derived.compare_with_first(views)
