@@ -65,7 +65,17 @@ def main(arguments: list[str]) -> int:
   workdir = FLAGS.workdir or pathlib.Path('workdir', pathlib.Path(file).stem)
   cells = table.demo if FLAGS.demo else table.cells
   only = [name for text in FLAGS.only for name in text.split(',') if name]
-  _check_names(only, [cell.name for cell in cells])
+  names = [cell.name for cell in cells]
+  if not names:
+    raise UsageError('this table has no cells on the demo corpus.')
+  for name in only:
+    if name not in names:
+      close = difflib.get_close_matches(name, names, n=1)
+      hint = f' Did you mean {close[0]}?' if close else ''
+      raise UsageError(
+        f'--only={name}: is no cell of this table.{hint} Cells: '
+        f'{", ".join(names)}.'
+      )
   sets = dict(text.partition('=')[::2] for text in FLAGS.set)
   chosen, states = [], []
   for cell in cells:
@@ -102,19 +112,6 @@ def main(arguments: list[str]) -> int:
   for each in failed:
     print(f'Error: {each.cell.name}: {each.error}', file=sys.stderr)
   return int(bool(failed))
-
-
-def _check_names(only: Sequence[str], names: Sequence[str]) -> None:
-  if not names:
-    raise UsageError('this table has no cells on the demo corpus.')
-  for name in only:
-    if name not in names:
-      close = difflib.get_close_matches(name, names, n=1)
-      hint = f' Did you mean {close[0]}?' if close else ''
-      raise UsageError(
-        f'--only={name}: is no cell of this table.{hint} Cells: '
-        f'{", ".join(names)}.'
-      )
 
 
 def _run_all(states: Sequence[Any], write: Callable[[], None]) -> None:

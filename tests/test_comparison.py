@@ -61,11 +61,18 @@ def page(folders, tmp_path_factory):
   return out.read_text('utf-8')
 
 
-def test_page_has_every_part(page):
+def test_page_has_every_part_and_says_what_differs(page):
   assert re.findall('<section id="([^"]*)"', page) == [
     *('results', 'differences', 'recall', 'confusion', 'speakers'),
     *('calibration', 'curves', 'config', 'environment', 'rerun'),
   ]
+  assert cells(page, 'config')[:3] == [
+    ['field', 'plain', 'better', 'fewer'],
+    ['system', 'timnet', 'dsnet', 'timnet'],
+    ['optimizer.learning_rate', '0.001', '0.01', '0.001'],
+  ]
+  assert ['jax', '0.10.2', '0.10.2', '0.12.0'] in cells(page, 'environment')
+  assert len(section(page, 'rerun').findall('.//pre')) == 3
 
 
 def test_results_are_those_of_every_run(page, folders):
@@ -144,16 +151,6 @@ def test_calibration_error_by_hand():
   certain = derived.reliability([sure(1.0, True)])
   assert (certain.ece, certain.bins) == (0, [(1, 1.0, 1.0)])
   assert derived.reliability([sure(0.9, False)]).excess == pytest.approx(0.9)
-
-
-def test_configs_and_environments_show_what_differs(page):
-  assert cells(page, 'config')[:3] == [
-    ['field', 'plain', 'better', 'fewer'],
-    ['system', 'timnet', 'dsnet', 'timnet'],
-    ['optimizer.learning_rate', '0.001', '0.01', '0.001'],
-  ]
-  assert ['jax', '0.10.2', '0.10.2', '0.12.0'] in cells(page, 'environment')
-  assert len(section(page, 'rerun').findall('.//pre')) == 3
 
 
 def test_most_honest_common_selection_is_compared(tmp_path):

@@ -46,10 +46,6 @@ def test_uar_interval_equals_copying_the_utterances_of_speakers():
   assert made.value == pytest.approx(slow(np.arange(len(names))), abs=1e-12)
   np.testing.assert_allclose([made.low, made.high], bounds, atol=1e-12)
   assert made.low < made.value < made.high
-  again = intervals.bootstrap(metrics.uar, groups, resamples=300, seed=4)
-  np.testing.assert_array_equal(again, made)
-  other = intervals.bootstrap(metrics.uar, groups, resamples=300, seed=1)
-  assert other.low != made.low
 
 
 def test_ccc_interval_equals_copying_the_utterances_of_speakers():
@@ -72,17 +68,6 @@ def test_ccc_interval_equals_copying_the_utterances_of_speakers():
   np.testing.assert_allclose([made.low, made.high], bounds, atol=1e-12)
 
 
-def test_one_speaker_has_a_value_and_no_bounds():
-  targets, predictions, names = _run(speakers=1)
-  groups = _groups(targets, predictions, names)
-  made = intervals.bootstrap(metrics.war, groups)
-  assert made.value == np.mean(targets == predictions)
-  assert np.isnan(made[1:]).all()
-  made = intervals.bootstrap(metrics.war, groups, groups)
-  assert made.value == 0
-  assert np.isnan(made[1:]).all()
-
-
 def test_resamples_without_a_value_are_left_out():
   # Two speakers; only one of them has spoken at all.
   groups = np.zeros((2, 2, 2))
@@ -98,19 +83,14 @@ def test_pairing_finds_what_two_intervals_cannot():
   better = predictions.copy()
   wrong = np.flatnonzero(predictions != targets)
   better[wrong[::4]] = targets[wrong[::4]]
-  pair = first, second = [
-    _groups(targets, x, names) for x in (better, predictions)
-  ]
-  made = intervals.bootstrap(metrics.war, first, second)
+  pair = [_groups(targets, x, names) for x in (better, predictions)]
+  made = intervals.bootstrap(metrics.war, *pair)
   gain = np.mean(better == targets) - np.mean(predictions == targets)
   assert made.value == pytest.approx(gain, abs=1e-12)
   assert made.low > 0
   assert made.p_value == pytest.approx(2 / 2001)
   apart = [intervals.bootstrap(metrics.war, groups) for groups in pair]
   assert apart[0].low < apart[1].high  # Unpaired, they overlap.
-  back = intervals.bootstrap(metrics.war, second, first)
-  assert (back.value, back.p_value) == (-made.value, made.p_value)
-  assert intervals.bootstrap(metrics.uar, first, first) == (0, 0, 0, 1)
 
 
 def test_p_value_is_even_when_nothing_differs():

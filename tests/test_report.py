@@ -241,10 +241,8 @@ def test_vad_page_has_scatters_regions_and_spheres(vad):
   entry = results['selections']['last']['pooled']['regions']
   told = words(section(page, 'regions'))
   assert f'{entry["accuracy"]["value"]:.2f}' in told
-  head = (
-    'The region head itself, last epoch, seed 0: accuracy 41.25 %, macro F1'
-  )
-  assert f'{head} 17.50 % of 1,234 utterances.' in told
+  head = 'The region head itself, last epoch, seed 0: accuracy 41.25 %, '
+  assert f'{head}macro F1 17.50 % of 1,234 utterances.' in told
   counts = np.array(entry['confusion'])
   hostile = 'IV hostile (A+, V-, D+)'
   shown = [row[1:3] for row in cells(page, 'regions') if row[0] == hostile]
@@ -299,13 +297,10 @@ def test_how_the_optimizer_moves_is_one_chart(tmp_path):
   shown = section(page, 'curves')
   titles = [svg.text for svg in shown.iter(f'{SVG}title')]
   assert titles[-1] == 'Optimization, by epoch'
-  assert (
-    len(titles) == len(section(without, 'curves').findall(f'.//{SVG}svg')) + 1
-  )
-  assert (
-    'gradient norm: 2 at epoch 4; update / weights: 0.003 at epoch 4; '
-    'learning rate: 0.001'
-  ) in words(shown)
+  before = section(without, 'curves').findall(f'.//{SVG}svg')
+  assert len(titles) == len(before) + 1
+  told = 'gradient norm: 2 at epoch 4; update / weights: 0.003 at epoch 4; '
+  assert f'{told}learning rate: 0.001' in words(shown)
 
 
 def test_odd_curves_are_drawn():
@@ -463,15 +458,9 @@ def test_durations():
 
 def test_metrics_and_report_import_without_heavy_libraries():
   """In a process where none of these can be imported."""
-  blocked = [
-    'tensorflow',
-    'tensorflow_datasets',
-    'librosa',
-    'matplotlib',
-    'jax',
-  ]
+  blocked = 'tensorflow tensorflow_datasets librosa matplotlib jax'
   code = (
-    f'import sys\nfor name in {blocked}: sys.modules[name] = None\n'
+    f'import sys\nfor name in {blocked.split()}: sys.modules[name] = None\n'
     'import jaxser.evaluation.metrics, jaxser.evaluation.intervals\n'
     'import jaxser.report, jaxser.report.__main__\n'
   )

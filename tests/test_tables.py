@@ -35,7 +35,6 @@ def workdir(tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch):
-  """Pretends that all is prepared, and to train."""
   return paper_table.pretend(monkeypatch)
 
 
@@ -43,10 +42,9 @@ def read(workdir):
   return json.loads((workdir / 'table.json').read_text())
 
 
-def line(content, group, label):
-  return next(
-    x for x in content['lines'] if (x['group'], x['label']) == (group, label)
-  )
+def line(content, *where):
+  lines = content['lines']
+  return next(x for x in lines if (x['group'], x['label']) == where)
 
 
 def states(content):

@@ -1,12 +1,12 @@
 """metrics.jsonl, speed.jsonl (what a clock says) and TensorBoard events."""
 
 import json
-import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxser.core import files
+from jaxser.evaluation.predictions import PathLike
 
 Row = Mapping[str, Any]
 SPEED = 'speed.jsonl'
@@ -33,11 +33,7 @@ class Curves:
   """Appends rows to metrics.jsonl and, where asked, TensorBoard events."""
 
   def __init__(
-    self,
-    workdir: os.PathLike[str] | str,
-    *,
-    tensorboard: bool = True,
-    write: bool = True,
+    self, workdir: PathLike, *, tensorboard: bool = True, write: bool = True
   ):
     """Opens the curves of a run; `write` is False on all processes but one."""
     self._workdir = pathlib.Path(workdir)
@@ -84,7 +80,6 @@ class Curves:
           tf.summary.scalar(key, value)
 
   def close(self) -> None:
-    """Flushes and closes the TensorBoard files."""
     for writer in self._writers.values():
       writer.close()
     self._writers.clear()

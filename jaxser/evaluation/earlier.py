@@ -1,6 +1,5 @@
 """How long to train, as the results of an earlier run say."""
 
-import os
 import pathlib
 import statistics
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ import ml_collections
 from jaxser.core import config as config_lib
 from jaxser.core import files
 from jaxser.evaluation import results
+from jaxser.evaluation.predictions import PathLike
 
 # Fields, and groups of fields, without which its best epoch is another one.
 _SAME = (
@@ -19,7 +19,7 @@ _SAME = (
 
 
 def best_epoch(
-  workdir: os.PathLike[str] | str,
+  workdir: PathLike,
   config: ml_collections.ConfigDict,
   fingerprints: Mapping[str, str],
 ) -> int:

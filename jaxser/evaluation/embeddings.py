@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import pathlib
 from typing import Any
 from zipfile import BadZipFile
@@ -11,7 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from jaxser.core import files
-from jaxser.evaluation.predictions import PredictionsError
+from jaxser.evaluation.predictions import PathLike, PredictionsError
 
 NAME = 'embeddings.npz'
 SIDES = ('train', 'dev', 'test')
@@ -24,8 +23,6 @@ class EmbeddingsError(PredictionsError):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Embeddings:
-  """The content of embeddings.npz."""
-
   fold: np.ndarray
   id: np.ndarray
   speaker: np.ndarray
@@ -41,7 +38,7 @@ class Embeddings:
     return np.logical_and.reduce(known)
 
 
-def write(workdir: os.PathLike[str] | str, embeddings: Embeddings) -> None:
+def write(workdir: PathLike, embeddings: Embeddings) -> None:
   """Writes embeddings.npz whole or not at all."""
   buffer = io.BytesIO()
   arrays: dict[str, Any] = {
@@ -55,7 +52,7 @@ def write(workdir: os.PathLike[str] | str, embeddings: Embeddings) -> None:
   files.write_bytes(pathlib.Path(workdir) / NAME, buffer.getvalue())
 
 
-def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
+def read(workdir: PathLike) -> Embeddings | None:
   """Reads embeddings.npz of a run; None if there is no such file."""
   path = pathlib.Path(workdir) / NAME
   if not path.is_file():

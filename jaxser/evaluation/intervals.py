@@ -46,7 +46,7 @@ def group_sums(
 
 
 class Interval(NamedTuple):
-  """A statistic and its interval; the p value is that of a difference, or NaN."""
+  """A statistic with its interval, and the p value of a difference, or NaN."""
 
   value: np.ndarray
   low: np.ndarray

@@ -114,7 +114,7 @@ def concordance_of_sums(sums: np.ndarray) -> np.ndarray:
 
 
 def values(task: str, sums: np.ndarray) -> np.ndarray:
-  """Returns the `METRICS` of confusions [..., K, K] or power sums [..., 6, 3]."""
+  """Returns the `METRICS` of confusions [..., K, K] or sums [..., 6, 3]."""
   if task == 'classification':
     return np.stack([uar(sums), war(sums), macro_f1(sums)], -1)
   ccc = concordance_of_sums(sums)

@@ -15,6 +15,8 @@ import numpy as np
 from jaxser.core import files
 from jaxser.core.errors import UserError
 
+PathLike = os.PathLike[str] | str
+
 SELECTIONS = {
   'last': 'last epoch',
   'ema_last': 'last epoch, moving average of the weights',
@@ -133,15 +135,14 @@ def ordered(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 
 def write_predictions(
-  path: os.PathLike[str] | str, predictions: Iterable[Prediction]
+  path: PathLike, predictions: Iterable[Prediction]
 ) -> None:
   """Writes predictions.jsonl, `ordered`: the same ones give the same bytes."""
   text = ''.join(p.to_json() + '\n' for p in ordered(predictions))
   files.write_text(path, text)
 
 
-def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
-  """Reads predictions.jsonl."""
+def read_predictions(path: PathLike) -> list[Prediction]:
   # Only '\n' ends a line: ids may hold other characters that Python splits at.
   lines = read_finished(path).removesuffix('\n').split('\n')
   if lines == ['']:
@@ -158,7 +159,7 @@ def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
   return predictions
 
 
-def read_finished(path: os.PathLike[str] | str) -> str:
+def read_finished(path: PathLike) -> str:
   """Reads a file that a finished run leaves, or raises PredictionsError."""
   path = pathlib.Path(path)
   if not path.is_file():
@@ -173,10 +174,7 @@ def read_finished(path: os.PathLike[str] | str) -> str:
 
 
 def check_once(predictions: Iterable[Prediction]) -> None:
-  """Checks that a run tested each utterance equally often, once in a fold.
-
-  That is usually by one fold, across corpora by all.
-  """
+  """Checks that a run tested each utterance equally often, once in a fold."""
   tested: dict[str, collections.Counter[str]] = collections.defaultdict(
     collections.Counter
   )

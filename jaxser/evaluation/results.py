@@ -4,17 +4,17 @@ import collections
 import functools
 import json
 import operator
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxser.evaluation import intervals, metrics, regions
+from jaxser.evaluation import intervals, metrics
 from jaxser.evaluation.metrics import METRICS
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
   SELECTIONS,
+  PathLike,
   Prediction,
   PredictionsError,
   check_once,
@@ -57,7 +57,7 @@ def _speakers(predictions: Sequence[Prediction]) -> list[str]:
 def grouped(
   predictions: Sequence[Prediction], task: str, classes: Sequence[str]
 ) -> np.ndarray:
-  """Returns sums per speaker, sorted: confusions [n, K, K] or power sums [n, 6, 3]."""
+  """Returns sums per speaker: confusions [n, K, K] or power sums [n, 6, 3]."""
   speakers = _speakers(predictions)
   targets: Any = [p.target for p in predictions]
   answers: Any = [p.prediction for p in predictions]
@@ -99,15 +99,39 @@ def _pooled(groups: np.ndarray, task: str, resamples: int) -> dict[str, Any]:
   return _by_metric(task, value=found.value, low=found.low, high=found.high)
 
 
+def cube_of(points: Any, sphere: Mapping[str, Any]) -> np.ndarray:
+  """Maps points [n, 3] on the corpus' scale to the cube [-1, 1] round neutral."""
+  # Late, as results of classes are read without JAX.
+  from jaxser.ops import spherical
+
+  points = np.asarray(points, np.float32).reshape(-1, 3)
+  lo, hi = sphere['vad_range']
+  return np.asarray(spherical.to_cube(points, lo, hi, sphere['centre']))
+
+
+def region_names(regions: str | float) -> tuple[str, ...]:
+  from jaxser.ops import spherical
+
+  return spherical.region_names(regions)
+
+
+def region_of(points: Any, sphere: Mapping[str, Any]) -> np.ndarray:
+  """Returns the region, int [n], of points [n, 3] on the corpus' scale."""
+  from jaxser.ops import spherical
+
+  cube: Any = cube_of(points, sphere)
+  return np.asarray(spherical.region_index(cube, sphere['regions']))
+
+
 def _regions(
   predictions: Sequence[Prediction], sphere: Mapping[str, Any], resamples: int
 ) -> dict[str, Any]:
   """Returns the agreement of target and predicted regions, in per cent."""
   confusions = intervals.group_confusions(
-    regions.region_of([p.target for p in predictions], sphere),
-    regions.region_of([p.prediction for p in predictions], sphere),
+    region_of([p.target for p in predictions], sphere),
+    region_of([p.prediction for p in predictions], sphere),
     _speakers(predictions),
-    len(regions.names(sphere['regions'])),
+    len(region_names(sphere['regions'])),
   )
   pooled = _pooled(confusions, 'classification', resamples)
   return {
@@ -232,9 +256,7 @@ def summarise(
   speakers = folds_of.keys() - {''}
   parts = by(predictions, 'selection')
   return {
-    'system': about['system'],
-    'corpus': about['corpus'],
-    'protocol': about['protocol'],
+    **{name: about[name] for name in ('system', 'corpus', 'protocol')},
     'task': task,
     'classes': classes,
     'metrics': list(METRICS[task]),
@@ -256,8 +278,7 @@ def summarise(
     },
     'sphere': dict(sphere) if sphere else None,
     'paper': {name: dict(row) for name, row in paper.items()},
-    'annotators': dict(about.get('annotators') or {}),
-    'probes': dict(about.get('probes') or {}),
+    **{n: dict(about.get(n) or {}) for n in ('annotators', 'probes')},
     'wall_time_s': about.get('wall_time_s'),
     'command': about.get('command', ''),
     'environment': dict(about.get('environment') or {}),
@@ -265,8 +286,7 @@ def summarise(
   }
 
 
-def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
-  """Reads results.json."""
+def read_results(path: PathLike) -> dict[str, Any]:
   text = read_finished(path)
   try:
     results = json.loads(text)

@@ -16,7 +16,7 @@ from jaxser.evaluation.predictions import Prediction
 
 @dataclasses.dataclass
 class Change:
-  """First minus second in one metric, in per cent points or CCC; None is unknown."""
+  """First minus second in one metric, in per cent points or CCC."""
 
   first: float | None  # The metric of each over the common utterances.
   second: float | None

@@ -1,23 +1,19 @@
 """MODEL_CARD.md: what a trained model is, made from what, and how good."""
 
-import os
 import pathlib
 from typing import Any
 
 from data_prep import corpora
 from jaxser.core import files
 from jaxser.evaluation import results
-from jaxser.evaluation.predictions import PredictionsError
+from jaxser.evaluation.predictions import PathLike, PredictionsError
 from jaxser.report import pages
 from jaxser.systems import registry
 
 NAME = 'MODEL_CARD.md'
 
 
-def write(
-  workdir: os.PathLike[str] | str,
-  baseline: os.PathLike[str] | str | None = None,
-) -> pathlib.Path:
+def write(workdir: PathLike, baseline: PathLike | None = None) -> pathlib.Path:
   """Writes the card of a finished run, beside a baseline; returns its path."""
   workdir = pathlib.Path(workdir)
   model, config, folds = (
@@ -56,5 +52,5 @@ def write(
   return workdir / NAME
 
 
-def _results(workdir: os.PathLike[str] | str) -> dict[str, Any]:
+def _results(workdir: PathLike) -> dict[str, Any]:
   return results.read_results(pathlib.Path(workdir, 'results.json'))

@@ -161,11 +161,7 @@ def limits(views: Sequence[View]) -> tuple[float, float]:
 
 
 def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
-  """Draws the curves of every metric with the name of the run.
-
-  Charts of one metric share their scale; the parts of a loss, and how the
-  optimizer moves, are drawn for a single run only.
-  """
+  """Draws the curves of every metric, on one scale, with the name of the run."""
   known = {name for run in runs.values() for name in run.curves}
   main = ['loss', *(m for run in runs.values() for m in run.results['metrics'])]
   others = sorted(known.difference(main, OPTIMIZATION))
@@ -175,7 +171,14 @@ def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
     if not having:
       continue
     values = [c.values for run in having.values() for c in run.curves[metric]]
-    papers = {name: _paper_lines(run, metric) for name, run in having.items()}
+    papers = {
+      name: {  # Published figures that belong to an epoch.
+        f'paper, {text.short(selection)}': row[metric]
+        for selection, row in text.paper(run.results).items()
+        if metric in row and selection != 'init_from'
+      }
+      for name, run in having.items()
+    }
     values += [np.array(list(p.values())) for p in papers.values() if p]
     scale = min(map(np.nanmin, values)), max(map(np.nanmax, values))
     title = NAMES.get(metric) or text.head(metric.replace('_', ' '))
@@ -193,15 +196,6 @@ def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
       if metric in run.curves
     }
     yield figures.optimization('Optimization, by epoch', moves), name
-
-
-def _paper_lines(run: Run, metric: str) -> dict[str, float]:
-  """Returns published figures of a metric that belong to an epoch, by label."""
-  return {
-    f'paper, {text.short(selection)}': row[metric]
-    for selection, row in text.paper(run.results).items()
-    if metric in row and selection != 'init_from'
-  }
 
 
 def flattened(tree: Mapping[str, Any]) -> dict[str, str]:

@@ -143,7 +143,7 @@ def learning_curves(
   paper: Mapping[str, float],
   limits: tuple[float, float],
 ) -> str:
-  """Draws the median of runs, a curve per split, and published figures by label."""
+  """Draws the median of runs, a curve per split, and published figures."""
   ends = [min(c.epochs[0] for c in curves), max(c.epochs[-1] for c in curves)]
   ends[1] = max(ends[1], ends[0] + 1)
   words = []
@@ -353,7 +353,7 @@ def sphere(
   kinds: np.ndarray,
   cut: str | float,
 ) -> str:
-  """Draws points [n, 3] in the colours of their regions int [n], and the borders."""
+  """Draws points [n, 3] in the colours of their regions, int [n]."""
   curves, kinds = borders(cut), kinds % KINDS
   around = np.linspace(0, 2 * np.pi, 73)
   _line(axes, np.cos(around), np.sin(around), 'soft', linewidth=1)

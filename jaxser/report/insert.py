@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 
 from jaxser.core import files
-from jaxser.evaluation.predictions import PredictionsError
+from jaxser.evaluation.predictions import PathLike, PredictionsError
 from jaxser.report import derived, pages
-from jaxser.report.run import PathLike, View, read_views
+from jaxser.report.run import View, read_views
 
 # Where things lie on somebody's machine is nothing for a page.
 _PLACES = ('--config.data_dir=', '--workdir=')

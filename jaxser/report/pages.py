@@ -15,25 +15,19 @@ from markupsafe import Markup
 
 import jaxser
 from jaxser.core import files
-from jaxser.evaluation import embeddings, regions
+from jaxser.evaluation import embeddings
+from jaxser.evaluation import results as results_lib
 from jaxser.evaluation.intervals import FEW_GROUPS
 from jaxser.evaluation.metrics import METRICS, NAMES
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
   SELECTIONS,
+  PathLike,
   PredictionsError,
 )
 from jaxser.evaluation.probes import HELD_OUT
-from jaxser.evaluation.results import DEMO_WARNING
 from jaxser.report import derived, figures, text
-from jaxser.report.run import (
-  PathLike,
-  View,
-  most_honest,
-  names_of,
-  read_run,
-  read_views,
-)
+from jaxser.report.run import View, most_honest, names_of, read_run, read_views
 
 
 def render(template: str, **data: Any) -> str:
@@ -59,7 +53,7 @@ def _environment() -> jinja2.Environment:
   for function in (text.number, text.head, text.metric, text.short):
     environment.filters[function.__name__] = function
   environment.globals |= {
-    'DEMO_WARNING': DEMO_WARNING,
+    'DEMO_WARNING': results_lib.DEMO_WARNING,
     'DIMENSIONS': DIMENSIONS,
     'FEW_GROUPS': FEW_GROUPS,
     'HELD_OUT': HELD_OUT,
@@ -70,7 +64,7 @@ def _environment() -> jinja2.Environment:
     'most_honest': most_honest,
     'notes': notes,
     'read_embeddings': embeddings.read,
-    'regions_lib': regions,
+    'results_lib': results_lib,
     'text': text,
     'version': jaxser.__version__,
   }

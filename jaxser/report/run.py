@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import math
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from jaxser.core import files
 from jaxser.evaluation import curves as curves_lib
 from jaxser.evaluation import results as results_lib
 from jaxser.evaluation.predictions import (
+  PathLike,
   Prediction,
   PredictionsError,
   read_predictions,
@@ -21,7 +21,6 @@ from jaxser.evaluation.predictions import (
 
 PREFERRED = ('best_on_dev', 'last', 'ema_last', 'init_from', 'best_on_test')
 """Which selection is shown where one must do, the most honest first."""
-PathLike = os.PathLike[str] | str
 _KEYS = ('seed', 'fold', 'epoch', 'split')
 
 
@@ -40,8 +39,6 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What a run left behind."""
-
   workdir: pathlib.Path
   results: dict[str, Any]  # Content of results.json.
   predictions: list[Prediction]
@@ -75,7 +72,7 @@ class View:
 
 
 def read_run(workdir: PathLike) -> Run:
-  """Reads the folder of a run; results.json and predictions.jsonl must be there."""
+  """Reads the folder of a run, which must have results and predictions."""
   workdir = pathlib.Path(workdir)
   metadata = [
     files.read_json(path) if path.is_file() else {}

@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 
 from jaxser.core import files
-from jaxser.evaluation.predictions import DIMENSIONS
+from jaxser.evaluation.predictions import DIMENSIONS, PathLike
 from jaxser.models import builtin
 from jaxser.report import figures, pages, text
-from jaxser.report.run import PathLike
 
 MOST_RECORDINGS = 50  # On a page.
 
 
 def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
-  """Writes the `page` of recordings."""
   files.write_text(path, page(recordings, description))
 
 

@@ -93,7 +93,7 @@ class System(nn.Module):
   """Fewest samples or frames of an utterance that give a prediction."""
 
   sphere: ClassVar[Mapping[str, Any] | None] = None
-  """How predicted VAD is cut into regions, see `jaxser.evaluation.regions`."""
+  """How predicted VAD is cut into regions, see `jaxser.evaluation.results`."""
 
   centre: ClassVar[tuple[float, float, float] | None] = None
   """Origin of the sphere on the VAD scale; None is the middle of the scale."""

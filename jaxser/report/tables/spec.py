@@ -8,8 +8,7 @@ from typing import Any
 from jaxser.core import command_line
 from jaxser.core.errors import UserError
 from jaxser.evaluation.metrics import METRICS
-from jaxser.evaluation.predictions import SELECTIONS
-from jaxser.report.run import PathLike
+from jaxser.evaluation.predictions import SELECTIONS, PathLike
 
 _NAME = re.compile(r'[a-z0-9][a-z0-9_.-]*')
 

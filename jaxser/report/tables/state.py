@@ -15,7 +15,8 @@ from jaxser.core import config as config_lib
 from jaxser.core.errors import UserError
 from jaxser.engine import opening
 from jaxser.engine import workdir as workdir_lib
-from jaxser.report.run import PathLike, Run, read_run
+from jaxser.evaluation.predictions import PathLike
+from jaxser.report.run import Run, read_run
 from jaxser.report.tables.spec import Cell, TableError
 
 KINDS = {
@@ -32,8 +33,6 @@ _SAME_BUDGET = (*config_lib.FREE, 'engine', 'parallel', 'seed', 'seeds')
 
 @dataclasses.dataclass(eq=False)
 class State:
-  """A cell and how far it is."""
-
   cell: Cell
   config: ml_collections.ConfigDict  # Resolved, with all overrides.
   changed: Sequence[tuple[str, Any, Any]]  # Field, the table's value, --set's.
@@ -72,7 +71,6 @@ class State:
       self.fail(error)
 
   def fail(self, error: BaseException | str) -> None:
-    """Notes what went wrong."""
     self.kind, self.error = 'failed', str(error) or type(error).__name__
 
   def look_up(self, to_run: bool) -> None:
@@ -122,7 +120,7 @@ class State:
 def resolve(
   cell: Cell, workdir: PathLike, sets: Mapping[str, str], data_dir: str = ''
 ) -> State:
-  """Returns a cell with its config; fields of --set that it lacks are left out."""
+  """Returns a cell with its config, leaving out fields of --set it lacks."""
   try:
     table = _overridden(cell, cell.overrides)
     known = {k: v for k, v in sets.items() if k in config_lib.flatten(table)}

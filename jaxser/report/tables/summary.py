@@ -44,7 +44,14 @@ def build(
   for average in table.averages:
     if average.group in groups:
       lines.append(_average(table, average, groups[average.group]))
-  lines += [_published(table, x) for x in table.published if x.group in groups]
+  for entry in table.published:  # A line without a cell: nothing is measured.
+    if entry.group in groups:
+      names = ('label', 'group', 'source')
+      line = {'cell': None, **{name: getattr(entry, name) for name in names}}
+      line['values'] = {
+        m: _value(table, m, {}, entry, '') for m in table.metrics
+      }
+      lines.append(line | {'against': None})
   prepare = [command for state in states for command in state.prepare]
   return {
     'title': table.title,
@@ -130,7 +137,7 @@ def _value(
   figure: Figure | Average | Published,
   why: str,
 ) -> dict[str, Any]:
-  """Returns VALUE: what was measured, the paper's figure, and the verdict."""
+  """Returns what was measured, the paper's figure, and the verdict."""
   paper = None if why == text.TRUSTED else figure.paper.get(metric)
   value = {
     **{'value': None, 'low': None, 'high': None},
@@ -168,32 +175,17 @@ def _compare(
 def _against(
   found: significance.Comparison | None, other: State | None
 ) -> dict[str, Any] | None:
-  """Returns AGAINST of a comparison with another cell."""
+  """Returns a comparison with another cell."""
   if found is None:
     return None
   return {
     'baseline': other.cell.name,
     'label': other.cell.label,
-    'common': found.common,
-    'speakers': found.speakers,
-    'reason': found.reason,
+    **{k: getattr(found, k) for k in ('common', 'speakers', 'reason')},
     'metrics': {
       name: {key: getattr(change, key) for key in _OF_A_CHANGE}
       for name, change in found.changes.items()
     },
-  }
-
-
-def _published(table: Table, entry: Published) -> dict[str, Any]:
-  """Returns a line without a cell, of which nothing is measured."""
-  values = {name: _value(table, name, {}, entry, '') for name in table.metrics}
-  return {
-    'cell': None,
-    'label': entry.label,
-    'group': entry.group,
-    'source': entry.source,
-    'values': values,
-    'against': None,
   }
 
 
