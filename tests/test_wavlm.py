@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxser.nn.wavlm import WavLM
+from jaxser.nn.wavlm import WavLM, relative_buckets
 from jaxser.nn.wavlm_config import SIZES, WavLMConfig
 from jaxser.nn.wavlm_frontend import FeatureEncoder, random_spans
-from jaxser.nn.wavlm_layers import relative_buckets
 from tests.random_tree import params_like, quick_jit
 
 # Post-LN with the norm over time: the variant in which padding could be heard.

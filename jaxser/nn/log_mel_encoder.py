@@ -15,11 +15,9 @@ Array = jax.Array
 class FeatureNorm(nn.Module):
   """Centres and scales each bin by its moments over all frames seen so far.
 
-  Log-mel lies around -40 dB or 15 nepers, by feature spec; a moving average
-  from zero would take a hundred steps to get there. Here counts are kept and
-  merged exactly (Chan et al. 1979), so the first step is already normalised,
-  training and evaluation use the same numbers, and they converge to those of
-  the training split. Nothing is trained.
+  Log-mel lies around -40 dB or 15 nepers; a moving average from zero would take
+  a hundred steps to get there. Counts are kept and merged exactly (Chan et al.
+  1979), so training and evaluation use the same numbers from the first step on.
   """
 
   @nn.compact
@@ -47,17 +45,9 @@ class LogMelEncoder(nn.Module):
   """[batch, frames, bins] log-mel -> [batch, frames / stride, width] frames.
 
   Normalisation per bin, then convolutions of five frames, each followed by
-  layer norm, GELU and dropout; the first has the stride, the others a
-  residual. Frames of padding are 0 before every convolution, so they enter no
-  number.
-
-  Attributes:
-    width: channels.
-    stride: 2 for the 10 ms frames of `kaldi16k`, 1 for the 23 ms frames of
-      `librosa22k`: about 20 ms after it.
-    layers: number of convolutions.
-    dropout: probability.
-    dtype: type of the computation; parameters are float32.
+  layer norm, GELU and dropout; the first has the stride (2 for 10 ms frames, 1
+  for 23 ms), the others a residual. Padding enters no number. `dtype` is that
+  of the computation; parameters are float32.
   """
 
   width: int = 128
@@ -70,17 +60,10 @@ class LogMelEncoder(nn.Module):
   def __call__(
     self, features: Array, length: Array, rows: Array, *, train: bool
   ) -> tuple[Array, Array]:
-    """Encodes features [batch, frames, bins], dB or natural logarithm.
+    """Returns frames [batch, ceil(frames / stride), width] and valid ones.
 
-    Args:
-      features: of which `length`, int32 [batch], are valid.
-      length: see there.
-      rows: int32 [batch], batch['row'].
-      train: whether statistics are updated and dropout is on.
-
-    Returns:
-      frames [batch, ceil(frames / stride), width] and the number of valid
-      ones, int32 [batch].
+    Of features [batch, frames, bins], dB or natural logarithm; length, rows
+    (batch['row']) and the number of valid frames are int32 [batch].
     """
     valid = frame_mask(length, features.shape[1])
     features = jnp.where(valid[:, :, None], features, 0)
@@ -88,16 +71,15 @@ class LogMelEncoder(nn.Module):
     x = norm(features, valid, train=train).astype(self.dtype)
     for layer in range(self.layers):
       stride = self.stride if layer == 0 else 1
-      y = layers.FrameConvolution(
-        self.width, 5, stride, dtype=self.dtype, name=f'conv_{layer}'
-      )(jnp.where(valid[:, :, None], x, 0))
+      convolution = layers.FrameConvolution(
+        self.width, 5, stride, self.dtype, name=f'conv_{layer}'
+      )
+      y = convolution(jnp.where(valid[:, :, None], x, 0))
       y = layers.layer_norm(f'norm_{layer}', dtype=self.dtype)(y)
       y = jax.nn.gelu(y, approximate=False)
       y = layers.Dropout(self.dropout)(y, rows, train=train)
       if layer == 0:
         length = (length + stride - 1) // stride
         valid = frame_mask(length, y.shape[1])
-        x = y
-      else:
-        x = x + y
+      x = y if layer == 0 else x + y
     return x, length

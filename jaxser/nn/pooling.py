@@ -19,7 +19,7 @@ class AttentiveStatistics(nn.Module):
       w = softmax over valid frames of tanh(linear(x)) . v
       mean = sum w x,   std = sqrt(sum w (x - mean)^2)
 
-  The baseline that style pooling is held to. Source: Okabe et al., "Attentive
+  Source: Okabe et al., "Attentive
   Statistics Pooling for Deep Speaker Embedding", Interspeech 2018.
   """
 
@@ -29,9 +29,8 @@ class AttentiveStatistics(nn.Module):
     x = frames.astype(jnp.float32)
     width = x.shape[-1]
     hidden = jnp.tanh(layers.dense(width, 'linear')(x))
-    vector = self.param(
-      'attention', nn.initializers.lecun_normal(), (width, 1), jnp.float32
-    )
+    normal = nn.initializers.lecun_normal()
+    vector = self.param('attention', normal, (width, 1), jnp.float32)
     scores = jnp.matmul(hidden, vector, precision=layers.HIGHEST)
     scores = jnp.where(valid[:, :, None], scores, NEVER)
     weights = jax.nn.softmax(scores, axis=1)
@@ -43,21 +42,17 @@ class AttentiveStatistics(nn.Module):
 
 
 def masked_mean(x: Array, valid: Array) -> Array:
-  """Returns the mean over valid [batch, time] of x [batch, time, d] in float32.
-
-  A row without a valid frame gives zeros.
-  """
+  """Returns the mean [batch, d] over valid [batch, time], 0 of none, float32."""
   weight = valid.astype(jnp.float32)[:, :, None]
   total = jnp.sum(x.astype(jnp.float32) * weight, axis=1)
   return total / jnp.maximum(jnp.sum(weight, axis=1), 1)
 
 
 def published_frames(samples: Array, frames: int) -> Array:
-  """Returns valid frames by the authors' rule: floor((samples - 1) / 320) + 1.
+  """Returns valid frames [batch] by the authors' rule, at most `frames`.
 
-  int32 [batch] samples at 16 kHz -> int32 [batch], at most the `frames` that the
-  encoder returned. The encoder itself has one frame less or the same, so with
-  padding the last one counted may be a padded frame.
+  The encoder itself makes one frame less or the same of samples [batch] at
+  16 kHz, so the last one that counts may be padding.
   """
   return jnp.minimum((samples - 1) // 320 + 1, frames)
 
@@ -76,19 +71,18 @@ class GatedConv(nn.Module):
   @nn.compact
   def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
     """[batch, time, d] -> [batch, time, d]; rows is batch['row']."""
-    both = layers.FrameConvolution(
-      2 * x.shape[-1], 5, dtype=self.dtype, name='conv'
-    )(x)
-    content, gate = jnp.split(both, 2, axis=-1)
+    width = 2 * x.shape[-1]
+    conv = layers.FrameConvolution(width, 5, dtype=self.dtype, name='conv')
+    content, gate = jnp.split(conv(x), 2, axis=-1)
     gated = content * jax.nn.sigmoid(gate)
     return x + Dropout(self.dropout)(gated, rows, train=train)
 
 
 class StyleAttention(nn.Module):
-  """Self-attention with a residual; scores are divided by sqrt(d).
+  """Self-attention with a residual; scores and softmax are float32.
 
   The published block divides by the root of the whole width, not of the width
-  of one head, and has no layer norm. Scores and softmax are float32.
+  of one head, and has no layer norm.
   """
 
   dropout: float = 0.1
@@ -127,17 +121,13 @@ class StylePooling(nn.Module):
   """[batch, time, encoder width] frames -> [batch, width] style vector.
 
   Two linear layers with Mish, two gated convolutions, one attention block, a
-  linear layer, and the mean over valid frames. Source: the mel style encoder of
-  Min et al., "Meta-StyleSpeech" (ICML 2021), as EmoSphere-SER uses it over the
-  frames of a self-supervised encoder.
+  linear layer, and the mean over valid frames, in float32. Source: the mel style
+  encoder of Min et al., "Meta-StyleSpeech" (ICML 2021), as EmoSphere-SER uses it.
 
   Attributes:
-    width: d of the paper, 1024.
-    dropout: probability everywhere.
     mask_before_conv: set padded frames to 0 before each convolution. The
       authors do so only after both, so that padding leaks four frames into the
-      utterance; False repeats that, True makes padding invisible.
-    dtype: type of the computation; the mean is float32.
+      utterance; False repeats that.
   """
 
   width: int = 1024

@@ -1,9 +1,6 @@
 """WavLM before its transformer: convolutions, projection, masking, position.
 
-Source: Chen et al., "WavLM: Large-Scale Self-Supervised Pre-Training for Full
-Stack Speech Processing" (2022), and the architecture of Hugging Face's
-`WavLMModel`, whose checkpoints these modules take. `config` is the shape,
-`dtype` the type of the computation; norms are float32.
+`config` is the shape, `dtype` the type of the computation; norms are float32.
 """
 
 import math
@@ -13,13 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxser.nn.layers import (
-  Dropout,
-  dense,
-  frame_mask,
-  layer_norm,
-  precision_of,
-)
+from jaxser.nn import layers
+from jaxser.nn.layers import Dropout, precision_of
 from jaxser.nn.wavlm_config import ACTIVATIONS, WavLMConfig
 
 Array = jax.Array
@@ -30,24 +22,18 @@ class TimeNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, valid: Array | None) -> Array:
-    """Normalises x [batch, time, channels] in float32.
-
-    Frames outside of `valid`, bool [batch, time], do not enter the moments.
-    """
+    """Normalises x [batch, time, channels] by frames `valid` [batch, time]."""
     width = x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, width)
     bias = self.param('bias', nn.initializers.zeros, width)
     x = x.astype(jnp.float32)
-    if valid is None:
-      weight = jnp.ones((*x.shape[:2], 1), jnp.float32)
-    else:
-      weight = valid.astype(jnp.float32)[:, :, None]
+    counts = jnp.ones(x.shape[:2]) if valid is None else valid
+    weight = counts.astype(jnp.float32)[:, :, None]
     count = jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1)
     mean = jnp.sum(x * weight, axis=1, keepdims=True) / count
     centred = x - mean
     squares = jnp.sum(centred * centred * weight, axis=1, keepdims=True)
-    variance = squares / count
-    normal = centred * jax.lax.rsqrt(variance + 1e-5)
+    normal = centred * jax.lax.rsqrt(squares / count + 1e-5)
     return normal * scale[None, None] + bias[None, None]
 
 
@@ -55,12 +41,8 @@ class FeatureEncoder(nn.Module):
   """Waveform [batch, samples] -> [batch, frames, channels], one per 20 ms.
 
   `feat_extract_norm` chooses a norm over time after the first convolution
-  ('group', base) or over channels after each ('layer', large).
-
-  Attributes:
-    norm_over_padding: with 'group', let padding samples enter the moments as
-      Hugging Face does. False gives each utterance the features that it has
-      alone.
+  ('group', base) or over channels after each ('layer', large). With 'group' and
+  `norm_over_padding`, padding enters the moments, as Hugging Face has it.
   """
 
   config: WavLMConfig
@@ -88,11 +70,11 @@ class FeatureEncoder(nn.Module):
         name=f'conv_{layer}',
       )(x)
       if config.feat_extract_norm == 'layer':
-        x = layer_norm(f'norm_{layer}')(x)
+        x = layers.layer_norm(f'norm_{layer}')(x)
       elif layer == 0:
         valid = None
         if length is not None and not self.norm_over_padding:
-          valid = frame_mask(config.frames(length, 1), x.shape[1])
+          valid = layers.frame_mask(config.frames(length, 1), x.shape[1])
         x = TimeNorm(name='norm_0')(x, valid)
       x = act(x).astype(self.dtype)
     return x
@@ -106,10 +88,9 @@ class FeatureProjection(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, rows: Array | None, *, train: bool) -> Array:
-    """Projects convolutional features [batch, frames, channels]."""
     config = self.config
-    x = layer_norm('layer_norm', config.layer_norm_eps)(x)
-    x = dense(config.hidden_size, 'projection', self.dtype)(x)
+    x = layers.layer_norm('layer_norm', config.layer_norm_eps)(x)
+    x = layers.dense(config.hidden_size, 'projection', self.dtype)(x)
     return Dropout(config.feat_proj_dropout)(x, rows, train=train)
 
 
@@ -130,21 +111,12 @@ class PositionEmbedding(nn.Module):
     taps, width = config.num_conv_pos_embeddings, config.hidden_size
     groups = config.num_conv_pos_embedding_groups
     std = 2 * math.sqrt(1 / (taps * width))
-    direction = self.param(
-      'direction',
-      nn.initializers.normal(std),
-      (taps, width // groups, width),
-      jnp.float32,
-    )
+    shape = (taps, width // groups, width)
+    direction = self.param('direction', nn.initializers.normal(std), shape)
     # Starts at the norm of the direction: the weight is the direction itself.
-    magnitude = self.param(
-      'magnitude',
-      lambda rng, shape: jnp.full(
-        shape, std * width / math.sqrt(groups), jnp.float32
-      ),
-      (taps,),
-    )
-    bias = self.param('bias', nn.initializers.zeros, (width,), jnp.float32)
+    start = nn.initializers.constant(std * width / math.sqrt(groups))
+    magnitude = self.param('magnitude', start, (taps,))
+    bias = self.param('bias', nn.initializers.zeros, (width,))
     norm = jnp.sqrt(jnp.sum(direction * direction, axis=(1, 2)))
     weight = direction * (magnitude / norm)[:, None, None]
     y = jax.lax.conv_general_dilated(
@@ -170,32 +142,18 @@ def random_spans(
   length: int,
   min_spans: int,
 ) -> Array:
-  """SpecAugment: which of `size` positions are masked, per row.
+  """SpecAugment: which of `size` positions are masked, bool [batch, size].
 
   `prob * valid / length` spans, rounded up or down at random and at least
-  `min_spans`, start at distinct places and lie within the valid part; they may
-  overlap. Spans never need more than the valid part: short utterances get
-  fewer.
-
-  Args:
-    rng: key.
-    rows: int32 [batch], folded into the key.
-    valid: int32 [batch], number of valid positions.
-    size: number of positions.
-    prob: upper bound of the share that is masked.
-    length: positions per span.
-    min_spans: smallest number of spans where they fit.
-
-  Returns:
-    bool [batch, size].
+  `min_spans` where they fit, start at distinct places within the valid part;
+  they may overlap. Rows (folded into the key) and valid are int32 [batch].
   """
 
   def one(row, count):
     key = jax.random.fold_in(rng, row)
     rounding, places = jax.random.split(key)
-    spans = jnp.floor(
-      prob * count / length + jax.random.uniform(rounding)
-    ).astype(jnp.int32)
+    spans = jnp.floor(prob * count / length + jax.random.uniform(rounding))
+    spans = spans.astype(jnp.int32)
     spans = jnp.minimum(jnp.maximum(spans, min_spans), count // length)
     draw = jax.random.uniform(places, (size,))
     possible = jnp.arange(size) <= count - length
