@@ -64,9 +64,8 @@ class FrameConvolution(nn.Module):
       y[t] = sum_k x[t * stride + k - width // 2] W[k] + b,   zeros beyond ends
 
   [batch, time, in] -> [batch, ceil(time / stride), features], of odd width, with
-  the values and parameters (float32) of `flax.linen.Conv`. In `scan` and `map`
-  the gradient of that is a naive loop on CPUs (training EmoSphere-SER's log-mel
-  encoder took eight times as long), under vmap over folds a grouped convolution.
+  the values and parameters of `flax.linen.Conv`. The gradient of that is a naive
+  loop in `scan` on CPUs (eight times slower), a grouped one under vmap over folds.
   """
 
   features: int

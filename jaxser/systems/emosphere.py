@@ -14,14 +14,14 @@ import numpy as np
 from flax import linen as nn
 
 from jaxser.core import tensors
-from jaxser.nn import layers, pooling
-from jaxser.nn.log_mel_encoder import LogMelEncoder
+from jaxser.nn import hf_wavlm, layers
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 from jaxser.ops import spherical
 from jaxser.ops.collectives import axis_size
 from jaxser.ops.concordance import concordance
 from jaxser.ops.losses import weighted_cross_entropy_share
+from jaxser.systems import emosphere_network as network
 from jaxser.systems.base import Array, Batch, System, Tree, require
 
 DIMENSIONS = ('arousal', 'dominance', 'valence')
@@ -36,33 +36,6 @@ _CHOICES = {
   'freeze': ('none', 'conv', 'encoder'),
   'dtype': ('float32', 'bfloat16'),
 }
-
-
-class Head(nn.Module):
-  """Dropout, linear, layer norm, ReLU, dropout, linear; all in float32.
-
-  Outputs [batch, outputs] start with the spread `scale` around `centre`.
-  """
-
-  width: int
-  outputs: int
-  dropout: float = 0.5
-  scale: float = 1.0
-  centre: float = 0.0
-
-  @nn.compact
-  def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
-    x = layers.Dropout(self.dropout)(x.astype(jnp.float32), rows, train=train)
-    x = layers.layer_norm('norm')(layers.dense(self.width, 'hidden')(x))
-    x = layers.Dropout(self.dropout)(jax.nn.relu(x), rows, train=train)
-    scaled = nn.initializers.variance_scaling(
-      self.scale**2, 'fan_in', 'truncated_normal'
-    )
-    start = {
-      'kernel_init': scaled,
-      'bias_init': nn.initializers.constant(self.centre),
-    }
-    return layers.dense(self.outputs, 'out', **start)(x)
 
 
 class EmoSphere(System):
@@ -146,8 +119,6 @@ class EmoSphere(System):
     settings = dict(model)
     weights = settings.pop('weights', '')
     if settings.get('encoder') == 'wavlm' and weights not in ('', 'random'):
-      from jaxser.nn import hf_wavlm
-
       settings['wavlm'] = hf_wavlm.read_config(weights).to_text()
     if (centre := settings.get('centre')) in ('neutral', 'middle'):
       settings['centre'] = None
@@ -158,8 +129,11 @@ class EmoSphere(System):
           " 'middle', the middle of the scale"
         )
       settings['centre_label'] = list(corpus.classes).index('neutral')
-    lo, hi = corpus.vad_range
-    return cls((lo, hi), categories=len(corpus.classes), **settings)
+    own = {
+      'vad_range': tuple(corpus.vad_range),
+      'categories': len(corpus.classes),
+    }
+    return cls(**own, **settings)
 
   def validate(self) -> None:
     lo, hi = self.vad_range
@@ -167,29 +141,20 @@ class EmoSphere(System):
       known = getattr(self, name) in possible
       require(self, (name, known, f'one of {possible}'))
     enough = self.auxiliary != 'categories' or self.categories >= 2
-    given = len(self.class_weights) in (0, self.classes)
+    given, number = len(self.class_weights) in (0, self.classes), self.classes
     even = self.pooling != 'style' or self.width % 2 == 0
     require(
       self,
       ('vad_range', lo < hi, 'two numbers, the lower one first'),
       ('categories', enough, 'at least 2 for auxiliary categories'),
       ('decay_epochs', self.decay_epochs >= 1, 'at least 1'),
-      (
-        'class_weights',
-        given,
-        f'one number for each of {self.classes} classes',
-      ),
+      ('class_weights', given, f'one number for each of {number} classes'),
       ('width', even, 'even: style pooling has two heads'),
     )
     if self.encoder == 'wavlm':
       WavLMConfig.from_text(self.wavlm)
 
   def check(self, corpus, lengths) -> None:
-    """Raises ValueError on a corpus that the system cannot learn from.
-
-    Names the first utterance that is too short for one frame, has some but not
-    all of the three dimensions, or leaves the scale.
-    """
     waveforms = len(corpus.feature_shape) == 1
     if (self.encoder == 'wavlm') != waveforms:
       kinds = ('frames (kaldi16k, wavlm)', 'waveforms (wave16k)')
@@ -242,8 +207,6 @@ class EmoSphere(System):
         ' or --config.init_from=DIR with the files of a finished training, or,'
         ' to see that everything runs, weights=random,size=tiny'
       )
-    from jaxser.nn import hf_wavlm
-
     encoder = hf_wavlm.load(weights)[1]
     return lambda params: with_encoder(params, encoder)
 
@@ -256,9 +219,8 @@ class EmoSphere(System):
     """Outputs of the second head; 0 without one."""
     if self.region_weight == 'off':
       return 0
-    if self.auxiliary == 'categories':
-      return self.categories
-    return spherical.region_count(self.regions)
+    regions = self.auxiliary == 'regions'
+    return spherical.region_count(self.regions) if regions else self.categories
 
   @property
   def mixup(self) -> bool:
@@ -284,8 +246,8 @@ class EmoSphere(System):
 
   @property
   def min_length(self) -> int:
-    wavlm = self.encoder == 'wavlm'
-    return self.wavlm_config.receptive_field if wavlm else 1
+    waves = self.encoder == 'wavlm'
+    return self.wavlm_config.receptive_field if waves else 1
 
   @nn.compact
   def __call__(
@@ -303,7 +265,7 @@ class EmoSphere(System):
     frames, count = self._encode(batch['features'], length, rows, train)
     valid = layers.frame_mask(count, frames.shape[1])
     if self.pooling == 'style':
-      pooled = pooling.StylePooling(
+      pooled = network.StylePooling(
         width=self.width,
         dropout=self.dropout,
         mask_before_conv=self.padding == 'exact',
@@ -311,10 +273,12 @@ class EmoSphere(System):
         name='pool',
       )(frames, valid, rows, train=train)
     else:
-      pooled = pooling.AttentiveStatistics(name='pool')(frames, valid)
+      pooled = network.AttentiveStatistics(name='pool')(frames, valid)
 
     def head(name, outputs, *start):
-      module = Head(self.width, outputs, self.head_dropout, *start, name=name)
+      module = network.Head(
+        self.width, outputs, self.head_dropout, *start, name=name
+      )
       return module(pooled, rows, train=train)
 
     start = self.output_scale, self.output_centre
@@ -326,16 +290,15 @@ class EmoSphere(System):
 
   def _encode(self, features, length, rows, train) -> tuple[Array, Array]:
     """Returns frames [batch, time, d] and how many of them are valid."""
-    dtype, published = jnp.dtype(self.dtype), self.padding == 'published'
+    dtype = jnp.dtype(self.dtype)
     if self.encoder == 'frames':
       return features, length
     if self.encoder == 'logmel':
-      size = self.width, self.stride
-      encoder = LogMelEncoder(
-        *size, dropout=self.dropout, dtype=dtype, name='encoder'
+      encoder = network.LogMelEncoder(
+        self.width, self.stride, 3, self.dropout, dtype, name='encoder'
       )
       return encoder(features, length, rows, train=train)
-    frozen = self.freeze == 'encoder'
+    frozen, published = self.freeze == 'encoder', self.padding == 'published'
     frames, count, _ = WavLM(
       self.wavlm_config,
       dtype=dtype,
@@ -348,7 +311,7 @@ class EmoSphere(System):
     if frozen:
       frames = jax.lax.stop_gradient(frames)
     if published:
-      count = jnp.maximum(pooling.published_frames(length, frames.shape[1]), 0)
+      count = jnp.maximum(network.published_frames(length, frames.shape[1]), 0)
     return frames, count
 
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
