@@ -7,16 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from configs import dsnet as recipe
-from jaxser import train
-from jaxser.data import pipeline, protocols
 from jaxser.ops.collectives import DATA
 from jaxser.ops.losses import jensen_shannon, orthogonality_penalty
 from jaxser.systems.dsnet import DSNet, front_end
 from jaxser.systems.dsnet_network import Projection
-from tests import fakes
 from tests.dsnet_cases import (
   EMPTY_ROWS,
   KEPT,
@@ -29,7 +25,6 @@ from tests.dsnet_cases import (
   padded_batch,
 )
 from tests.random_tree import assert_close
-from tests.recorder import Recorder
 
 BATCH = padded_batch()
 WEIGHTS = {'task': 0.5, 'calibration': 2, 'orthogonality': 3}
@@ -157,17 +152,9 @@ def test_padding_rows_and_frames_change_nothing(variables):
 
 
 @pytest.mark.slow
-def test_mesh_and_pmap_of_eight_equal_one_device(variables):
+def test_eight_devices_equal_one(variables):
   step = jax.value_and_grad(SMALL.loss, has_aux=True)
   (_, aux), grads = compiled(SMALL)(*variables, BATCH, RNG, START)
-  mesh = Mesh(np.array(jax.devices()), ('data',))
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  sharded = jax.device_put(BATCH, NamedSharding(mesh, PartitionSpec('data')))
-  (_, mesh_aux), mesh_grads = jax.jit(step, out_shardings=everywhere)(
-    *jax.device_put(variables, everywhere), sharded, RNG, START
-  )
-  assert_close((mesh_aux, mesh_grads), (aux, grads))
-
   split = {n: x.reshape(8, 2, *x.shape[1:]) for n, x in BATCH.items()}
   axes = (None, None, 0, None, None)
   (loss, pmap_aux), shares = jax.pmap(step, DATA, in_axes=axes)(
@@ -193,36 +180,3 @@ def test_every_setting_is_a_field_of_the_recipe():
   assert config.data.max_length == 600
   config.model.max_frames = 300
   assert config.data.max_length == 300
-
-
-@pytest.mark.slow
-def test_the_development_speaker_stops_the_training_and_selects(tmp_path):
-  config = recipe.get_config('corpus=emodb,size=tiny')
-  config.model.update(channels=(2,), embedding=4, max_frames=8, bins=8)
-  config.update(batch_size=8, epochs=9)
-  config.optimizer.learning_rate = 0.01
-  config.schedule.update(patience=1, stop_patience=3)
-  corpus = fakes.corpus(classes=4, frames=8, bins=8, vary=True)
-  experiment = train.make_experiment(config, corpus)
-  fold = protocols.make_folds(corpus, 'speaker_independent')[1]
-  run, device = [(12, fold)], jax.devices()[:1]
-  found = Recorder(tmp_path).train(experiment, run, devices=device)
-  scores = [row['uar'] for row in found.rows if row['split'] == 'dev']
-  # Stopped after three epochs without a better one; the first best is tested.
-  best = int(np.argmax(scores))
-  assert len(scores) == best + 1 + 3 < config.epochs
-  predictions = found.finished[12, 1].predictions
-  assert predictions['best_on_dev'][0] == best + 1
-  assert predictions['last'][0] == len(scores)
-  assert {row['split'] for row in found.rows} == {'train', 'dev'}
-
-  # A speaker without neutral speech is an error before training.
-  table = corpus.table
-  labels, speaker = table.labels.copy(), table.speakers[fold.train[0]]
-  labels[(table.speakers == speaker) & (labels == 3)] = 0
-  table = dataclasses.replace(table, labels=labels)
-  source = pipeline.Source(dataclasses.replace(corpus, table=table))
-  mute = dataclasses.replace(experiment, source=source)
-  message = f'fold 1: No neutral utter.*{speaker} in'
-  with pytest.raises(protocols.ProtocolError, match=message):
-    mute.references(fold)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.ops.collectives import DATA
@@ -142,15 +141,6 @@ def test_eight_devices_are_one():
   for device in (0, 7):
     got = jax.tree.map(lambda x: x[device], auxes['state'])
     assert_close(got, aux['state'], 1e-5)
-
-
-def test_a_mesh_of_eight_devices_is_one():
-  mesh = jax.make_mesh((8,), ('batch',), axis_types=(AxisType.Auto,))
-  batch = jax.device_put(_batch(), NamedSharding(mesh, PartitionSpec('batch')))
-  given = jax.device_put(_weights(LIGHT), NamedSharding(mesh, PartitionSpec()))
-  loss = quick_jit(functools.partial(LIGHT.loss, phase='regions'))
-  found = loss(*given, batch, jax.random.key(7), _progress(1))
-  assert_close(found, _whole(LIGHT)[0], 1e-5)
 
 
 def test_folds_can_be_vmapped_with_their_own_weights_and_centre():

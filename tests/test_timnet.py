@@ -156,19 +156,6 @@ def test_one_device_is_eight_is_pmap():
     assert_close(jax.tree.map(lambda x, d=device: x[d], found), wanted, 1e-5)
 
 
-def test_folds_together_are_folds_one_by_one():
-  folds = [
-    (*weights(SMALL, seed), make_batch(6, seed=seed)) for seed in range(3)
-  ]
-  stacked = jax.tree.map(lambda *x: jnp.stack(x), *folds)
-  run = functools.partial(step, SMALL)
-  together = quick_jit(jax.vmap(run))(*stacked, jnp.arange(3))
-  alone = quick_jit(run)
-  for i, fold in enumerate(folds):
-    found = jax.tree.map(lambda x, i=i: x[i], together)
-    assert_close(found, alone(*fold, i), 1e-5)
-
-
 def test_dropout_drops_whole_channels_of_single_utterances():
   system = dataclasses.replace(SMALL, dropout=0.4)
   params, state = weights(system)

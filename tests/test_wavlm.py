@@ -110,7 +110,7 @@ def test_hugging_face_hears_padding_in_the_norm_over_time():
 
 @functools.cache
 def _training(remat=False):
-  """Loss and gradient of a training step with every kind of randomness."""
+  """A compiled training step with every kind of randomness, and parameters."""
   config = dataclasses.replace(
     SIZES['tiny'],
     conv_dim=(16, 16),
@@ -119,7 +119,7 @@ def _training(remat=False):
     mask_time_prob=0.3,
     layerdrop=0.4,
   )
-  model = WavLM(config, remat=remat)
+  model, params = WavLM(config, remat=remat), _params(config)
 
   def loss(params, samples, length, rows, rng):
     frames, valid, _ = model.apply(
@@ -128,49 +128,43 @@ def _training(remat=False):
     weight = jnp.sin(jnp.arange(frames[0].size)).reshape(1, *frames.shape[1:])
     return jnp.sum(frames * weight * (valid > 0)[:, None, None])
 
-  return jax.value_and_grad(loss), _params(config)
+  step = quick_jit(jax.value_and_grad(loss))
+  return step.lower(params, *_batch()).compile(), step, params
 
 
-def _batch(rows=8):
+def _batch(rows=slice(0, 8)):
   rng = np.random.default_rng(1)
-  samples = rng.standard_normal((rows, 4000)).astype(np.float32)
-  length = np.resize(LENGTHS, rows).astype(np.int32)
-  return samples, length, np.arange(rows), jax.random.key(3)
+  samples = rng.standard_normal((8, 4000)).astype(np.float32)
+  length = np.resize(LENGTHS, 8).astype(np.int32)
+  return samples[rows], length[rows], np.arange(8)[rows], jax.random.key(3)
 
 
-@pytest.fixture(scope='module')
-def plain():
-  """The compiled step, its loss and its gradient."""
-  step, params = _training()
-  compiled = quick_jit(step).lower(params, *_batch()).compile()
-  return compiled, *compiled(params, *_batch())
+@functools.cache
+def _whole(remat=False):
+  """Loss and gradient of the whole batch."""
+  compiled, _, params = _training(remat)
+  return tuple(compiled(params, *_batch()))
 
 
-def test_training_step_does_not_depend_on_the_sharding(plain):
-  step, params = _training()
-  samples, length, rows, rng = _batch()
-  step = quick_jit(step)
-  parts = [
-    step(params, samples[half], length[half], rows[half], rng)
-    for half in (slice(0, 4), slice(4, 8))
-  ]
-  assert_close(jax.tree.map(lambda *x: np.sum(x, axis=0), *parts), plain[1:])
+def test_training_step_does_not_depend_on_the_sharding():
+  _, step, params = _training()
+  halves = [step(params, *_batch(slice(i, i + 4))) for i in (0, 4)]
+  assert_close(jax.tree.map(lambda *x: np.sum(x, axis=0), *halves), _whole())
 
 
-def test_convolutions_are_frozen_and_the_rest_is_not(plain):
-  grads = plain[2]['params']
+def test_convolutions_are_frozen_and_the_rest_is_not():
+  grads = _whole()[1]['params']
   for name in grads:
     size = sum(np.abs(x).sum() for x in jax.tree.leaves(grads[name]))
     assert (size == 0) == (name == 'feature_extractor')
     assert math.isfinite(size)
 
 
-def test_rematerialisation_changes_memory_only(plain):
-  step, params = _training(remat=True)
-  compiled = quick_jit(step).lower(params, *_batch()).compile()
-  assert_close(tuple(compiled(params, *_batch())), plain[1:], 1e-5)
+def test_rematerialisation_changes_memory_only():
+  assert_close(_whole(remat=True), _whole(), 1e-5)
   kept, all_kept = (
-    step.memory_analysis().temp_size_in_bytes for step in (compiled, plain[0])
+    _training(remat)[0].memory_analysis().temp_size_in_bytes
+    for remat in (True, False)
   )
   assert kept < 0.8 * all_kept
 

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -40,18 +39,14 @@ def uniform(limit: float) -> Callable[..., Array]:
   return draw
 
 
-def dense(
-  features: int, name: str, dtype: Any = None, **initializers: Any
-) -> nn.Dense:
+def dense(features: int, name: str, dtype: Any = None, **initializers: Any):
   """Returns a linear layer in `dtype`, or that of its input."""
   precision = precision_of(dtype or jnp.float32)
   options = {'dtype': dtype, 'precision': precision, **initializers}
   return nn.Dense(features, name=name, **options)
 
 
-def layer_norm(
-  name: str, epsilon: float = 1e-5, dtype: Any = None
-) -> nn.LayerNorm:
+def layer_norm(name: str, epsilon: float = 1e-5, dtype: Any = None):
   """Returns a layer norm whose variance is taken around the mean."""
   return nn.LayerNorm(
     epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name
@@ -146,10 +141,8 @@ class BatchNormWeights(nn.Module):
 class BatchNorm(nn.Module):
   """Batch normalisation over the valid entries of the global batch.
 
-  Attributes:
-    epsilon: added to the variance.
-    momentum: share of the old running value that is kept (Keras' sense).
-    unbiased: whether the running variance uses count - 1 (PyTorch does).
+  `momentum` is the share of the old running value that is kept, as in Keras;
+  `unbiased` divides the running variance by count - 1, as PyTorch does.
   """
 
   epsilon: float = 1e-3
@@ -157,9 +150,7 @@ class BatchNorm(nn.Module):
   unbiased: bool = False
 
   @nn.compact
-  def __call__(
-    self, x: Array, *, train: bool, mask: Array | None = None
-  ) -> Array:
+  def __call__(self, x: Array, *, train: bool, mask: Array | None = None):
     """Normalises x [batch, ..., channels]; mask as in `masked_moments`."""
     weights = _norm_weights(self, x.shape[-1])
     mean, var = weights.mean.value, weights.var.value
@@ -175,9 +166,7 @@ class BatchNorm(nn.Module):
     return x * jnp.expand_dims(inverse, axes) + jnp.expand_dims(shift, axes)
 
 
-def row_bernoulli(
-  rng: Array, rows: Array, keep: float, shape: Sequence[int]
-) -> Array:
+def row_bernoulli(rng: Array, rows: Array, keep: float, shape: Sequence[int]):
   """Returns booleans [batch, *shape], drawn from `rng` and each global row."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
   draw = functools.partial(jax.random.bernoulli, p=keep, shape=tuple(shape))

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import Array
 
 from jaxser.nn import layers
 from jaxser.nn.layers import NEVER, Dropout, precision_of
 from jaxser.nn.wavlm_config import ACTIVATIONS, WavLMConfig
-
-Array = jax.Array
 
 
 class TimeNorm(nn.Module):
@@ -136,16 +135,7 @@ class PositionEmbedding(nn.Module):
     return ACTIVATIONS[config.feat_extract_activation](y)
 
 
-def random_spans(
-  rng: Array,
-  rows: Array,
-  valid: Array,
-  size: int,
-  *,
-  prob: float,
-  length: int,
-  min_spans: int,
-) -> Array:
+def random_spans(rng, rows, valid, size: int, *, prob, length, min_spans):
   """SpecAugment: which of `size` positions are masked, bool [batch, size].
 
   `prob * valid / length` spans, rounded up or down at random and at least
@@ -171,9 +161,7 @@ def random_spans(
   return jax.vmap(one)(rows, valid)
 
 
-def relative_buckets(
-  frames: int, buckets: int, max_distance: int
-) -> np.ndarray:
+def relative_buckets(frames: int, buckets: int, max_distance: int):
   """Bucket of every (query, key) pair, int32 [frames, frames].
 
   Half of the buckets are for keys after the query. Of each half, the first
@@ -208,9 +196,7 @@ class GatedAttention(nn.Module):
   train: bool
 
   @nn.compact
-  def __call__(
-    self, x: Array, bias: Array, seen: Array | None, rows: Array | None
-  ) -> Array:
+  def __call__(self, x, bias, seen, rows) -> Array:
     """[batch, time, hidden] -> the same in `dtype`.
 
     Bias is float32 [heads, time, time], seen the keys bool [batch, time], or
@@ -262,9 +248,7 @@ class TransformerLayer(nn.Module):
   train: bool
 
   @nn.compact
-  def __call__(
-    self, x: Array, bias: Array, seen: Array | None, rows: Array | None
-  ) -> Array:
+  def __call__(self, x, bias, seen, rows) -> Array:
     """[batch, time, hidden] -> the same; arguments as `GatedAttention`."""
     config = self.config
 
@@ -330,15 +314,7 @@ class TransformerEncoder(nn.Module):
   final_norm: bool = True
 
   @nn.compact
-  def __call__(
-    self,
-    x: Array,
-    seen: Array | None,
-    rows: Array | None,
-    *,
-    train: bool,
-    keep_hidden: bool,
-  ) -> tuple[Array, Array | None]:
+  def __call__(self, x, seen, rows, *, train, keep_hidden):
     """Returns the last state [batch, time, hidden], and with `keep_hidden` all.
 
     These [layers + 1, batch, time, hidden] are the input of the first layer and
@@ -432,11 +408,11 @@ class WavLM(nn.Module):
       `TransformerEncoder`}.
     """
     config = self.config
-    if samples.shape[1] < config.receptive_field:
+    size, least = samples.shape[1], config.receptive_field
+    if size < least:
       raise ValueError(
-        f'audio of {samples.shape[1]} samples is shorter than the receptive'
-        f' field of {config.receptive_field} samples; pad the batch to at least'
-        ' that'
+        f'audio of {size} samples is shorter than the receptive field of {least}'
+        ' samples; pad the batch to at least that'
       )
     features = FeatureEncoder(
       config, self.norm_over_padding, self.dtype, name='feature_extractor'
@@ -449,9 +425,8 @@ class WavLM(nn.Module):
     else:
       valid = config.frames(length)
       seen = layers.frame_mask(valid, frames)
-    x = FeatureProjection(config, self.dtype, name='feature_projection')(
-      features, rows, train=train
-    )
+    project = FeatureProjection(config, self.dtype, name='feature_projection')
+    x = project(features, rows, train=train)
     x = self._spec_augment(x, valid, rows, train)
     settings = config, self.dtype, self.remat, self.unroll, self.final_norm
     encoder = TransformerEncoder(*settings, name='encoder')

@@ -9,8 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 TAPS = 16
 """Neighbours to each side from which `change_speed` interpolates."""

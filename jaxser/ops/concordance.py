@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 
 def concordance(pred: Array, target: Array, mask: Array | None = None) -> Array:

@@ -12,9 +12,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-
-Array = jax.Array
+from jax import Array, lax
 
 _conv = functools.partial(lax.conv_general_dilated, window_strides=(1, 1))
 
@@ -34,9 +32,7 @@ def _one_by_one(function: Callable[[Array, Array], Array]):
   return mapped
 
 
-def _kernel_gradient(
-  x: Array, gradient: Array, precision, window: tuple[int, int]
-) -> Array:
+def _kernel_gradient(x: Array, gradient: Array, precision, window):
   """Gradient of the kernel as one convolution: what XLA knows on GPU, TPU."""
   # Channels take the part of the batch, and the gradient that of the kernel.
   return _conv(
@@ -48,9 +44,7 @@ def _kernel_gradient(
   )
 
 
-def _kernel_gradient_cpu(
-  x: Array, gradient: Array, precision, window: tuple[int, int]
-) -> Array:
+def _kernel_gradient_cpu(x: Array, gradient: Array, precision, window):
   """The same as one matrix product for each row of the window."""
   rows, columns = window
   height, width, channels = x.shape[1:]

@@ -7,10 +7,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 EPSILON = 1e-6
 """Added to the norm of a row by `orthogonality_penalty`."""

@@ -9,10 +9,8 @@ import itertools
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 VAD = ('valence', 'arousal', 'dominance')
 """Order of the last axis of every point in this module and of batch['vad']."""

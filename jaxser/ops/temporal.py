@@ -10,11 +10,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 _HIGHEST = lax.Precision.HIGHEST
 
@@ -81,33 +79,20 @@ def _wide(channels: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def normalised_relu(
-  x: Array,
-  scale: Array,
-  bias: Array,
-  factor: Array,
-  mask: Array,
-  epsilon: float,
-) -> tuple[Array, tuple[Array, Array, Array]]:
+def normalised_relu(x, scale, bias, factor, mask, epsilon):
   """BatchNorm in training mode, ReLU and spatial dropout in one.
 
       z = relu(scale (x - mean) / sqrt(variance + epsilon) + bias) factor
 
-  Mean and variance are over batch and time, for each stream and channel, of
-  the rows with mask 1 on all devices. Two passes, not E[x^2] - mean^2, keep
-  float32 exact for channels whose mean is far above their spread.
-
-  Args:
-    x: [streams, batch, time, channels].
-    scale, bias: [streams, channels].
-    factor: [streams, batch, channels], what dropout multiplies with.
-    mask: [batch], 1 for an utterance, 0 for a padding row.
-    epsilon: added to the variance.
+  Mean and variance [streams, channels] are over batch and time of the rows with
+  mask 1, [batch], on all devices. Two passes, not E[x^2] - mean^2, keep float32
+  exact for channels whose mean is far above their spread. x is [streams, batch,
+  time, channels], scale and bias [streams, channels], factor [streams, batch,
+  channels] what dropout multiplies with.
 
   Returns:
-    z like x, and (mean [streams, channels], variance like it, count [] of time
-    steps). Gradients flow through z to x, scale and bias alone; those of scale
-    and bias are this device's share.
+    z and (mean, variance, count [] of time steps). Gradients flow through z to
+    x, scale and bias alone; those of scale and bias are this device's share.
   """
   return _normalised_forward(x, scale, bias, factor, mask, epsilon)[0]
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import numpy as np
 from flax import linen as nn
+from jax import Array
 
 from jaxser.core.errors import ConvertError
 from jaxser.ops.losses import cross_entropy
 
-Array = jax.Array
 Batch = Mapping[str, Array]
 Tree = Any
 
@@ -53,53 +53,42 @@ class System(nn.Module):
   - Every method is safe under jit, vmap (over folds and seeds) and pmap.
   """
 
+  # Either 'classification' (scores) or 'regression' (VAD).
   task: ClassVar[str] = 'classification'
-  """Either 'classification' (scores) or 'regression' (VAD)."""
-
+  # Utterances that stand beside each training row. 'neutral': one of the
+  # first neutral ones of its speaker, drawn anew in each epoch; 'neutral1',
+  # 'neutral2', ...: these themselves; 'dev' and 'test': one of that split, by
+  # turns.
   references: ClassVar[tuple[str, ...]] = ()
-  """Utterances that stand beside each training row. 'neutral': one of the first
-  neutral ones of its speaker, drawn anew in each epoch; 'neutral1', 'neutral2',
-  ...: these themselves; 'dev' and 'test': one of that split, by turns."""
-
+  # Whether `predict` needs the speaker's first neutral utterance, 'neutral'.
   predicts_with_neutral: ClassVar[bool] = False
-  """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
-
+  # Whether `loss` takes targets that config.augment.mixup has mixed: classes
+  # by `label_loss`, or 'vad' and no label.
   mixup: ClassVar[bool] = False
-  """Whether `loss` takes targets that config.augment.mixup has mixed: classes
-  by `label_loss`, or 'vad' and no label."""
+  # Whether `loss` looks at `row_weights`, which config.class_weight sets.
   weighs_classes: ClassVar[bool] = False
-  """Whether `loss` looks at `row_weights`, which config.class_weight sets."""
-
+  # First names of the parameters of the encoder, where the others, its heads,
+  # may have a learning rate of their own.
   encoders: ClassVar[tuple[str, ...]] = ()
-  """First names of the parameters of the encoder, where the others, its heads,
-  may have a learning rate of their own."""
-
+  # Outputs of `predict`, [batch, width], that are worth a look: the report
+  # probes them and draws them in two dimensions.
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
-  """Outputs of `predict`, [batch, width], that are worth a look: the report
-  probes them and draws them in two dimensions."""
-
+  # 'exact': no padded frame enters any number. 'published': padding counts,
+  # so every batch must have the one length of training.
   padding: ClassVar[str] = 'exact'
-  """'exact': no padded frame enters any number. 'published': padding counts, so
-  every batch must have the one length of training."""
-
+  # Fewest samples or frames of an utterance that give a prediction.
   min_length: ClassVar[int] = 1
-  """Fewest samples or frames of an utterance that give a prediction."""
-
+  # How predicted VAD is cut into regions, see `jaxser.evaluation.regions`.
   sphere: ClassVar[Mapping[str, Any] | None] = None
-  """How predicted VAD is cut into regions, see `jaxser.evaluation.regions`."""
-
+  # Origin of the sphere on the VAD scale; None is the middle of the scale.
   centre: ClassVar[tuple[float, float, float] | None] = None
-  """Origin of the sphere on the VAD scale; None is the middle of the scale."""
-
+  # Output of `predict`, [batch, regions], that scores regions; None: none.
   region_output: ClassVar[str | None] = None
-  """Output of `predict`, [batch, regions], that scores regions; None: none."""
-
+  # Sentences that must stand wherever results are shown.
   notes: ClassVar[tuple[str, ...]] = ()
-  """Sentences that must stand wherever results are shown."""
-
+  # Where defined, a run is trained on the host: `fit(inputs, table, train,
+  # dev)` returns (params, state); see `jaxser.systems.baseline`.
   fit: ClassVar[Callable[..., tuple[Tree, Tree]] | None] = None
-  """Where defined, a run is trained on the host: `fit(inputs, table, train, dev)`
-  returns (params, state); see `jaxser.systems.baseline`."""
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
@@ -167,10 +156,7 @@ class System(nn.Module):
     *,
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
-    """Returns (loss, {'state': new state, 'metrics': {name: value}}).
-
-    Loss and metrics are this device's partial sums.
-    """
+    """Returns (loss, {'state': new state, 'metrics': {name: value}})."""
     raise NotImplementedError(f'{type(self).__name__} does not define loss()')
 
   def predict(
@@ -189,10 +175,7 @@ class System(nn.Module):
     return 'main'
 
   def updates(self, phase: Hashable) -> tuple[Hashable, ...]:
-    """Returns the updates of one step, in turn, as phases of loss and frozen.
-
-    Parameters that other updates train have an optimizer state of their own.
-    """
+    """Returns the updates of one step, in turn, as phases of loss and frozen."""
     return (phase,)
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:

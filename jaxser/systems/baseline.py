@@ -10,7 +10,7 @@ weights, or ridge regression. The strength C is one of `STRENGTHS`, chosen by UA
 over the training speakers. No label of the test split is read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -260,9 +260,7 @@ class _Scaler:
     return (x - self.mean) / self.scale @ self.basis.T
 
 
-def _parts(
-  train: np.ndarray, speakers: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(train: np.ndarray, speakers: np.ndarray):
   """Yields (training, validation) rows, whole speakers where there are some."""
   from sklearn import model_selection
 
@@ -274,9 +272,7 @@ def _parts(
     yield train[a], train[b]
 
 
-def _by_speaker(
-  x: np.ndarray, speakers: np.ndarray
-) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
+def _by_speaker(x: np.ndarray, speakers: np.ndarray):
   """Standardises [n, width] by speaker, numbered in sorted order as in batches."""
   names, number = np.unique(speakers, return_inverse=True)
   groups = [x[number == i] for i in range(len(names))]

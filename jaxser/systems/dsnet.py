@@ -93,12 +93,10 @@ class DSNet(System):
   """DSNet and the baselines it is compared with.
 
   Attributes:
-    num_classes: classes.
     variant: see the top of this module.
     channels: filters of the encoder's stages.
     embedding: width of the embedding and of both subspaces.
     max_frames: frames that the encoder sees; 600 are 6 s.
-    bins: mel bins.
     alpha: share of the irrelevant subspace in what is classified.
     gated_projection: whether the projections' gates are used; the authors' code
       computes and discards them.
@@ -328,9 +326,7 @@ class DSNet(System):
     metrics = {'loss': total, 'accuracy': accuracy, **losses}
     return total, {'state': new, 'metrics': metrics}
 
-  def _losses(
-    self, out: Mapping[str, Array], state: Tree, batch: Batch, phase: Hashable
-  ) -> dict[str, Array]:
+  def _losses(self, out, state, batch, phase) -> dict[str, Array]:
     """Returns this device's part of each loss of an update."""
     share = functools.partial(mean_share, mask=batch['mask'])
 
@@ -339,9 +335,8 @@ class DSNet(System):
 
     def entropy(logits, label):
       counts = base.row_weights(batch) if label == 'label' else batch['mask']
-      return mean_share(
-        losses_lib.cross_entropy(out[logits], batch[label]), counts
-      )
+      errors = losses_lib.cross_entropy(out[logits], batch[label])
+      return mean_share(errors, counts)
 
     if self.variant == 'isnet':
       neutral = [out[name] for name in self.references]

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxser.nn import layers
 from jaxser.nn.layers import BatchNorm, Dropout
 from jaxser.ops.convolution import convolve
 from jaxser.ops.max_pooling import max_pool
-
-Array = jax.Array
 
 CLIP = 10.0
 """Attention scores are cut to +-10 before the softmax."""

@@ -5,7 +5,7 @@ Through Spherical Representation with Auxiliary Classification", Interspeech
 2025, 4653-4657 (arXiv 2505.19693).
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -45,8 +45,10 @@ class EmoSphere(System):
     vad_range: lowest and highest value of the corpus' scale.
     encoder: 'logmel' over stored log-mel, 'wavlm' over waveforms, or 'frames'
       over stored hidden states [frames, width].
-    wavlm: a size of `wavlm_config.SIZES`, or the text of a config.json.
-    width: of style pooling, heads and log-mel encoder; 1024 in the paper.
+    wavlm: for 'wavlm': a size of `wavlm_config.SIZES`, or the text of a
+      Hugging Face config.json.
+    width: d of style pooling, of the heads and of the log-mel encoder; 1024 in
+      the paper.
     stride: of the log-mel encoder: 2 for 10 ms frames, 1 for 23 ms.
     pooling: 'style' or the baseline 'attentive_statistics'.
     auxiliary: what the second head classifies: 'regions' or 'categories', the
@@ -58,7 +60,8 @@ class EmoSphere(System):
       1, 'off' has no second head.
     decay_epochs: see above; 5 in the paper.
     weighted: weight the second loss by total / (N count) of the training split,
-      which `prepare` counts, or by `class_weights`.
+      which `prepare` counts.
+    class_weights: with `weighted`, these instead.
     centre: origin of the sphere, VAD on the corpus' scale; None is its middle.
     centre_label: emotion label whose mean in the training split is the origin;
       -1: `centre` is.
@@ -66,14 +69,17 @@ class EmoSphere(System):
     head_dropout: of the heads.
     output_scale: factor on the first predictions' spread; at 1, as published,
       they leave the scale on both sides.
-    output_centre: of the first predictions, from 0 to 1, the ends of the scale.
+    output_centre: of the first predictions, 0 and 1 being the ends of the
+      scale; 0 as published.
     padding: 'exact' lets no padding into any number; 'published' repeats the
       authors' frame count, the leak of their convolutions, and the norm over
       padding of WavLM base, so that batches matter slightly.
     freeze: what of WavLM is not trained: 'none', 'conv' (the published way) or
       the whole 'encoder', which then runs without dropout.
-    dtype: of WavLM's and the pooling's products; the rest is float32.
-    remat, unroll: see `WavLM`.
+    dtype: of WavLM's and the pooling's products; parameters, norms, heads and
+      losses are float32.
+    remat: recompute WavLM's layers in the backward pass to save memory.
+    unroll: layers of WavLM per step of the scan over them.
   """
 
   task: ClassVar[str] = 'regression'
@@ -129,11 +135,8 @@ class EmoSphere(System):
           " 'middle', the middle of the scale"
         )
       settings['centre_label'] = list(corpus.classes).index('neutral')
-    own = {
-      'vad_range': tuple(corpus.vad_range),
-      'categories': len(corpus.classes),
-    }
-    return cls(**own, **settings)
+    scale, categories = tuple(corpus.vad_range), len(corpus.classes)
+    return cls(vad_range=scale, categories=categories, **settings)
 
   def validate(self) -> None:
     lo, hi = self.vad_range
@@ -193,9 +196,7 @@ class EmoSphere(System):
         more = f' (and {more} more like it)' if more else ''
         raise ValueError(f'{corpus.table.ids[row]} {reason}{more}')
 
-  def pretrained(
-    self, model: Mapping[str, Any]
-  ) -> Callable[[Tree], Tree] | None:
+  def pretrained(self, model):
     """Returns what puts the WavLM of `weights` into fresh parameters, if any."""
     weights = model.get('weights', '')
     if self.encoder != 'wavlm' or weights == 'random':
@@ -250,9 +251,7 @@ class EmoSphere(System):
     return self.wavlm_config.receptive_field if waves else 1
 
   @nn.compact
-  def __call__(
-    self, batch: Batch, *, train: bool, auxiliary: bool = True
-  ) -> dict[str, Array]:
+  def __call__(self, batch: Batch, *, train: bool, auxiliary: bool = True):
     """Runs the network, the second head only with `auxiliary`.
 
     Returns:
@@ -295,7 +294,7 @@ class EmoSphere(System):
       return features, length
     if self.encoder == 'logmel':
       encoder = network.LogMelEncoder(
-        self.width, self.stride, 3, self.dropout, dtype, name='encoder'
+        self.width, self.stride, self.dropout, dtype, name='encoder'
       )
       return encoder(features, length, rows, train=train)
     frozen, published = self.freeze == 'encoder', self.padding == 'published'

@@ -6,11 +6,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxser.nn import layers
 from jaxser.nn.layers import NEVER, Dropout, frame_mask, precision_of
-
-Array = jax.Array
 
 
 class FeatureNorm(nn.Module):
@@ -45,7 +44,7 @@ class FeatureNorm(nn.Module):
 class LogMelEncoder(nn.Module):
   """[batch, frames, bins] log-mel -> [batch, frames / stride, width] frames.
 
-  Normalisation per bin, then convolutions of five frames, each followed by
+  Normalisation per bin, then three convolutions of five frames, each followed by
   layer norm, GELU and dropout; the first has the stride (2 for 10 ms frames, 1
   for 23 ms), the others a residual. Padding enters no number. `dtype` is that
   of the computation; parameters are float32.
@@ -53,14 +52,13 @@ class LogMelEncoder(nn.Module):
 
   width: int = 128
   stride: int = 1
-  layers: int = 3
   dropout: float = 0.1
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(
     self, features: Array, length: Array, rows: Array, *, train: bool
-  ) -> tuple[Array, Array]:
+  ):
     """Returns frames [batch, ceil(frames / stride), width] and valid ones.
 
     Of features [batch, frames, bins], dB or natural logarithm; length, rows
@@ -70,7 +68,7 @@ class LogMelEncoder(nn.Module):
     features = jnp.where(valid[:, :, None], features, 0)
     norm = FeatureNorm(name='norm')
     x = norm(features, valid, train=train).astype(self.dtype)
-    for layer in range(self.layers):
+    for layer in range(3):
       stride = self.stride if layer == 0 else 1
       convolution = layers.FrameConvolution(
         self.width, 5, stride, self.dtype, name=f'conv_{layer}'
@@ -92,8 +90,8 @@ class AttentiveStatistics(nn.Module):
       w = softmax over valid frames of tanh(linear(x)) . v
       mean = sum w x,   std = sqrt(sum w (x - mean)^2)
 
-  Source: Okabe et al., "Attentive
-  Statistics Pooling for Deep Speaker Embedding", Interspeech 2018.
+  Source: Okabe et al., "Attentive Statistics Pooling for Deep Speaker
+  Embedding", Interspeech 2018.
   """
 
   @nn.compact
@@ -163,15 +161,16 @@ class StyleAttention(nn.Module):
   heads: int = 2
 
   @nn.compact
-  def __call__(
-    self, x: Array, valid: Array, rows: Array, *, train: bool
-  ) -> Array:
+  def __call__(self, x: Array, valid: Array, rows: Array, *, train: bool):
     """[batch, time, d] -> [batch, time, d]; keys outside `valid` are unseen."""
     width, precision = x.shape[-1], precision_of(self.dtype)
 
     def project(name):
       y = layers.dense(width, name, self.dtype)(x)
       return y.reshape(*y.shape[:2], self.heads, width // self.heads)
+
+    def drop(x):
+      return Dropout(self.dropout)(x, rows, train=train)
 
     scores = jnp.einsum(
       'bqhd,bkhd->bhqk',
@@ -181,13 +180,12 @@ class StyleAttention(nn.Module):
       preferred_element_type=jnp.float32,
     ) / math.sqrt(width)
     scores = jnp.where(valid[:, None, None, :], scores, NEVER)
-    weights = jax.nn.softmax(scores, axis=-1).astype(self.dtype)
-    weights = Dropout(self.dropout)(weights, rows, train=train)
+    weights = drop(jax.nn.softmax(scores, axis=-1).astype(self.dtype))
     mixed = jnp.einsum(
       'bhqk,bkhd->bqhd', weights, project('value'), precision=precision
     )
     out = layers.dense(width, 'out', self.dtype)(mixed.reshape(x.shape))
-    return x + Dropout(self.dropout)(out, rows, train=train)
+    return x + drop(out)
 
 
 class StylePooling(nn.Module):
@@ -209,9 +207,7 @@ class StylePooling(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(
-    self, frames: Array, valid: Array, rows: Array, *, train: bool
-  ) -> Array:
+  def __call__(self, frames: Array, valid: Array, rows: Array, *, train: bool):
     """Pools frames [batch, time, d_in]; valid is bool [batch, time]."""
     keep = valid[:, :, None]
     x = frames.astype(self.dtype)
@@ -223,9 +219,8 @@ class StylePooling(nn.Module):
         x = jnp.where(keep, x, 0)
       x = GatedConv(self.dropout, self.dtype, name=name)(x, rows, train=train)
     x = jnp.where(keep, x, 0)
-    x = StyleAttention(self.dropout, self.dtype, name='attention')(
-      x, valid, rows, train=train
-    )
+    attention = StyleAttention(self.dropout, self.dtype, name='attention')
+    x = attention(x, valid, rows, train=train)
     return masked_mean(layers.dense(self.width, 'out', self.dtype)(x), valid)
 
 

@@ -85,7 +85,6 @@ class TimNet(System):
   """TIM-Net over stored log-mel frames.
 
   Attributes:
-    num_classes: classes.
     num_coefficients: MFCCs, the first of the cosine transform of log-mel.
     filters: channels C of every layer.
     kernel_size: width of the dilated convolutions.
@@ -95,7 +94,8 @@ class TimNet(System):
     ablation: 'none'; 'forward_only' (the paper's w/o BD); 'last_scale' (w/o MS:
       the last block alone); 'mean_fusion' (w/o DF: mean over blocks); 'tcn': a
       plain temporal convolutional network, one direction, residual blocks h + u
-      without the gate, last block alone, as the paper does not describe it.
+      without the gate, last block alone. The paper does not describe its TCN
+      further.
   """
 
   num_classes: int
@@ -157,9 +157,7 @@ class TimNet(System):
     return {**scores, 'embedding': out['fused'], **out}
 
   @nn.compact
-  def network(
-    self, x: Array, rows: Array, mask: Array, *, train: bool
-  ) -> tuple[Array, dict[str, Array]]:
+  def network(self, x: Array, rows: Array, mask: Array, *, train: bool):
     """Returns logits [batch, classes] of MFCCs [batch, time, coefficients].
 
     And {'multi_scale': [batch, blocks, filters], 'fused': [batch, filters];
@@ -224,15 +222,7 @@ class TimNet(System):
       factors = jnp.ones((rows.shape[0], *shape))
     return _pad_last(jnp.swapaxes(factors, 0, 1), 1)
 
-  def _apply_layer(
-    self,
-    layer: Sequence[Layer],
-    x: Array,
-    dilation: int,
-    factor: Array,
-    mask: Array,
-    train: bool,
-  ) -> Array:
+  def _apply_layer(self, layer, x, dilation, factor, mask, train) -> Array:
     """Convolution, BatchNorm, ReLU and dropout of all directions' layers."""
     kernel = _padded([one.kernel for one in layer], 2)
     scale = _padded([one.norm.scale for one in layer], 1)
