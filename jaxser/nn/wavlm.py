@@ -393,14 +393,10 @@ class WavLM(nn.Module):
     train: bool = False,
     keep_hidden: bool = False,
   ) -> tuple[Array, Array, dict[str, Array | None]]:
-    """Encodes samples [batch, samples], at least the receptive field.
+    """Encodes samples [batch, samples], zero padded, at least a receptive field.
 
-    Args:
-      samples: zero padded.
-      length: int32 [batch], valid samples, or None: all, and no mask is used.
-      rows: int32 [batch], batch['row']; needed in training.
-      train: dropout, LayerDrop and SpecAugment as the config says.
-      keep_hidden: also return every hidden state.
+    Length, int32 [batch], is of the valid samples, or None: all, and no mask is
+    used. Training needs rows, int32 [batch].
 
     Returns:
       frames float32 [batch, time, hidden], the number of valid ones int32

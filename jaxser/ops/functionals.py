@@ -11,15 +11,9 @@ PER_BIN = 2 * (2 + len(PERCENTILES))
 def functionals(frames: jax.Array, length: jax.Array) -> jax.Array:
   """Mean, biased standard deviation and `PERCENTILES` over time, with deltas.
 
-  Percentiles are interpolated linearly, as NumPy does by default. Padding
-  enters no number; a length of 0 counts as 1.
-
-  Args:
-    frames: [batch, frames, bins].
-    length: int32 [batch], valid frames.
-
-  Returns:
-    [batch, PER_BIN * bins], statistic by statistic, those of the deltas last.
+  Of the valid frames of [batch, frames, bins], length int32 [batch], 0 counting
+  as 1: [batch, PER_BIN * bins], statistic by statistic, those of the deltas last.
+  Percentiles are interpolated linearly, as NumPy does by default.
   """
   length = jnp.maximum(length, 1)
   parts = (frames, deltas(frames, length))

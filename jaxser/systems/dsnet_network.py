@@ -17,8 +17,7 @@ from jaxser.nn.layers import BatchNorm, Dropout
 from jaxser.ops.convolution import convolve
 from jaxser.ops.max_pooling import max_pool
 
-CLIP = 10.0
-"""Attention scores are cut to +-10 before the softmax."""
+CLIP = 10.0  # Attention scores are cut to +-10 before the softmax.
 
 
 def batch_norm(name: str) -> BatchNorm:
