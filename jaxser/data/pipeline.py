@@ -124,9 +124,7 @@ class Source:
     return batch
 
 
-def best_buckets(
-  lengths: np.ndarray, count: int, longest: int
-) -> tuple[int, ...]:
+def best_buckets(lengths: np.ndarray, count: int, longest: int) -> tuple:
   """Returns the `count` bucket lengths that pad lengths [n] least, ascending.
 
   Found exactly, by dynamic programming over lengths rounded up to 1 / 240 of

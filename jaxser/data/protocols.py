@@ -212,9 +212,7 @@ def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
 # EmoBox (Ma et al., arXiv 2406.07162; github.com/emo-box/EmoBox) has
 # CORPUS/fold_N/CORPUS_{train,test}_fold_N.jsonl, N from 1, and of some corpora
 # CORPUS/label_map.json. A recording is the utterance whose path ends as "wav".
-def _read_emobox(
-  corpus: Corpus, folder: str
-) -> list[tuple[int, np.ndarray, np.ndarray]]:
+def _read_emobox(corpus: Corpus, folder: str) -> list[tuple[int, Any, Any]]:
   """Returns (number from 0, training rows, test rows) of every fold."""
   root = pathlib.Path(folder).expanduser()
   if (root / corpus.name.replace('_', '')).is_dir():

@@ -221,9 +221,7 @@ class Experiment:
     return {**dict(zip(names, values, strict=True)), 'loss': loss}
 
 
-def class_weights(
-  setting: Any, labels: np.ndarray, classes: Sequence[str]
-) -> np.ndarray | None:
+def class_weights(setting: Any, labels: np.ndarray, classes: Sequence[str]):
   """Returns what each class weighs in the loss, float32 [classes].
 
   'none' returns None; 'balanced' is n / (classes count) as in scikit-learn,

@@ -1,6 +1,6 @@
 """Fits runs on the host, where a system has `fit`, in place of the loop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from jaxser.core.errors import ConfigError
 from jaxser.data import pipeline
 from jaxser.engine import interruption, trainer
-from jaxser.engine.experiment import Experiment, Run
+from jaxser.engine.experiment import Experiment
 from jaxser.engine.loop import Finished, Reporting
 from jaxser.evaluation import curves
 
@@ -28,12 +28,7 @@ def check(experiment: Experiment, mode: str) -> None:
   raise ConfigError(f'--config.init_from={path}: {reason}.')
 
 
-def fit(
-  experiment: Experiment,
-  every: Sequence[Run],
-  left: Sequence[Run],
-  reporting: Reporting,
-) -> Iterator[Finished]:
+def fit(experiment, every, left, reporting: Reporting) -> Iterator[Finished]:
   """Fits what is left of all runs, and yields each once it is over."""
   if not left:
     return

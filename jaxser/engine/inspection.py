@@ -6,7 +6,6 @@ classifies regions of the sphere does on the test split, which no prediction
 says.
 """
 
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,9 +21,7 @@ from jaxser.evaluation.results import rounded
 from jaxser.models import saved as models
 
 
-def inspect(
-  workdir: pathlib.Path, experiment: Experiment, folds: Sequence[Fold]
-) -> dict[str, Any]:
+def inspect(workdir, experiment: Experiment, folds: Sequence[Fold]) -> dict:
   """Writes embeddings.npz of a finished run, unless it is there already.
 
   Returns for results.json the seed, selection and measure, the probes, and the

@@ -81,6 +81,7 @@ def train(
   to start from; `options` those of `jaxser.engine.trainer.plan`.
   """
   waiting = {(seed, fold.number): fold for seed, fold in left}
+  order = [(seed, fold.number) for seed, fold in every]
   trainer, note = None, reporting.bar.note
   while waiting:
     if trainer is None:
@@ -97,7 +98,10 @@ def train(
       message, fewer = str(error).splitlines()[0][:300], trainer.runs // 2
     else:
       yield from finished
-      _sort(reporting.curves, every)
+      # Rows that several runs wrote by turns, in the order of the runs.
+      rows = reporting.curves.read()
+      rows.sort(key=lambda row: (order.index(_name(row)), row['epoch']))
+      reporting.curves.keep(rows)
       for run in finished:
         del waiting[run.seed, run.fold.number]
       continue
@@ -113,13 +117,6 @@ def train(
 
 def _name(row: Mapping[str, Any]) -> tuple[int, int]:
   return row['seed'], row['fold']
-
-
-def _sort(writer: curves.Curves, every: Sequence[Run]) -> None:
-  place = {(seed, fold.number): i for i, (seed, fold) in enumerate(every)}
-  writer.keep(
-    sorted(writer.read(), key=lambda row: (place[_name(row)], row['epoch']))
-  )
 
 
 class _Loop:
@@ -344,8 +341,9 @@ class _Loop:
           run.plateau.update(scores[rule.metric], rule)
       self._state = trainer.keep_best(self._state, selection, improved)
     if rule.name == 'plateau':
-      scale = [run.plateau.scale for run in self._runs]
-      self._state = trainer.set_lr_scale(self._state, scale)
+      scale = trainer.put([np.float32(r.plateau.scale) for r in self._runs])
+      state = self._state.train.replace(lr_scale=scale)
+      self._state = self._state.replace(train=state)
 
   def _weights(self) -> Tree:
     return (self._state.train.params, self._state.train.model_state)

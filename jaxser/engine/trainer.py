@@ -198,9 +198,7 @@ class Trainer:
     kind = self.sharding.of(RUNS)
     return jax.jit(where, donate_argnums=2, out_shardings=kind)
 
-  def keep_best(
-    self, state: StackState, selection: str, improved
-  ) -> StackState:
+  def keep_best(self, state: StackState, selection: str, improved: np.ndarray):
     if not improved.any():
       return state
     weights = (state.train.params, state.train.model_state)
@@ -212,10 +210,6 @@ class Trainer:
     ema = self.experiment.config.ema
     function = jax.vmap(functools.partial(step_lib.averaged, ema=ema))
     return jax.jit(function, out_shardings=self.sharding.of(RUNS))(state.train)
-
-  def set_lr_scale(self, state: StackState, scale: list[float]) -> StackState:
-    scale = self.put([np.float32(factor) for factor in scale])
-    return state.replace(train=state.train.replace(lr_scale=scale))
 
 
 def obstacle(experiment: Experiment) -> str | None:

@@ -76,12 +76,7 @@ def writing(workdir: Path) -> Iterator[None]:
     ) from error
 
 
-def check_identity(
-  workdir: Path,
-  config: Config,
-  fingerprints: Mapping[str, str],
-  folds: Mapping[str, Any],
-) -> None:
+def check_identity(workdir: Path, config: Config, fingerprints, folds) -> None:
   """Checks, writing nothing, that a folder holds no other run than this."""
   check_config(workdir, config)
   if _is_free(workdir):
