@@ -43,7 +43,7 @@ def test_the_page_is_right(monkeypatch, capsys):
   assert '(2, 8)' in printed
   calls = []
 
-  def run(config, workdir, *unused):
+  def run(config, workdir):
     calls.append((config.corpus, config.epochs, workdir))
     return {'selections': {'last': {'pooled': 'the scores'}}}
 
