@@ -376,6 +376,7 @@ def in_another_process(tmp_path, before, num_workers=1):
     features=features.Librosa22k(6000),
     data_dir=pathlib.Path({str(tmp_path)!r}, 'data'),
     num_workers={num_workers},
+    report=lambda line: print(line, file=sys.stderr),
   ))
   assert not {{'tensorflow', 'jax'}} & set(sys.modules)
   """
