@@ -121,9 +121,6 @@ def _run_all(states: Sequence[Any], write: Callable[[], None]) -> None:
   """Runs every cell that is ready or was interrupted; writes before each.
 
   An error ends its own cell only; it is kept in the state.
-
-  Raises:
-    Interrupted: on Ctrl-C or SIGTERM, after the position was saved.
   """
   from jaxser.core import errors, runtime
 

@@ -26,16 +26,6 @@ def best_epoch(
   """Returns the median, over folds and seeds, of a run's best epochs.
 
   That is of those chosen on development splits; between two epochs the later.
-
-  Args:
-    workdir: of a finished run.
-    config: of the run that is to train for so long.
-    fingerprints: of its datasets, by corpus.
-
-  Raises:
-    ConfigError: if that run trained something else, or no epoch was chosen on a
-      development split.
-    PredictionsError: if it is not finished.
   """
   workdir = pathlib.Path(workdir)
   found = results.read_results(workdir / 'results.json')

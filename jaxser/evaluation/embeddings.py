@@ -72,11 +72,7 @@ def write(workdir: os.PathLike[str] | str, embeddings: Embeddings) -> None:
 
 
 def read(workdir: os.PathLike[str] | str) -> Embeddings | None:
-  """Reads embeddings.npz of a run; None if there is no such file.
-
-  Raises:
-    EmbeddingsError: it is damaged, or of another program.
-  """
+  """Reads embeddings.npz of a run; None if there is no such file."""
   path = pathlib.Path(workdir) / NAME
   if not path.is_file():
     return None

@@ -39,11 +39,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def confusion(
   targets: np.ndarray, predictions: np.ndarray, classes: int
 ) -> np.ndarray:
-  """Counts class numbers [n], [n] -> int64 [K, K]; rows are targets.
-
-  Raises:
-    ValueError: a target is no class number.
-  """
+  """Counts class numbers [n], [n] -> int64 [K, K]; rows are targets."""
   cells = np.asarray(targets, np.int64) * classes + np.asarray(predictions)
   return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 

@@ -71,9 +71,6 @@ class Prediction:
 
   Construction rounds numbers to six significant digits and checks everything,
   so that a prediction in memory equals the same one read from a file.
-
-  Raises:
-    PredictionsError: a field is not what it should be.
   """
 
   seed: int
@@ -153,11 +150,7 @@ def write_predictions(
 
 
 def read_predictions(path: os.PathLike[str] | str) -> list[Prediction]:
-  """Reads predictions.jsonl.
-
-  Raises:
-    PredictionsError: the file is missing or empty, or a line is wrong.
-  """
+  """Reads predictions.jsonl."""
   # Only '\n' ends a line: ids may hold other characters that Python splits at.
   lines = read_finished(path).removesuffix('\n').split('\n')
   if lines == ['']:
@@ -193,9 +186,6 @@ def check_once(predictions: Iterable[Prediction]) -> None:
 
   Usually by one fold, across corpora by all. Every (seed, selection) must hold
   the same utterances, and these must agree on target and speaker.
-
-  Raises:
-    PredictionsError: naming the (seed, selection) and the utterances.
   """
   tested: dict[str, collections.Counter[str]] = collections.defaultdict(
     collections.Counter

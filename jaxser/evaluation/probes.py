@@ -48,10 +48,6 @@ def speaker_probe(
   """Probes for the speaker in every space [n, width] of one split.
 
   Speakers [n] named '', or of fewer than `HELD_OUT` utterances, are left out.
-
-  Returns:
-    {'classes': speakers, 'fitted': n, 'scored': n, 'spaces': {name: balanced
-    accuracy}}, or None if there are fewer than two speakers to tell apart.
   """
   fitted, scored = [], []
   for name in np.unique(speakers):

@@ -259,20 +259,7 @@ def summarise(
   resamples: int = 2000,
   **about: Any,
 ) -> dict[str, Any]:
-  """Returns the content of results.json (schema above) from predictions.
-
-  Args:
-    predictions: of all seeds, selections and folds of a run.
-    classes: names in label order; empty for valence, arousal, dominance.
-    paper: published figures to show beside, as in the schema.
-    sphere: how valence, arousal and dominance are cut into regions.
-    resamples: of speakers, for the intervals.
-    **about: system, corpus and protocol; other fields of the schema if known.
-
-  Raises:
-    PredictionsError: an utterance is missing or was predicted twice, a
-      prediction does not fit the classes, or a row of `paper` is none.
-  """
+  """Returns the content of results.json (schema above) from predictions."""
   predictions, paper = list(predictions), paper or {}
   if not predictions:
     raise PredictionsError('there is no prediction to summarise')
@@ -319,11 +306,7 @@ def summarise(
 
 
 def read_results(path: os.PathLike[str] | str) -> dict[str, Any]:
-  """Reads results.json.
-
-  Raises:
-    PredictionsError: the file is missing, is not JSON, or lacks a field.
-  """
+  """Reads results.json."""
   text = read_finished(path)
   try:
     results = json.loads(text)

@@ -22,9 +22,6 @@ def write(
 
   A baseline is another run, whose figures are set beside those of the run, or of
   the one that config.epochs_from names.
-
-  Raises:
-    PredictionsError: results cannot be read, or the baseline tested others.
   """
   workdir = pathlib.Path(workdir)
   model, config, folds = (

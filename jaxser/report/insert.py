@@ -29,10 +29,6 @@ def write_into(
 
   Runs of the first one's protocol and selection are compared with it.
   `selection` is the only one shown; '' shows all, and compares the most honest.
-
-  Raises:
-    PredictionsError: the page has no such marks, a run is not finished or lacks
-      the selection, or the runs predict different things.
   """
   around(page, name)
   views = read_views(workdirs, selection)
@@ -62,11 +58,7 @@ def replace(page: PathLike, name: str, made: str) -> pathlib.Path:
 
 
 def around(page: PathLike, name: str) -> tuple[str, str]:
-  """Returns the page up to the first mark of a name, and from the second on.
-
-  Raises:
-    PredictionsError: the page has no such marks.
-  """
+  """Returns the page up to the first mark of a name, and from the second on."""
   first, second = f'<!-- {name} -->', f'<!-- /{name} -->'
   try:
     content = pathlib.Path(page).read_text('utf-8')

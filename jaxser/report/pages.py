@@ -104,10 +104,6 @@ def write_report(
 
   The figures of a baseline, another run on the same utterances, are lines in
   its charts.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, or the baseline tested
-      something else.
   """
   run = read_run(workdir)
   views = [
@@ -134,10 +130,6 @@ def write_comparison(
 
   The first of at least two is the reference. `selection` is the one compared,
   by default the most honest one that all have.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, a run lacks the
-      selection, or is given twice.
   """
   views = read_views(workdirs, selection)
   compared = derived.compare_with_first(views)
@@ -162,10 +154,6 @@ def write_figure(workdirs: Sequence[PathLike], out: PathLike) -> pathlib.Path:
   """Draws every selection of finished runs as an SVG file; returns its path.
 
   UAR or the mean CCC with intervals over speakers, and what was published.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, a run is given twice,
-      or some runs predict classes and others VAD.
   """
   named = zip(names_of(workdirs), map(read_run, workdirs), strict=True)
   views = [

@@ -75,11 +75,7 @@ class View:
 
 
 def read_run(workdir: PathLike) -> Run:
-  """Reads the folder of a run; results.json and predictions.jsonl must be there.
-
-  Raises:
-    PredictionsError: one of them is missing or wrong, or they disagree.
-  """
+  """Reads the folder of a run; results.json and predictions.jsonl must be there."""
   workdir = pathlib.Path(workdir)
   metadata = [
     files.read_json(path) if path.is_file() else {}
@@ -102,10 +98,6 @@ def read_views(workdirs: Sequence[PathLike], selection: str = '') -> list[View]:
 
   That is `selection`, or for '' the most honest one that all have, else the most
   honest one of each.
-
-  Raises:
-    PredictionsError: a file of a run is missing or wrong, a run lacks the
-      selection, or is given twice.
   """
   names = names_of(workdirs)
   runs = [read_run(workdir) for workdir in workdirs]
@@ -133,11 +125,7 @@ def most_honest(views: Sequence[View]) -> list[View]:
 
 
 def names_of(workdirs: Sequence[PathLike]) -> list[str]:
-  """Returns the last part of each path, with as many before it as it takes.
-
-  Raises:
-    PredictionsError: the same path is given twice.
-  """
+  """Returns the last part of each path, with as many before it as it takes."""
   paths = [pathlib.Path(workdir).absolute() for workdir in workdirs]
   for depth in range(1, max(len(path.parts) for path in paths) + 1):
     names = ['/'.join(path.parts[-depth:]) for path in paths]

@@ -128,9 +128,6 @@ def resolve(
   """Returns a cell with its config; nothing is looked up yet.
 
   Fields of --set that this recipe does not have are left out.
-
-  Raises:
-    TableError: the cell or a value of --set does not fit the recipe.
   """
   try:
     table = _overridden(cell, cell.overrides)
