@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -72,7 +72,7 @@ class Resident(_Batches):
     shape = (len(samplers), self.steps, self.rows)
     for current in range(epoch, epochs):
       blank = np.full(shape, pipeline.PADDING_ROW, np.int32)
-      rows = collections.defaultdict(blank.copy)
+      rows: dict[str, np.ndarray] = collections.defaultdict(blank.copy)
       real = np.zeros(shape[:2], bool)
       for run, sampler in enumerate(samplers):
         for i, slot in enumerate(sampler.epoch(current) if sampler else ()):
@@ -119,7 +119,7 @@ class Streamed(_Batches):
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
   ) -> Iterator[Chunk]:
-    (sampler,) = samplers
+    sampler: Any = samplers[0]
     slots = sampler.from_position(epoch, step, epochs)
     ahead, steps = None, sampler.steps_per_epoch
     for batch in self._stream(slots):
@@ -139,6 +139,7 @@ class Streamed(_Batches):
     slots, places = pipeline.for_evaluation(
       self.source, rows[0], self.eval_rows, references[0]
     )
+    assembled: Iterator[dict[str, np.ndarray]]
     if self.source.in_memory:
       # This is faster than any pipeline.
       mine = jax.process_index(), jax.process_count()

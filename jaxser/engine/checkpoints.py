@@ -39,7 +39,7 @@ class Checkpoints:
     )
     self._manager = ocp.CheckpointManager(self._directory, options=options)
     number = -1 if self.latest is None else self.latest
-    first = int(distributed.from_main(np.int64(number)))
+    first = int(distributed.from_main(np.array(number)))
     if number != first:
       raise CheckpointError(
         f'process {jax.process_index()} sees checkpoint {number} in '

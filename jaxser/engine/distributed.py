@@ -15,12 +15,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxser.core.errors import UserError
+
+_T = TypeVar('_T')
 
 MODES = ('off', 'auto')
 EXIT_LOST = 75
@@ -41,8 +44,8 @@ class DistributedError(UserError):
 def initialize(
   mode: str = 'off',
   coordinator: str | None = None,
-  num_processes: int | None = None,
-  process_id: int | None = None,
+  num_processes: Any = None,
+  process_id: Any = None,
   lost_after: int = 30,
 ) -> None:
   """Joins this process to the others; must precede every other use of JAX."""
@@ -99,7 +102,7 @@ def barrier(name: str) -> None:
     multihost_utils.sync_global_devices(name)
 
 
-def main_first(function: Callable[[], object], name: str) -> object:
+def main_first(function: Callable[[], _T], name: str) -> _T:
   """Calls on process 0 first what others then find; returns its value."""
   if is_main():
     value = function()

@@ -48,13 +48,14 @@ class Experiment:
     system, key = self.system, jax.random.key(0)
     params, _ = jax.eval_shape(system.init, key, self.example(fold))
     never = jax.tree.map(lambda _: False, params)
-    frozen, rows = {}, []
+    frozen: dict[str, list[bool]] = {}
+    rows = []
     for phase in dict.fromkeys(map(system.phase, range(self.config.epochs))):
       updates = system.updates(phase)
-      still = [
+      flags = [
         jax.tree.leaves(system.frozen(params, u) or never) for u in updates
       ]
-      frozen[str(phase)] = [all(leaf) for leaf in zip(*still, strict=True)]
+      frozen[str(phase)] = [all(leaf) for leaf in zip(*flags, strict=True)]
     leaves = jax.tree_util.tree_leaves_with_path(params)
     for i, (path, leaf) in enumerate(leaves):
       still = [phase for phase, leaves in frozen.items() if leaves[i]]
@@ -201,8 +202,8 @@ class Experiment:
     return {'neutral': self._neutral(rows).references[:, 0]}
 
   def _neutral(self, rows: np.ndarray) -> references_lib.References:
-    count = self.config.data.neutral_references
-    return references_lib.find_references(self.source.corpus, rows, count)
+    count, corpus = self.config.data.neutral_references, self.source.corpus
+    return references_lib.find_references(corpus, rows.tolist(), count)
 
   def score(self, outputs: np.ndarray, rows: np.ndarray) -> dict[str, float]:
     """Returns UAR, WAR, F1 and cross-entropy, or CCC, of rows' outputs."""

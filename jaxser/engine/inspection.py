@@ -84,7 +84,8 @@ def _embedder(experiment: Experiment) -> Callable[..., dict[str, np.ndarray]]:
 def _compute(workdir, experiment, folds, about) -> embeddings.Embeddings:
   system, corpus = experiment.system, experiment.source.corpus
   embed, class_names = _embedder(experiment), np.array([*corpus.classes, ''])
-  parts, probed, regions = [], [], []
+  parts: list[Any] = []
+  probed, regions = [], []
   for position, fold in enumerate(folds):
     name = about['seed'], fold.number, about['selection']
     weights = jax.device_put(models.load(workdir, *name))
@@ -133,7 +134,7 @@ def _compute(workdir, experiment, folds, about) -> embeddings.Embeddings:
   return embeddings.Embeddings(**table, spaces=spaces, maps=maps, about=about)
 
 
-def _region_head(regions: Sequence[Any]) -> dict[str, float | int] | None:
+def _region_head(regions: Sequence[Any]) -> dict[str, float | None] | None:
   """Scores the predicted regions of all folds; (targets, outputs), int [n]."""
   if not sum(len(targets) for targets, _ in regions):
     return None

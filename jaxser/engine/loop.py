@@ -82,6 +82,7 @@ def train(
   """
   waiting = {(seed, fold.number): fold for seed, fold in left}
   order = [(seed, fold.number) for seed, fold in every]
+  loop: _Loop | None
   trainer, note = None, reporting.bar.note
   while waiting:
     if trainer is None:
@@ -217,7 +218,7 @@ class _Loop:
     seeds = [run.seed for run in self._runs]
     samplers = trainer.samplers(list(zip(seeds, self._folds, strict=True)))
     position = self._epoch, self._step, config.epochs
-    chunks = trainer.batches.training(samplers, *position)
+    chunks: Any = trainer.batches.training(samplers, *position)
     with contextlib.closing(chunks), contextlib.closing(self._reporting.trace):
       while self._epoch < config.epochs and self._active().any():
         self._train_epoch(chunks)
@@ -265,7 +266,7 @@ class _Loop:
     found = self._trainer.host(metrics, len(self._runs))
     before = sum(chunk['loss'].shape[1] for chunk in self._metrics)
     self._metrics.append(found)
-    for i in np.flatnonzero(self._active()):
+    for i in np.flatnonzero(self._active()).tolist():
       taken = found['rows'][i] > 0
       loss, norm = (found[name][i][taken] for name in ('loss', 'grad_norm'))
       bad = np.flatnonzero(~np.isfinite(loss + norm))
@@ -301,7 +302,7 @@ class _Loop:
     count, self._metrics = steps.pop('rows').astype(np.float64), []
     follow = schedule.over_epochs(self._config.schedule, self._config.epochs)
     rows = {}
-    for i in np.flatnonzero(self._active()):
+    for i in np.flatnonzero(self._active()).tolist():
       self._runs[i].epoch = self._epoch
       # Steps without rows are those of runs that have more steps.
       real = count[i] > 0
@@ -324,7 +325,7 @@ class _Loop:
         continue
       predicted = trainer.predict(self._weights(), splits)
       improved = np.zeros(trainer.slots, bool)
-      for i in np.flatnonzero(self._active()):
+      for i in np.flatnonzero(self._active()).tolist():
         run = self._runs[i]
         if not len(splits[i]):
           continue

@@ -23,7 +23,8 @@ def open_corpus(config: Config) -> Corpus:
   # Looking for a store needs no JAX.
   from jaxser.systems import registry
 
-  task, opened, missing = registry.task(config), [], []
+  task, missing = registry.task(config), []
+  opened: list[Corpus] = []
   for name in filter(None, (config.corpus, config.test_corpus)):
     try:
       opened.append(_open(config, name))
@@ -33,7 +34,9 @@ def open_corpus(config: Config) -> Corpus:
     raise StoreError('\n'.join(map(str, missing)))
   if task == 'classification':
     opened = [_labelled(corpus) for corpus in opened]
-  return corpus_lib.join(*opened, task=task) if opened[1:] else opened[0]
+  return (
+    corpus_lib.join(opened[0], opened[1], task) if opened[1:] else opened[0]
+  )
 
 
 def _open(config: Config, name: str) -> Corpus:

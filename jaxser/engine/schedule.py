@@ -13,9 +13,6 @@ import optax
 TIE = 1e-6
 
 
-Transformation = optax.GradientTransformationExtraArgs
-
-
 class EpochState(NamedTuple):
   """State of `scale_by_epoch`; runs of a stack may differ in it."""
 
@@ -37,7 +34,9 @@ def over_epochs(rule: Any, epochs: int) -> optax.Schedule | None:
   return optax.join_schedules([rise, main], [warmup])
 
 
-def scale_by_epoch(schedule: optax.Schedule) -> Transformation:
+def scale_by_epoch(
+  schedule: optax.Schedule,
+) -> optax.GradientTransformationExtraArgs:
   """Returns a transformation whose `update` takes `step`, the steps taken."""
 
   def update(updates, state, params=None, *, step, **extra):
@@ -45,7 +44,9 @@ def scale_by_epoch(schedule: optax.Schedule) -> Transformation:
     factor = schedule(step / state.epoch_steps)
     return jax.tree.map(lambda u: u * factor, updates), state
 
-  return Transformation(lambda params: EpochState(jnp.float32(1)), update)
+  return optax.GradientTransformationExtraArgs(
+    lambda params: EpochState(jnp.float32(1)), update
+  )
 
 
 def better(score: float, best: float | None) -> bool:

@@ -92,7 +92,7 @@ class Programs:
       return jax.vmap(function)(*arguments)
     return jax.lax.map(lambda run: function(*run), arguments)
 
-  def train(self, phase: Hashable = 'main') -> Callable[..., Any]:
+  def train(self, phase: Hashable = 'main') -> Any:
     """Returns the jitted (state, corpus, batches, real, epoch) -> (state, metrics).
 
     - state: `TrainState` with a leading axis [runs], kind RUNS; donated.

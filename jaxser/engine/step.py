@@ -1,6 +1,7 @@
 """The pure training step of one run."""
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,7 +147,8 @@ def train_step(
     label = batch['label']
     weight = jnp.where(label < 0, 0, state.class_weights[label])
     batch = {**batch, 'weight': weight * batch['mask']}
-  metrics, before = {}, ()
+  metrics: dict[str, jax.Array] = {}
+  before: Any = None
   for number, update in enumerate(system.updates(phase)):
     key = jax.random.fold_in(rng, number) if number else rng
     state, found, norms = _update(
@@ -265,5 +267,6 @@ def averaged(state: TrainState, ema: float) -> tuple[Tree, Tree]:
   def one(mean, last):
     return mean if jnp.issubdtype(last.dtype, jnp.inexact) else last
 
-  means = optax.tree.bias_correction(state.ema.ema, ema, state.ema.count)
+  mean_so_far: Any = state.ema
+  means = optax.tree.bias_correction(mean_so_far.ema, ema, mean_so_far.count)
   return jax.tree.map(one, means, (state.params, state.model_state))

@@ -224,8 +224,8 @@ def _train_all(experiment, folds: list[Fold], initial, workdir: Path):
   seeds = range(config.seed, config.seed + config.seeds)
   every = [(seed, fold) for seed in seeds for fold in folds]
   parts = [_part(workdir, *one) for one in every]
-  over = [part.exists() or _failed(part).exists() for part in parts]
-  over = distributed.from_main(np.array(over))
+  exist = [part.exists() or _failed(part).exists() for part in parts]
+  over = distributed.from_main(np.array(exist))
   left = [one for one, is_over in zip(every, over, strict=True) if not is_over]
   bar = progress.Progress(len(every) * config.epochs, show=writes)
   bar.skip((len(every) - len(left)) * config.epochs)

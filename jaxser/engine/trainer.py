@@ -67,7 +67,7 @@ class Trainer:
     eval_rows = padded(min(config.eval_batch_size, longest))
     steps = max(-(-len(fold.train) // size) for fold in folds)
     kind = Resident if resident else Streamed
-    self.batches = kind(
+    self.batches: Any = kind(
       experiment.source, self.sharding, self.rows, eval_rows, steps
     )
 
@@ -240,13 +240,17 @@ def plan(
 ) -> Trainer:
   """Returns a trainer for as many of the runs at once as memory allows."""
   config, devices = experiment.config, list(devices or jax.devices())
-  more = {'note': note, 'devices': devices, 'side_by_side': side_by_side}
+  more: dict[str, Any] = {
+    'note': note,
+    'devices': devices,
+    'side_by_side': side_by_side,
+  }
   reason = obstacle(experiment)
   if reason is None:
     local = [d for d in devices if d.process_index == jax.process_index()]
     # All processes must plan alike, so the one with the least decides.
     local_budget = memory.budget(local[0], config.memory_gib)
-    budget = int(np.min(distributed.of_all(np.int64(local_budget))))
+    budget = int(np.min(distributed.of_all(np.array(local_budget))))
     # On a CPU more would take more memory and save no time.
     one_each = devices[0].platform == 'cpu' and not side_by_side
     wanted = len(devices) if one_each else len(every)

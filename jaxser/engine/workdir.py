@@ -67,9 +67,10 @@ def writing(workdir: Path) -> Iterator[None]:
   except Exception as error:
     # TensorFlow's own errors; importing it here would take seconds.
     events = 'events file' in str(error)
-    if not events and getattr(error, 'errno', None) not in _FULL:
+    number: Any = getattr(error, 'errno', None)
+    if not events and number not in _FULL:
       raise
-    reason = 'TensorBoard files' if events else os.strerror(error.errno)
+    reason = 'TensorBoard files' if events else os.strerror(number)
     raise DiskError(
       f'{workdir} can no longer be written ({reason}); free disk space and run '
       'the same command again to continue.'
