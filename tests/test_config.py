@@ -129,6 +129,9 @@ def test_a_recipe_is_found_in_any_folder_and_a_file_wins(tmp_path, monkeypatch):
   for name in (table, 'tables/timnet', 'common/timnet.py'):
     with pytest.raises(ConfigError, match='no recipe that comes'):
       command_line.find_recipe(name)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'own.py').touch()
+  assert command_line.find_recipe('~/own.py') == tmp_path / 'own.py'
   # This folder's own, and a package of that name that is none of ours.
   (tmp_path / 'configs').mkdir()
   (tmp_path / 'configs' / '__init__.py').touch()

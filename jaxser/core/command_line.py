@@ -12,7 +12,7 @@ from types import ModuleType
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from data_prep import command_line
+from data_prep import command_line, expanded
 from data_prep.command_line import UsageError as UsageError
 from data_prep.command_line import define_path as define_path
 from data_prep.command_line import exit_code as exit_code
@@ -83,7 +83,7 @@ run = functools.partial(command_line.run, parse=parse)
 
 def find_recipe(path: Path, folder: str = '') -> pathlib.Path:
   """Returns a recipe's file, on disk or below configs/, such as 'timnet'."""
-  path = pathlib.Path(path)
+  path = expanded(path)
   if path.suffix == '.py' and path.is_file():
     return path
   installed = _INSTALLED / folder
