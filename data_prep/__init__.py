@@ -29,11 +29,7 @@ def default_data_dir() -> pathlib.Path:
 
 
 def expanded(path: os.PathLike[str] | str) -> pathlib.Path:
-  """Returns a path with its ~ expanded, as no shell does in --data_dir=~/x.
-
-  Raises:
-    UserError: There is no such home.
-  """
+  """Returns a path with its ~ expanded, as no shell does in --data_dir=~/x."""
   try:
     return pathlib.Path(path).expanduser()
   except RuntimeError as error:

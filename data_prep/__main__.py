@@ -153,7 +153,8 @@ def _corpus_text(spec: corpora.Corpus) -> list[str]:
 def main(arguments: Sequence[str]) -> None:
   """Prepares the corpus that the flags name."""
   del arguments
-  if not FLAGS.corpus:
+  corpus = FLAGS.corpus or ('manifest' if FLAGS.manifest else '')
+  if not corpus:
     raise CorpusError(
       f'--corpus is missing; choose one of {", ".join(corpora.CORPORA)}.'
     )
@@ -168,7 +169,7 @@ def main(arguments: Sequence[str]) -> None:
 
   try:
     prepare.prepare_corpus(
-      FLAGS.corpus,
+      corpus,
       FLAGS.audio_dir,
       features=FLAGS.features,
       data_dir=FLAGS.data_dir,

@@ -84,10 +84,6 @@ def find_recordings(
   Links are followed, every folder is visited once. What archives made on a Mac
   hold beside the audio (`._NAME.wav`, `__MACOSX`) and other hidden files and
   folders are left out.
-
-  Args:
-    path: folder; a file is returned as the only one, whatever its name.
-    suffixes: in lower case, of the files that are wanted.
   """
   found, seen = [], set()
   if not os.path.isdir(path):
@@ -180,15 +176,6 @@ def read_blocks(
   They follow each other without gap or overlap, except that the last one ends
   with the recording and so overlaps its predecessor. A recording that is not
   longer than a segment is yielded whole.
-
-  Args:
-    source: see `read`.
-    seconds: of a segment.
-    name: what errors call it; by default the path.
-
-  Raises:
-    AudioError: see `read`; what only shows at the end (a file that is cut off)
-      is raised after the segments before it.
   """
   with _opened(source, name) as decoder:
     size = max(1, round(seconds * decoder.rate))
@@ -406,14 +393,7 @@ def _through_ffmpeg(
 
 
 def _check_whole(file: _File, name: str) -> str:
-  """Compares the bytes of audio that a header promises with those there.
-
-  Returns:
-    A warning, '' if all is well.
-
-  Raises:
-    AudioError: if the audio is cut off.
-  """
+  """Compares the bytes of audio that a header promises with those there."""
   kind = file.at(0, 4)
   if kind not in _LAYOUTS:
     return ''

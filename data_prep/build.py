@@ -30,24 +30,8 @@ def build(
   content: str,
   on_error: str,
   num_workers: int | None,
-  progress: bool,
 ) -> dict[str, Any]:
-  """Writes a whole store into a new directory.
-
-  Args:
-    manifest, corpus_spec, features, on_error, num_workers, progress: see
-      `store.prepare`.
-    directory: does not exist.
-    content: digest of all that the content depends on.
-
-  Returns:
-    The content of store.json, and 'warnings' with a sentence for every file
-    that has a harmless fault.
-
-  Raises:
-    audio.AudioError, workers.WorkerError: see `store.prepare`.
-    OSError: if something cannot be written.
-  """
+  """Writes a whole store into a new directory."""
   utterances = manifest.utterances
   kept, durations, warnings, longest = [], [], [], 0
   rejected = [('', str(r.path), r.reason) for r in manifest.rejected]
@@ -85,7 +69,7 @@ def build(
   from data_prep import records
 
   extract = functools.partial(workers.extract, features)
-  bar = progress_lib.Progress(len(utterances), show=progress, unit='file')
+  bar = progress_lib.Progress(len(utterances), unit='file')
   with (
     contextlib.closing(bar),
     workers.Pool(extract, num_workers, len(utterances)) as pool,

@@ -38,18 +38,6 @@ def run(
 
   --help, or no argument at all unless `bare`, prints the docstring of main's module and the
   flags. A `UserError` is printed as one line, without a traceback.
-
-  Args:
-    main: gets the positional arguments; returns an exit code, None for 0.
-    values: the flags of this command, and of no other.
-    argv: arguments without the program's name; default those of the process.
-    positional: what positional arguments are, as in 'FILE'; '' takes none.
-    about: returns what --help says instead of the docstring.
-    parse: instead of `parse_flags`.
-    bare: whether the command can do without any argument.
-
-  Returns:
-    What main returned; 2 after a mistake of the user; 130 after Ctrl-C.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   _open_streams()
@@ -116,9 +104,6 @@ def parse_flags(
 
   Every call starts from the defaults. With `known_only`, flags that `values`
   does not have are returned, too.
-
-  Raises:
-    UsageError: an unknown flag, with the one that may be meant, or a value.
   """
   values.set_gnu_getopt()  # Flags may follow positional arguments.
   for name in values:

@@ -88,14 +88,7 @@ def _generator(name: str, use: str) -> np.random.Generator:
 
 
 def plan(name: str) -> Plan:
-  """Decides the VAD point and the prosody of an utterance.
-
-  Args:
-    name: One of `utterance_names()`; it is also the seed.
-
-  Raises:
-    CorpusError: The demo corpus has no such utterance.
-  """
+  """Decides the VAD point and the prosody of an utterance."""
   if name not in utterance_names():
     raise CorpusError(
       f'{name!r} is not an utterance of the demo corpus. Names are '
@@ -129,18 +122,7 @@ def plan(name: str) -> Plan:
 
 
 def synthesise(name: str) -> np.ndarray:
-  """Speaks one utterance.
-
-  Args:
-    name: One of `utterance_names()`; it is also the seed, so that one name
-      always gives the same samples.
-
-  Returns:
-    Waveform, int16 `[samples]`, 16 kHz, 0.9 to 1.6 s.
-
-  Raises:
-    CorpusError: The demo corpus has no such utterance.
-  """
+  """Speaks one utterance."""
   plan_ = plan(name)
   rng = _generator(name, 'voice')
   waveform = voice.speak(TEXTS[plan_.text], plan_.speaker, plan_.prosody, rng)
@@ -152,13 +134,6 @@ def write_corpus(directory: str | os.PathLike[str]) -> None:
 
   The folder appears complete or not at all: 240 wav files, `manifest.tsv` and a
   `README.txt` that says what they are.
-
-  Args:
-    directory: Folder to write; may exist if it is empty.
-
-  Raises:
-    CorpusError: The folder cannot be written, or holds something other than
-      this corpus, or only a part of it.
   """
   directory = pathlib.Path(directory).absolute()
   temporary = None

@@ -61,12 +61,6 @@ class Convention:
 
     As the `part` of `audio.read` it keeps memory independent of the length of
     a recording.
-
-    Args:
-      samples: of the recording.
-      sample_rate: of the recording, Hz.
-      length: how many frames, or samples of a waveform, are kept from the
-        start; None keeps all.
     """
     if length is not None:
       # A second more: what lies beyond shows in the last frame and its filter.

@@ -93,19 +93,6 @@ def check(
   Rules: ids are unique; the audio is there; every row has a speaker, and a
   label or valence, arousal and dominance; labels are among the classes; VAD
   values lie in the range. At least one row must obey them.
-
-  Args:
-    manifest: Rows from a parser or a file.
-    source: File or folder they came from, for the message.
-    on_error: 'raise', or 'skip' to move rows that break a rule to `rejected`.
-    broken: Rows that could not even be read.
-    places: Id -> where its row stands, for the message.
-
-  Returns:
-    The manifest, of which all rows obey the rules.
-
-  Raises:
-    CorpusError: Lists the rows, their values and what is allowed.
   """
   source = source or manifest.root
   kept, broken = {}, list(broken)
@@ -197,14 +184,7 @@ def write_manifest(
   path: str | os.PathLike[str],
   durations: Sequence[float] | None = None,
 ) -> None:
-  """Writes a manifest as a tab-separated table, whole or not at all.
-
-  Args:
-    manifest: Rows, written in their order; paths become relative to
-      `manifest.root` where they lie below it.
-    path: The file; a temporary name beside it is used until it is complete.
-    durations: Seconds per utterance, where known.
-  """
+  """Writes a manifest as a tab-separated table, whole or not at all."""
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   seconds = durations or [None] * len(manifest.utterances)
@@ -251,18 +231,6 @@ def read_manifest(
   `arousal` and `dominance`. `id` defaults to the path without its suffix;
   `gender`, `text`, `split` and `duration` are optional, other columns ignored.
   Rows keep their order.
-
-  Args:
-    path: Tab-separated text with a header.
-    corpus: Name to give it.
-    classes: Allowed labels; by default those that occur, sorted.
-    vad_range: Scale of the VAD columns; required where they hold values.
-    root: Folder that relative paths start from; by default the table's.
-    on_error: 'raise', or 'skip' to leave broken rows out and list them in
-      `rejected`.
-
-  Raises:
-    CorpusError: The table or a row breaks a rule; the message says which.
   """
   path = pathlib.Path(path).absolute()
   root = pathlib.Path(root or path.parent).absolute()

@@ -47,34 +47,7 @@ def prepare_corpus(
   report: Callable[[str], object] = print,
   **options: Any,
 ) -> pathlib.Path:
-  """Checks a corpus, extracts its features and writes the store.
-
-  Args:
-    corpus: Key of `data_prep.corpora.CORPORA`.
-    audio_dir: Folder of the corpus; the demo corpus is synthesised, and CREMA-D
-      can be had from TFDS with 'tfds' or 'tfds:DIR'.
-    features: a name of `features.CONVENTIONS`, or 'wavlm', which prepares
-      wave16k and then starts `python -m jaxser.models.hidden_states`.
-    data_dir: Where stores lie; by default `data_prep.default_data_dir()`.
-    signal_length: Samples at 22,050 Hz for `librosa22k`; by default the corpus'.
-    resampler: For `librosa22k`, one of `resample.RESAMPLERS`; by default the
-      published one.
-    on_error: 'raise', or 'skip' to leave out unusable files.
-    allow_incomplete: Accept a corpus that differs from the published one.
-    num_workers, overwrite: See `store.prepare`.
-    weights: For `wavlm`, folder of a Hugging Face WavLM.
-    layer: For `wavlm`, whose output is kept, from 1; by default the last.
-    report: Called with each line for the user.
-    **options: Options of the corpus.
-
-  Returns:
-    The version directory of the store; for `wavlm` that of the waveforms.
-
-  Raises:
-    CorpusError: An argument is not valid, or the corpus is not as it should be.
-    audio.AudioError: A file is not usable audio.
-    store.StoreError, workers.WorkerError: See `store.prepare`.
-  """
+  """Checks a corpus, extracts its features and writes the store."""
   hidden = features == HIDDEN_STATES
   features = 'wave16k' if hidden else features
   for name, value, owner, valid in (
@@ -134,7 +107,7 @@ def prepare_corpus(
     on_error=on_error,
     num_workers=num_workers,
     overwrite=overwrite,
-    progress=report,
+    report=report,
   )
   if hidden:
     _hidden_states(

@@ -26,22 +26,7 @@ def write_once(
   overwrite: bool = False,
   replaced: Sequence[pathlib.Path] = (),
 ) -> _T | None:
-  """Writes a store under a temporary name and renames it, unless it is there.
-
-  Args:
-    final: the version directory of the store, DATA/CORPUS/NAME/1.0.0.
-    make: writes all of it into the directory it is given, which does not exist.
-    report: called with each line for the user.
-    overwrite: makes the store even if it is there.
-    replaced: with `overwrite`, version directories of stores that go away once
-      the new one is complete.
-
-  Returns:
-    What `make` returned, or None if the store was there.
-
-  Raises:
-    StoreError: if it cannot be written, or is there and damaged.
-  """
+  """Writes a store under a temporary name and renames it, unless it is there."""
 
   def there() -> bool:
     if overwrite or not is_whole(final):

@@ -40,13 +40,7 @@ class Shard:
 def feature_spec(
   classes: Sequence[str], bins: int | None, half: bool = False
 ) -> tfds.features.FeaturesDict:
-  """Returns what every record holds.
-
-  Args:
-    classes: names in label order; empty for a corpus without classes.
-    bins: of the features `[frames, bins]`, None for a waveform `[samples]`.
-    half: whether features are float16, two bytes each, instead of float32.
-  """
+  """Returns what every record holds."""
   text, scalar = tfds.features.Text, tfds.features.Scalar
   # A list of numbers has no 16 bits in this format; bytes have.
   kind = {'dtype': np.float32}
@@ -84,14 +78,7 @@ class Writer:
     features: tfds.features.FeaturesDict,
     shard_bytes: int,
   ):
-    """Prepares to write; nothing is opened yet.
-
-    Args:
-      directory: exists and is empty.
-      corpus: name of the data set.
-      features: what a record holds.
-      shard_bytes: a new shard begins when one has reached this size.
-    """
+    """Prepares to write; nothing is opened yet."""
     self._directory = directory
     self._features = features
     self._half = features['features'].np_dtype == np.float16
@@ -114,11 +101,7 @@ class Writer:
         self._file.close()
 
   def write(self, example: dict[str, Any]) -> None:
-    """Appends one record.
-
-    Raises:
-      OSError: if it cannot be written.
-    """
+    """Appends one record."""
     if self._file is None:
       path = self._directory / f'shard-{len(self._shards)}'
       self._file = open(path, 'xb')  # noqa: SIM115
@@ -134,11 +117,7 @@ class Writer:
       self._close_shard()
 
   def finish(self) -> list[Shard]:
-    """Closes the last shard and gives all of them their final names.
-
-    Raises:
-      OSError: if the rest cannot be written.
-    """
+    """Closes the last shard and gives all of them their final names."""
     if self._file is not None:
       self._close_shard()
     named = []
@@ -209,21 +188,6 @@ def write(
 
   The order of the records is declared to matter, so that TFDS reads shards one
   after the other unless it is told to shuffle.
-
-  Args:
-    directory: does not exist.
-    examples: the records, as `spec` says.
-    spec: see `feature_spec`.
-    known: the corpus, of which citation, licence and homepage are taken.
-    corpus, config: names of the data set.
-    content: what is stored of the utterances, for people.
-
-  Returns:
-    Name, examples, bytes and size of every shard, for store.json: by its size a
-    store that lost a part of a file is noticed.
-
-  Raises:
-    OSError: if something cannot be written.
   """
   directory.mkdir(parents=True)
   with Writer(directory, corpus, spec, SHARD_BYTES) as writer:

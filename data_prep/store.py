@@ -25,7 +25,6 @@ import json
 import os
 import pathlib
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,53 +54,20 @@ def prepare(
   data_dir: os.PathLike[str] | str,
   on_error: str = 'raise',
   num_workers: int | None = None,
-  progress: bool | Callable[[str], object] = True,
+  report: Callable[[str], object] = print,
   overwrite: bool = False,
 ) -> pathlib.Path:
-  """Extracts the features of a corpus into a store, or finds it there.
-
-  Args:
-    manifest: the utterances, in the order in which they will be stored.
-    corpus_spec: an entry of `data_prep.corpora.CORPORA`.
-    features: a feature spec with its parameters.
-    data_dir: where all stores lie.
-    on_error: 'raise' stops at the first unusable file and leaves nothing;
-      'skip' leaves it out and lists it in rejected.tsv.
-    num_workers: see `workers.Pool`.
-    progress: whether to say on standard error what happens; a function is
-      called with each line instead, and the progress bar stays.
-    overwrite: makes the store even if it exists, and removes others of this
-      corpus with the same features and parameters.
-
-  Returns:
-    The directory that `tfds.builder_from_directory` takes.
-
-  Raises:
-    audio.AudioError: under 'raise', if a file is unusable; if all are.
-    StoreError: if the store cannot be written, or exists and is damaged.
-    workers.WorkerError: if extraction fails for a reason other than the audio.
-  """
-
-  def report(line: str) -> None:
-    if callable(progress):
-      progress(line)
-    elif progress:
-      print(line, file=sys.stderr, flush=True)
-
+  """Extracts the features of a corpus into a store, or finds it there."""
   content = content_digest(manifest, features)
   root = pathlib.Path(data_dir).expanduser().absolute() / manifest.corpus
   final = root / f'{features.name}-{content[:8]}' / VERSION_FOLDER
-  twins = [
-    (path, info)
+  others = [
+    path
     for path, info in _stores(data_dir, manifest.corpus, damaged='skip')
     if path != final
     and info['features'] == features.name
     and info['parameters'] == features.parameters()
   ]
-  if not overwrite and not final.parent.exists():
-    same = (path for path, info in twins if _holds(path, info, manifest))
-    final = next(same, final)
-  others = [path for path, _ in twins if path != final]
 
   make = functools.partial(
     build.build,
@@ -111,7 +77,6 @@ def prepare(
     content=content,
     on_error=on_error,
     num_workers=num_workers,
-    progress=bool(progress),
   )
   info = publishing.write_once(
     final, make, report=report, overwrite=overwrite, replaced=others
@@ -141,18 +106,7 @@ def prepare(
 def find_store(
   data_dir: os.PathLike[str] | str, corpus: str, features: str, **wanted: Any
 ) -> pathlib.Path:
-  """Returns the prepared store of a corpus; needs no TensorFlow.
-
-  Args:
-    data_dir: where all stores lie.
-    corpus: its name.
-    features: name of the feature spec.
-    **wanted: values that parameters must have, e.g. `signal_length=96000`.
-
-  Raises:
-    NotPreparedError: if there is none; with the command that prepares it.
-    StoreError: if there are several that differ; the message says in what.
-  """
+  """Returns the prepared store of a corpus; needs no TensorFlow."""
   stores = list(_stores(data_dir, corpus))
   found = []
   for each in stores:
@@ -212,9 +166,6 @@ def content_digest(
   That is: the feature spec, its version and parameters, and of every utterance
   all that the manifest says, and the bytes of its file. Where the files lie and
   when they were changed does not matter.
-
-  Raises:
-    audio.AudioError: if a file is missing.
   """
   digest = hashlib.sha256()
   head = {
@@ -237,35 +188,6 @@ def content_digest(
     row = dataclasses.asdict(utterance) | {'path': audio_digest}
     digest.update(json.dumps(row, sort_keys=True).encode())
   return digest.hexdigest()
-
-
-def _holds(
-  path: pathlib.Path, info: dict[str, Any], manifest: manifest_lib.Manifest
-) -> bool:
-  """Returns whether a store without a digest has the content of a manifest.
-
-  Stores were made without one until identity became content; for them the rows
-  and the lengths of the files must do. All others have their digest as name.
-  """
-  if 'content' in info or info.get('classes') != list(manifest.classes):
-    return False
-  scale = list(manifest.vad_range) if manifest.vad_range else None
-  rows = _rows(path)
-  if info.get('vad_range') != scale or len(rows) != len(manifest.utterances):
-    return False
-  import soundfile
-
-  for row, utterance in zip(rows, manifest.utterances, strict=True):
-    ours = manifest_lib.cells(utterance, manifest.root)
-    if any(row[k] != ours[k] for k in ours if k not in ('path', 'duration')):
-      return False
-    try:
-      sound = soundfile.info(os.fsencode(utterance.path))
-    except soundfile.SoundFileError:
-      return False
-    if abs(float(row['duration']) - sound.frames / sound.samplerate) > 1e-5:
-      return False
-  return True
 
 
 def _rows(path: pathlib.Path) -> list[dict[str, str]]:

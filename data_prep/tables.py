@@ -73,13 +73,6 @@ def read_table(
 
   No cell spans lines, so that no quote can swallow a row. In a table with tabs
   a quote is an ordinary character, unless a cell is quoted as a whole.
-
-  Returns:
-    The line number and the cells of every row; absent cells are ''.
-
-  Raises:
-    CorpusError: The file is missing or not text, a required column is missing,
-      a column is there twice, a line cannot be read, or there are no rows.
   """
   path = pathlib.Path(path)
   try:

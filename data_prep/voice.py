@@ -93,18 +93,7 @@ def speak(
   prosody: types.SimpleNamespace,
   rng: np.random.Generator,
 ) -> np.ndarray:
-  """Says a text.
-
-  Args:
-    text: Syllables separated by blanks, one letter of `PHONES` per phone; an
-      apostrophe stresses the syllable that follows.
-    speaker: Who.
-    prosody: How; demo.toml explains each of its attributes.
-    rng: Decides noise, jitter and timing; consumed.
-
-  Returns:
-    Waveform `[samples]` at 16 kHz, float64, within +-0.97.
-  """
+  """Says a text."""
   segments, ends, syllable_of, stress = _timeline(text, speaker, prosody, rng)
 
   # Targets per frame; one frame more than there are hops.
@@ -166,12 +155,7 @@ def speak(
 
 
 def _timeline(text, speaker, prosody, rng):
-  """Lays out segments in time.
-
-  Returns:
-    Segments `[n]`, their ends in seconds and their syllables, and whether each
-    syllable is stressed `[syllables]`.
-  """
+  """Lays out segments in time."""
   segments, seconds, syllable_of, stress = [], [], [], []
   syllables = text.split()
   pace = speaker.rate * np.exp(prosody.rate)
@@ -236,10 +220,6 @@ def _source(prosody, rng, pitch, samples):
   The pulse is that of Klatt & Klatt (1990, JASA 87(2)): while the glottis is
   open, flow is proportional to phase² (open - phase). The derivative is taken
   as a difference of flows, which keeps aliases low at any pitch.
-
-  Returns:
-    Two arrays `[samples]`: the derivative, scaled to be independent of the
-    pitch, and the flow, 0 to 1.
   """
   at = np.arange(samples + 1) / _HOP
   step = np.interp(at, np.arange(len(pitch)), pitch) / SAMPLE_RATE

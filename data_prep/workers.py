@@ -85,16 +85,7 @@ class Pool:
     num_files: int | None = None,
     lost: Callable[[Any, Exception], Any] | None = None,
   ):
-    """Plans a pool; processes start with the first file.
-
-    Args:
-      function: of one file; it can be pickled.
-      num_workers: processes, by default one per core; 1 works in this process.
-      num_files: how many files there are, where known: without `num_workers`
-        few files get few processes.
-      lost: returns the result of a file that its process dies of, from the
-        file and the error; by default that is a `WorkerError`.
-    """
+    """Plans a pool; processes start with the first file."""
     if num_workers is None:
       num_workers = default_workers()
       if num_files is not None:
@@ -112,11 +103,7 @@ class Pool:
     self._executor = None
 
   def map(self, paths: Iterable[Any]) -> Iterator[Any]:
-    """Yields results in the order of the files; only a few are ever held.
-
-    Raises:
-      WorkerError: if a process dies or the function raises; it names the file.
-    """
+    """Yields results in the order of the files; only a few are ever held."""
     if self.num_workers == 1:
       for path in paths:
         yield _work(self._function, path)

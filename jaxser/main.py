@@ -75,13 +75,9 @@ def _run() -> int:
 
   config = FLAGS.config
   workdir = FLAGS.workdir or default_workdir(config)
-  distributed.initialize(
-    FLAGS.distributed,
-    FLAGS.coordinator,
-    FLAGS.num_processes,
-    FLAGS.process_id,
-    FLAGS.lost_after,
-  )
+  names = 'coordinator', 'num_processes', 'process_id', 'lost_after'
+  others = {name: FLAGS[name].value for name in names}
+  distributed.initialize(FLAGS.distributed, **others)
   try:
     results = train.run(config, workdir, FLAGS.mode)
   except interruption.Interrupted as stop:

@@ -20,7 +20,7 @@ def corpus(config):
   return fakes.corpus(speakers=5, classes=3, repeats=2, frames=16)
 
 
-def stream(source, slots, *, process_index=0, process_count=1):
+def stream(source, slots, process_index=0, process_count=1):
   """`pipeline.stream` for a corpus in memory."""
   for slot in slots:
     yield source.batch(*slot.part(process_index, process_count))

@@ -44,6 +44,22 @@ def params_like(init: Callable[..., Any], *args: Any, seed: int = 0) -> Any:
   return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init, *args))
 
 
+def assert_close(got: Any, wanted: Any, tolerance: float = 1e-4) -> None:
+  """Compares leaves, allowing a share of each one's largest entry.
+
+  And a hundredth of it of the largest of all: some gradients are zero but for
+  rounding, such as that of a bias before a softmax.
+  """
+  largest = max(np.abs(x).max(initial=0) for x in jax.tree.leaves(wanted))
+
+  def check(path, a, b):
+    atol = tolerance * (np.abs(b).max(initial=0) + 1e-2 * largest + 1e-6)
+    name = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(a, b, rtol=0, atol=atol, err_msg=name)
+
+  jax.tree_util.tree_map_with_path(check, got, wanted)
+
+
 TINY_WAVLM = dataclasses.replace(SIZES['tiny'], num_hidden_layers=2)
 
 

@@ -13,15 +13,9 @@ from jaxser.engine import opening, train
 from jaxser.systems import registry
 from tests import fakes
 
-SMALL = {
-  'model.channels': (2,),
-  'model.embedding': 4,
-  'model.max_frames': 8,
-  'batch_size': 8,
-  'epochs': 2,
-  'tensorboard': False,
-  'embeddings': False,
-}
+FAST = {'epochs': 2, 'tensorboard': False, 'embeddings': False}
+SMALL = {'model.channels': (2,), 'model.embedding': 4, 'model.max_frames': 8}
+ACROSS = 'cross_corpus,train=emodb,test=savee,size=tiny'
 
 
 @pytest.fixture
@@ -29,29 +23,22 @@ def stored(monkeypatch):
   """Two small corpora in the place of prepared ones."""
 
   def open_(config, name):
-    corpus = fakes.corpus(
-      speakers=4 if name == 'emodb' else 2,
-      classes=4,
-      frames=8,
-      bins=8,
-      seed=len(name),
-    )
+    about = {'classes': 4, 'frames': 8, 'bins': 8, 'seed': len(name)}
+    corpus = fakes.corpus(speakers=4 if name == 'emodb' else 2, **about)
     if name == 'manifest':
       corpus.table.labels[[2, 5]] = -1
-    return dataclasses.replace(
-      corpus,
-      name=name,
-      stores={name: corpus.stores['fake']},
-      parts=np.full(len(corpus.table), name),
+    stores, parts = (
+      {name: corpus.stores['fake']},
+      np.full(len(corpus.table), name),
     )
+    return dataclasses.replace(corpus, name=name, stores=stores, parts=parts)
 
   monkeypatch.setattr(opening, '_open', open_)
 
 
 def _config(recipe, arg, changes):
   config = recipe.get_config(arg)
-  config.model.bins = 8
-  config.update_from_flattened_dict(changes)
+  config.update_from_flattened_dict({**FAST, **changes})
   return config
 
 
@@ -59,11 +46,8 @@ def _config(recipe, arg, changes):
 def test_dsnet_tests_each_speakers_model_on_the_whole_other_corpus(
   stored, tmp_path
 ):
-  config = _config(
-    dsnet,
-    'cross_corpus,train=emodb,test=savee,size=tiny',
-    SMALL,
-  )
+  changes = {**SMALL, 'model.bins': 8, 'batch_size': 8}
+  config = _config(dsnet, ACROSS, changes)
   assert not config.select_on_test
   found = train.run(config, tmp_path)
   assert set(found['selections']) == {'last', 'best_on_dev'}
@@ -80,35 +64,20 @@ def test_dsnet_tests_each_speakers_model_on_the_whole_other_corpus(
 
 
 def test_a_schedule_needs_the_side_that_it_follows(stored, tmp_path):
-  config = _config(
-    dsnet,
-    'cross_corpus,train=emodb,test=savee,size=tiny',
-    {**SMALL, 'cross_corpus_train': 'all'},
-  )
-  with pytest.raises(
-    config_lib.ConfigError, match=r'name=plateau follows .* fold 0 has none'
-  ):
+  config = _config(dsnet, ACROSS, {'cross_corpus_train': 'all'})
+  message = r'name=plateau follows .* fold 0 has none'
+  with pytest.raises(config_lib.ConfigError, match=message):
     train.run(config, tmp_path)
 
 
 def test_utterances_without_a_class_are_left_out(stored, tmp_path, capsys):
-  config = timnet.get_config('corpus=manifest,protocol=published')
-  config.update_from_flattened_dict(
-    {
-      'model.num_blocks': 1,
-      'model.filters': 4,
-      'model.num_coefficients': 4,
-      'epochs': 1,
-      'num_folds': 7,
-      'tensorboard': False,
-      'embeddings': False,
-    }
-  )
+  changes = {'model.num_blocks': 1, 'model.filters': 4, 'num_folds': 7}
+  changes['model.num_coefficients'] = 4
+  config = _config(timnet, 'corpus=manifest,protocol=published', changes)
   found = train.run(config, tmp_path)
   assert found['utterances'] == 14
-  assert '2 of 16 utterances have no class; they are left out' in (
-    capsys.readouterr().err
-  )
+  said = capsys.readouterr().err
+  assert '2 of 16 utterances have no class; they are left out' in said
 
 
 @pytest.mark.parametrize('recipe', [dsnet, emosphere, timnet])

@@ -11,6 +11,7 @@ import pytest
 
 import jaxser
 from jaxser.core import runtime
+from jaxser.models import audio_features
 from jaxser.models.output import Recordings
 
 PAGE = pathlib.Path(__file__).parents[1] / 'docs' / 'api.md'
@@ -43,7 +44,7 @@ def test_the_page_is_right(monkeypatch, capsys):
   assert '(2, 8)' in printed
   calls = []
 
-  def run(config, workdir, *unused):
+  def run(config, workdir):
     calls.append((config.corpus, config.epochs, workdir))
     return {'selections': {'last': {'pooled': 'the scores'}}}
 
@@ -57,6 +58,8 @@ def test_results_print_and_become_a_frame(folder, monkeypatch):
   monkeypatch.setenv('HOME', str(folder))
   model = jaxser.load('~/runs/emodb', folds=(0,), segment=0.5)
   assert model.embed('~/speech.wav').shape == (1, 8)
+  (given,) = audio_features.find_inputs(['~/speech.wav'], None)
+  assert given.source == folder / 'speech.wav'
   found = model.predict(['gone.wav', 'speech.wav'])
   gone, *lines = repr(found).splitlines()
   assert gone.startswith('gone.wav: no such file')

@@ -1,6 +1,7 @@
 """The linear baseline: functionals, the fit, and a run like any other."""
 
 import json
+import types
 
 import jax
 import numpy as np
@@ -29,8 +30,7 @@ def rows_of(workdir):
 
 
 def test_functionals_are_those_of_numpy_over_valid_frames():
-  rng = np.random.default_rng(0)
-  x = rng.normal(5, 3, (4, 30, 6)).astype('f')
+  x = np.random.default_rng(0).normal(5, 3, (4, 30, 6)).astype('f')
   lengths = np.array([30, 17, 2, 1], np.int32)
   found = np.asarray(jax.jit(functionals)(x, lengths))
   for frames, length, row in zip(x, lengths, found, strict=True):
@@ -39,7 +39,7 @@ def test_functionals_are_those_of_numpy_over_valid_frames():
     expected = []
     for part in (valid, (padded[2:] - padded[:-2]) / 2):
       expected += [part.mean(0), part.std(0)]
-      expected += [np.percentile(part, q, axis=0) for q in (20, 50, 80)]
+      expected += [*np.percentile(part, (20, 50, 80), axis=0)]
     np.testing.assert_allclose(row, np.concatenate(expected), atol=2e-5)
   # Whatever the padding holds.
   longer = np.pad(x, ((0, 0), (0, 9), (0, 0)), constant_values=1e4)
@@ -49,14 +49,11 @@ def test_functionals_are_those_of_numpy_over_valid_frames():
 
 
 def test_two_classes_have_two_scores():
-  rng = np.random.default_rng(1)
-  x = rng.normal(size=(40, 1, 3)).astype('f')
-  labels = (x[:, 0, 0] > 0).astype(np.int32)
-  table = type(
-    'Table', (), {'labels': labels, 'speakers': np.repeat(['a', 'b'], 20)}
-  )
+  x = np.random.default_rng(1).normal(size=(40, 1, 3)).astype('f')
+  labels, rows = (x[:, 0, 0] > 0).astype(np.int32), np.arange(40)
+  speakers = np.repeat(['a', 'b'], 20)
+  table = types.SimpleNamespace(labels=labels, speakers=speakers)
   system = Baseline(functionals=False)
-  rows = np.arange(40)
   weights = system.fit(x[:, 0], table, rows[:30], rows[30:])
   batch = {'features': x, 'length': np.ones(40, np.int32)}
   out = system.predict(*weights, batch)
@@ -156,16 +153,15 @@ def test_vad_stays_on_the_scale(data_dir, tmp_path):
   assert found['selections']['last']['pooled']['ccc_arousal']['value'] > 0.3
   values = np.array([row['prediction'] for row in rows_of(tmp_path)])
   assert values.shape == (240, 3)
-  assert values.min() >= 1
-  assert values.max() <= 7
+  assert 1 <= values.min() < values.max() <= 7
   path = next((data_dir / 'demo' / 'audio').rglob('*.wav'))
   assert len(predictor.load(tmp_path).predict(path).vad) == 3
 
 
 @pytest.mark.slow
 def test_speakers_standardised_by_themselves(data_dir, tmp_path):
-  arg = 'speaker_normalization'
-  found = train.run(make_config(data_dir, arg, fold_subset=(0, 1)), tmp_path)
+  config = make_config(data_dir, 'speaker_normalization', fold_subset=(0, 1))
+  found = train.run(config, tmp_path)
   assert any('Each speaker was standardised' in n for n in found['notes'])
   with pytest.raises(ModelError, match='on single recordings'):
     predictor.load(tmp_path)

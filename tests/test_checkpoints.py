@@ -1,3 +1,5 @@
+"""Checkpoints come back with the same bits, whatever happens meanwhile."""
+
 import resource
 import signal
 
@@ -7,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxser.engine import checkpoints
+from jaxser.engine.checkpoints import CheckpointError, Checkpoints
 
 
 def make_tree(size=3, value=0.0):
@@ -28,44 +30,42 @@ def assert_same(one, other):
 
 
 def test_the_newest_comes_back_with_the_same_bits(tmp_path):
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
+  with Checkpoints(tmp_path) as store:
     assert store.latest is None
+    with pytest.raises(CheckpointError, match='no complete checkpoint'):
+      store.restore(make_tree())
     store.save(1, make_tree(value=0.1), {'epoch': 1})
-    store.save(4, make_tree(value=1 / 3), {'epoch': 2, 'score': 0.1 + 0.2})
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
+    for _ in range(2):  # The same position again is no error.
+      store.save(4, make_tree(value=1 / 3), {'epoch': 2, 'score': 0.1 + 0.2})
+  # What a killed process left is no checkpoint.
+  unfinished = tmp_path / '5.orbax-checkpoint-tmp'
+  unfinished.mkdir()
+  (unfinished / 'arrays').write_bytes(b'half')
+  with Checkpoints(tmp_path) as store:
     assert store.latest == 4
     assert store.restore_position() == {'epoch': 2, 'score': 0.1 + 0.2}
     assert_same(store.restore(make_tree()), make_tree(value=1 / 3))
+    store.save(5, make_tree(value=2.0), {'epoch': 3})
+    assert_same(store.restore(make_tree()), make_tree(value=2.0))
 
 
-def test_saving_the_same_position_again_is_no_error(tmp_path):
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
+def test_other_shapes_names_and_damage_are_named(tmp_path):
+  other = make_tree()
+  other['params']['extra'] = jnp.zeros(2)
+  with Checkpoints(tmp_path) as store:
     store.save(1, make_tree(), {})
-    store.save(1, make_tree(), {})
-    assert store.latest == 1
-
-
-def test_other_shapes_and_other_names_are_refused(tmp_path):
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
-    store.save(1, make_tree(), {})
-    with pytest.raises(
-      checkpoints.CheckpointError,
-      match=r"\['kernel'\]: here \[5, 4\], checkpoint \[3, 4\]",
+    for tree, message in (
+      (make_tree(size=5), r"\['kernel'\]: here \[5, 4\], checkpoint \[3, 4\]"),
+      (other, r"\['extra'\]: here \[2\], checkpoint absent"),
     ):
-      store.restore(make_tree(size=5))
-    other = make_tree()
-    other['params']['extra'] = jnp.zeros(2)
-    with pytest.raises(
-      checkpoints.CheckpointError,
-      match=r"\['extra'\]: here \[2\], checkpoint absent",
-    ):
-      store.restore(other)
-
-
-def test_nothing_to_restore_says_where(tmp_path):
+      with pytest.raises(CheckpointError, match=message):
+        store.restore(tree)
+  for path in (tmp_path / '1' / 'arrays').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
   with (
-    checkpoints.Checkpoints(tmp_path / 'c') as store,
-    pytest.raises(checkpoints.CheckpointError, match='no complete checkpoint'),
+    Checkpoints(tmp_path) as store,
+    pytest.raises(CheckpointError, match=r'checkpoint 1 in .* damaged'),
   ):
     store.restore(make_tree())
 
@@ -74,49 +74,19 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path):
   limit = resource.getrlimit(resource.RLIMIT_FSIZE)
   handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   big = {'x': jnp.asarray(np.random.default_rng(0).random(200_000))}
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
+  with Checkpoints(tmp_path) as store:
     store.save(1, big, {'epoch': 1})
     # Files larger than this fail to grow, as on a disk without room.
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
     try:
-      with pytest.raises(
-        checkpoints.CheckpointError, match=r'Checkpoint 1 is intact; free disk'
-      ):
+      with pytest.raises(CheckpointError, match='Checkpoint 1 is intact; free'):
         store.save(2, jax.tree.map(lambda x: x + 1, big), {'epoch': 2})
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limit)
       signal.signal(signal.SIGXFSZ, handler)
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
-    assert store.latest == 1
-    assert store.restore_position() == {'epoch': 1}
+  with Checkpoints(tmp_path) as store:
+    assert (store.latest, store.restore_position()) == (1, {'epoch': 1})
     assert_same(store.restore(big), big)
     # And there is room again: training goes on.
     store.save(2, big, {'epoch': 2})
     assert store.latest == 2
-
-
-def test_what_a_killed_process_left_is_no_checkpoint(tmp_path):
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
-    store.save(1, make_tree(), {'epoch': 1})
-  unfinished = tmp_path / 'c' / '2.orbax-checkpoint-tmp'
-  unfinished.mkdir()
-  (unfinished / 'arrays').write_bytes(b'half')
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
-    assert store.latest == 1
-    store.save(2, make_tree(value=2.0), {'epoch': 2})
-    assert_same(store.restore(make_tree()), make_tree(value=2.0))
-
-
-def test_a_damaged_file_is_named(tmp_path):
-  with checkpoints.Checkpoints(tmp_path / 'c') as store:
-    store.save(1, make_tree(), {'epoch': 1})
-  for path in (tmp_path / 'c' / '1' / 'arrays').rglob('*'):
-    if path.is_file():
-      path.write_bytes(b'')
-  with (
-    checkpoints.Checkpoints(tmp_path / 'c') as store,
-    pytest.raises(
-      checkpoints.CheckpointError, match=r'checkpoint 1 in .* damaged'
-    ),
-  ):
-    store.restore(make_tree())

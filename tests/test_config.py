@@ -16,8 +16,14 @@ from data_prep.errors import UserError
 from jaxser import main
 from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
+from jaxser.core.config import ConfigError
 
 SGD = 'timnet --config.optimizer.name=sgd'
+OWN = """
+import ml_collections
+def get_config(arg=None):
+  return ml_collections.ConfigDict({'own': arg})
+"""
 ROOT = pathlib.Path(__file__).parents[1]
 
 
@@ -37,11 +43,7 @@ def parse(*arguments):
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),
     ('ema', 1.0, 'ema=1.0 must be at least 0 and less than 1'),
     ('schedule.name', 'step', "'constant', 'cosine', 'linear', 'plateau'"),
-    (
-      'schedule.warmup_epochs',
-      30.0,
-      r'warmup_epochs=30.0 must be .* less than --config\.epochs=30',
-    ),
+    ('schedule.warmup_epochs', 30.0, r'=30.0 must .* than --config\.epochs=30'),
     ('schedule.warmup_epochs', -1.0, 'warmup_epochs=-1.0 must be at least 0'),
     ('optimizer.clip_norm', -1.0, 'clip_norm=-1.0 must be at least 0'),
     ('optimizer.name', 'addam', "'adam', 'adam_keras', 'adamax'"),
@@ -56,7 +58,7 @@ def parse(*arguments):
 def test_impossible_values_list_the_possible_ones(field, value, message):
   config = timnet.get_config()
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(config_lib.ConfigError, match=message):
+  with pytest.raises(ConfigError, match=message):
     config_lib.validate(config)
 
 
@@ -69,11 +71,11 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
     ('timnet --config.epochs=many', 'config.epochs=many: invalid'),
     (
       'configs/tinmet.py',
-      r'no Python file.*mean timnet\? Recipes: baseline, dsnet, emosphere, timn',
+      r'no Python file.*timnet\? Recipes: baseline, dsnet,',
     ),
     (
       'timnet --config.optimizer.momentum=0.9',
-      'adam takes no such argument; it',
+      'adam takes no such argument; i',
     ),
     (f'{SGD} --config.optimizer.b1=0.5', 'b1=0.5: sgd takes no .* nesterov'),
     (f'{SGD} --config.optimizer.momentum=x', "momentum='x' must be a number"),
@@ -83,10 +85,7 @@ def test_impossible_values_list_the_possible_ones(field, value, message):
       '--config.optimizer.min_dim_size_to_factor=1.5',
       r'min_dim_size_to_factor=1\.5 must be an integer',
     ),
-    (
-      'timnet --config.epochs_from=W --config.epochs 3',
-      'epochs and --config.epochs_from both say how long to train; give one',
-    ),
+    ('timnet --config.epochs_from=W --config.epochs 3', 'both say how long to'),
     ('setup.cfg', 'setup.cfg: no Python file of that name'),
     ('tests/data/goldens', 'goldens: no Python file'),
     ('jaxser/main.py', 'is no recipe, it has no get_config'),
@@ -108,9 +107,8 @@ def test_mistyped_command_lines_are_explained(arguments, message, monkeypatch):
 
 
 def test_every_parse_starts_from_the_defaults():
-  found = parse(
-    '--noconfig.tensorboard', '--config', 'timnet', '--mode=evaluate'
-  )
+  more = '--config', 'timnet', '--mode=evaluate'
+  found = parse('--noconfig.tensorboard', *more)
   assert (found.config.tensorboard, found.mode) == (False, 'evaluate')
   found = parse('--config=timnet', '--config.fold_subset=(0,2)')
   assert found.config.tensorboard
@@ -129,22 +127,19 @@ def test_a_recipe_is_found_in_any_folder_and_a_file_wins(tmp_path, monkeypatch):
     found = command_line.find_recipe(name, 'tables')
     assert found.samefile(ROOT / 'configs' / 'tables' / f'{table}.py')
   for name in (table, 'tables/timnet', 'common/timnet.py'):
-    with pytest.raises(config_lib.ConfigError, match='no recipe that comes'):
+    with pytest.raises(ConfigError, match='no recipe that comes'):
       command_line.find_recipe(name)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'own.py').touch()
+  assert command_line.find_recipe('~/own.py') == tmp_path / 'own.py'
   # This folder's own, and a package of that name that is none of ours.
   (tmp_path / 'configs').mkdir()
   (tmp_path / 'configs' / '__init__.py').touch()
-  (tmp_path / 'configs' / 'timnet.py').write_text(
-    'import ml_collections\n'
-    'def get_config(arg=None):\n'
-    "  return ml_collections.ConfigDict({'own': arg})\n"
-  )
+  (tmp_path / 'configs' / 'timnet.py').write_text(OWN)
   assert parse('--config=configs/timnet.py:a').config.own == 'a'
   assert parse('--config=timnet').config.system == 'timnet'
   (tmp_path / 'own.py').write_text('import nothing_of_that_name\n')
-  with pytest.raises(
-    config_lib.ConfigError, match=r'ModuleNotFoundError: .*no'
-  ):
+  with pytest.raises(ConfigError, match=r'ModuleNotFoundError: .*no'):
     parse('--config=own.py')
 
 
@@ -182,11 +177,13 @@ def test_the_home_folder_may_be_a_tilde(monkeypatch):
       parse(*arguments)
 
 
-def _raiser(error):
+def run(error):
+  """The exit code of a program that raises."""
+
   def program(arguments):
     raise error
 
-  return program
+  return command_line.run(program, flags.FlagValues(), ['x'], positional='FILE')
 
 
 @pytest.mark.parametrize(
@@ -195,27 +192,16 @@ def _raiser(error):
     (UserError('x.wav: is empty.'), 2, 'Error: x.wav: is empty.\n'),
     (KeyboardInterrupt(), 130, '\nStopped.\n'),
     (
-      OSError(errno.ENOSPC, 'No space left on device', 'W/events'),
+      OSError(errno.ENOSPC, 'Full', 'W/events'),
       2,
-      'Error: W/events cannot be read or written (No space left on device).\n',
+      'Error: W/events cannot be read or written (Full).\n',
     ),
   ],
 )
 def test_what_a_user_can_mend_is_one_message(error, code, printed, capsys):
-  found = command_line.run(
-    _raiser(error), flags.FlagValues(), ['x'], positional='FILE'
-  )
-  assert (found, capsys.readouterr().err) == (code, printed)
-
-
-def test_a_bug_shows_where_it_is():
-  with pytest.raises(FileNotFoundError):
-    command_line.run(
-      _raiser(FileNotFoundError(errno.ENOENT, 'gone')),
-      flags.FlagValues(),
-      ['x'],
-      positional='FILE',
-    )
+  assert (run(error), capsys.readouterr().err) == (code, printed)
+  with pytest.raises(FileNotFoundError):  # A bug shows where it is.
+    run(FileNotFoundError(errno.ENOENT, 'gone'))
 
 
 def test_positional_arguments_are_refused_where_there_are_none(capsys):
@@ -248,8 +234,7 @@ def test_closed_streams_are_no_surprise():
 def test_names_that_are_not_utf8_are_printed_escaped(monkeypatch):
   stream = io.TextIOWrapper(io.BytesIO(), 'utf-8')
   monkeypatch.setattr(sys, 'stderr', stream)
-  error = UserError(f'{os.fsdecode(bytes([0xB0]))}.wav')
-  command_line.run(_raiser(error), flags.FlagValues(), ['x'], positional='FILE')
+  run(UserError(f'{os.fsdecode(bytes([0xB0]))}.wav'))
   stream.flush()
   assert stream.buffer.getvalue() == b'Error: \\udcb0.wav\n'
 
@@ -268,9 +253,8 @@ def test_recipes_choose_what_their_protocol_needs():
   assert (config.fold_seed, config.epochs) == (32, 500)
   assert config.paper.last.uar == 91.08
   assert timnet.get_config('corpus=iemocap').model.num_blocks == 10
-  for row in timnet.get_config(
-    'corpus=savee,protocol=published'
-  ).paper.values():
+  config = timnet.get_config('corpus=savee,protocol=published')
+  for row in config.paper.values():
     assert not row.comparable
     assert 'not confirmed' in row.reason
   # Of one's own, with whatever it was prepared with.
@@ -293,14 +277,10 @@ def test_damaged_files_are_named(tmp_path, content, message):
     files.read_json(tmp_path / 'config.json')
 
 
-class _Terminal(io.StringIO):
-  def isatty(self):
-    return True
-
-
-@pytest.mark.parametrize('kind', [io.StringIO, _Terminal])
-def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(kind):
-  stream = kind()
+@pytest.mark.parametrize('terminal', [False, True])
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(terminal):
+  stream = io.StringIO()
+  stream.isatty = lambda: terminal
   bar = progress.Progress(4, stream)
   bar.skip(2)
   bar.note('continues after epoch 2')
@@ -310,8 +290,8 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(kind):
   shown = stream.getvalue()
   assert 'continues after epoch 2\n' in shown
   assert 'fold 0: UAR 60' in shown
-  assert ('\r' in shown) == stream.isatty()
-  assert stream.isatty() or '4/4 epochs, 0 s: fold 0: UAR 60\n' in shown
+  assert ('\r' in shown) == terminal
+  assert terminal or '4/4 epochs, 0 s: fold 0: UAR 60\n' in shown
 
 
 def test_progress_may_be_silent_or_wait():

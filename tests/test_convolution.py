@@ -1,7 +1,5 @@
 """The looped convolution equals XLA's, forwards, backwards and mapped."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +7,7 @@ import pytest
 
 from jaxser.ops import convolution
 from jaxser.ops.convolution import convolve
-
-HIGHEST = jax.lax.Precision.HIGHEST
+from tests.random_tree import assert_close
 
 
 def _plain(x, kernel):
@@ -19,12 +16,14 @@ def _plain(x, kernel):
   )
 
 
-def _loss(function):
-  return lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel)))
+def _run(function=convolve):
+  """(loss, values) and gradients of both arguments."""
 
+  def loss(x, kernel):
+    y = function(x, kernel)
+    return jnp.sum(jnp.sin(y)), y
 
-def _gradients(function):
-  return jax.value_and_grad(_loss(function), argnums=(0, 1))
+  return jax.value_and_grad(loss, (0, 1), has_aux=True)
 
 
 def _data(seed=0, window=(5, 5)):
@@ -33,53 +32,38 @@ def _data(seed=0, window=(5, 5)):
   return x, 0.2 * jax.random.normal(keys[1], (*window, 3, 4))
 
 
-def _assert_close(got, want):
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-    got,
-    want,
-  )
+def _folds(number):
+  return [jnp.stack(x) for x in zip(*map(_data, range(number)), strict=True)]
 
 
 @pytest.mark.parametrize('window', [(5, 5), (1, 7)])
 def test_value_and_gradients_are_those_of_xla(window):
   data = _data(window=window)
-  np.testing.assert_allclose(convolve(*data), _plain(*data), atol=1e-5)
-  _assert_close(
-    jax.jit(_gradients(convolve))(*data), jax.jit(_gradients(_plain))(*data)
-  )
+  assert_close(jax.jit(_run())(*data), jax.jit(_run(_plain))(*data), 1e-5)
 
 
 def test_both_forms_of_the_kernel_gradient_agree():
-  x, _ = _data()
   gradient = jax.random.normal(jax.random.key(9), (2, 9, 6, 4))
-  options = {'precision': HIGHEST, 'window': (5, 3)}
-  np.testing.assert_allclose(
-    convolution._kernel_gradient_cpu(x, gradient, **options),
-    convolution._kernel_gradient(x, gradient, **options),
-    atol=1e-5,
-  )
+  args = _data()[0], gradient, 'highest', (5, 3)
+  found = convolution._kernel_gradient_cpu(*args)
+  assert_close(found, convolution._kernel_gradient(*args), 1e-5)
 
 
 @pytest.mark.parametrize('axes', [(0, 0), (0, None), (None, 0)])
 def test_vmap(axes):
-  folds = [_data(seed) for seed in range(3)]
-  x, kernel = (jnp.stack(part) for part in zip(*folds, strict=True))
-  inputs = [
-    value if axis == 0 else value[0]
-    for value, axis in zip((x, kernel), axes, strict=True)
-  ]
-  got = jax.jit(jax.vmap(_gradients(convolve), axes))(*inputs)
-  want = jax.jit(jax.vmap(_gradients(_plain), axes))(*inputs)
-  _assert_close(got, want)
+  pairs = zip(_folds(3), axes, strict=True)
+  inputs = [value if axis == 0 else value[0] for value, axis in pairs]
+  got, want = (
+    jax.jit(jax.vmap(_run(function), axes))(*inputs)
+    for function in (convolve, _plain)
+  )
+  assert_close(got, want, 1e-5)
 
 
 def test_vmap_over_kernels_is_no_grouped_convolution():
   # The reason for this module, seen in the program that is compiled.
-  x, kernel = (jnp.stack(part) for part in zip(_data(0), _data(1), strict=True))
-
   def program(function):
-    return str(jax.make_jaxpr(jax.vmap(_gradients(function)))(x, kernel))
+    return str(jax.make_jaxpr(jax.vmap(_run(function)))(*_folds(2)))
 
   assert 'feature_group_count=2' in program(_plain)
   assert 'feature_group_count=2' not in program(convolve)
@@ -88,36 +72,28 @@ def test_vmap_over_kernels_is_no_grouped_convolution():
 
 def test_inside_scan_and_pmap():
   x, kernel = _data()
-  want = _gradients(convolve)(x, kernel)
-  _, got = jax.jit(
-    lambda: jax.lax.scan(
-      lambda carry, _: (carry, _gradients(convolve)(x, kernel)), 0, length=2
-    )
-  )()
-  _assert_close(jax.tree.map(lambda v: v[1], got), want)
-  both = jax.pmap(_gradients(convolve), in_axes=(0, None))(
-    jnp.stack([x, x]), kernel
-  )
-  _assert_close(jax.tree.map(lambda v: v[1], both), want)
+  want = _run()(x, kernel)
+
+  def twice(carry, _):
+    return carry, _run()(x, kernel)
+
+  _, got = jax.jit(lambda: jax.lax.scan(twice, 0, length=2))()
+  both = jax.pmap(_run(), in_axes=(0, None))(jnp.stack([x, x]), kernel)
+  for found in (got, both):
+    assert_close(jax.tree.map(lambda v: v[1], found), want, 1e-5)
 
 
 @pytest.mark.parametrize('platform', ['cuda', 'tpu'])
 def test_accelerators_get_plain_convolutions(platform):
-  lowered = (
-    jax.jit(_gradients(convolve))
-    .trace(*_data())
-    .lower(lowering_platforms=(platform,))
-  )
-  text = lowered.as_text()
+  traced = jax.jit(_run()).trace(*_data())
+  text = traced.lower(lowering_platforms=(platform,)).as_text()
   assert text.count('stablehlo.convolution') == 3
   assert 'dot_general' not in text
 
 
 def test_bfloat16_is_close():
-  x, kernel = _data()
-  half = functools.partial(jax.tree.map, lambda v: v.astype(jnp.bfloat16))
-  got = jax.grad(lambda *a: convolve(*a).sum(), (0, 1))(*half((x, kernel)))
-  want = jax.grad(lambda *a: convolve(*a).sum(), (0, 1))(x, kernel)
-  for a, b in zip(got, want, strict=True):
+  half = [v.astype(jnp.bfloat16) for v in _data()]
+  gradients = jax.grad(lambda *a: convolve(*a).sum(), (0, 1))
+  for a, b in zip(gradients(*half), gradients(*_data()), strict=True):
     assert a.dtype == jnp.bfloat16
     np.testing.assert_allclose(a.astype(jnp.float32), b, atol=0.03 * 50)

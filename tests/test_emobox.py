@@ -64,11 +64,9 @@ def test_shared_speakers_are_told_and_dev_holds_utterances_of_every_class(
     counts = np.bincount(corpus.table.labels[fold.dev], minlength=3)
     assert counts.tolist() == [2, 2, 2]  # Of 13 or 14 each.
     assert len(fold.train) + len(fold.dev) == 40
+  seeds = (make_folds(corpus, tmp_path, seed=seed) for seed in (0, 0, 1))
   contents = [
-    protocols.folds_to_json(
-      make_folds(corpus, tmp_path, seed=seed), corpus, protocol='emobox'
-    )
-    for seed in (0, 0, 1)
+    protocols.folds_to_json(folds, corpus, protocol='emobox') for folds in seeds
   ]
   assert contents[0] == contents[1] != contents[2]
   assert contents[0]['shared_speakers'] == ['s0', 's1', 's2', 's3']
@@ -94,9 +92,7 @@ def test_folds_that_do_not_fit_are_refused(corpus, tmp_path):
 
   refused('emobox_dir=.*: has no fold_1 for fake')
   write_folds(tmp_path, corpus, skip=(2, 's1/fear/t0.wav'))
-  refused(
-    "fold_2 lacks 1 utterances of the other folds, the first is 's1-fear-0"
-  )
+  refused("fold_2 lacks 1 utterances of the other folds, the first is 's1-fear")
   write_folds(tmp_path, corpus)
   path = tmp_path / 'fold_3' / 'fake_test_fold_3.jsonl'
   text = path.read_text()
@@ -122,9 +118,7 @@ def test_published_folds_of_prepared_corpora(name, folds, shared):
   )
   stores = sorted(data.glob(f'{name}/librosa22k-*/1.0.0'))
   if not stores or not boxes.is_dir():
-    pytest.skip(
-      f'needs {name} in $JAXSER_DATA_DIR and EmoBox in $JAXSER_EMOBOX_DIR'
-    )
+    pytest.skip(f'needs {name} in $JAXSER_DATA_DIR and $JAXSER_EMOBOX_DIR')
   corpus = corpus_lib.open_store(stores[0])
   made = make_folds(corpus, boxes)
   assert len(made) == folds

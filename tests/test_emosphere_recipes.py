@@ -14,7 +14,6 @@ from jaxser.data import pipeline
 from jaxser.engine import train
 from jaxser.models import predictor
 from jaxser.models import saved as models
-from jaxser.models.convert import torch_emosphere
 from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm_config import SIZES
 from jaxser.systems import registry
@@ -64,10 +63,9 @@ def test_every_row_of_the_tables_has_a_loss_and_gradients(arg, corpus):
   params, state = params_like(system.init, jax.random.key(0), batch)
   state = {**state, **system.initial_state()}
   state = system.prepare(state, batch['vad'], batch['label'])
+  rest = {'rng': jax.random.key(1), 'phase': first}
   progress = Progress(jnp.int32(0), jnp.int32(0))
-  loss = functools.partial(
-    system.loss, rng=jax.random.key(1), progress=progress, phase=first
-  )
+  loss = functools.partial(system.loss, progress=progress, **rest)
   function = jax.value_and_grad(loss, has_aux=True)
   if arg not in RUN:
     _, grads = jax.eval_shape(function, params, state, batch)
@@ -83,19 +81,10 @@ def test_every_row_of_the_tables_has_a_loss_and_gradients(arg, corpus):
 def _wavlm(arg, **changes):
   """The recipe, so small that the checks are about its parts."""
   config = emosphere.get_config(f'{arg},runlocal')
-  config.update_from_flattened_dict(
-    {
-      'epochs': 1,
-      'tensorboard': False,
-      'embeddings': False,
-      'data.max_length': 6000,
-      'data.num_buckets': 1,
-      'batch_size': 16,
-      'accumulate': 2,
-      'model.width': 8,
-      **changes,
-    }
-  )
+  small = {'epochs': 1, 'batch_size': 16, 'accumulate': 2, 'model.width': 8}
+  small |= {'data.max_length': 6000, 'data.num_buckets': 1}
+  small |= {'tensorboard': False, 'embeddings': False}
+  config.update_from_flattened_dict({**small, **changes})
   return config
 
 
@@ -109,19 +98,15 @@ def test_fine_tuning_starts_from_the_folder_and_keeps_its_convolutions(
   config.data_dir = str(tmp_path)
   found = train.run(config, tmp_path / 'run')
   assert found['sphere']['regions'] == 'octants'
-  assert set(found['selections']['last']['pooled']['regions']) == {
-    'accuracy',
-    'macro_f1',
-    'confusion',
-  }
+  pooled = found['selections']['last']['pooled']['regions']
+  assert set(pooled) == {'accuracy', 'macro_f1', 'confusion'}
   params, _ = models.load(tmp_path / 'run', 0, 0, 'last')
   given = hf_wavlm.load(folder)[1]
-  for leaf, wanted in zip(
-    jax.tree.leaves(params['encoder']['feature_extractor']),
-    jax.tree.leaves(given['feature_extractor']),
-    strict=True,
-  ):
-    np.testing.assert_array_equal(leaf, wanted)
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    params['encoder']['feature_extractor'],
+    given['feature_extractor'],
+  )
   query = params['encoder']['encoder']['layers']['layer']['attention']['query']
   wanted = given['encoder']['layers']['layer']['attention']['query']
   moved = np.abs(query['kernel'] - wanted['kernel']).max()
@@ -150,6 +135,3 @@ def test_the_authors_files_predict_through_the_recipe(tmp_path):
   path = next((tmp_path / 'demo').rglob(f'{first["id"]}.wav'))
   vad = predictor.load(tmp_path / 'run').predict(path).vad
   np.testing.assert_allclose([*vad.values()], first['prediction'], rtol=1e-4)
-  assert set(torch_emosphere.FILES.values()) <= {
-    path.name for path in tmp_path.iterdir()
-  }

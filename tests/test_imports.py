@@ -99,12 +99,8 @@ def layer(name):
     return 0  # Its version; what it offers to users is imported on demand.
   if name.endswith('.__main__') or name in PROGRAMS:
     return len(LAYERS) - 1
-  matches = [
-    (len(prefix), number)
-    for number, prefix in enumerate(LAYERS)
-    if f'{name}.'.startswith(f'{prefix}.')
-  ]
-  return max(matches)[1]  # The most specific.
+  above = [prefix for prefix in LAYERS if f'{name}.'.startswith(f'{prefix}.')]
+  return LAYERS.index(max(above, key=len))  # The most specific.
 
 
 def test_imports_run_downwards():
@@ -143,12 +139,8 @@ def test_only_the_collectives_know_the_name_of_an_axis():
 
 @pytest.mark.slow
 def test_core_runs_without_tensorflow_and_librosa():
-  done = subprocess.run(
-    [sys.executable, '-c', WITHOUT_TENSORFLOW],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-  )
+  command = [sys.executable, '-c', WITHOUT_TENSORFLOW]
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert done.stdout.strip() == 'ran'
 

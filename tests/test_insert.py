@@ -28,8 +28,9 @@ def write(folder, made, **more):
 
 
 def test_figures_stand_between_the_marks_and_nothing_else_changes(
-  page, tmp_path
+  page, tmp_path, monkeypatch
 ):
+  monkeypatch.setenv('HOME', str(tmp_path))
   made = runs.class_predictions(selections=('last',))
   paper = {'last': {'source': 'Somebody 2023', 'war': 90.28}}
   first = write(tmp_path / 'first', made, paper=paper)
@@ -39,7 +40,7 @@ def test_figures_stand_between_the_marks_and_nothing_else_changes(
     other.append(dataclasses.replace(p, prediction=p.target, scores=sure))
   second = write(tmp_path / 'second', other)
   for _ in range(2):
-    assert insert.write_into(page, 't', [first, second]) == page
+    assert insert.write_into('~/page.md', 't', [first, second]) == page
   text = page.read_text('utf-8')
   assert text.startswith('Before\n<!-- speed -->x<!-- /speed -->\n<!-- t -->\n')
   assert text.endswith('\n<!-- /t -->\nEnd')

@@ -18,6 +18,13 @@ AWKWARD = ['--config=configs/timnet.py', '--config.fold_subset=(0, 1)']
 QUOTED = "--config=configs/timnet.py '--config.fold_subset=(0, 1)'"
 
 
+def script(path, text):
+  """Writes a program that bash runs."""
+  path.write_text(f'#!/usr/bin/env bash\n{text}\n')
+  path.chmod(0o755)
+  return path
+
+
 def launch(name, *arguments, **environment):
   return subprocess.run(
     [ROOT / 'launch' / name, *arguments],
@@ -35,9 +42,8 @@ def dry(name, *arguments, **environment):
 
 
 def test_local_starts_one_process_each_on_one_port():
-  lines = dry(
-    'local.sh', '--processes=2', '--devices=4', '--port=23456', PYTHON='py'
-  )
+  given = '--processes=2', '--devices=4', '--port=23456'
+  lines = dry('local.sh', *given, PYTHON='py')
   assert lines == [
     'env JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=4 '
     f'py -m jaxser.main {QUOTED} --coordinator=127.0.0.1:23456 '
@@ -127,9 +133,7 @@ def test_the_slurm_job_requeues_itself(tmp_path, code, restarts, requeued):
     'srun': f'exit {code}',
     'scontrol': 'echo "$@" > "$OUT/requeued"',
   }.items():
-    program = tmp_path / name
-    program.write_text(f'#!/usr/bin/env bash\n{does}\n')
-    program.chmod(0o755)
+    script(tmp_path / name, does)
   environment = {
     'PATH': f'{tmp_path}:{os.environ["PATH"]}',
     'OUT': str(tmp_path),
@@ -183,21 +187,6 @@ def test_help_names_every_option(name):
     assert option in done.stdout
 
 
-@pytest.fixture
-def program(tmp_path):
-  """A program that ends with the codes it is given, one after the other."""
-  path = tmp_path / 'program'
-  path.write_text(
-    '#!/usr/bin/env bash\n'
-    f'cd {tmp_path}\n'
-    'echo run >> runs\n'
-    'codes=("$@")\n'
-    'exit "${codes[$(wc -l < runs) - 1]}"\n'
-  )
-  path.chmod(0o755)
-  return path
-
-
 @pytest.mark.parametrize(
   ('codes', 'end', 'runs'),
   [
@@ -208,29 +197,28 @@ def program(tmp_path):
     ([137, 143, 143, 143, 143], 143, 4),
   ],
 )
-def test_relaunch_only_where_it_helps(program, codes, end, runs):
-  done = launch(
-    'relaunch.sh', '--max_restarts=3', '--', program, *map(str, codes)
+def test_relaunch_only_where_it_helps(tmp_path, codes, end, runs):
+  # Ends with the codes it is given, one after the other.
+  program = script(
+    tmp_path / 'program',
+    f'cd {tmp_path}\necho run >> runs\ncodes=("$@")\n'
+    'exit "${codes[$(wc -l < runs) - 1]}"',
   )
+  given = '--max_restarts=3', '--', program, *map(str, codes)
+  done = launch('relaunch.sh', *given)
   assert done.returncode == end
-  assert (program.parent / 'runs').read_text().count('run') == runs
+  assert (tmp_path / 'runs').read_text().count('run') == runs
   assert done.stderr.count('Ended with') == max(runs - 1, 0) + (end == 143)
 
 
 def test_sigterm_to_the_launcher_stops_the_program_for_good(tmp_path):
-  program = tmp_path / 'program'
-  program.write_text(
-    '#!/usr/bin/env bash\n'
+  program = script(
+    tmp_path / 'program',
     f'trap "echo saved >> {tmp_path}/runs; exit 143" TERM\n'
-    f'echo run >> {tmp_path}/runs\n'
-    'while true; do sleep 0.05; done\n'
+    f'echo run >> {tmp_path}/runs\nwhile true; do sleep 0.05; done',
   )
-  program.chmod(0o755)
-  process = subprocess.Popen(
-    [ROOT / 'launch' / 'relaunch.sh', '--', program],
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+  command = [ROOT / 'launch' / 'relaunch.sh', '--', program]
+  process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
   while not (tmp_path / 'runs').exists():
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
@@ -245,16 +233,13 @@ def test_sigterm_to_the_launcher_stops_the_program_for_good(tmp_path):
   [((0, 0), 0), ((2, 134), 2), ((134, 1), 1), ((143, 143), 143)],
 )
 def test_the_code_of_all_local_processes(tmp_path, codes, end):
-  python = tmp_path / 'python'
-  python.write_text(
-    f'#!/usr/bin/env bash\ncodes=({codes[0]} {codes[1]})\n'
-    'for word in "$@"; do last=$word; done\n'
-    'exit "${codes[${last#--process_id=}]}"\n'
+  python = script(
+    tmp_path / 'python',
+    f'codes=({codes[0]} {codes[1]})\nfor word in "$@"; do last=$word; done\n'
+    'exit "${codes[${last#--process_id=}]}"',
   )
-  python.chmod(0o755)
-  done = launch(
-    'local.sh', '--max_restarts=0', '--port=1', *AWKWARD, PYTHON=str(python)
-  )
+  given = '--max_restarts=0', '--port=1', *AWKWARD
+  done = launch('local.sh', *given, PYTHON=str(python))
   assert done.returncode == end, done.stderr
 
 

@@ -18,20 +18,12 @@ def write_store(data_dir, corpus, labels=('angry', 'sad')):
   """Writes what a store has for those who only look for it."""
   path = data_dir / corpus / 'kaldi16k-aaaa' / '1.0.0'
   path.mkdir(parents=True)
-  rows = [
-    f'u{i}\taaaa/u{i}.wav\t{label}\ts{i}\t\t\t\t1.5\t\t\t'
-    for i, label in enumerate(labels)
-  ]
-  (path / 'manifest.tsv').write_text(
-    '\n'.join([COLUMNS.replace(' ', '\t'), *rows, ''])
-  )
-  info = {
-    'corpus': corpus,
-    'classes': ['angry', 'sad'],
-    'count': len(labels),
-    'features': 'kaldi16k',
-    'parameters': {'bins': 80},
-  }
+  rows = [COLUMNS.replace(' ', '\t')]
+  for i, label in enumerate(labels):
+    rows.append(f'u{i}\taaaa/u{i}.wav\t{label}\ts{i}\t\t\t\t1.5\t\t\t')
+  (path / 'manifest.tsv').write_text('\n'.join([*rows, '']))
+  info = {'corpus': corpus, 'classes': ['angry', 'sad'], 'count': len(labels)}
+  info |= {'features': 'kaldi16k', 'parameters': {'bins': 80}}
   (path / 'store.json').write_text(json.dumps(info))
   return path
 
@@ -63,6 +55,5 @@ def test_names_that_are_not_utf8_keep_their_bytes(tmp_path):
   table = path / 'manifest.tsv'
   table.write_bytes(table.read_bytes().replace(b'\nu1\t', b'\n\xc9\xfa  1\t'))
   corpus = opening.open_corpus(config_of(tmp_path))
-  assert corpus.table.ids[1].encode('utf-8', 'surrogateescape') == (
-    b'\xc9\xfa  1'
-  )
+  name = corpus.table.ids[1].encode('utf-8', 'surrogateescape')
+  assert name == b'\xc9\xfa  1'

@@ -1,12 +1,19 @@
-"""Batches: which rows, how padded, and the same from memory, disk and parts."""
+"""Batches: which rows, how padded, how often drawn, and the same from anywhere."""
 
+import dataclasses
 import itertools
+import types
 
 import numpy as np
 import pytest
+import soundfile
 
+from configs import emosphere
+from jaxser.core.errors import ConfigError
 from jaxser.data import pipeline
-from tests import fakes
+from jaxser.engine import experiment
+from jaxser.systems.emosphere import EmoSphere
+from tests import fakes, shared, toys
 
 
 @pytest.fixture(scope='module')
@@ -32,13 +39,6 @@ def real(rows):
 
 def rows_of(slots):
   return [slot.rows.tolist() for slot in slots]
-
-
-def assert_equal_batches(ours, theirs):
-  assert ours.keys() == theirs.keys()
-  for name, value in ours.items():
-    np.testing.assert_array_equal(value, theirs[name], err_msg=name)
-    assert value.dtype == theirs[name].dtype, name
 
 
 def test_every_row_once_per_epoch_and_another_order_each_time(corpus):
@@ -100,22 +100,19 @@ def test_stream_equals_plain_assembly_from_memory_disk_and_processes(corpus):
       for i in range(count)
     ]
     for batch, *parts in zip(plain, *shares, strict=True):
-      joined = {
-        name: np.concatenate([part[name] for part in parts]) for name in batch
-      }
-      assert_equal_batches(batch, joined)
+      for name, value in batch.items():
+        joined = np.concatenate([part[name] for part in parts])
+        np.testing.assert_array_equal(value, joined, err_msg=name)
+        assert value.dtype == joined.dtype, name
   assert list(pipeline.stream(memory, iter(()))) == []
 
 
 def test_references_come_with_their_rows(corpus):
-  sampler = make_sampler(
-    corpus,
-    references=lambda epoch: {
-      'neutral': np.arange(5, 35) - 5 + epoch,
-      'partner': np.arange(5, 35) - 4 + epoch,
-    },
-  )
-  slots = sampler.epoch(2)
+  def references(epoch):
+    rows = np.arange(5, 35) + epoch
+    return {'neutral': rows - 5, 'partner': rows - 4}
+
+  slots = make_sampler(corpus, references=references).epoch(2)
   streamed = pipeline.stream(pipeline.Source(corpus), iter(slots))
   for slot, batch in zip(slots, streamed, strict=True):
     for i, row in enumerate(slot.rows):
@@ -126,17 +123,6 @@ def test_references_come_with_their_rows(corpus):
       np.testing.assert_array_equal(batch['neutral_features'][i, :size], value)
       label = -1 if padding else corpus.table.labels[row - 2]
       assert batch['partner_label'][i] == label
-
-
-def test_buckets_bound_shapes_and_lose_no_row(corpus):
-  sampler = make_sampler(corpus, buckets=(7, 9, 12), batch_size=4)
-  slots = sampler.epoch(0)
-  assert len(slots) == sampler.steps_per_epoch
-  assert {slot.length for slot in slots} <= {7, 9, 12}
-  seen = np.concatenate([slot.rows for slot in slots])
-  np.testing.assert_array_equal(np.sort(real(seen)), sampler.rows)
-  for slot in slots:
-    assert all(len(corpus.read(row)) <= slot.length for row in real(slot.rows))
 
 
 def test_evaluation_order_and_padding(corpus):
@@ -152,3 +138,157 @@ def test_evaluation_order_and_padding(corpus):
   assert [slot.length for slot in slots] == sorted(s.length for s in slots)
   for slot in slots:
     assert all(len(corpus.read(row)) <= slot.length for row in real(slot.rows))
+
+
+CLASSES = ('anger', 'joy', 'sad')
+LABELS = np.array([0] * 6 + [2] * 2)
+
+
+@pytest.mark.parametrize(
+  ('setting', 'expected'),
+  [
+    # Of the classes that occur; every class then counts 4 of 8.
+    ('balanced', [8 / 12, 4, 2]),
+    ((1, 2.5, 3), [1, 2.5, 3]),
+    ({'sad': 2}, [1, 1, 2]),
+  ],
+)
+def test_weights_of_classes(setting, expected):
+  found = experiment.class_weights(setting, LABELS, CLASSES)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
+  assert experiment.class_weights('none', LABELS, CLASSES) is None
+
+
+def check(system, changes):
+  fold = types.SimpleNamespace(number=0, train=np.arange(6))
+  toys.make_experiment(system, changes).check(fold)
+
+
+@pytest.mark.parametrize(
+  ('setting', 'message'),
+  [
+    ('even', "it must be 'none', 'balanced', or numbers for the 3 classes ang"),
+    ((1, 2), 'these are 2 numbers for the 3 classes angry, '),
+    ({'angry': 1, 'bored': 2}, 'there is no class bored among the 3 classes a'),
+    ((1, 0, 1), 'every weight must be a number greater than 0'),
+    ((1, 'x', 1), 'every weight must be a number greater than 0'),
+  ],
+)
+def test_impossible_weights_are_named(setting, message):
+  with pytest.raises(ConfigError, match=message) as raised:
+    check(toys.Toy(), {'class_weight': setting})
+  assert str(raised.value).startswith(f'--config.class_weight={setting}: ')
+
+
+def test_only_what_has_classes_weighs_or_draws_them():
+  balanced = {'class_weight': 'balanced'}
+  with pytest.raises(ConfigError, match='=balanced: EmoSphere weighs no'):
+    check(EmoSphere(), balanced)
+  with pytest.raises(ConfigError, match='sampling: EmoSphere is not trained'):
+    check(EmoSphere(), {'balanced_sampling': True})
+  with pytest.raises(ConfigError, match='balanced: mixup makes rows of two'):
+    check(toys.Toy(), {**balanced, 'augment.mixup': 0.2})
+
+
+def test_classes_are_drawn_evenly_by_seed_fold_and_epoch():
+  def sampler(*seed):
+    return pipeline.Sampler(
+      rows=10 + np.arange(8),
+      lengths=np.zeros(8, int),
+      batch_size=3,
+      padded_size=4,
+      buckets=(5,),
+      seed=seed,
+      probabilities=experiment.probabilities(LABELS),
+    )
+
+  def rows(epoch, *seed):
+    slots = sampler(*seed).epoch(epoch)
+    assert [np.sum(slot.rows >= 0) for slot in slots] == [3, 3, 2]
+    return [row for slot in slots for row in slot.rows if row >= 0]
+
+  drawn = np.concatenate([rows(epoch, 0, 1) for epoch in range(500)])
+  counts = np.bincount(drawn - 10)
+  # Half of 4000 draws are of each class; the standard deviation is 32.
+  assert abs(counts[:6].sum() - 2000) < 150
+  assert counts.min() > 250
+  assert rows(7, 0, 1) == rows(7, 0, 1)
+  for other in ((8, 0, 1), (7, 1, 1), (7, 0, 2)):
+    assert rows(*other) != rows(7, 0, 1)
+  # Rows without a class never are.
+  found = experiment.probabilities(np.array([0, -1, 1, 1]))
+  np.testing.assert_allclose(found, [0.5, 0, 0.25, 0.25])
+
+
+def test_chosen_lengths_are_the_best_there_are():
+  lengths = np.random.default_rng(0).integers(3, 25, 40)
+
+  def cost(chosen):
+    chosen = np.array(chosen)
+    return chosen[pipeline.bucket_of(lengths, chosen)].sum()
+
+  for count in (1, 2, 3, 4):
+    got = pipeline.best_buckets(lengths, count, 24)
+    assert got[-1] == 24
+    assert len(got) == count
+    others = itertools.combinations(range(1, 24), count - 1)
+    assert cost(got) == min(cost((*c, 24)) for c in others)
+  # Few lengths need few buckets.
+  assert pipeline.best_buckets(np.array([5, 5, 9]), 8, 12) == (5, 12)
+  assert pipeline.best_buckets(np.array([30, 40]), 3, 12) == (12,)
+
+
+def test_all_batches_but_the_last_are_full():
+  rng = np.random.default_rng(1)
+  lengths = rng.integers(1, 100, 77)
+  chosen = (20, 50, 100)
+  found = pipeline.cut_batches(rng.permutation(77), lengths, 8, chosen)
+  sizes = [len(rows) for rows, _ in found]
+  padded = [length for _, length in found]
+  assert sorted(sizes) == [5] + [8] * 9
+  assert sizes.index(5) == padded.count(20) - 1
+  assert padded == sorted(padded)
+  assert set(padded) <= set(chosen)
+  rows = np.concatenate([rows for rows, _ in found])
+  np.testing.assert_array_equal(np.sort(rows), np.arange(77))
+  for rows, length in found:
+    assert lengths[rows].max() <= length
+
+
+def _podcast(count=20_000):
+  """Segments of 2.75 to 11 s, short ones more often, as MSP-Podcast has."""
+  drawn = np.random.default_rng(2).lognormal(1.6, 0.45, 4 * count)
+  return drawn[(drawn >= 2.75) & (drawn <= 11)][:count]
+
+
+def _emodb():
+  paths = sorted(shared.require('corpora/emodb').rglob('*.wav'))
+  return np.array([soundfile.info(path).duration for path in paths])
+
+
+@pytest.mark.parametrize(
+  ('durations', 'corpus', 'most', 'least'),
+  [(_podcast, 'msp_podcast', 0.1, 0.4), (_emodb, 'emotale', 0.3, 0.6)],
+)
+def test_padding_with_the_buckets_of_the_recipe_and_with_one(
+  durations, corpus, most, least
+):
+  config = emosphere.get_config(f'encoder=wavlm,corpus={corpus}')
+  seconds = durations()
+  fake = fakes.corpus(bins=1)
+  table = fake.table.take(np.zeros(len(seconds), int))
+  longest = int(np.ceil(16_000 * seconds.max()))
+  info = {'feature_bins': None, 'frames_per_second': 16_000.0}
+  fake.stores['fake'].update(max_length=longest, **info)
+  table = dataclasses.replace(table, durations=seconds.astype('f'))
+  waves = dataclasses.replace(fake, table=table)  # Nothing is ever read.
+  shares = []
+  for wanted in (config.data.num_buckets, 1):
+    source = pipeline.Source(
+      waves, max_length=config.data.max_length, num_buckets=wanted, cache_gib=0
+    )
+    size, rows = config.batch_size, np.arange(len(seconds))
+    settings = size, size, source.buckets, (0,)
+    sampler = pipeline.Sampler(rows, source.lengths, *settings)
+    shares.append(pipeline.padding_share(source, sampler.epoch(0)))
+  assert shares[0] < most < least < shares[1]

@@ -9,7 +9,7 @@ import pytest
 from sklearn import model_selection
 
 from jaxser.data import protocols
-from tests import fakes, shared
+from tests import fakes
 
 
 @pytest.fixture
@@ -48,16 +48,6 @@ def test_published_folds_are_scikit_learns_and_test_everyone_once(corpus):
   assert is_partition(folds, corpus)
 
 
-def test_published_emodb_fold_holds_the_published_files(corpus):
-  order = shared.require('goldens/emodb_published_order.txt')
-  names = np.array(order.read_text().split())
-  assert len(names) == 535
-  table = dataclasses.replace(corpus.table.take(np.zeros(535, int)), ids=names)
-  big = dataclasses.replace(corpus, table=table, classes=('angry',))
-  folds = protocols.make_folds(big, 'published', num_folds=10, seed=46)
-  assert [len(fold.test) for fold in folds] == [54] * 5 + [53] * 5
-
-
 def test_a_published_regression_cuts_the_development_split():
   corpus = fakes.corpus(speakers=10, repeats=50)
   rows = np.arange(1500)
@@ -91,9 +81,8 @@ def test_all_trains_on_every_utterance_and_tests_none(corpus):
 @pytest.mark.parametrize('count', [3, 4, 5, 12, 13, 30])
 def test_no_speaker_is_in_two_splits(count):
   corpus = fakes.corpus(speakers=count)
-  folds = protocols.make_folds(
-    corpus, 'speaker_independent', num_folds=6, seed=3
-  )
+  options = {'num_folds': 6, 'seed': 3}
+  folds = protocols.make_folds(corpus, 'speaker_independent', **options)
   assert len(folds) == (count if count <= 12 else 6)
   assert is_partition(folds, corpus)
   for fold in folds:
@@ -102,12 +91,10 @@ def test_no_speaker_is_in_two_splits(count):
     assert all(heard)
     assert len(set.union(*heard)) == sum(map(len, heard)) == count
     assert sum(map(len, splits)) == len(corpus.table)
-
-
-def test_development_speaker_is_the_neighbour(corpus):
-  folds = protocols.make_folds(corpus, 'speaker_independent')
   pairs = [' '.join(speakers(corpus, f.test, f.dev)) for f in folds]
-  assert pairs == ['s0 s1', 's1 s0', 's2 s3', 's3 s2', 's4 s3']
+  # The development speaker is the neighbour.
+  if count == 5:
+    assert pairs == ['s0 s1', 's1 s0', 's2 s3', 's3 s2', 's4 s3']
 
 
 def test_official_split_needs_its_column(corpus):
@@ -120,12 +107,9 @@ def test_official_split_needs_its_column(corpus):
 def test_cross_corpus_trains_on_one_and_tests_on_the_other(corpus):
   def make(tested, how='all', test_corpus='other'):
     parts = np.where(np.isin(corpus.table.speakers, tested), 'other', 'fake')
-    folds = protocols.make_folds(
-      dataclasses.replace(corpus, parts=parts),
-      'cross_corpus',
-      test_corpus=test_corpus,
-      cross_corpus_train=how,
-    )
+    both = dataclasses.replace(corpus, parts=parts)
+    options = {'test_corpus': test_corpus, 'cross_corpus_train': how}
+    folds = protocols.make_folds(both, 'cross_corpus', **options)
     for fold in folds:
       np.testing.assert_array_equal(fold.test, np.flatnonzero(parts == 'other'))
     return [' '.join(speakers(corpus, f.train, f.dev)) for f in folds]

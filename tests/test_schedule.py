@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 
 from jaxser.engine import schedule
@@ -6,7 +8,7 @@ from jaxser.engine import schedule
 def follow(scores, **rule):
   plateau, scales, stops = schedule.Plateau(), [], []
   for score in scores:
-    plateau.update(score, **rule)
+    plateau.update(score, types.SimpleNamespace(**rule))
     scales.append(plateau.scale)
     stops.append(plateau.stopped)
   return scales, stops

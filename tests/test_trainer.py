@@ -16,18 +16,16 @@ CONFIG = {'epochs': 3, 'batch_size': 8, 'seeds': 2, 'runs_at_once': 4}
 
 def make(**more):
   """Four runs whose second and third epoch are of another phase."""
-  experiment = toys.make_experiment(
-    toys.Toy(early_epochs=1), {**CONFIG, **more}, bins=16
-  )
-  folds = protocols.make_folds(experiment.source.corpus, 'speaker_independent')[
-    :2
-  ]
+  system = toys.Toy(early_epochs=1)
+  experiment = toys.make_experiment(system, {**CONFIG, **more}, bins=16)
+  corpus = experiment.source.corpus
+  folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
   return experiment, [(seed, fold) for seed in range(2) for fold in folds]
 
 
-def plan(**more):
+def plan(devices=ONE, **more):
   notes = []
-  found = trainer.plan(*make(**more), notes.append, devices=ONE)
+  found = trainer.plan(*make(**more), notes.append, devices=devices)
   return found, notes[-1]
 
 
@@ -46,14 +44,10 @@ def test_a_compiler_that_runs_out_halves_the_stack(
   real = stack.Programs.train
 
   def train(self, phase):
-    if phase == 'early':
-      return real(self, phase)
-    lowered = types.SimpleNamespace(compile=exhausted)
-
     def lower(state, *rest):
-      if state.step.shape[0] <= 2:
+      if phase == 'early' or state.step.shape[0] <= 2:
         return real(self, phase).lower(state, *rest)
-      return lowered
+      return types.SimpleNamespace(compile=exhausted)
 
     return types.SimpleNamespace(lower=lower)
 
@@ -78,17 +72,14 @@ def test_an_allocation_that_fails_halves_the_stack(
   monkeypatch.setattr(trainer.Trainer, 'train', train)
   ours = Recorder(tmp_path).train(*make(checkpoint_every=2), devices=ONE)
   assert '4 runs at once do not fit (RESOURCE_EXHAUSTED' in ours.printed
-  assert ('2 runs at once: continue after epoch 2' in ours.printed) == (
-    fails_at == 3
-  )
+  continued = '2 runs at once: continue after epoch 2' in ours.printed
+  assert continued == (fails_at == 3)
   check_equal(ours, whole, 1e-5)
 
 
 def test_one_run_that_does_not_fit_says_what_to_lower(monkeypatch, tmp_path):
   monkeypatch.setattr(trainer.Trainer, 'train', exhausted)
-  with pytest.raises(
-    trainer.OutOfMemoryError, match=r'lower --config\.batch_s'
-  ):
+  with pytest.raises(trainer.OutOfMemoryError, match=r'lower --config\.batch_'):
     Recorder(tmp_path).train(*make(), devices=ONE)
 
 
@@ -100,29 +91,21 @@ def test_the_phase_that_takes_most_must_fit(monkeypatch):
   assert plan()[0].runs == 2
 
 
-def test_without_room_for_the_corpus_batches_are_streamed(monkeypatch):
-  found, note = plan(memory_gib=1e-6)
-  assert found.batches.name == 'streamed'
-  assert 'one run with the corpus needs' in note
-  for changes, reason in (
+@pytest.mark.parametrize(
+  ('changes', 'reason'),
+  [
+    ({'memory_gib': 1e-6}, 'one run with the corpus needs'),
     ({'parallel': 'pmap'}, '--config.parallel=pmap'),
     ({'data.buckets': (6,)}, 'batches have 2 lengths'),
     ({'data.cache_gib': 0.0}, 'larger than --config.data.cache_gib=0'),
-  ):
-    found, note = plan(**changes)
-    assert (found.batches.name, found.runs) == ('streamed', 1)
-    assert reason in note
+  ],
+)
+def test_without_room_for_the_corpus_batches_are_streamed(changes, reason):
+  found, note = plan(**changes)
+  assert (found.batches.name, found.runs) == ('streamed', 1)
+  assert reason in note
 
 
 def test_a_cpu_trains_one_run_per_device():
-  assert plan(runs_at_once=0)[0].runs == 1
-  notes = []
-  found = trainer.plan(
-    *make(runs_at_once=0), notes.append, devices=jax.devices()[:3]
-  )
-  assert found.runs == 3
-
-
-def test_the_host_has_memory():
+  assert plan(jax.devices()[:3], runs_at_once=0)[0].runs == 3
   assert 0 < memory.budget(ONE[0]) < memory.available_host_bytes()
-  assert memory.budget(ONE[0], 0.5) == memory.GIB // 2

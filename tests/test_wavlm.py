@@ -9,11 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxser.nn import wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import SIZES, WavLMConfig
-from jaxser.nn.wavlm_frontend import FeatureEncoder, random_spans
-from jaxser.nn.wavlm_layers import relative_buckets
-from tests.random_tree import params_like, quick_jit
+from tests.random_tree import assert_close, params_like, quick_jit
 
 # Post-LN with the norm over time: the variant in which padding could be heard.
 BASE = dataclasses.replace(
@@ -35,17 +34,28 @@ def _params(config):
   return params_like(WavLM(config).init, jax.random.key(0), jnp.zeros((1, 400)))
 
 
-def _apply(model, params, samples, length, **settings):
-  rows = jnp.arange(samples.shape[0])
-  return model.apply(params, samples, length, rows, **settings)
+@functools.cache
+def _run(config, **settings):
+  """Frames and their number, of the audio or of (samples, length)."""
+  model = WavLM(config, **settings)
+
+  @quick_jit
+  def run(params, samples, length):
+    rows = jnp.arange(samples.shape[0])
+    return model.apply(params, samples, length, rows)[:2]
+
+  def call(samples=None, length=LENGTHS):
+    samples = _audio() if samples is None else samples
+    return run(_params(config), samples, jnp.array(length))
+
+  return call
 
 
 def test_sizes_are_the_published_ones():
   # Number of parameters of microsoft/wavlm-base and -large.
   for name, count in (('base', 94_381_936), ('large', 315_453_120)):
-    shapes = jax.eval_shape(
-      WavLM(SIZES[name]).init, jax.random.key(0), jnp.zeros((1, 400))
-    )
+    init, x = WavLM(SIZES[name]).init, jnp.zeros((1, 400))
+    shapes = jax.eval_shape(init, jax.random.key(0), x)
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)) == count
     assert SIZES[name].receptive_field == 400
     assert SIZES[name].hop == 320
@@ -54,21 +64,17 @@ def test_sizes_are_the_published_ones():
 def test_frame_count_is_that_of_the_convolutions():
   config = SIZES['tiny']
 
-  def encode(samples):
-    encoder, x = FeatureEncoder(config), jnp.zeros((1, samples))
-    return encoder.init_with_output(jax.random.key(0), x, None)[0]
+  def frames(samples):
+    init, x = wavlm.FeatureEncoder(config).init_with_output, (1, samples)
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda: init(key, jnp.zeros(x), None)[0]).shape[1]
 
   samples = [400, 719, 720, 9000, 16000, 16001, 192000]
-  wanted = [
-    jax.eval_shape(functools.partial(encode, n)).shape[1] for n in samples
-  ]
+  wanted = [frames(n) for n in samples]
   assert wanted[0] == 1
   assert [config.frames(n) for n in samples] == wanted
-  short = np.array([0, 1, 9, 10, 399])
-  np.testing.assert_array_equal(
-    quick_jit(config.frames)(jnp.array([*samples, *short])),
-    [*wanted, *np.zeros(5)],
-  )
+  found = quick_jit(config.frames)(jnp.array([*samples, 0, 1, 9, 10, 399]))
+  np.testing.assert_array_equal(found, [*wanted, *np.zeros(5)])
 
 
 def test_buckets_follow_the_definition():
@@ -80,7 +86,7 @@ def test_buckets_follow_the_definition():
     grown = 80 + math.log(distance / 80) / math.log(800 / 80) * 80
     return offset + min(int(grown + 1e-4), 159)
 
-  got = relative_buckets(1000, 320, 800)
+  got = wavlm.relative_buckets(1000, 320, 800)
   for query, key in ((0, 0), (5, 9), (999, 0), (0, 999), (100, 300), (300, 99)):
     assert got[query, key] == bucket(key - query)
   assert (got.min(), got.max()) == (0, 319)
@@ -88,32 +94,23 @@ def test_buckets_follow_the_definition():
 
 @pytest.mark.parametrize('config', [SIZES['tiny'], BASE], ids=['large', 'base'])
 def test_padding_is_not_heard(config):
-  params = _params(config)
-  run = quick_jit(functools.partial(_apply, WavLM(config)))
-  audio, length = _audio(), jnp.array(LENGTHS)
-  frames, valid, _ = run(params, audio, length)
+  frames, valid = _run(config)()
   np.testing.assert_array_equal(valid, [12, 7, 2, 0, 0])
   assert np.isfinite(frames).all()
-  alone, count, _ = run(params, audio[1:2, :2500], length[1:2])
+  alone, count = _run(config)(_audio()[1:2, :2500], LENGTHS[1:2])
   assert count == 7
   np.testing.assert_allclose(frames[1, :7], alone[0], rtol=1e-4, atol=1e-5)
 
 
 def test_hugging_face_hears_padding_in_the_norm_over_time():
-  params, audio, length = _params(BASE), _audio(), jnp.array(LENGTHS)
-  ours, theirs = (
-    quick_jit(functools.partial(_apply, WavLM(BASE, norm_over_padding=padded)))(
-      params, audio, length
-    )[0]
-    for padded in (False, True)
-  )
+  ours, theirs = _run(BASE)()[0], _run(BASE, norm_over_padding=True)()[0]
   np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-4, atol=1e-5)
   assert np.abs(ours[1, :7] - theirs[1, :7]).max() > 1e-3
 
 
 @functools.cache
 def _training(remat=False):
-  """Loss and gradient of a training step with every kind of randomness."""
+  """A compiled training step with every kind of randomness, and parameters."""
   config = dataclasses.replace(
     SIZES['tiny'],
     conv_dim=(16, 16),
@@ -122,7 +119,7 @@ def _training(remat=False):
     mask_time_prob=0.3,
     layerdrop=0.4,
   )
-  model = WavLM(config, remat=remat)
+  model, params = WavLM(config, remat=remat), _params(config)
 
   def loss(params, samples, length, rows, rng):
     frames, valid, _ = model.apply(
@@ -131,104 +128,77 @@ def _training(remat=False):
     weight = jnp.sin(jnp.arange(frames[0].size)).reshape(1, *frames.shape[1:])
     return jnp.sum(frames * weight * (valid > 0)[:, None, None])
 
-  return jax.value_and_grad(loss), _params(config)
+  step = quick_jit(jax.value_and_grad(loss))
+  return step.lower(params, *_batch()).compile(), step, params
 
 
-def _batch(rows=8):
+def _batch(rows=slice(0, 8)):
   rng = np.random.default_rng(1)
-  samples = rng.standard_normal((rows, 4000)).astype(np.float32)
-  length = np.resize(LENGTHS, rows).astype(np.int32)
-  return samples, length, np.arange(rows), jax.random.key(3)
+  samples = rng.standard_normal((8, 4000)).astype(np.float32)
+  length = np.resize(LENGTHS, 8).astype(np.int32)
+  return samples[rows], length[rows], np.arange(8)[rows], jax.random.key(3)
 
 
-@pytest.fixture(scope='module')
-def plain():
-  """The compiled step, its loss and its gradient."""
-  step, params = _training()
-  compiled = quick_jit(step).lower(params, *_batch()).compile()
-  return compiled, *compiled(params, *_batch())
+@functools.cache
+def _whole(remat=False):
+  """Loss and gradient of the whole batch."""
+  compiled, _, params = _training(remat)
+  return tuple(compiled(params, *_batch()))
 
 
-def _assert_close(got, wanted, tolerance):
-  # Some gradients are zero but for rounding, such as that of the keys' bias.
-  largest = max(np.abs(x).max() for x in jax.tree.leaves(wanted))
-  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-    scale = np.abs(b).max() + 1e-2 * largest
-    np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
+def test_training_step_does_not_depend_on_the_sharding():
+  _, step, params = _training()
+  halves = [step(params, *_batch(slice(i, i + 4))) for i in (0, 4)]
+  assert_close(jax.tree.map(lambda *x: np.sum(x, axis=0), *halves), _whole())
 
 
-def test_training_step_does_not_depend_on_the_sharding(plain):
-  step, params = _training()
-  samples, length, rows, rng = _batch()
-  step = quick_jit(step)
-  parts = [
-    step(params, samples[half], length[half], rows[half], rng)
-    for half in (slice(0, 4), slice(4, 8))
-  ]
-  value, grads = jax.tree.map(lambda *x: np.sum(x, axis=0), *parts)
-  np.testing.assert_allclose(value, plain[1], rtol=1e-4)
-  _assert_close(grads, plain[2], 1e-4)
-
-
-def test_convolutions_are_frozen_and_the_rest_is_not(plain):
-  grads = plain[2]['params']
+def test_convolutions_are_frozen_and_the_rest_is_not():
+  grads = _whole()[1]['params']
   for name in grads:
     size = sum(np.abs(x).sum() for x in jax.tree.leaves(grads[name]))
     assert (size == 0) == (name == 'feature_extractor')
     assert math.isfinite(size)
 
 
-def test_rematerialisation_changes_memory_only(plain):
-  step, params = _training(remat=True)
-  compiled = quick_jit(step).lower(params, *_batch()).compile()
-  value, grads = compiled(params, *_batch())
-  np.testing.assert_allclose(value, plain[1], rtol=1e-5)
-  _assert_close(grads, plain[2], 1e-5)
+def test_rematerialisation_changes_memory_only():
+  assert_close(_whole(remat=True), _whole(), 1e-5)
   kept, all_kept = (
-    step.memory_analysis().temp_size_in_bytes for step in (compiled, plain[0])
+    _training(remat)[0].memory_analysis().temp_size_in_bytes
+    for remat in (True, False)
   )
   assert kept < 0.8 * all_kept
 
 
 def test_bfloat16_computes_close_to_float32_and_keeps_float32_parameters():
   config = SIZES['tiny']
-  params, audio, length = _params(config), _audio(), jnp.array(LENGTHS)
-  exact, coarse = (
-    quick_jit(functools.partial(_apply, WavLM(config, dtype=jnp.dtype(dtype))))(
-      params, audio, length
-    )[0]
-    for dtype in ('float32', 'bfloat16')
-  )
+  exact, coarse = _run(config)()[0], _run(config, dtype=jnp.bfloat16)()[0]
   assert coarse.dtype == jnp.float32
   gap = np.abs(coarse - exact).max()
   assert 1e-4 < gap < 0.15
   model = WavLM(config, dtype=jnp.bfloat16)
-  shapes = jax.eval_shape(model.init, jax.random.key(0), audio)
+  shapes = jax.eval_shape(model.init, jax.random.key(0), _audio())
   assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype('float32')}
 
 
 def test_layerdrop_skips_all_layers_but_the_first():
+  none = ('hidden_dropout', 'activation_dropout', 'attention_dropout')
   config = dataclasses.replace(
     SIZES['tiny'],
     apply_spec_augment=False,
     layerdrop=1.0,
-    hidden_dropout=0.0,
-    activation_dropout=0.0,
-    attention_dropout=0.0,
+    **dict.fromkeys(none, 0.0),
   )
-  params, samples = _params(config), _audio(1)
-  model = WavLM(config)
 
   @quick_jit
   def run(params, samples):
-    hidden = functools.partial(_apply, model, params, samples, None)
-    rngs = {'dropout': jax.random.key(0)}
-    return (
-      hidden(train=True, keep_hidden=True, rngs=rngs),
-      hidden(keep_hidden=True),
+    apply = functools.partial(
+      WavLM(config).apply, params, samples, keep_hidden=True
     )
+    rngs = {'dropout': jax.random.key(0)}
+    dropped = apply(rows=jnp.arange(1), train=True, rngs=rngs)
+    return dropped[2]['hidden'], apply()[2]['hidden']
 
-  dropped, whole = (out['hidden'] for _, _, out in run(params, samples))
+  dropped, whole = run(_params(config), _audio(1))
   np.testing.assert_allclose(dropped[:2], whole[:2], rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(dropped[2], dropped[1])
   np.testing.assert_array_equal(dropped[3], dropped[1])
@@ -239,7 +209,7 @@ def test_spans_lie_within_the_utterance_and_have_the_right_share():
   valid = jnp.array([200, 57, 20, 19, 10, 9, 0] * 50)
   rows = jnp.arange(valid.shape[0])
   draw = functools.partial(
-    random_spans, prob=0.3, length=10, min_spans=2, valid=valid, size=200
+    wavlm.random_spans, prob=0.3, length=10, min_spans=2, valid=valid, size=200
   )
   masked = np.asarray(quick_jit(draw)(jax.random.key(0), rows))
   position = np.arange(200)[None]

@@ -49,11 +49,7 @@ CORPORA: Mapping[str, Corpus] = {
 
 
 def get(name: str, audio_dir: str | os.PathLike[str] | None = None) -> Corpus:
-  """Returns the corpus of this name, in the form in which `audio_dir` has it.
-
-  Raises:
-    CorpusError: There is none of this name; the message lists them.
-  """
+  """Returns the corpus of this name, in the form in which `audio_dir` has it."""
   if name not in CORPORA:
     raise CorpusError(
       f'--corpus={name}: is unknown; choose one of {", ".join(CORPORA)}. For a '

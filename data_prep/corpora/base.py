@@ -136,11 +136,7 @@ class Corpus:
     return None
 
   def utterance(self, path: pathlib.Path) -> Utterance | str:
-    """Makes an utterance of a path, or says why it is left out on purpose.
-
-    Raises:
-      CorpusError: The path is not one of this corpus.
-    """
+    """Makes an utterance of a path, or says why it is left out on purpose."""
     fields = self.fields(path)
     if fields is None:
       raise CorpusError(f'the name is not one of {self.title}: {self.example}')
@@ -185,17 +181,7 @@ class Corpus:
     on_error: str = 'raise',
     **options: object,
   ) -> Manifest:
-    """Reads the corpus in a folder, or in one below it.
-
-    Args:
-      audio_dir: Searched with all folders below it.
-      on_error: 'raise', or 'skip' to list unusable files in `rejected`.
-      **options: See `options`.
-
-    Raises:
-      CorpusError: No folder, no audio, an unreadable name, a duplicate id, a
-        label file that is missing or cannot be read.
-    """
+    """Reads the corpus in a folder, or in one below it."""
     return (self.parser or from_names)(
       self, audio_dir, on_error=on_error, **options
     )
@@ -221,11 +207,7 @@ def load(
 def find_files(
   folder: str | os.PathLike[str], suffixes: Sequence[str]
 ) -> list[pathlib.Path]:
-  """Returns the files below a folder that have one of the suffixes, sorted.
-
-  Raises:
-    CorpusError: The folder is missing or is not a folder.
-  """
+  """Returns the files below a folder that have one of the suffixes, sorted."""
   from data_prep import audio  # Only here: help does without NumPy.
 
   folder = pathlib.Path(folder).absolute()
@@ -255,11 +237,7 @@ def find_wavs(folder: str | os.PathLike[str]) -> list[pathlib.Path]:
 def find_one(
   folder: str | os.PathLike[str], names: Sequence[str], purpose: str
 ) -> pathlib.Path:
-  """Returns the one file below a folder that has one of these names, any case.
-
-  Raises:
-    CorpusError: None, or several.
-  """
+  """Returns the one file below a folder that has one of these names, any case."""
   lower = {name.lower() for name in names}
   suffixes = {pathlib.PurePath(name).suffix for name in lower}
   found = [p for p in find_files(folder, suffixes) if p.name.lower() in lower]
@@ -284,20 +262,7 @@ def from_names(
   on_error: str = 'raise',
   complete: Callable[[Utterance], Utterance] = lambda utterance: utterance,
 ) -> Manifest:
-  """Reads every wav file of a corpus whose file names say everything.
-
-  Args:
-    spec: The corpus.
-    audio_dir: Searched with all folders below it.
-    on_error: 'raise', or 'skip' to list unusable files in `rejected`.
-    complete: Adds what the name does not say; may raise CorpusError.
-
-  Returns:
-    The manifest in published order: classes in label order, then `spec.order`.
-
-  Raises:
-    CorpusError: No folder, no audio, an unreadable name, a duplicate id.
-  """
+  """Reads every wav file of a corpus whose file names say everything."""
   root = pathlib.Path(audio_dir).absolute()
   paths = find_wavs(root)
   utterances, broken, ignored = [], [], collections.Counter()
@@ -336,23 +301,7 @@ def from_labels(
   note: str,
   on_error: str = 'raise',
 ) -> Manifest:
-  """Reads a corpus whose label files list its utterances.
-
-  Args:
-    spec: The corpus.
-    audio_dir: Searched with all folders below it for the audio.
-    rows: Of every utterance the place in the label files (for messages), the
-      file name without suffix, which is the id, the code of its class, and the
-      other fields of `Utterance`.
-    emotions: Code -> class, '' for utterances without one; those of other codes
-      are left out.
-    note: What is said before the counts of those left out.
-    on_error: See `published`.
-
-  Raises:
-    CorpusError: No audio; an utterance is listed twice; two files have one
-      name; no file has any of the names.
-  """
+  """Reads a corpus whose label files list its utterances."""
   root = pathlib.Path(audio_dir).absolute()
   paths = find_wavs(root)
   wanted, others, places = {}, collections.Counter(), {}

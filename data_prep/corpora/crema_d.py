@@ -19,11 +19,7 @@ SPLITS = {'train': 'train', 'validation': 'dev', 'test': 'test'}
 def utterances(
   tfds_dir: str | os.PathLike[str] | None = None,
 ) -> Iterator[tuple[str, str, str, bytes]]:
-  """Yields split, speaker, label and 16-bit samples, as TFDS orders them.
-
-  Raises:
-    CorpusError: TFDS is not installed, or cannot read or make the data set.
-  """
+  """Yields split, speaker, label and 16-bit samples, as TFDS orders them."""
   try:
     import tensorflow_datasets as tfds
   except ImportError as error:
@@ -60,9 +56,6 @@ def export(
   """Writes the audio as `SPLIT/SPEAKER_LABEL_NUMBER.wav`, or finds it written.
 
   The folder gets its name when it is complete.
-
-  Raises:
-    CorpusError: See `utterances`.
   """
   folder = pathlib.Path(folder).absolute()
   if folder.is_dir():

@@ -23,10 +23,6 @@ def parse(
 
   Valence, arousal and dominance are the means of the three annotators, whose
   agreement is that over these utterances.
-
-  Raises:
-    CorpusError: See `base.from_names`; also for no `annotations.csv`, and for a
-      file that has no line in it, or another emotion there.
   """
   base.find_wavs(audio_dir)
   table = base.find_one(

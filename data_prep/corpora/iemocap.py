@@ -38,14 +38,6 @@ def parse(
   Turns are those whose majority label is angry, happy, excited (merged into
   happy), neutral or sad. VAD is the mean over the evaluators (not the speaker's
   own rating), leaving out ratings that are empty or off the scale 1 to 5.
-
-  Args:
-    spec: The corpus.
-    audio_dir: Folder that holds the sessions.
-    on_error: 'skip' leaves out turns that cannot be used; see `base.published`.
-
-  Raises:
-    CorpusError: No audio, no `EmoEvaluation`, two files of one name.
   """
   root = pathlib.Path(audio_dir).absolute()
   base.find_wavs(root)

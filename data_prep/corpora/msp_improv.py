@@ -33,10 +33,6 @@ def parse(
 
   The speaker is the fourth field of the name, `F05`, as in published work on
   this corpus; its last two digits are the session.
-
-  Raises:
-    CorpusError: No audio or labels, a line that cannot be read, two files of
-      one name.
   """
   base.find_wavs(audio_dir)
   table = base.find_one(

@@ -25,20 +25,7 @@ def parse(
   on_error: str = 'raise',
   rows: str = 'agreed',
 ) -> Manifest:
-  """Reads a release: `Labels/labels_consensus.csv` and `Audios/`.
-
-  Args:
-    spec: The corpus.
-    audio_dir: Folder of the release.
-    on_error: 'skip' leaves out rows that cannot be used.
-    rows: 'agreed' leaves out those on whose class the annotators did not agree
-      (X), and keeps those of another class (O) with VAD and no label; 'all'
-      keeps both; 'classes' keeps the eight classes only.
-
-  Raises:
-    CorpusError: No audio or labels, a column or value that is not as in the
-      release, two files of one name.
-  """
+  """Reads a release: `Labels/labels_consensus.csv` and `Audios/`."""
   if rows not in ROWS:
     raise CorpusError(
       f'--rows={rows}: is unknown; choose one of {", ".join(ROWS)}.'

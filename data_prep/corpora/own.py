@@ -21,20 +21,7 @@ def parse(
   vad_range: tuple[float, float] | None = None,
   name: str | None = None,
 ) -> Manifest:
-  """Reads a user's table; its rows keep their order.
-
-  Args:
-    spec: The description of such corpora.
-    audio_dir: Folder that relative paths start from; by default the table's.
-    on_error: 'skip' lists rows that cannot be used in `rejected`.
-    manifest: The table; by default `manifest.tsv` in `audio_dir`.
-    vad_range: Scale of its VAD columns.
-    name: What the corpus is called ever after; by default the table's file
-      name, in small letters, digits and `_`.
-
-  Raises:
-    CorpusError: The name is not valid, or see `manifest.read_manifest`.
-  """
+  """Reads a user's table; its rows keep their order."""
   if not (manifest or audio_dir):
     raise CorpusError(
       'manifest: give your table as --manifest=FILE.tsv (and --audio_dir=DIR if '

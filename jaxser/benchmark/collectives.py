@@ -33,17 +33,7 @@ _OP_NAME = re.compile(r'op_name="([^"]*)"')
 
 
 def find(text: str) -> list[dict[str, Any]]:
-  """Lists every collective that a call of the program runs.
-
-  Args:
-    text: the optimised program, from `Compiled.as_text()`.
-
-  Returns:
-    'kind', 'bytes' (of the results on one device, once), 'times' that it runs in
-    one call, by the trip counts of the loops around it (1 where the program does
-    not state one; every branch of a condition counts), 'arrays' that it carries
-    together, 'source' in the traced program, its 'origin', and 'bytes_per_step'.
-  """
+  """Lists every collective that a call of the program runs."""
   computations, entry = {}, ''
   for line in text.splitlines():
     if header := _COMPUTATION.match(line):
@@ -106,12 +96,7 @@ def _collective(
 def totals(
   found: Sequence[dict[str, Any]], *keys: str
 ) -> dict[tuple[Any, ...], dict[str, float]]:
-  """Adds up collectives by the values of `keys`; the largest first.
-
-  Returns:
-    Of each group the 'instructions', the 'runs' of all of them, the 'arrays' and
-    'MiB per step'.
-  """
+  """Adds up collectives by the values of `keys`; the largest first."""
   groups = collections.defaultdict(collections.Counter)
   for one in found:
     groups[tuple(one[key] for key in keys)].update(

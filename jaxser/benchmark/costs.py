@@ -14,14 +14,7 @@ from jaxser.engine import memory
 def compile_program(
   function: Any, arguments: Sequence[Any]
 ) -> tuple[jax.stages.Compiled, dict[str, Any]]:
-  """Compiles ahead of time.
-
-  Returns:
-    The program, and its 'compile_seconds', 'flop' of all devices together, and of
-    each device 'bytes', that the compiler thinks are read and written, and
-    'memory_bytes' by kind: 'arguments', 'outputs', 'temporary', and 'peak', all of
-    them at once but outputs that take the place of arguments.
-  """
+  """Compiles ahead of time."""
   start = time.perf_counter()
   program = function.lower(*arguments).compile()
   seconds, needed = time.perf_counter() - start, program.memory_analysis()

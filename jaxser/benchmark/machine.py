@@ -21,16 +21,7 @@ SIZES = {'cpu': (1024, 1, 128), 'other': (8192, 16, 1024)}
 
 
 def measure_peaks(seconds: float) -> dict[str, Any]:
-  """Measures the best speed of matmuls and of memory, of all devices together.
-
-  Args:
-    seconds: time for each of the figures.
-
-  Returns:
-    'flops' per second by type: 'float32' at the platform's usual precision (TF32
-    on NVIDIA GPUs, one bfloat16 pass on TPUs), 'float32_highest' in full, and
-    'bfloat16'; 'bytes' per second, read and written by a = a s + c.
-  """
+  """Measures the best speed of matmuls and of memory, of all devices together."""
   devices = jax.devices()
   on_cpu = devices[0].platform == 'cpu'
   side, matmuls, mebibytes = SIZES['cpu' if on_cpu else 'other']

@@ -26,12 +26,7 @@ def speed(
   works: Sequence[str] = programs.WORKS,
   with_latency: bool = True,
 ) -> dict[str, Any]:
-  """Measures training steps and predictions; see the flags for the arguments.
-
-  Raises:
-    BenchmarkError: for a type of matmuls that the system lacks, or a comparison
-      that is not possible.
-  """
+  """Measures training steps and predictions; see the flags for the arguments."""
   possible = programs.dtypes(experiment.system)
   known = sorted(possible, reverse=True)
   # CPUs emulate bfloat16.
@@ -80,9 +75,6 @@ def devices(
   """Measures the training step over the first n devices, n in `counts`.
 
   Weak scaling: each device has the whole batch of the experiment.
-
-  Raises:
-    BenchmarkError: if there are not so many devices.
   """
   every, size = jax.devices(), experiment.config.batch_size
   if max(counts) > len(every):
@@ -119,9 +111,6 @@ def folds(
   A tenth of the utterances is tested. What is compared trains one fold after the
   other, so only its epoch of one fold is timed. 'hours', by implementation, are
   those of all epochs of the last count, compiling apart.
-
-  Raises:
-    BenchmarkError: if the comparison is not possible.
   """
   # First, so that what cannot be compared is said at once.
   others = peers.epochs(compare, experiment)

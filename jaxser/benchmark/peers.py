@@ -24,11 +24,7 @@ def steps(
   dtypes: Sequence[str],
   works: Sequence[str],
 ) -> tuple[list[Program], list[str]]:
-  """Returns training steps and predictions of a library, and notes on it.
-
-  Raises:
-    BenchmarkError: if the library is missing or has no such network here.
-  """
+  """Returns training steps and predictions of a library, and notes on it."""
   if compare == 'none':
     return [], []
   system, size = experiment.system, experiment.config.batch_size
@@ -67,9 +63,6 @@ def epochs(compare: str, experiment: Experiment) -> list[Program]:
 
   Those of one turn are one call of `fit`, so what `fit` does once is not counted
   for every epoch.
-
-  Raises:
-    BenchmarkError: if Keras is missing or has no such network here.
   """
   if compare == 'none':
     return []
@@ -112,9 +105,6 @@ def keras_timnet(system: TimNet, frames: int) -> Any:
 
   Written from the network's formulas as a Keras user would, compiled, its layers
   in the order of the published checkpoints.
-
-  Raises:
-    BenchmarkError: if Keras is missing, or for another network than TIM-Net.
   """
   if not isinstance(system, TimNet):
     raise BenchmarkError(

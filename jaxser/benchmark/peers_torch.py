@@ -28,11 +28,7 @@ _COMPILERS = {'cpu': ('g++', 'clang++'), 'cuda': ('gcc', 'cc', 'clang')}
 def steps(
   experiment: Experiment, dtypes: Sequence[str], works: Sequence[str]
 ) -> tuple[list[Program], list[str]]:
-  """Returns eager and compiled programs, on a GPU if there is one, and notes.
-
-  Raises:
-    BenchmarkError: if the network needs transformers, and it is missing.
-  """
+  """Returns eager and compiled programs, on a GPU if there is one, and notes."""
   device = 'cuda' if torch.cuda.is_available() else 'cpu'
   # What JAX does with float32 on NVIDIA GPUs unless told otherwise.
   torch.set_float32_matmul_precision('high')
@@ -68,12 +64,7 @@ def steps(
 def build(
   experiment: Experiment, dtype: str, device: str, compiled: bool
 ) -> dict[str, Callable[[], Any]]:
-  """Returns a 'training' step and a 'prediction' of one batch.
-
-  Raises:
-    BenchmarkError: if the network needs transformers, and it is missing; or for
-      another optimizer than Adam and AdamW.
-  """
+  """Returns a 'training' step and a 'prediction' of one batch."""
   torch.manual_seed(0)
   make = _dsnet if isinstance(experiment.system, DSNet) else _wavlm
   parameters, loss_of, predict_all, set_mode = make(experiment, device)
@@ -142,17 +133,7 @@ def _dsnet(experiment: Experiment, device: str) -> tuple[Any, ...]:
 def dsnet(
   system: DSNet, named: dict[str, torch.Tensor]
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-  """Returns the losses and the scores of DSNet, from the paper's formulas.
-
-  Args:
-    system: of variant 'dsnet'.
-    named: parameters and statistics by the names of the authors' checkpoints, see
-      `jaxser.models.convert.torch_dsnet`.
-
-  Returns:
-    (images, neutral, labels) -> losses by name, which updates the statistics, and
-    images -> probabilities [batch, classes]; images [batch, 3, frames, bins].
-  """
+  """Returns the losses and the scores of DSNet, from the paper's formulas."""
 
   def of(name, *kinds):
     return [named[f'{name}.{kind}'] for kind in kinds]

@@ -49,11 +49,6 @@ def create(
 
   Recipes accumulate gradients because more do not fit at once, so a micro-batch
   stays as large as the recipe's: a batch of 64 in 4 makes 16 one, 128 eight.
-
-  Raises:
-    ConfigError: for a config that no system takes.
-    BenchmarkError: for features of unknown shape, a system that is fitted, or
-      augmentation.
   """
   config_lib.validate(config)
   if registry.find(config.system).fit is not None:
@@ -329,10 +324,6 @@ def waiting(config: Any, data_dir: str, steps: int = 50) -> str:
 
   Of steps on one batch that lies on the devices, of the pipeline alone, and of
   both together; batches have one length, so that one program is compiled.
-
-  Raises:
-    BenchmarkError: if the first fold has no utterance to train on.
-    StoreError: if the corpus is not prepared; the message gives the command.
   """
   # Reading a corpus needs TensorFlow; the other measurements do not.
   from jaxser.engine import opening, train

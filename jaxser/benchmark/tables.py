@@ -97,11 +97,7 @@ def table(report: Mapping[str, Any]) -> Table:
 
 
 def check_page(into: str) -> tuple[str, str]:
-  """Splits PAGE#NAME, before any time is spent on measuring.
-
-  Raises:
-    UserError: if it is not of this form, or the page lacks the marks.
-  """
+  """Splits PAGE#NAME, before any time is spent on measuring."""
   page, _, name = into.partition('#')
   if not page or not name:
     raise BenchmarkError(
@@ -121,13 +117,7 @@ def write_into(into: str, table: Table, words: Sequence[str]) -> None:
 def write_section(
   path: os.PathLike[str] | str, tables: Sequence[Table], words: Sequence[str]
 ) -> None:
-  """Writes tables as a section of a page, in the place of an older one.
-
-  Args:
-    path: page, made if it is not there; its other sections stay as they are.
-    tables: the first names the section.
-    words: of the command line, without the program.
-  """
+  """Writes tables as a section of a page, in the place of an older one."""
   path = pathlib.Path(path)
   page = path.read_text('utf-8') if path.exists() else '# What TPU slices need'
   first, *others = tables

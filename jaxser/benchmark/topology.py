@@ -44,11 +44,7 @@ _UNITS = {'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 def devices_of(name: str) -> list[Any]:
-  """Returns the chips of a topology such as 'v5e:4x4'.
-
-  Raises:
-    BenchmarkError: if libtpu is missing, or does not know the topology.
-  """
+  """Returns the chips of a topology such as 'v5e:4x4'."""
   for variable, value in runtime.QUIET_LIBTPU.items():
     os.environ.setdefault(variable, value)
   try:
@@ -126,18 +122,6 @@ def run(
 
   Where the loss has several phases all are compiled; a row is of the one that
   needs the most memory, and a note names it.
-
-  Args:
-    experiment: whose step.
-    names: of topologies.
-    runs: per chip, of the program of a stack of runs; 0 compiles the step.
-
-  Returns:
-    All that was found, and tables: of the topologies, per chip, and of their
-    collectives by origin.
-
-  Raises:
-    BenchmarkError: see `devices_of`.
   """
   size, rows, notes, places = experiment.config.batch_size, [], [], {}
   for name in names:

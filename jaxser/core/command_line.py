@@ -3,25 +3,24 @@
 import difflib
 import functools
 import importlib.util
-import os
 import pathlib
 import re
 import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-import ml_collections
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from data_prep import command_line
+from data_prep import command_line, expanded
 from data_prep.command_line import UsageError as UsageError
 from data_prep.command_line import define_path as define_path
 from data_prep.command_line import exit_code as exit_code
 from data_prep.command_line import fail as fail
 from data_prep.command_line import quiet_tensorflow as quiet_tensorflow
-from jaxser.core.config import ConfigError, check_optimizer, flatten
+from jaxser.core.config import Config, ConfigError, check_optimizer, flatten
 from jaxser.core.errors import UserError
+from jaxser.core.files import Path
 
 # Beside this package, in a checkout as in an installation.
 _INSTALLED = pathlib.Path(__file__).parents[2] / 'configs'
@@ -31,10 +30,6 @@ _OVERRIDE = re.compile(r'^--?(?:no)?config\.(?P<field>[^=]+)')
 
 
 def define_config(flag_values: flags.FlagValues) -> None:
-  """Defines --config=RECIPE:ARGUMENTS and --config.FIELD=VALUE.
-
-  After parsing, `flag_values.config` is the resolved config, or None.
-  """
   flags.DEFINE_string(
     'config',
     None,
@@ -46,15 +41,7 @@ def define_config(flag_values: flags.FlagValues) -> None:
 
 
 def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
-  """Parses arguments without the program's name; returns the positional ones.
-
-  Every call starts from the defaults.
-
-  Raises:
-    ConfigError: a wrong recipe, argument of a recipe, field or value; the
-      message names what was typed and lists what is valid.
-    UsageError: any other flag is wrong.
-  """
+  """Parses flags from their defaults; returns the positional arguments."""
   for name in [n for n in values if n.startswith('config.')]:
     delattr(values, name)
   if 'config' not in values:
@@ -83,9 +70,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
   arguments = command_line.parse_flags(values, rest)
   for field, value in flatten(values.config).items():
     if isinstance(value, str) and value.startswith('~'):
-      values.config.update_from_flattened_dict(
-        {field: str(command_line.expand_home(value))}
-      )
+      home = str(command_line.expand_home(value))
+      values.config.update_from_flattened_dict({field: home})
   given = {f.removeprefix(_OPEN) for f in fields if f.startswith(_OPEN)}
   if given:
     check_optimizer(values.config, given)
@@ -95,19 +81,9 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
 run = functools.partial(command_line.run, parse=parse)
 
 
-def find_recipe(path: os.PathLike[str] | str, folder: str = '') -> pathlib.Path:
-  """Returns the file of a recipe, such as 'timnet' or 'configs/timnet.py'.
-
-  A file on disk wins; else the installed recipe of that name is taken.
-
-  Args:
-    path: a file, or the name of an installed recipe.
-    folder: below configs/: '' for --config, 'tables' for tables of papers.
-
-  Raises:
-    ConfigError: there is none; the message lists the installed recipes.
-  """
-  path = pathlib.Path(path)
+def find_recipe(path: Path, folder: str = '') -> pathlib.Path:
+  """Returns a recipe's file, on disk or below configs/, such as 'timnet'."""
+  path = expanded(path)
   if path.suffix == '.py' and path.is_file():
     return path
   installed = _INSTALLED / folder
@@ -115,8 +91,7 @@ def find_recipe(path: os.PathLike[str] | str, folder: str = '') -> pathlib.Path:
     named = (installed / path.name).with_suffix('.py')
     if named.is_file() and path.suffix in ('', '.py'):
       return named
-  names = [p.stem for p in sorted(installed.glob('[!_]*.py'))]
-  names = [name for name in names if name != 'common']
+  names = sorted({p.stem for p in installed.glob('[!_]*.py')} - {'common'})
   close = difflib.get_close_matches(path.stem, names, n=1)
   raise ConfigError(
     f'{path}: no Python file of that name, and no recipe that comes with jaxser.'
@@ -126,11 +101,6 @@ def find_recipe(path: os.PathLike[str] | str, folder: str = '') -> pathlib.Path:
 
 
 def load_module(path: pathlib.Path) -> ModuleType:
-  """Imports a Python file that `find_recipe` found.
-
-  Raises:
-    ConfigError: it cannot be imported.
-  """
   spec = importlib.util.spec_from_file_location(f'recipe_{path.stem}', path)
   module = importlib.util.module_from_spec(spec)
   # An installed recipe imports its neighbours, whatever is in this folder.
@@ -149,14 +119,7 @@ def load_module(path: pathlib.Path) -> ModuleType:
   return module
 
 
-def load_recipe(
-  path: os.PathLike[str] | str, arg: str | None = None
-) -> ml_collections.ConfigDict:
-  """Calls get_config(arg) of a recipe.
-
-  Raises:
-    ConfigError: there is no such recipe, or it refuses the argument.
-  """
+def load_recipe(path: Path, arg: str | None = None) -> Config:
   file = find_recipe(path)
   module = load_module(file)
   if not hasattr(module, 'get_config'):
@@ -167,19 +130,14 @@ def load_recipe(
     raise ConfigError(str(error)) from error
 
 
-def _check_field(field: str, config: ml_collections.ConfigDict) -> None:
-  """Adds an argument of the optimizer.
-
-  Raises:
-    ConfigError: for any other unknown field, with what may be meant.
-  """
+def _check_field(field: str, config: Config) -> None:
+  """Adds an argument of the optimizer; refuses any other unknown field."""
   valid = flatten(config)
   if field in valid:
     return
   if field.startswith(_OPEN) and 'optimizer' in config:
-    config.optimizer[field.removeprefix(_OPEN)] = config_dict.placeholder(
-      object
-    )
+    unset = config_dict.placeholder(object)
+    config.optimizer[field.removeprefix(_OPEN)] = unset
     return
   inside = [name for name in valid if name.startswith(f'{field}.')]
   if inside:

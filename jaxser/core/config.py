@@ -10,47 +10,32 @@ import ml_collections
 
 from jaxser.core.errors import ConfigError as ConfigError
 
+Config = ml_collections.ConfigDict
+
 PROTOCOLS = (
-  'published',
-  'speaker_independent',
-  'official',
-  'cross_corpus',
-  'emobox',
-  'all',
+  *('published', 'speaker_independent', 'official'),
+  *('cross_corpus', 'emobox', 'all'),
 )
+_SCORES = ('uar', 'war', 'f1', 'ccc_mean')
 # Fields that change neither the model nor its predictions.
 FREE = (
-  'data_dir',
-  'tensorboard',
-  'embeddings',
-  'checkpoint_every',
-  'data.cache_gib',
-  'runs_at_once',
-  'memory_gib',
-  'profile',
-  # Decides on `epochs`, which is compared.
-  'epochs_from',
+  *('data_dir', 'tensorboard', 'embeddings', 'checkpoint_every', 'profile'),
+  *('data.cache_gib', 'runs_at_once', 'memory_gib'),
+  'epochs_from',  # Decides on `epochs`, which is compared.
   # Of earlier versions, whose work folders can still be shown again.
-  'engine',
-  'folds_at_once',
-  'folds_memory_gib',
+  *('engine', 'folds_at_once', 'folds_memory_gib'),
 )
 _CHOICES = {
   'protocol': PROTOCOLS,
   'cross_corpus_train': ('all', 'held_out', 'speakers'),
   'parallel': ('jit', 'pmap'),
   'schedule.name': ('constant', 'cosine', 'linear', 'plateau'),
-  'schedule.metric': ('uar', 'war', 'f1', 'ccc_mean'),
-  'selection_metric': ('uar', 'war', 'f1', 'ccc_mean'),
+  'schedule.metric': _SCORES,
+  'selection_metric': _SCORES,
 }
 _AT_LEAST_ONE = (
-  'epochs',
-  'seeds',
-  'batch_size',
-  'accumulate',
-  'eval_batch_size',
-  'eval_every',
-  'checkpoint_every',
+  *('epochs', 'seeds', 'batch_size', 'accumulate', 'eval_batch_size'),
+  *('eval_every', 'checkpoint_every'),
 )
 
 
@@ -58,7 +43,7 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
   """{'model': {'dropout': .1}} -> {'model.dropout': .1}."""
   flat = {}
   for name, value in config.items():
-    if isinstance(value, Mapping | ml_collections.ConfigDict):
+    if isinstance(value, Mapping | Config):
       flat |= flatten(value, f'{prefix}{name}.')
     else:
       flat[prefix + name] = list(value) if isinstance(value, tuple) else value
@@ -70,17 +55,13 @@ def difference(
   now: Mapping[str, Any],
   default: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> list[tuple[str, Any, Any]]:
-  """Returns (field, value before, value now) where nested settings differ.
-
-  A field that one of them lacks has its value of `default`, which is flat.
-  """
+  """Returns (field, before, now) where they differ; `default` fills gaps."""
   old, new = ({**default, **flatten(config)} for config in (before, now))
   fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
   return [field for field in fields if field[1] != field[2]]
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-  """Raises ConfigError naming the field, its value and the valid values."""
+def validate(config: Config) -> None:
   flat = flatten(config)
   for name, valid in _CHOICES.items():
     if flat[name] not in valid:
@@ -123,16 +104,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def check_optimizer(
-  config: ml_collections.ConfigDict, given: Collection[str] = ()
-) -> None:
-  """Checks config.optimizer, see `jaxser.core.optimizers.check`."""
-  # JAX and optax take a second that commands without training need not wait.
-  from jaxser.core import optimizers
+def check_optimizer(config: Config, given: Collection[str] = ()) -> None:
+  from jaxser.core import optimizers  # Late, so that --help is quick.
 
   optimizers.check(config.optimizer.to_dict(), given)
 
 
-def to_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as plain dicts and lists."""
+def to_json(config: Config) -> dict[str, Any]:
   return json.loads(config.to_json())

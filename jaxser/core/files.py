@@ -9,8 +9,10 @@ from typing import Any
 
 from jaxser.core.errors import UserError
 
+Path = os.PathLike[str] | str
 
-def write_bytes(path: os.PathLike[str] | str, data: bytes) -> None:
+
+def write_bytes(path: Path, data: bytes) -> None:
   """Writes to a temporary name in the same folder, then renames."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,27 +29,17 @@ def write_bytes(path: os.PathLike[str] | str, data: bytes) -> None:
     raise
 
 
-def write_text(path: os.PathLike[str] | str, text: str) -> None:
-  """Writes UTF-8 text whole or not at all.
-
-  A file name that is not UTF-8 holds lone surrogates (`os.fsdecode`); they are
-  written as JSON escapes them, so that JSON gives the same name back.
-  """
+def write_text(path: Path, text: str) -> None:
+  """Writes UTF-8, and lone surrogates of file names as JSON escapes them."""
   write_bytes(path, text.encode('utf-8', 'backslashreplace'))
 
 
-def write_json(path: os.PathLike[str] | str, content: Any) -> None:
-  """Writes JSON for people and machines, with a final newline."""
+def write_json(path: Path, content: Any) -> None:
   write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + '\n')
 
 
-def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
-  """Reads a JSON object that this package wrote.
-
-  Raises:
-    UserError: the file is empty, damaged or holds something else.
-    OSError: it cannot be read.
-  """
+def read_json(path: Path) -> dict[str, Any]:
+  """Reads a JSON object that this package wrote."""
   data = pathlib.Path(path).read_bytes()
   try:
     content = json.loads(data)
@@ -64,14 +56,8 @@ def read_json(path: os.PathLike[str] | str) -> dict[str, Any]:
   return content
 
 
-def check_writable(path: os.PathLike[str] | str) -> None:
-  """Checks, before hours of work, that a file can be written there.
-
-  Makes the folder, as `write_bytes` will, and leaves the file as it is.
-
-  Raises:
-    OSError: if it cannot.
-  """
+def check_writable(path: Path) -> None:
+  """Makes the folder; raises OSError if the file cannot be written there."""
   path = pathlib.Path(path)
   if path.is_dir():
     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -30,10 +30,7 @@ def adam_keras(
 
       p = p - learning_rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps)
 
-  The paper's (Kingma and Ba, 2015, section 2) and optax's epsilon is added to
-  sqrt(v / (1 - b2^t)). The two differ where a gradient is about as small as
-  epsilon, most at the first step, when epsilon is 1 / sqrt(1 - b2) times as
-  large here.
+  The paper's and optax's epsilon is added to sqrt(v / (1 - b2^t)).
   """
 
   def init(params):
@@ -51,18 +48,13 @@ def adam_keras(
     )
     return updates, optax.ScaleByAdamState(count, mu, nu)
 
-  return optax.chain(
-    optax.GradientTransformation(init, update),
-    optax.scale_by_learning_rate(learning_rate),
-  )
+  scale = optax.scale_by_learning_rate(learning_rate)
+  return optax.chain(optax.GradientTransformation(init, update), scale)
 
 
 @functools.cache
 def _named() -> Mapping[str, Callable[..., Optimizer]]:
-  """Returns adam_keras and every optimizer of optax, by name.
-
-  Those are the functions whose first argument is the learning rate.
-  """
+  """Returns adam_keras and what optax has that first takes a learning rate."""
   found = {'adam_keras': adam_keras}
   for name, function in vars(optax).items():
     if isinstance(function, types.FunctionType | functools.partial):
@@ -73,24 +65,12 @@ def _named() -> Mapping[str, Callable[..., Optimizer]]:
   return dict(sorted(found.items()))
 
 
-def _parameters(
-  function: Callable[..., Any],
-) -> Mapping[str, inspect.Parameter]:
+def _parameters(function: Callable) -> Mapping[str, inspect.Parameter]:
   return inspect.signature(function).parameters
 
 
 def check(options: Mapping[str, Any], given: Collection[str] = ()) -> None:
-  """Checks config.optimizer.
-
-  Args:
-    options: its fields.
-    given: those that the user named. The recipe's b1, b2, eps and weight_decay
-      need not be arguments of another optimizer than the recipe's.
-
-  Raises:
-    ConfigError: for a name or argument that there is not, listing those that
-      there are, or for a value of another type.
-  """
+  """Checks config.optimizer; `given` are the fields that the user named."""
   name = options['name']
   if name not in _named():
     raise ConfigError(
@@ -101,8 +81,7 @@ def check(options: Mapping[str, Any], given: Collection[str] = ()) -> None:
   for field, value in options.items():
     shown = f'--config.optimizer.{field}={value!r}'
     if field in takes and field not in _OWN:
-      wanted = _wanted(takes[field], value)
-      if wanted:
+      if wanted := _wanted(takes[field], value):
         raise ConfigError(f'{shown} must be {wanted}.')
     elif field not in (*_OWN, *_SHARED) or (
       field in given and field in _SHARED
@@ -143,18 +122,9 @@ def _wanted(parameter: inspect.Parameter, value: Any) -> str:
 def create(
   options: Mapping[str, Any], learning_rate: float | None = None
 ) -> Optimizer:
-  """Returns the optimizer of config.optimizer, without its clipping.
-
-  Args:
-    options: its fields, as `check` accepts them.
-    learning_rate: in place of theirs.
-  """
+  """Returns the optimizer of config.optimizer, without its clipping."""
   function = _named()[options['name']]
-  takes = _parameters(function)
-  arguments = {
-    field: value
-    for field, value in options.items()
-    if field in takes and field not in _OWN
-  }
+  names = _parameters(function).keys() - set(_OWN)
+  arguments = {name: x for name, x in options.items() if name in names}
   rate = options['learning_rate'] if learning_rate is None else learning_rate
   return function(float(rate), **arguments)

@@ -28,8 +28,7 @@ QUIET_LIBTPU = {
   'TPU_ACCELERATOR_TYPE': 'v5litepod-4',
   'TPU_WORKER_HOSTNAMES': 'localhost',
 }
-"""Variables with which libtpu queries no metadata server, shares the machine with
-other processes and prints nothing. Without a TPU their values do not matter."""
+"""With these libtpu asks no metadata server, shares the machine and is silent."""
 
 
 def prepare() -> None:
@@ -43,17 +42,12 @@ def prepare() -> None:
 
 
 def keep_freed_memory() -> bool:
-  """Lets malloc reuse large blocks instead of returning them to the system.
+  """Lets malloc reuse large blocks; returns whether the C library took that.
 
-  XLA's CPU programs allocate their temporary memory at every call, and the GNU C
-  library returns such blocks at once, so that the kernel clears and maps fresh
-  pages in every step: two fifths of the time of a TIM-Net step (batch 64).
-
-  Affects the whole process, whose memory then stays at its highest level. Call it
-  before the first computation. GPUs and TPUs have their own allocators.
-
-  Returns:
-    Whether the C library took the settings: False where it is not the GNU one.
+  XLA's CPU programs allocate their temporary memory at every call, and the GNU
+  C library returns such blocks at once, so that the kernel clears and maps
+  fresh pages in every step: two fifths of the time of a TIM-Net step (batch
+  64). The memory of the process then stays at its highest level.
   """
   if not sys.platform.startswith('linux'):
     return False
@@ -61,32 +55,21 @@ def keep_freed_memory() -> bool:
   if not hasattr(library, 'gnu_get_libc_version'):
     return False
   settings = (
-    # Take large blocks from the heap, not from mappings of their own, ...
-    (_M_MMAP_MAX, 0),
-    # ... never give back the end of the heap, ...
-    (_M_TRIM_THRESHOLD, _INT_MAX),
-    # ... and share it: the pools of threads cannot hold such blocks.
-    (_M_ARENA_MAX, 1),
+    (_M_MMAP_MAX, 0),  # Take large blocks from the heap, ...
+    (_M_TRIM_THRESHOLD, _INT_MAX),  # ... never give back its end, ...
+    (_M_ARENA_MAX, 1),  # ... and share it: threads' pools hold no such blocks.
   )
   return all(library.mallopt(name, value) == 1 for name, value in settings)
 
 
 def quiet_without_tpu() -> bool:
-  """Silences libtpu if there is certainly no TPU; call it before JAX computes.
+  """Silences libtpu if there is certainly no TPU; returns whether it did.
 
   Where the extra `tpu` is installed, JAX asks libtpu for a TPU before it takes
-  the CPU, and without one libtpu prints lines that look like errors. Nothing is
-  touched with any sign of a TPU: a device of Google's, a variable about TPUs, or
-  a PCI bus that cannot be read.
-
-  Returns:
-    Whether the variables were set.
+  the CPU, and without one libtpu prints lines that look like errors.
   """
-  if (
-    importlib.util.find_spec('libtpu') is None
-    or _environment_names_tpu()
-    or _may_have_tpu()
-  ):
+  installed = importlib.util.find_spec('libtpu') is not None
+  if not installed or _environment_names_tpu() or _may_have_tpu():
     return False
   os.environ.update(QUIET_LIBTPU)
   return True
@@ -105,23 +88,16 @@ def _environment_names_tpu() -> bool:
 
 def _may_have_tpu() -> bool:
   try:
-    vendors = {
-      pathlib.Path(path).read_text().strip() for path in glob.glob(_PCI_VENDORS)
-    }
+    paths = map(pathlib.Path, glob.glob(_PCI_VENDORS))
+    vendors = {path.read_text().strip() for path in paths}
   except OSError:
     return True
-  return (
-    not vendors
-    or _GOOGLE in vendors
-    or any(glob.glob(pattern) for pattern in _TPU_DEVICES)
-  )
+  devices = any(glob.glob(pattern) for pattern in _TPU_DEVICES)
+  return not vendors or _GOOGLE in vendors or devices
 
 
 def enable_compilation_cache() -> None:
-  """Keeps compiled programs between runs, so that only the first one waits.
-
-  JAX_COMPILATION_CACHE_DIR, if the user set it, takes precedence.
-  """
+  """Keeps compiled programs between runs, so that only the first one waits."""
   import jax  # Late, so that --help is quick.
 
   folder = cache_directory()
@@ -131,13 +107,7 @@ def enable_compilation_cache() -> None:
 
 
 def cache_directory() -> pathlib.Path:
-  """Returns a writable folder for caches, safe to delete at any time.
-
-  $JAXSER_CACHE_DIR, or ~/.cache/jaxser. Where that cannot be written (no home
-  folder, a read-only one), a temporary folder that lives as long as this process;
-  libraries that cache below the home folder (Numba, pooch) then use it too, and
-  one line on standard error says so.
-  """
+  """Returns $JAXSER_CACHE_DIR, ~/.cache/jaxser, or a temporary folder."""
   try:
     chosen = os.environ.get('JAXSER_CACHE_DIR')
     folder = pathlib.Path(chosen or pathlib.Path.home() / '.cache' / 'jaxser')

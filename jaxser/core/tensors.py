@@ -1,10 +1,6 @@
-"""Named tensors in the files of others, and their place in our trees.
-
-Files are never executed; tensors are read one at a time into their final place.
-"""
+"""Named tensors in the files of others, which are never executed."""
 
 import dataclasses
-import os
 import pathlib
 import re
 import zipfile
@@ -14,10 +10,13 @@ from typing import Any
 import jax
 import numpy as np
 import safetensors
+from flax import traverse_util
 
 from jaxser.core.errors import ConvertError
+from jaxser.core.files import Path
 
 Tree = Any
+Shapes = Mapping[str, tuple[int, ...]]
 
 _FLOATS = ('F64', 'F32', 'F16', 'BF16')
 _MOST_LISTED = 8
@@ -25,16 +24,10 @@ _MOST_LISTED = 8
 
 @dataclasses.dataclass(frozen=True)
 class Tensors:
-  """Named arrays, whose shapes are known before anything is read.
-
-  Attributes:
-    source: file the tensors come from, for messages.
-    shapes: name -> shape.
-    read: returns the array of a name.
-  """
+  """Named arrays, whose shapes are known before anything is read."""
 
   source: str
-  shapes: Mapping[str, tuple[int, ...]]
+  shapes: Shapes
   read: Callable[[str], np.ndarray]
 
   def renamed(self, names: Mapping[str, str]) -> 'Tensors':
@@ -46,17 +39,12 @@ class Tensors:
 def from_arrays(
   arrays: Mapping[str, np.ndarray], source: str = 'the given arrays'
 ) -> Tensors:
-  """Wraps arrays that are in memory."""
   shapes = {name: np.shape(array) for name, array in arrays.items()}
   return Tensors(source, shapes, arrays.__getitem__)
 
 
-def open_safetensors(path: os.PathLike[str] | str) -> Tensors:
-  """Opens a safetensors file; tensors are read when asked for.
-
-  Raises:
-    ConvertError: if the file is missing, damaged, or holds integers.
-  """
+def open_safetensors(path: Path) -> Tensors:
+  """Opens a safetensors file; tensors are read when asked for."""
   try:
     file = safetensors.safe_open(str(path), framework='numpy')
     slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -75,15 +63,8 @@ def open_safetensors(path: os.PathLike[str] | str) -> Tensors:
   return Tensors(str(path), shapes, file.get_tensor)
 
 
-def open_torch(path: os.PathLike[str] | str) -> Tensors:
-  """Opens a `torch.save` file of tensors with `weights_only`: no code runs.
-
-  Tensors of nested state dicts, {'E': {'a.b': ...}}, are named 'E.a.b'.
-
-  Raises:
-    ConvertError: if PyTorch is missing, or the file is missing, damaged, or
-      holds anything but named tensors.
-  """
+def open_torch(path: Path) -> Tensors:
+  """Opens a `torch.save` file; tensors of nested dicts are named 'E.a.b'."""
   path = pathlib.Path(path)
   if not path.is_file():
     raise ConvertError(f'{path} does not exist.')
@@ -95,12 +76,8 @@ def open_torch(path: os.PathLike[str] | str) -> Tensors:
       "suffices): pip install 'jaxser[parity]'"
     ) from error
   try:
-    content = torch.load(
-      path,
-      map_location='cpu',
-      weights_only=True,
-      mmap=zipfile.is_zipfile(path),  # Older files cannot be mapped.
-    )
+    mmap = zipfile.is_zipfile(path)  # Older files cannot be mapped.
+    content = torch.load(path, 'cpu', weights_only=True, mmap=mmap)
   except Exception as error:  # PyTorch promises no narrower type.
     raise ConvertError(
       f'{path} is no file of tensors that can be read without running code '
@@ -122,11 +99,12 @@ def open_torch(path: os.PathLike[str] | str) -> Tensors:
       )
 
   collect(content, '')
-  return Tensors(
-    str(path),
-    {name: tuple(value.shape) for name, value in found.items()},
-    lambda name: found[name].detach().to(torch.float32).numpy(),
-  )
+
+  def read(name: str) -> np.ndarray:
+    return found[name].detach().to(torch.float32).numpy()
+
+  shapes = {name: tuple(value.shape) for name, value in found.items()}
+  return Tensors(str(path), shapes, read)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,14 +113,8 @@ class Naming:
 
   A path 'params/head/kernel' becomes their name by regular expressions. '{}' in
   a name stands for the layer of a stack: our leading axis. Kernels are `(out,
-  in, *window)` there and `(*window, in, out)` here.
-
-  Attributes:
-    rules: (pattern, replacement), applied in order.
-    axes: pattern of a name -> index that adds the axes of length 1 that their
-      array has.
-    ignored: pattern of names that have no place here.
-    transposed: False where kernels lie there as here.
+  in, *window)` there and `(*window, in, out)` here, unless not `transposed`.
+  `axes` are indices that add the axes of length 1 of their arrays, by name.
   """
 
   rules: tuple[tuple[str, str], ...]
@@ -151,13 +123,11 @@ class Naming:
   transposed: bool = True
 
   def name(self, path: str) -> str:
-    """Returns their name of our leaf."""
     for pattern, replacement in self.rules:
       path = re.sub(pattern, replacement, path)
     return path.replace('/', '.')
 
   def to_theirs(self, path: str, value: np.ndarray) -> np.ndarray:
-    """Returns our array (one layer of a stack) in their layout."""
     if self._is_kernel(path, value.ndim):
       value = value.transpose(-1, -2, *range(value.ndim - 2))
     name = self.name(path)
@@ -166,10 +136,7 @@ class Naming:
         value = value[index]
     return value
 
-  def from_theirs(
-    self, path: str, value: np.ndarray, shape: tuple[int, ...]
-  ) -> np.ndarray:
-    """Returns their array in our layout, which has this shape."""
+  def from_theirs(self, path: str, value: np.ndarray, shape) -> np.ndarray:
     if not self._is_kernel(path, len(shape)):
       return value.reshape(shape)
     value = value.reshape(shape[-1], shape[-2], *shape[:-2])
@@ -201,21 +168,8 @@ def expected(naming: Naming, tree: Tree) -> dict[str, tuple[int, ...]]:
   return shapes
 
 
-def convert(
-  tensors: Tensors, naming: Naming, tree: Tree, hint: str = ''
-) -> Tree:
-  """Returns the tensors as float32 arrays in the places of a tree of ours.
-
-  Args:
-    tensors: what a file has.
-    naming: how it names and lays out our leaves.
-    tree: nested dicts whose leaves have the shapes of ours.
-    hint: what may help where they do not fit.
-
-  Raises:
-    ConvertError: listing what is missing, what is left over, and every shape
-      that differs; or naming a tensor that is not finite.
-  """
+def convert(tensors: Tensors, naming: Naming, tree: Tree, hint='') -> Tree:
+  """Returns the tensors as float32 arrays in the places of a tree of ours."""
   wanted = expected(naming, tree)
   shapes = {
     name: shape
@@ -234,7 +188,7 @@ def convert(
       )
     return naming.from_theirs(path, value, shape)
 
-  result: dict[str, Any] = {}
+  found = {}
   for path, leaf in leaves_of(tree).items():
     name = naming.name(path)
     if '{}' in name:
@@ -243,36 +197,17 @@ def convert(
         value[layer] = read(path, name.format(layer), leaf.shape[1:])
     else:
       value = np.ascontiguousarray(read(path, name, leaf.shape))
-    *parents, last = path.split('/')
-    node = result
-    for part in parents:
-      node = node.setdefault(part, {})
-    node[last] = value
-  return result
+    found[path] = value
+  return traverse_util.unflatten_dict(found, sep='/')
 
 
 def to_theirs(naming: Naming, tree: Tree) -> dict[str, np.ndarray]:
-  """The inverse of `convert`, of a tree without stacks."""
-  return {
-    naming.name(path): np.ascontiguousarray(
-      naming.to_theirs(path, np.asarray(leaf))
-    )
-    for path, leaf in leaves_of(tree).items()
-  }
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_of(tree).items()}
+  theirs = {naming.name(p): naming.to_theirs(p, x) for p, x in leaves.items()}
+  return {name: np.ascontiguousarray(value) for name, value in theirs.items()}
 
 
-def check(
-  source: str,
-  shapes: Mapping[str, tuple[int, ...]],
-  wanted: Mapping[str, tuple[int, ...]],
-  hint: str,
-) -> None:
-  """Compares the shapes, by name, of a file and of a model.
-
-  Raises:
-    ConvertError: listing what is missing, what is left over and what differs,
-      and what may help.
-  """
+def check(source: str, shapes: Shapes, wanted: Shapes, hint: str) -> None:
   differing = [
     f'{name}: file {shapes[name]}, model {shape}'
     for name, shape in sorted(wanted.items())

@@ -1,16 +1,14 @@
 """A prepared corpus: its table of utterances and random access to features.
 
-The store is a TFDS directory written by data_prep. The table (ids, labels,
-speakers, ...) is read from the manifest beside it and needs no TensorFlow;
-features are read row by row from the TFRecord shards, whose offsets are indexed
-once, so that any order over a corpus of any size costs the same.
+The table is read from the manifest and needs no TensorFlow; features are read
+row by row from TFRecord shards, whose offsets are indexed once, so that any
+order over a corpus of any size costs the same.
 """
 
 import csv
 import dataclasses
 import functools
 import json
-import os
 import pathlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ import google_crc32c
 import numpy as np
 
 from data_prep.store import StoreError
+from jaxser.core.files import Path
 
 # TFRecord framing: uint64 length, uint32 masked crc of it, data, uint32 crc.
 _HEADER = struct.Struct('<QI')
@@ -48,7 +47,6 @@ class Table:
     return len(self.ids)
 
   def take(self, rows: np.ndarray) -> 'Table':
-    """Returns the table of these rows, in their order."""
     return Table(**{name: value[rows] for name, value in vars(self).items()})
 
 
@@ -68,20 +66,22 @@ class Corpus:
   def feature_shape(self) -> tuple[int, ...]:
     """(longest, bins) or (longest,), over all stores."""
     infos = list(self.stores.values())
-    longest, bins = (
-      max(i['max_length'] for i in infos),
-      infos[0]['feature_bins'],
-    )
+    longest = max(info['max_length'] for info in infos)
+    bins = infos[0]['feature_bins']
     return (longest, bins) if bins else (longest,)
+
+  @property
+  def fingerprints(self) -> dict[str, str]:
+    return {name: info['fingerprint'] for name, info in self.stores.items()}
 
   @property
   def annotators(self) -> Mapping[str, Any]:
     """How far annotators agree, of a single corpus that says so; or empty."""
-    infos = list(self.stores.values())
-    return infos[0].get('annotators', {}) if len(infos) == 1 else {}
+    first, *others = self.stores.values()
+    return {} if others else first.get('annotators', {})
 
   def load(self, max_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads every row, cut or zero padded: [n, max_length, ...], lengths [n]."""
+    """Reads all rows, cut or zero padded: [n, max_length, ...], lengths [n]."""
     shape = (len(self.table), max_length, *self.feature_shape[1:])
     features = np.zeros(shape, np.float32)
     lengths = np.zeros(len(self.table), np.int32)
@@ -91,12 +91,8 @@ class Corpus:
     return features, lengths
 
 
-def open_store(path: os.PathLike[str] | str) -> Corpus:
-  """Opens the store of a corpus, `DATA/CORPUS/FEATURES-HASH/1.0.0`.
-
-  Raises:
-    StoreError: a file is missing, damaged or does not agree with the others.
-  """
+def open_store(path: Path) -> Corpus:
+  """Opens the store of a corpus, `DATA/CORPUS/FEATURES-HASH/1.0.0`."""
   path = pathlib.Path(path)
   try:
     info = json.loads((path / 'store.json').read_text('utf-8'))
@@ -110,10 +106,8 @@ def open_store(path: os.PathLike[str] | str) -> Corpus:
     raise _damaged(path, f'has no valid store.json ({error})') from error
   table = _read_table(path, classes)
   if (count := info['count']) != len(table):
-    raise _damaged(
-      path,
-      f'has {len(table)} utterances in manifest.tsv and {count} in store.json',
-    )
+    told = f'has {len(table)} utterances in manifest.tsv and {count} in'
+    raise _damaged(path, f'{told} store.json')
   vad_range = info.get('vad_range')
   return Corpus(
     name=name,
@@ -134,11 +128,9 @@ def _damaged(path: pathlib.Path, problem: str) -> StoreError:
 
 
 def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
-  """Returns mean and standard deviation of a waveform store's samples.
+  """Returns mean and standard deviation of a waveform store's samples, or None.
 
-  Of the training split where the protocol uses an official one; elsewhere of
-  the whole store: two numbers, no label, the same for every fold. None of
-  stores of other features.
+  Of the training split where the protocol uses an official one; else of all.
   """
   info = next(iter(corpus.stores.values()))
   if info.get('statistics') is None:
@@ -150,7 +142,6 @@ def normalization(corpus: Corpus, protocol: str) -> tuple[float, float] | None:
 
 
 def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
-  """Returns a corpus of some rows only; labels keep their meaning."""
   read, rows = corpus.read, np.asarray(rows)
   return dataclasses.replace(
     corpus,
@@ -161,15 +152,7 @@ def select(corpus: Corpus, rows: np.ndarray) -> Corpus:
 
 
 def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
-  """Returns two corpora as one, with their names before ids and speakers.
-
-  'classification' keeps the utterances of the classes that both have,
-  'regression' (of valence, arousal and dominance) keeps all.
-
-  Raises:
-    StoreError: if features differ in kind or parameters, fewer than two classes
-      are shared, or the scales differ.
-  """
+  """Returns two as one; a classification keeps the classes that both have."""
   corpora = first, second
   infos = [next(iter(corpus.stores.values())) for corpus in corpora]
   for key in ('features', 'parameters'):
@@ -197,23 +180,24 @@ def join(first: Corpus, second: Corpus, task: str = 'classification') -> Corpus:
     field.name: np.concatenate([getattr(c.table, field.name) for c in corpora])
     for field in dataclasses.fields(Table)
   }
-  columns['labels'] = np.concatenate(
-    [_labels(classes, c.classes)[c.table.labels] for c in corpora]
-  )
+  labels = [_labels(classes, c.classes)[c.table.labels] for c in corpora]
+  columns['labels'] = np.concatenate(labels)
   split = len(first.table)
-  names = [c.name for c in corpora for _ in range(len(c.table))]
+  names = np.repeat([c.name for c in corpora], [len(c.table) for c in corpora])
   for column in ('ids', 'speakers'):
     pairs = zip(names, columns[column], strict=True)
     columns[column] = np.array([f'{name}/{value}' for name, value in pairs])
+
+  def read(row: int) -> np.ndarray:
+    return first.read(row) if row < split else second.read(row - split)
+
   both = Corpus(
     name=f'{first.name}+{second.name}',
     classes=classes,
     vad_range=first.vad_range if regression else None,
     table=Table(**columns),
     stores={**first.stores, **second.stores},
-    read=lambda row: (
-      first.read(row) if row < split else second.read(row - split)
-    ),
+    read=read,
     parts=np.concatenate([c.parts for c in corpora]),
   )
   kept = np.flatnonzero((columns['labels'] >= 0) | regression)
@@ -243,9 +227,8 @@ def _read_table(store: pathlib.Path, classes: Sequence[str]) -> Table:
 
   names = text('label').tolist()
   if unknown := sorted({*names} - {*classes, ''}):
-    raise _damaged(
-      store, f'has labels that store.json does not list: {unknown}'
-    )
+    problem = f'has labels that store.json does not list: {unknown}'
+    raise _damaged(store, problem)
   return Table(
     ids=text('id'),
     labels=_labels(classes, names)[:-1],
@@ -296,10 +279,8 @@ def _reader(path: pathlib.Path, count: int) -> Callable[[int], np.ndarray]:
       file.seek(offset)
       data, footer = file.read(length), file.read(_FOOTER.size)
     if footer != _FOOTER.pack(_masked_crc(data)):
-      raise _damaged(
-        path,
-        f'has {shard.name} with a damaged record (row {row}) at byte {offset}',
-      )
+      what = f'a damaged record (row {row}) at byte {offset}'
+      raise _damaged(path, f'has {shard.name} with {what}')
     decoded = features().deserialize_example_np(data)
     return np.asarray(decoded['features'], np.float32)
 
@@ -307,6 +288,5 @@ def _reader(path: pathlib.Path, count: int) -> Callable[[int], np.ndarray]:
 
 
 def _masked_crc(data: bytes) -> int:
-  """Returns the rotated crc32c of the TFRecord format."""
   crc = google_crc32c.value(data)
   return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,9 +1,8 @@
 """From rows of a corpus to batches on their way to the devices.
 
-The batches of every epoch are a pure function of (seed, fold, epoch), and a
-position in them is two numbers, (epoch, step), so a checkpoint that holds them
-continues with the very next batch. tf.data reads and assembles batches in
-parallel and ahead of time; `Source.batch` is the same assembly without it.
+The batches of every epoch are a pure function of (seed, fold, epoch), so a
+checkpoint that holds (epoch, step) continues with the very next batch. tf.data
+assembles batches ahead of time; `Source.batch` is the same without it.
 """
 
 import dataclasses
@@ -15,27 +14,25 @@ from typing import Any
 
 import numpy as np
 
-from jaxser.data import buckets as buckets_lib
 from jaxser.data.corpus import Corpus
 
 PADDING_ROW = -1
+# Lengths are compared on a grid of this many steps up to the longest.
+_BUCKET_STEPS = 240
 PADDING = {'features': 0, 'length': 0, 'label': -1, 'vad': 0, 'speaker': -1}
 """What a batch holds of each utterance, and of a padding row."""
+Columns = Mapping[str, np.ndarray]
+Batch = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class Slot:
-  """Indices of one batch that is to be assembled.
+  """Indices of one batch that is to be assembled."""
 
-  Attributes:
-    rows: int64 [batch], rows of the corpus, PADDING_ROW where there is none.
-    length: frames or samples that every row is cut or padded to.
-    references: by name int64 [batch], rows that stand beside these.
-  """
-
-  rows: np.ndarray
-  length: int
-  references: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  rows: np.ndarray  # int64 [batch], of the corpus; PADDING_ROW where none is.
+  length: int  # Frames or samples that every row is cut or padded to.
+  # By name int64 [batch], rows that stand beside these.
+  references: Columns = dataclasses.field(default_factory=dict)
 
   def part(self, index: int, count: int) -> tuple['Slot', int]:
     """Returns what one of `count` processes assembles, and its first row."""
@@ -54,13 +51,7 @@ def normalized(value: Any, normalization: tuple[float, float] | None) -> Any:
 
 
 class Source:
-  """Assembles batches of one corpus, from memory where it fits.
-
-  Attributes:
-    max_length: longest row handed out, frames or samples.
-    buckets: ascending lengths that batches are padded to, the last being
-      max_length.
-  """
+  """Assembles batches of one corpus, from memory where it fits."""
 
   def __init__(
     self,
@@ -72,37 +63,26 @@ class Source:
     buckets: Sequence[int] = (),
     num_buckets: int = 0,
   ):
-    """Reads nothing yet.
+    """Reads nothing yet; a `max_length` of 0 keeps the longest row whole.
 
-    Args:
-      corpus: the corpus.
-      max_length: rows are cut to this; 0 keeps the longest row whole.
-      cache_gib: the decoded corpus stays in memory if it needs no more.
-      normalization: mean and standard deviation; features become (x - mean) /
-        (std + 1e-6) before they are padded with zeros.
-      buckets: lengths that batches are padded to, besides the longest.
-      num_buckets: without `buckets`, this many, that pad the corpus least.
+    Batches have the lengths `buckets`, or `num_buckets` that pad the corpus
+    least.
     """
-    self.corpus = corpus
+    self.corpus, self._normalization = corpus, normalization
     longest, *self._bins = corpus.feature_shape
     self.max_length = min(max_length, longest) if max_length else longest
     row_bytes = 4 * self.max_length * int(np.prod(self._bins, initial=1))
-    self._normalization = normalization
     _, self._speakers = np.unique(corpus.table.speakers, return_inverse=True)
     self.in_memory = row_bytes * len(corpus.table) <= cache_gib * 2**30
     shorter = tuple(b for b in buckets if b < self.max_length)
     self.buckets = (*shorter, self.max_length)
     if num_buckets > 1 and not buckets:
-      self.buckets = buckets_lib.best(
-        self.lengths, num_buckets, self.max_length
-      )
+      longest = self.max_length
+      self.buckets = best_buckets(self.lengths, num_buckets, longest)
 
   @functools.cached_property
   def lengths(self) -> np.ndarray:
-    """int64 [n], frames or samples of every row, from its duration.
-
-    Features of a fixed signal length have as many frames in every row.
-    """
+    """int64 [n], frames or samples of every row, from its duration."""
     info = next(iter(self.corpus.stores.values()))
     if info['parameters'].get('signal_length'):
       return np.full(len(self.corpus.table), self.max_length, np.int64)
@@ -115,31 +95,20 @@ class Source:
     """The corpus in memory: features [n, max_length, ...] and lengths [n]."""
     return self.corpus.load(self.max_length)
 
-  def _features(
-    self, rows: np.ndarray, length: int
-  ) -> tuple[np.ndarray, np.ndarray]:
-    features = np.zeros((len(rows), length, *self._bins), np.float32)
-    lengths = np.zeros(len(rows), np.int32)
-    for i in np.flatnonzero(rows != PADDING_ROW):
+  def batch(self, slot: Slot, first_row: int = 0) -> Batch:
+    """Returns a `System` batch; `first_row` is its place in the global one."""
+    table, rows = self.corpus.table, slot.rows
+    real, count = rows != PADDING_ROW, len(rows)
+    features = np.zeros((count, slot.length, *self._bins), np.float32)
+    lengths = np.zeros(count, np.int32)
+    for i in np.flatnonzero(real):
       if self.in_memory:
         whole, valid = (array[rows[i]] for array in self.arrays)
-        value = whole[: min(valid, length)]
+        value = whole[: min(valid, slot.length)]
       else:
-        value = self.corpus.read(int(rows[i]))[:length]
+        value = self.corpus.read(int(rows[i]))[: slot.length]
       value = normalized(value, self._normalization)
       features[i, : len(value)], lengths[i] = value, len(value)
-    return features, lengths
-
-  def batch(self, slot: Slot, first_row: int = 0) -> dict[str, np.ndarray]:
-    """Returns a batch as `jaxser.systems.base` describes it.
-
-    Args:
-      slot: its indices.
-      first_row: position of the slot's first row in the global batch.
-    """
-    table, rows = self.corpus.table, slot.rows
-    real = rows != PADDING_ROW
-    features, lengths = self._features(rows, slot.length)
     batch = {
       'features': features,
       'length': lengths,
@@ -147,7 +116,7 @@ class Source:
       'vad': np.where(real[:, None], table.vad[rows], 0).astype(np.float32),
       'mask': real.astype(np.float32),
       'speaker': np.where(real, self._speakers[rows], -1).astype(np.int32),
-      'row': np.arange(first_row, first_row + len(rows), dtype=np.int32),
+      'row': np.arange(first_row, first_row + count, dtype=np.int32),
     }
     for name, rows in slot.references.items():
       beside = self.batch(Slot(rows, slot.length))
@@ -155,20 +124,72 @@ class Source:
     return batch
 
 
+def best_buckets(lengths: np.ndarray, count: int, longest: int) -> tuple:
+  """Returns the `count` bucket lengths that pad lengths [n] least, ascending.
+
+  Found exactly, by dynamic programming over lengths rounded up to 1 / 240 of
+  the longest. Fewer come back if fewer lengths occur; the last is `longest`.
+  """
+  step = -(-longest // _BUCKET_STEPS)
+  ends = np.unique(np.minimum(np.arange(1, _BUCKET_STEPS + 1) * step, longest))
+  place = np.searchsorted(ends, np.minimum(lengths, longest))
+  counts = np.bincount(place, minlength=len(ends))
+  # below[i]: utterances whose length is among the first i ends.
+  below = np.concatenate([[0], np.cumsum(counts)])
+  # cost[j, i]: frames that a bucket from end j (left out) to end i costs.
+  cost = (below[None, 1:] - below[:, None]) * ends[None].astype(np.float64)
+  later = np.arange(len(below))[:, None] < np.arange(1, len(below))
+  cost = np.where(later, cost, np.inf)
+  total, before = cost[0], []
+  for _ in range(min(count, np.count_nonzero(counts)) - 1):
+    # total[j - 1] frames for the ends up to j, and one bucket from there.
+    sums = np.concatenate([[np.inf], total])[:, None] + cost
+    before.append(np.argmin(sums, axis=0))
+    total = np.minimum.reduce(sums, axis=0)
+  chosen, end = [], len(ends) - 1
+  for choice in reversed(before):
+    chosen.append(int(ends[end]))
+    end = int(choice[end]) - 1
+  return (*reversed([*chosen, int(ends[end])]),)
+
+
+def bucket_of(lengths: np.ndarray, buckets: Sequence[int]) -> np.ndarray:
+  """Returns the smallest bucket that holds each length; the last one cuts."""
+  return np.minimum(np.searchsorted(buckets, lengths), len(buckets) - 1)
+
+
+def cut_batches(
+  order: np.ndarray, lengths: np.ndarray, size: int, buckets: Sequence[int]
+) -> list[tuple[np.ndarray, int]]:
+  """Cuts the order into batches of `size`, all but one full, shortest first.
+
+  Returns (positions, length of their bucket). A bucket without a full batch
+  left is filled up with rows of the next shorter one. So the batch that stays
+  smaller, whose missing rows are padding, is of the shortest utterances.
+  """
+  bucket = bucket_of(lengths, buckets)
+  groups = [order[bucket[order] == number] for number in range(len(buckets))]
+  found: list[tuple[np.ndarray, int]] = []
+  for number in reversed(range(len(buckets))):
+    inside, shorter = groups[number], number - 1
+    while shorter >= 0 and len(inside) % size:
+      missing = -len(inside) % size
+      taken = groups[shorter][:missing]
+      groups[shorter] = groups[shorter][missing:]
+      inside = np.concatenate([inside, taken])
+      shorter -= 1
+    for start in reversed(range(0, len(inside), size)):
+      found.append((inside[start : start + size], buckets[number]))
+  return found[::-1]
+
+
 def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
-  """Appends padding rows up to `size`."""
   padding = np.full(size - len(rows), PADDING_ROW, np.int64)
   return np.concatenate([np.asarray(rows, np.int64), padding])
 
 
-def draw_partners(
-  rows: np.ndarray, seed: Sequence[int], epoch: int
-) -> np.ndarray:
-  """Returns one of the rows, at random, for each of them: int64 [n].
-
-  It depends on the seed, the epoch, the row and which rows there are: not on
-  batches.
-  """
+def draw_partners(rows: np.ndarray, seed: tuple[int, int], epoch: int):
+  """Returns one of the rows for each, int64 [n], whatever the batches."""
   generator = np.random.default_rng([*seed, epoch, 1])
   uniform = generator.random(int(rows.max()) + 1)[rows]
   return np.sort(rows)[(uniform * len(rows)).astype(np.int64)]
@@ -176,28 +197,20 @@ def draw_partners(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-  """The shuffled batches of a training split.
+  """The shuffled batches of a training split."""
 
-  Attributes:
-    rows: int64 [n], rows to train on.
-    lengths: int [n], their lengths, which decide their bucket.
-    batch_size: utterances per step.
-    padded_size: rows per batch; more than batch_size where devices demand it.
-    buckets: ascending lengths; a batch is cut and padded to the smallest bucket
-      that holds all of its rows. The last one holds (and cuts) everything.
-    seed: numbers that name the order, such as (seed, fold).
-    references: epoch -> by name int64 [n], rows that stand beside `rows`.
-    probabilities: float64 [n] with which each of n rows is drawn, with
-      replacement; None takes every row once.
-  """
-
-  rows: np.ndarray
-  lengths: np.ndarray
-  batch_size: int
-  padded_size: int
+  rows: np.ndarray  # int64 [n], to train on.
+  lengths: np.ndarray  # int [n], which decide their bucket.
+  batch_size: int  # Utterances per step.
+  padded_size: int  # Rows per batch; more where devices demand it.
+  # Ascending lengths; a batch is padded to the smallest that holds its rows. The
+  # last one holds (and cuts) everything.
   buckets: Sequence[int]
-  seed: tuple[int, ...]
-  references: Callable[[int], Mapping[str, np.ndarray]] = lambda epoch: {}
+  seed: tuple[int, ...]  # Names the order, such as (seed, fold).
+  # Epoch -> by name int64 [n], rows that stand beside `rows`.
+  references: Callable[[int], Columns] = lambda epoch: {}
+  # float64 [n] with which each of n rows is drawn, with replacement; None takes
+  # every row once.
   probabilities: np.ndarray | None = None
 
   @property
@@ -206,20 +219,18 @@ class Sampler:
     return -(-len(self.rows) // self.batch_size)
 
   def epoch(self, epoch: int) -> list[Slot]:
-    """Returns all batches of one epoch, in order."""
     generator = np.random.default_rng([*self.seed, epoch])
+    count, references = len(self.rows), self.references(epoch)
     if self.probabilities is None:
-      order = generator.permutation(len(self.rows))
+      order = generator.permutation(count)
     else:
-      count = len(self.rows)
       order = generator.choice(count, count, p=self.probabilities)
-    references, slots = self.references(epoch), []
-    for chosen, length in buckets_lib.batches(
-      order, self.lengths, self.batch_size, self.buckets
-    ):
-      slots.append(
-        make_slot(self.rows, references, chosen, self.padded_size, length)
+    slots = [
+      _slot(self.rows, references, chosen, self.padded_size, length)
+      for chosen, length in cut_batches(
+        order, self.lengths, self.batch_size, self.buckets
       )
+    ]
     if len(self.buckets) > 1:
       slots = [slots[i] for i in generator.permutation(len(slots))]
     return slots
@@ -231,14 +242,7 @@ class Sampler:
       yield from itertools.islice(self.epoch(current), skipped, None)
 
 
-def make_slot(
-  rows: np.ndarray,
-  references: Mapping[str, np.ndarray],
-  chosen: np.ndarray,
-  size: int,
-  length: int,
-) -> Slot:
-  """Returns the batch of some of the rows and what stands beside them."""
+def _slot(rows, references: Columns, chosen, size: int, length: int) -> Slot:
   beside = {n: pad_rows(r[chosen], size) for n, r in references.items()}
   return Slot(pad_rows(rows[chosen], size), length, beside)
 
@@ -247,27 +251,15 @@ def for_evaluation(
   source: Source,
   rows: np.ndarray,
   size: int,
-  references: Mapping[str, np.ndarray] = types.MappingProxyType({}),
+  references: Columns = types.MappingProxyType({}),
 ) -> tuple[list[Slot], np.ndarray]:
-  """Returns batches that hold every row once, the last one padded.
-
-  Rows of a bucket keep their order; with one bucket all of them do.
-
-  Args:
-    source: of the rows.
-    rows: int64 [n].
-    size: rows of a batch.
-    references: by name int64 [n], rows that stand beside these.
-
-  Returns:
-    The batches, and int64 [n]: where in their concatenation each row is.
-  """
+  """Returns batches that hold every row once, and each row's place in them."""
   slots, places = [], np.zeros(len(rows), np.int64)
-  for chosen, length in buckets_lib.batches(
+  for chosen, length in cut_batches(
     np.arange(len(rows)), source.lengths[rows], size, source.buckets
   ):
     places[chosen] = len(slots) * size + np.arange(len(chosen))
-    slots.append(make_slot(rows, references, chosen, size, length))
+    slots.append(_slot(rows, references, chosen, size, length))
   return slots, places
 
 
@@ -284,20 +276,11 @@ def padding_share(source: Source, slots: Iterable[Slot]) -> float:
 def stream(
   source: Source,
   slots: Iterable[Slot],
-  *,
   process_index: int = 0,
   process_count: int = 1,
   prefetch: int = 4,
-) -> Iterator[dict[str, np.ndarray]]:
-  """Yields this process' rows of every batch, read ahead by tf.data.
-
-  Args:
-    source: where rows come from.
-    slots: the global batches; each process assembles a contiguous part.
-    process_index: this process.
-    process_count: number of processes; must divide the rows of a slot.
-    prefetch: batches kept ready.
-  """
+) -> Iterator[Batch]:
+  """Yields this process' part of every batch, read ahead by tf.data."""
   import tensorflow as tf
 
   tf.config.set_visible_devices([], 'GPU')

@@ -1,31 +1,33 @@
 """Who is trained on and who is tested: folds as a pure function of the table.
 
-Every protocol yields folds of row numbers (train, dev, test). They are written
-beside the results by utterance id, and can be read back, so that others rerun
-exactly the same split.
+Every protocol yields folds of row numbers. They are written beside the results
+by utterance id, and can be read back, so that others rerun exactly the same
+split.
 """
 
 import collections
 import dataclasses
 import itertools
 import json
-import os
 import pathlib
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxser.core import files
 from jaxser.core.errors import UserError
-from jaxser.data import emobox
 from jaxser.data.corpus import Corpus, Table
 
 # Up to this many speakers each is a fold of its own; beyond, they are grouped.
 MAX_SPEAKER_FOLDS = 12
 # Utterances of each class that `published` develops on, of an official split.
 PUBLISHED_DEV = 300
+SPLITS = ('train', 'dev', 'test')
+Folds = dict[str, Any]
+"""What a folds file holds."""
 _NONE = np.zeros(0, np.int64)
 
 
@@ -57,32 +59,23 @@ def make_folds(
 ) -> list[Fold]:
   """Cuts the corpus into folds.
 
-  - `published`: scikit-learn `KFold(num_folds, shuffle=True, seed)` over the
-    utterances in published order; speakers are trained on and tested (TIM-Net). A
-    regression over a corpus with an official split: its training split trains;
-    of its development split `PUBLISHED_DEV` utterances of each class, drawn by
-    `seed`, develop and the others test (EmoSphere-SER, section 3.1, whose
-    utterances without agreement `data_prep` leaves out of MSP-Podcast).
+  - `published`: scikit-learn's shuffled KFold over utterances (TIM-Net). Of a
+    regression with an official split, its training split trains,
+    `PUBLISHED_DEV` utterances of each class of its development split develop,
+    the others test (EmoSphere-SER, section 3.1).
   - `speaker_independent`: every speaker (or group, beyond 12 speakers) is
-    tested once; its neighbour in sorted order is the development speaker: k + 1
-    for even k, k - 1 for odd k (DSNet), so dev labels may guide training.
-  - `official`: the corpus' own split column (train, dev, test).
-  - `cross_corpus`: one corpus trains, all of `test_corpus` tests every fold.
-    `cross_corpus_train` is 'all': one fold, trained on all of the first (TIM-
-    Net); 'held_out': one fold, the last speaker (or group) is the development
-    side; 'speakers': the folds of `speaker_independent`, whose own test
-    speakers are left out (DSNet).
-  - `emobox`: the folds of EmoBox (arXiv 2406.07162) in `emobox_dir`, the folder
-    of the corpus or the one above. With `emobox_dev` a tenth of each training
-    split develops: whole speakers (at least one) where the fold tests none of
-    them, else utterances of every class; drawn by `seed` and fold.
+    tested once; the neighbour in sorted order develops (DSNet).
+  - `official`: the corpus' own split column.
+  - `cross_corpus`: all of `test_corpus` tests every fold. Of the other corpus
+    train 'all'; 'held_out': all but the last speaker or group, who develops;
+    'speakers': the folds of `speaker_independent` without their own test
+    speakers (DSNet).
+  - `emobox`: the folds in `emobox_dir`; with `emobox_dev` a tenth of each
+    training split develops: speakers where the fold tests none of them, else
+    utterances.
   - `all`: one fold that trains on every utterance and tests none.
 
-  `every_class` is for classification: each training split must have all classes.
-
-  Raises:
-    ProtocolError: where speakers or splits are missing or too few, or a class
-      has no utterance in a training fold.
+  Of a classification each training split must have `every_class`.
   """
   table = corpus.table
   has_split = {'train', 'dev'} <= set(table.splits.tolist())
@@ -95,9 +88,8 @@ def make_folds(
   elif protocol == 'official':
     folds = _official_fold(table)
   elif protocol == 'cross_corpus':
-    folds = _cross_corpus_folds(
-      corpus, test_corpus, cross_corpus_train, num_folds, seed
-    )
+    how = cross_corpus_train
+    folds = _cross_corpus_folds(corpus, test_corpus, how, num_folds, seed)
   elif protocol == 'emobox':
     folds = _emobox_folds(corpus, emobox_dir, seed if emobox_dev else None)
   else:  # 'all'
@@ -133,15 +125,11 @@ def _random_folds(table: Table, num_folds: int, seed: int) -> list[Fold]:
   from sklearn import model_selection
 
   cut = model_selection.KFold(num_folds, shuffle=True, random_state=seed)
-  return [
-    Fold(number, train, _NONE, test)
-    for number, (train, test) in enumerate(cut.split(table.ids))
-  ]
+  splits = enumerate(cut.split(table.ids))
+  return [Fold(n, train, _NONE, test) for n, (train, test) in splits]
 
 
-def _speaker_groups(
-  table: Table, num_groups: int, seed: int
-) -> list[list[str]]:
+def _speaker_groups(table: Table, count: int, seed: int) -> list[list[str]]:
   """Speakers sorted by name, alone or dealt into groups of similar size."""
   speakers = sorted(set(table.speakers.tolist()))
   if '' in speakers:
@@ -153,14 +141,11 @@ def _speaker_groups(
   if len(speakers) <= MAX_SPEAKER_FOLDS:
     return [[speaker] for speaker in speakers]
   order = np.random.default_rng(seed).permutation(len(speakers))
-  return [
-    sorted(speakers[i] for i in order[group::num_groups])
-    for group in range(num_groups)
-  ]
+  return [sorted(speakers[i] for i in order[g::count]) for g in range(count)]
 
 
-def _speaker_folds(table: Table, num_groups: int, seed: int) -> list[Fold]:
-  groups = _speaker_groups(table, num_groups, seed)
+def _speaker_folds(table: Table, count: int, seed: int) -> list[Fold]:
+  groups = _speaker_groups(table, count, seed)
   if len(groups) < 3:
     raise ProtocolError(
       'speaker-independent folds need at least 3 speakers, one each to train, '
@@ -181,9 +166,7 @@ def _speaker_folds(table: Table, num_groups: int, seed: int) -> list[Fold]:
 
 
 def _official_fold(table: Table) -> list[Fold]:
-  fold = Fold(
-    0, *(np.flatnonzero(table.splits == n) for n in ('train', 'dev', 'test'))
-  )
+  fold = Fold(0, *(np.flatnonzero(table.splits == split) for split in SPLITS))
   if not len(fold.train) or not len(fold.test):
     raise ProtocolError(
       "protocol=official needs utterances whose split is 'train' and 'test'; the "
@@ -193,11 +176,9 @@ def _official_fold(table: Table) -> list[Fold]:
   return [fold]
 
 
-def _cross_corpus_folds(
-  corpus: Corpus, test_corpus: str, how: str, num_groups: int, seed: int
-) -> list[Fold]:
+def _cross_corpus_folds(corpus, test_corpus, how, count, seed) -> list[Fold]:
   test = np.flatnonzero(corpus.parts == test_corpus)
-  train = np.flatnonzero(corpus.parts != test_corpus)
+  train, dev = np.flatnonzero(corpus.parts != test_corpus), _NONE
   if not len(test) or not len(train):
     raise ProtocolError(
       f'cross_corpus needs two corpora; {corpus.name!r} tested on '
@@ -205,13 +186,10 @@ def _cross_corpus_folds(
     )
   known = corpus.table.take(train)
   if how == 'speakers':
-    return [
-      Fold(fold.number, train[fold.train], train[fold.dev], test)
-      for fold in _speaker_folds(known, num_groups, seed)
-    ]
-  dev = _NONE
+    folds = _speaker_folds(known, count, seed)
+    return [Fold(f.number, train[f.train], train[f.dev], test) for f in folds]
   if how == 'held_out':
-    groups = _speaker_groups(known, num_groups, seed)
+    groups = _speaker_groups(known, count, seed)
     held = np.isin(known.speakers, np.array(groups[-1]))
     train, dev = train[~held], train[held]
   return [Fold(0, train, dev, test)]
@@ -219,7 +197,7 @@ def _cross_corpus_folds(
 
 def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
   """Reads EmoBox's folds; cuts development splits where a seed is given."""
-  table, found = corpus.table, emobox.read_folds(corpus, folder)
+  table, found = corpus.table, _read_emobox(corpus, folder)
   folds = [Fold(number, train, _NONE, test) for number, train, test in found]
   if seed is not None:
     folds = [_hold_out(fold, table, seed) for fold in folds]
@@ -229,6 +207,98 @@ def _emobox_folds(corpus: Corpus, folder: str, seed: int | None) -> list[Fold]:
     file=sys.stderr,
   )
   return folds
+
+
+# EmoBox (Ma et al., arXiv 2406.07162; github.com/emo-box/EmoBox) has
+# CORPUS/fold_N/CORPUS_{train,test}_fold_N.jsonl, N from 1, and of some corpora
+# CORPUS/label_map.json. A recording is the utterance whose path ends as "wav".
+def _read_emobox(corpus: Corpus, folder: str) -> list[tuple[int, Any, Any]]:
+  """Returns (number from 0, training rows, test rows) of every fold."""
+  root = pathlib.Path(folder).expanduser()
+  if (root / corpus.name.replace('_', '')).is_dir():
+    root /= corpus.name.replace('_', '')
+  names = (path.name for path in root.glob('fold_*'))
+  numbers = sorted(int(n[5:]) for n in names if n[5:].isdigit())
+  if not folder or not numbers:
+    raise UserError(
+      f'--config.emobox_dir={folder}: has no fold_1 for {corpus.name}; give the '
+      'data folder of EmoBox (github.com/emo-box/EmoBox), or data/CORPUS in it.'
+    )
+  find, path = _finder(corpus.table.paths), root / 'label_map.json'
+  pairs = json.loads(path.read_text('utf-8')) if path.exists() else {}
+  labels = {name.lower(): value.lower() for name, value in pairs.items()}
+  folds = []
+  for n in numbers:
+    names = (f'fold_{n}/*_{part}_fold_{n}.jsonl' for part in ('train', 'test'))
+    rows = (_read_split(root, name, corpus, find, labels) for name in names)
+    folds.append((n - 1, *rows))
+  used = [np.concatenate(rows) for _, *rows in folds]
+  everyone = np.unique(np.concatenate(used))
+  for n, rows in zip(numbers, used, strict=True):
+    lacking = np.setdiff1d(everyone, rows)
+    if len(lacking):
+      raise UserError(
+        f'{root}/fold_{n} lacks {len(lacking)} utterances of the other folds, '
+        f'the first is {str(corpus.table.ids[lacking[0]])!r}.'
+      )
+  print(
+    f'EmoBox: {len(folds)} folds of {corpus.name} with {len(everyone)} of '
+    f'{len(corpus.table)} utterances.',
+    file=sys.stderr,
+  )
+  return folds
+
+
+def _read_split(folder, pattern, corpus, find, labels) -> np.ndarray:
+  """Returns the rows of one split; adds to `labels` what it learns."""
+  try:
+    (path,) = folder.glob(pattern)
+    lines = [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+    pairs = [(line['wav'], line['emo']) for line in lines]
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f'{folder / pattern}: is no fold of EmoBox ({type(error).__name__}: '
+      f'{error}).'
+    ) from error
+  rows = [find(wav) for wav, _ in pairs]
+  unknown = [w for (w, _), row in zip(pairs, rows, strict=True) if row is None]
+  if unknown:
+    raise UserError(
+      f'{path}: {len(unknown)} of {len(pairs)} utterances are not in '
+      f'{corpus.name}, the first is {unknown[0]!r}. Is this the EmoBox folder of '
+      'that corpus, and is all of it prepared?'
+    )
+  for (wav, label), row in zip(pairs, rows, strict=True):
+    own = [*corpus.classes, ''][corpus.table.labels[row]]
+    # Without a map a label is what its first utterance is.
+    theirs = labels.setdefault(label.lower(), own)
+    if theirs != own:
+      raise UserError(
+        f'{path}: {wav!r} is {label!r}, which is {theirs!r}; in {corpus.name} it '
+        f'is {own!r}.'
+      )
+  return np.array(rows, np.int64)
+
+
+def _finder(paths: np.ndarray) -> Callable[[str], int | None]:
+  """Returns path -> row of the only one of `paths` that ends alike, or None."""
+
+  def parts(path: str) -> list[str]:
+    return re.sub(r'\.[A-Za-z]\w{2,3}$', '', path).split('/')[::-1]
+
+  named = collections.defaultdict(list)
+  for row, path in enumerate(paths.tolist()):
+    named[parts(path)[0]].append((row, parts(path)))
+
+  def find(path: str) -> int | None:
+    wanted = parts(path)
+    found = named.get(wanted[0], [])
+    for depth in range(2, len(wanted) + 1):
+      if len(found) > 1:
+        found = [x for x in found if x[1][:depth] == wanted[:depth]]
+    return found[0][0] if len(found) == 1 else None
+
+  return find
 
 
 def shared_speakers(folds: Sequence[Fold], table: Table) -> list[str]:
@@ -258,15 +328,12 @@ def _hold_out(fold: Fold, table: Table, seed: int) -> Fold:
 
 def check_folds(
   folds: Sequence[Fold], corpus: Corpus, every_class: bool = True
-) -> None:
-  """Raises ProtocolError for empty or overlapping splits, or an unseen class.
-
-  Only a fold that trains on every utterance may test none.
-  """
+):
+  """Refuses empty or overlapping splits, and a class that is not trained."""
   table = corpus.table
   for fold in folds:
     where = f'fold {fold.number}'
-    splits = {'train': fold.train, 'dev': fold.dev, 'test': fold.test}
+    splits = {name: getattr(fold, name) for name in SPLITS}
     tests_none = not len(fold.test) and len(fold.train) == len(table)
     for name in ('train', 'test'):
       if not len(splits[name]) and not tests_none:
@@ -301,51 +368,37 @@ def _advice(fold: Fold, table: Table) -> str:
   return 'use fewer folds, another fold_seed, protocol=published'
 
 
-def folds_to_json(
-  folds: Sequence[Fold], corpus: Corpus, **about: Any
-) -> dict[str, Any]:
-  """Returns folds by utterance id, with what made them."""
+def folds_to_json(folds: Sequence[Fold], corpus: Corpus, **about: Any) -> Folds:
   ids, speakers = corpus.table.ids, corpus.table.speakers
   content = {'corpus': corpus.name, **about}
   if about.get('protocol') == 'emobox':
     content['shared_speakers'] = shared_speakers(folds, corpus.table)
-  return {
-    **content,
-    'folds': [
-      {
-        'fold': fold.number,
-        'test_speakers': sorted(set(speakers[fold.test].tolist())),
-        'dev_speakers': sorted(set(speakers[fold.dev].tolist())),
-        'train': ids[fold.train].tolist(),
-        'dev': ids[fold.dev].tolist(),
-        'test': ids[fold.test].tolist(),
-      }
-      for fold in folds
-    ],
-  }
+  content['folds'] = [
+    {
+      'fold': fold.number,
+      'test_speakers': sorted(set(speakers[fold.test].tolist())),
+      'dev_speakers': sorted(set(speakers[fold.dev].tolist())),
+      **{split: ids[getattr(fold, split)].tolist() for split in SPLITS},
+    }
+    for fold in folds
+  ]
+  return content
 
 
-def write_folds(
-  path: os.PathLike[str] | str, content: Mapping[str, Any]
-) -> None:
-  """Writes a folds file; see `folds_to_json`."""
+def write_folds(path: files.Path, content: Folds) -> None:
   files.write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
 
 
 def read_folds(
-  path: os.PathLike[str] | str, corpus: Corpus, every_class: bool = True
+  path: files.Path, corpus: Corpus, every_class=True
 ) -> list[Fold]:
-  """Reads a folds file made for this corpus.
-
-  Raises:
-    ProtocolError: it is missing or malformed, or names an unknown utterance.
-  """
+  """Reads a folds file made for this corpus."""
   path = pathlib.Path(path)
   try:
     content = json.loads(path.read_text('utf-8'))
     entries = [
-      (int(e['fold']), e['train'], e['dev'], e['test'])
-      for e in content['folds']
+      (int(entry['fold']), *(entry[split] for split in SPLITS))
+      for entry in content['folds']
     ]
   except FileNotFoundError as error:
     raise ProtocolError(f'folds file {path} does not exist.') from error
@@ -357,14 +410,13 @@ def read_folds(
   row_of = {name: row for row, name in enumerate(corpus.table.ids.tolist())}
 
   def rows(names):
-    unknown = [name for name in names if name not in row_of]
-    if unknown:
+    if unknown := [name for name in names if name not in row_of]:
       raise ProtocolError(
         f'{path} names {len(unknown)} utterances that {corpus.name} does not '
         f'have, the first is {unknown[0]!r}.'
       )
     return np.array([row_of[name] for name in names], np.int64)
 
-  folds = [Fold(n, rows(a), rows(b), rows(c)) for n, a, b, c in entries]
+  folds = [Fold(number, *map(rows, splits)) for number, *splits in entries]
   check_folds(folds, corpus, every_class)
   return folds

@@ -1,9 +1,8 @@
 """Neutral references: for every utterance a neutral one of the same speaker.
 
 The rule of DSNet (Chen and Zhang, arXiv 2312.15593): a speaker's references are
-the first `num_references` neutral utterances in manifest order. In training one
-of them is drawn for each utterance and epoch (it may be the utterance itself).
-References come from the same split as the utterances they stand beside.
+the first neutral utterances of the split in manifest order. In training one of
+them is drawn for each utterance and epoch (it may be the utterance itself).
 """
 
 import dataclasses
@@ -27,11 +26,7 @@ class References:
   counts: np.ndarray  # [n], references that the speaker has, at least 1.
 
   def draw(self, seed: int, fold: int, epoch: int) -> np.ndarray:
-    """Returns int64 [n], each utterance's reference in one epoch.
-
-    It depends on seed, fold, epoch and the utterance's row alone: not on the
-    batch size, nor on which other utterances there are.
-    """
+    """Draws for each row; depends on seed, fold, epoch and the row alone."""
     # The i-th number of the generator belongs to the i-th row of the corpus.
     generator = np.random.default_rng([seed, fold, epoch])
     uniform = generator.random(int(self.rows.max(initial=-1)) + 1)[self.rows]
@@ -42,13 +37,7 @@ class References:
 def find_references(
   corpus: Corpus, rows: Sequence[int], num_references: int = 3
 ) -> References:
-  """Finds the neutral references of a split's rows, int [n], among them.
-
-  Raises:
-    ValueError: the corpus has no neutral class, an utterance has no speaker, a
-      speaker has no neutral utterance in this split, or num_references is below
-      1.
-  """
+  """Finds the neutral references of a split's rows, int [n], among them."""
   if num_references < 1:
     raise ValueError(f'num_references={num_references} must be at least 1.')
   if NEUTRAL not in corpus.classes:
@@ -59,11 +48,10 @@ def find_references(
     )
   rows = np.asarray(rows, np.int64)
   neutral = corpus.table.labels == corpus.classes.index(NEUTRAL)
-  names, speaker_of = np.unique(
-    corpus.table.speakers[rows], return_inverse=True
-  )
+  speakers = corpus.table.speakers[rows]
+  names, speaker_of = np.unique(speakers, return_inverse=True)
   if '' in names.tolist():
-    unknown = np.sum(corpus.table.speakers[rows] == '')
+    unknown = np.sum(speakers == '')
     raise ValueError(
       f'{unknown} utterances have no speaker, and every utterance needs a '
       'neutral one of its speaker: fill the speaker column of the manifest.'

@@ -1,15 +1,14 @@
-"""Batches of a stack of runs on the devices, in one of two ways.
+"""Batches of a stack of runs on the devices, the same in one of two ways.
 
-`Resident`: the corpus lies on the devices and a batch is its row numbers, so
-that an epoch is one call. `Streamed`: arrays come batch by batch, read ahead by
-tf.data where the corpus is larger than memory; one run at a time. Both draw the
-same batches.
+`Resident`: the corpus lies on the devices, a batch is its row numbers and an epoch
+is one call. `Streamed`: arrays come batch by batch, one run at a time.
 """
 
 import collections
+import dataclasses
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -20,72 +19,46 @@ from jaxser.systems.base import Tree
 
 Samplers = Sequence[pipeline.Sampler | None]
 References = Mapping[str, np.ndarray]
-_CORPUS = ('features', 'length', 'label', 'vad', 'speaker')
+Evaluation = tuple[Iterator[Tree], list[np.ndarray]]
+"""Batches on the devices; for each run, where in all of them its rows are."""
 
 
 class Chunk(NamedTuple):
-  """Batches of one call of the training program.
+  """Batches of one call of the training program."""
 
-  Attributes:
-    batches: on the devices, as `jaxser.engine.stack.Programs.train` takes them.
-    real: bool [runs, steps], on the host; None if all steps are.
-    steps: how many.
-    ends_epoch: whether these are the last of an epoch.
-    length: frames or samples of streamed rows, each compiled once; else 0.
-  """
-
-  batches: Tree
-  real: np.ndarray | None
+  batches: Tree  # As `jaxser.engine.stack.Programs.train` takes them.
+  real: np.ndarray | None  # Bool [runs, steps], on the host; None if all are.
   steps: int
   ends_epoch: bool
-  length: int = 0
+  length: int = 0  # Frames or samples of streamed rows, each compiled once.
 
 
-class Resident:
-  """Row numbers into a corpus on the devices.
+@dataclasses.dataclass(eq=False)
+class _Batches:
+  source: pipeline.Source
+  sharding: Sharding
+  rows: int  # Of a training batch, padding included.
+  eval_rows: int  # Of a batch that is predicted.
+  steps: int  # Of the longest run's epoch.
 
-  Attributes:
-    name: for results.json.
-    steps: of an epoch, as many as the longest run has.
-  """
+
+class Resident(_Batches):
+  """Row numbers into a corpus on the devices."""
 
   name = 'resident'
 
-  def __init__(
-    self,
-    source: pipeline.Source,
-    sharding: Sharding,
-    *,
-    rows: int,
-    eval_rows: int,
-    steps: int,
-  ):
-    """Sends nothing yet.
-
-    Args:
-      source: assembles the corpus.
-      sharding: the devices.
-      rows: of a training batch, padding included.
-      eval_rows: of a batch that is predicted.
-      steps: of the longest run's epoch.
-    """
-    self._source, self._sharding = source, sharding
-    self._rows, self._eval_rows, self.steps = rows, eval_rows, steps
-
   def _corpus(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-    batch = self._source.batch(pipeline.Slot(rows, self._source.max_length))
-    return {name: batch[name] for name in _CORPUS}
+    batch = self.source.batch(pipeline.Slot(rows, self.source.max_length))
+    return {name: batch[name] for name in pipeline.PADDING}
 
   @functools.cached_property
   def corpus(self) -> Tree:
-    """The whole corpus on every device."""
-    rows = np.arange(len(self._source.corpus.table))
-    return self._sharding.put(self._corpus(rows), EVERYWHERE)
+    rows = np.arange(len(self.source.corpus.table))
+    return self.sharding.put(self._corpus(rows), EVERYWHERE)
 
   @property
   def shapes(self) -> Tree:
-    """Shapes of the corpus."""
-    count = len(self._source.corpus.table)
+    count = len(self.source.corpus.table)
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype),
       self._corpus(np.zeros(1, np.int64)),
@@ -94,27 +67,19 @@ class Resident:
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
   ) -> Iterator[Chunk]:
-    """Yields one chunk per epoch.
-
-    Args:
-      samplers: of each run; None where the stack is not full.
-      epoch: epochs completed.
-      step: steps of the next one completed; here 0.
-      epochs: after which training ends.
-    """
+    """Yields one chunk per epoch; a sampler may be None, of an empty slot."""
     assert step == 0, 'epochs on the devices are whole'
-    shape = (len(samplers), self.steps, self._rows)
+    shape = (len(samplers), self.steps, self.rows)
     for current in range(epoch, epochs):
-      rows = collections.defaultdict(
-        lambda: np.full(shape, pipeline.PADDING_ROW, np.int32)
-      )
+      blank = np.full(shape, pipeline.PADDING_ROW, np.int32)
+      rows: dict[str, np.ndarray] = collections.defaultdict(blank.copy)
       real = np.zeros(shape[:2], bool)
       for run, sampler in enumerate(samplers):
         for i, slot in enumerate(sampler.epoch(current) if sampler else ()):
           real[run, i] = True
           for name, column in {'rows': slot.rows, **slot.references}.items():
             rows[name][run, i] = column
-      chunk = self._sharding.put(self._indices(rows), STEPS)
+      chunk = self.sharding.put(self._indices(rows), STEPS)
       yield Chunk(chunk, real, self.steps, ends_epoch=True)
 
   def _indices(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -124,18 +89,9 @@ class Resident:
 
   def evaluation(
     self, rows: Sequence[np.ndarray], references: Sequence[References]
-  ) -> tuple[Iterator[Tree], list[np.ndarray]]:
-    """Returns batches that hold each run's rows once.
-
-    Args:
-      rows: int [n] of every run.
-      references: of every run, see `pipeline.for_evaluation`.
-
-    Returns:
-      The batches on the devices, and for each run int [n]: where in their
-      concatenation its rows are.
-    """
-    size = self._eval_rows
+  ) -> Evaluation:
+    """Returns batches that hold each run's rows, int [n], once."""
+    size = self.eval_rows
     count = -(-max(map(len, rows)) // size)
 
     def cut(columns):
@@ -145,58 +101,32 @@ class Resident:
     whole = {'rows': cut(rows)}
     for name in references[0]:
       whole[name] = cut([beside[name] for beside in references])
-    batches = (
-      self._sharding.put(
-        self._indices({n: x[:, i] for n, x in whole.items()}), ROWS
-      )
-      for i in range(count)
-    )
+    cuts = ({n: x[:, i] for n, x in whole.items()} for i in range(count))
+    batches = (self.sharding.put(self._indices(cut), ROWS) for cut in cuts)
     return batches, [np.arange(len(r)) for r in rows]
 
 
-class Streamed:
-  """Arrays of one run's batches, sharded over the devices.
-
-  Attributes:
-    name: for results.json.
-    corpus: nothing.
-  """
+class Streamed(_Batches):
+  """Arrays of one run's batches, sharded over the devices."""
 
   name = 'streamed'
-
-  def __init__(
-    self,
-    source: pipeline.Source,
-    sharding: Sharding,
-    *,
-    rows: int,
-    eval_rows: int,
-    steps: int,
-  ):
-    """Reads nothing yet; arguments as of `Resident`."""
-    del rows, steps
-    self._source, self._sharding = source, sharding
-    self._eval_rows, self.corpus = eval_rows, {}
-    self._process = jax.process_index(), jax.process_count()
+  corpus: ClassVar[Tree] = {}
 
   def _stream(self, slots) -> Iterator[dict[str, np.ndarray]]:
-    index, count = self._process
-    return pipeline.stream(
-      self._source, slots, process_index=index, process_count=count
-    )
+    mine = jax.process_index(), jax.process_count()
+    return pipeline.stream(self.source, slots, *mine)
 
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
   ) -> Iterator[Chunk]:
-    """Yields chunks of one step, one of them ahead; see `Resident.training`."""
-    (sampler,) = samplers
+    sampler: Any = samplers[0]
     slots = sampler.from_position(epoch, step, epochs)
     ahead, steps = None, sampler.steps_per_epoch
     for batch in self._stream(slots):
       step = step % steps + 1
       length = batch['features'].shape[1]
       batch = jax.tree.map(lambda x: x[None, None], batch)
-      batch = self._sharding.put_local(batch, STEPS)
+      batch = self.sharding.put_local(batch, STEPS)
       if ahead is not None:
         yield ahead
       ahead = Chunk(batch, None, 1, ends_epoch=step == steps, length=length)
@@ -205,18 +135,19 @@ class Streamed:
 
   def evaluation(
     self, rows: Sequence[np.ndarray], references: Sequence[References]
-  ) -> tuple[Iterator[Tree], list[np.ndarray]]:
-    """Returns batches of the one run's rows; see `Resident.evaluation`."""
+  ) -> Evaluation:
     slots, places = pipeline.for_evaluation(
-      self._source, rows[0], self._eval_rows, references[0]
+      self.source, rows[0], self.eval_rows, references[0]
     )
-    if self._source.in_memory:
+    assembled: Iterator[dict[str, np.ndarray]]
+    if self.source.in_memory:
       # This is faster than any pipeline.
-      assembled = (self._source.batch(*s.part(*self._process)) for s in slots)
+      mine = jax.process_index(), jax.process_count()
+      assembled = (self.source.batch(*slot.part(*mine)) for slot in slots)
     else:
       assembled = self._stream(slots)
     batches = (
-      self._sharding.put_local(jax.tree.map(lambda x: x[None], batch), ROWS)
+      self.sharding.put_local(jax.tree.map(lambda x: x[None], batch), ROWS)
       for batch in assembled
     )
     return batches, [places]

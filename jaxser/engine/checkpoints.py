@@ -1,17 +1,12 @@
 """Checkpoints: the only file that imports Orbax.
 
-A checkpoint is complete: arrays (parameters, statistics, optimizer, PRNG words,
-best epochs) and a position (epoch, step, scores and curves so far). Orbax
-writes it under a temporary name and renames it, so the last good one survives
-whatever happens meanwhile.
-
-With several processes every one of them calls the same methods, and the folder
-must be shared. Arrays come back as host arrays, whatever devices they were on.
+A checkpoint is complete: arrays, and a position in training. Orbax writes it
+under a temporary name and renames it, so the last good one survives. With
+several processes every one calls the same methods, and the folder must be
+shared.
 """
 
-import os
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +15,7 @@ from absl import logging
 from orbax import checkpoint as ocp
 
 from jaxser.core.errors import UserError
+from jaxser.core.files import Path
 from jaxser.engine import distributed
 
 Tree = Any
@@ -32,24 +28,18 @@ class CheckpointError(UserError):
 class Checkpoints:
   """The checkpoints of a folder, of which the newest is kept."""
 
-  def __init__(self, directory: os.PathLike[str] | str):
-    """Opens (and creates) a folder; removes what a killed process left.
-
-    Raises:
-      CheckpointError: if the processes see different checkpoints there.
-    """
+  def __init__(self, directory: Path):
+    """Opens (and creates) a folder; removes what a killed process left."""
     self._directory = pathlib.Path(directory).absolute()
-    self._manager = ocp.CheckpointManager(
-      self._directory,
-      options=ocp.CheckpointManagerOptions(
-        max_to_keep=1,
-        create=True,
-        cleanup_tmp_directories=True,
-        enable_async_checkpointing=False,
-      ),
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=1,
+      create=True,
+      cleanup_tmp_directories=True,
+      enable_async_checkpointing=False,
     )
+    self._manager = ocp.CheckpointManager(self._directory, options=options)
     number = -1 if self.latest is None else self.latest
-    first = int(distributed.from_main(np.int64(number)))
+    first = int(distributed.from_main(np.array(number)))
     if number != first:
       raise CheckpointError(
         f'process {jax.process_index()} sees checkpoint {number} in '
@@ -65,73 +55,47 @@ class Checkpoints:
 
   @property
   def latest(self) -> int | None:
-    """Number of the newest complete checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(
-    self, number: int, arrays: Tree, position: Mapping[str, Any]
-  ) -> None:
-    """Writes a checkpoint.
+  def save(self, number: int, arrays: Tree, position: dict[str, Any]) -> None:
+    """Writes host arrays and a position that JSON holds.
 
-    Args:
-      number: greater than that of the one before. Saving the newest number
-        again does nothing: the same position has the same content.
-      arrays: tree of host arrays.
-      position: anything that JSON holds.
-
-    Raises:
-      CheckpointError: if it cannot be written (a full disk, say). The one
-        before is untouched.
+    The number is greater than the one before. Saving the newest one again does
+    nothing: the same position has the same content.
     """
     if number == self.latest:
       return
     named = _named(arrays)
     shapes = {name: list(value.shape) for name, value in named.items()}
+    content = {'position': position, 'shapes': shapes}
+    items = ocp.args.Composite(
+      arrays=ocp.args.StandardSave(named), position=ocp.args.JsonSave(content)
+    )
     verbosity = logging.get_verbosity()
     # Orbax logs a traceback of every error that it then raises.
     logging.set_verbosity(logging.FATAL)
     try:
-      self._manager.save(
-        number,
-        args=ocp.args.Composite(
-          arrays=ocp.args.StandardSave(named),
-          position=ocp.args.JsonSave(
-            {'position': dict(position), 'shapes': shapes}
-          ),
-        ),
-      )
+      self._manager.save(number, args=items)
       self._manager.wait_until_finished()
     except (OSError, ValueError) as error:
       kept = self.latest
+      there = f'Checkpoint {kept} is intact; '
+      there = there if kept is not None else 'There is none before it; '
       raise CheckpointError(
         f'checkpoint {number} could not be written to {self._directory} '
-        f'({type(error).__name__}: {str(error).strip()[:300]}). '
-        + (
-          f'Checkpoint {kept} is intact; '
-          if kept is not None
-          else 'There is none before it; '
-        )
-        + 'free disk space and run the same command again to continue.'
+        f'({type(error).__name__}: {str(error).strip()[:300]}). {there}free disk '
+        'space and run the same command again to continue.'
       ) from error
     finally:
       logging.set_verbosity(verbosity)
 
   def restore_position(self) -> dict[str, Any]:
-    """Returns the position of the newest checkpoint."""
     return self._restore('position', ocp.args.JsonRestore())['position']
 
   def restore(self, template: Tree) -> Tree:
-    """Returns the arrays of the newest checkpoint, on the host.
-
-    Args:
-      template: a tree of the same structure; its leaves have shape and dtype.
-
-    Raises:
-      CheckpointError: if there is none, or it does not fit the template.
-    """
-    blank = {
-      name: np.zeros(x.shape, x.dtype) for name, x in _named(template).items()
-    }
+    """Returns host arrays in the structure, shapes and dtypes of a template."""
+    named = _named(template)
+    blank = {name: np.zeros(x.shape, x.dtype) for name, x in named.items()}
     wanted = {name: list(value.shape) for name, value in blank.items()}
     saved = self._restore('position', ocp.args.JsonRestore())['shapes']
     wrong = [
@@ -152,16 +116,14 @@ class Checkpoints:
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
   def _restore(self, item: str, args: Any) -> Any:
-    """Returns one item of the newest checkpoint."""
     if self.latest is None:
       raise CheckpointError(
         f'{self._directory} holds no complete checkpoint; train first, or '
         'check the path.'
       )
+    items = ocp.args.Composite(**{item: args})
     try:
-      return self._manager.restore(
-        self.latest, args=ocp.args.Composite(**{item: args})
-      )[item]
+      return self._manager.restore(self.latest, args=items)[item]
     except (OSError, ValueError, KeyError, TypeError) as error:
       raise CheckpointError(
         f'checkpoint {self.latest} in {self._directory} is damaged '
@@ -172,7 +134,5 @@ class Checkpoints:
 
 def _named(tree: Tree) -> dict[str, Any]:
   """Returns the leaves of a tree by their paths, in the order of the tree."""
-  return {
-    jax.tree_util.keystr(path): leaf
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-  }
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}

@@ -15,12 +15,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxser.core.errors import UserError
+
+_T = TypeVar('_T')
 
 MODES = ('off', 'auto')
 EXIT_LOST = 75
@@ -41,26 +44,13 @@ class DistributedError(UserError):
 def initialize(
   mode: str = 'off',
   coordinator: str | None = None,
-  num_processes: int | None = None,
-  process_id: int | None = None,
+  num_processes: Any = None,
+  process_id: Any = None,
   lost_after: int = 30,
 ) -> None:
-  """Joins this process to the others; must precede every other use of JAX.
-
-  Args:
-    mode: 'auto' asks the cluster (SLURM, a TPU pod, Open MPI, Kubernetes) for
-      the others; 'off' joins them only if `coordinator` is given.
-    coordinator: HOST:PORT of process 0, on which it will listen.
-    num_processes: how many there are.
-    process_id: number of this one, from 0.
-    lost_after: seconds without a heartbeat until a process counts as lost.
-
-  Raises:
-    DistributedError: if the arguments do not go together, or no cluster is
-      found.
-  """
-  given = (coordinator, num_processes, process_id)
-  if any(x is not None for x in given) and any(x is None for x in given):
+  """Joins this process to the others; must precede every other use of JAX."""
+  given = [x is not None for x in (coordinator, num_processes, process_id)]
+  if any(given) and not all(given):
     raise DistributedError(
       '--coordinator=HOST:PORT, --num_processes=N and --process_id=I go '
       f'together; given were {coordinator!r}, {num_processes}, {process_id}. '
@@ -104,27 +94,20 @@ def is_main() -> bool:
 
 
 def several() -> bool:
-  """Returns whether there is more than one process."""
   return jax.process_count() > 1
 
 
 def barrier(name: str) -> None:
-  """Waits until all processes are here."""
   if several():
     multihost_utils.sync_global_devices(name)
 
 
-def main_first(function: Callable[[], object], name: str) -> object:
-  """Calls a function on process 0 before the others; returns its value.
-
-  For what the first call makes and the others then find.
-  """
+def main_first(function: Callable[[], _T], name: str) -> _T:
+  """Calls on process 0 first what others then find; returns its value."""
   if is_main():
     value = function()
   barrier(name)
-  if not is_main():
-    value = function()
-  return value
+  return value if is_main() else function()
 
 
 def of_all(values: np.ndarray) -> np.ndarray:
@@ -132,12 +115,6 @@ def of_all(values: np.ndarray) -> np.ndarray:
 
   Where processes could decide differently, on what they see in a shared folder
   or on free memory, they must decide on the same numbers.
-
-  Args:
-    values: numbers or truth values, of the same shape and type everywhere.
-
-  Returns:
-    An array [processes, ...] of the same type, 64 bits included.
   """
   values = np.atleast_1d(values)
   if not several():

@@ -1,13 +1,11 @@
 """After training: where the models put utterances, and what that tells.
 
-For the first seed and every fold, with the weights that the headline of the
-results speaks of, all splits of the fold go through the model. Out come
-embeddings.npz, its probes and 2-d views, and how well a head that classifies
-regions of the sphere does on the test split, which no prediction says.
+With the weights of the first seed that the headline of the results speaks of:
+out come embeddings.npz, its probes and 2-d views, and how well a head that
+classifies regions of the sphere does on the test split, which no prediction
+says.
 """
 
-import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,36 +13,20 @@ import jax
 import numpy as np
 import safetensors
 
-from jaxser.data import pipeline, protocols
+from jaxser.data import pipeline
+from jaxser.data.protocols import Fold
 from jaxser.engine.experiment import Experiment
 from jaxser.evaluation import embeddings, metrics, probes
 from jaxser.evaluation.results import rounded
 from jaxser.models import saved as models
 
 
-def inspect(
-  workdir: os.PathLike[str] | str,
-  experiment: Experiment,
-  folds: Sequence[protocols.Fold],
-) -> dict[str, Any]:
+def inspect(workdir, experiment: Experiment, folds: Sequence[Fold]) -> dict:
   """Writes embeddings.npz of a finished run, unless it is there already.
 
-  In a run of several processes only the first one calls this: it uses one of
-  its own devices.
-
-  Args:
-    workdir: of the run; its weights lie in models/.
-    experiment: what its runs share.
-    folds: that were trained.
-
-  Returns:
-    For results.json: {"seed", "selection", "measure", "emotion", "speaker",
-    "region_head"}, see `jaxser.evaluation.probes.summarise`; the last one,
-    {"accuracy", "macro_f1", "utterances"}, is None without such a head.
-
-  Raises:
-    ModelError: weights are missing or damaged.
-    EmbeddingsError: there is an embeddings.npz that cannot be read.
+  Returns for results.json the seed, selection and measure, the probes, and the
+  scores of the head for regions, None without one. Of several processes only
+  the first one calls this.
   """
   seed, selection = experiment.config.seed, headline(folds)
   weights = {}
@@ -68,19 +50,14 @@ def inspect(
   }
 
 
-def headline(folds: Sequence[protocols.Fold]) -> str:
+def headline(folds: Sequence[Fold]) -> str:
   """Returns the selection that is both honest and the best there is."""
   developed = all(len(fold.dev) for fold in folds)
   return 'best_on_dev' if developed else 'last'
 
 
-def _embedder(
-  experiment: Experiment,
-) -> Callable[[Any, np.ndarray, np.ndarray], dict[str, np.ndarray]]:
-  """Returns what maps to embeddings and region scores, [n, width].
-
-  Its arguments are weights, rows, and the split of which they are a part.
-  """
+def _embedder(experiment: Experiment) -> Callable[..., dict[str, np.ndarray]]:
+  """Returns (weights, rows, split) -> embeddings and region scores."""
   system, source = experiment.system, experiment.source
   names = [*system.embeddings, *filter(None, (system.region_output,))]
   size = min(experiment.config.eval_batch_size, 64)
@@ -96,32 +73,22 @@ def _embedder(
       for name, references in experiment.predicted_with(split).items()
     }
     slots, places = pipeline.for_evaluation(source, rows, size, beside)
-    outputs = [
-      jax.device_get(predict(weights, source.batch(slot))) for slot in slots
-    ]
-    return {
-      name: np.concatenate([out[name] for out in outputs])[places].astype(
-        np.float32
-      )
-      for name in names
-    }
+    batches = map(source.batch, slots)
+    outputs = [jax.device_get(predict(weights, batch)) for batch in batches]
+    whole = {n: np.concatenate([out[n] for out in outputs]) for n in names}
+    return {n: x[places].astype(np.float32) for n, x in whole.items()}
 
   return embed
 
 
-def _compute(
-  workdir: os.PathLike[str] | str,
-  experiment: Experiment,
-  folds: Sequence[protocols.Fold],
-  about: dict[str, Any],
-) -> embeddings.Embeddings:
+def _compute(workdir, experiment, folds, about) -> embeddings.Embeddings:
   system, corpus = experiment.system, experiment.source.corpus
   embed, class_names = _embedder(experiment), np.array([*corpus.classes, ''])
-  parts, probed, regions = [], [], []
+  parts: list[Any] = []
+  probed, regions = [], []
   for position, fold in enumerate(folds):
-    weights = jax.device_put(
-      models.load(workdir, about['seed'], fold.number, about['selection'])
-    )
+    name = about['seed'], fold.number, about['selection']
+    weights = jax.device_put(models.load(workdir, *name))
     splits = {}
     for split in embeddings.SIDES:
       whole = getattr(fold, split)
@@ -145,55 +112,39 @@ def _compute(
         'side': np.full(len(rows), split),
         **spaces,
       }
-    probed.append(_probes(splits, system.embeddings))
-    parts += splits.values() if not position else [splits['test']]
-  table = {
-    name: np.concatenate([part[name] for part in parts]) for name in parts[0]
-  }
+    train, test = splits['train'], splits['test']
+    of_train, of_test = (
+      {name: side[name] for name in system.embeddings} for side in (train, test)
+    )
+    ours, theirs = (of_train, train['label']), (of_test, test['label'])
+    emotion = probes.emotion_probe(*ours, *theirs)
+    speaker = probes.speaker_probe(of_train, train['speaker'])
+    probed.append({'emotion': emotion, 'speaker': speaker})
+    parts += splits.values() if not position else [test]
+  table = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
   spaces = {name: table.pop(name) for name in system.embeddings}
   first = np.flatnonzero(table['fold'] == folds[0].number)
-  mapped = functools.partial(_map, probes.subsampled(first, probes.MAPPED))
-  return embeddings.Embeddings(
-    **table,
-    spaces=spaces,
-    maps={name: mapped(value) for name, value in spaces.items()},
-    about={
-      **about,
-      'names': list(system.embeddings),
-      'probes': probes.summarise(probed),
-      'region_head': _region_head(regions),
-    },
-  )
+  shown = probes.subsampled(first, probes.MAPPED)
+  about |= {
+    'names': list(system.embeddings),
+    'probes': probes.summarise(probed),
+    'region_head': _region_head(regions),
+  }
+  maps = {name: _map(shown, value) for name, value in spaces.items()}
+  return embeddings.Embeddings(**table, spaces=spaces, maps=maps, about=about)
 
 
-def _region_head(
-  regions: Sequence[tuple[np.ndarray, np.ndarray]],
-) -> dict[str, float | int] | None:
-  """Scores the predicted regions of all folds; int [n] each."""
+def _region_head(regions: Sequence[Any]) -> dict[str, float | None] | None:
+  """Scores the predicted regions of all folds; (targets, outputs), int [n]."""
   if not sum(len(targets) for targets, _ in regions):
     return None
   targets, predicted = map(np.concatenate, zip(*regions, strict=True))
-  regions = int(max(targets.max(), predicted.max())) + 1
-  confusion = metrics.confusion(targets, predicted, regions)
+  count = int(max(targets.max(), predicted.max())) + 1
+  confusion = metrics.confusion(targets, predicted, count)
   return {
     'accuracy': rounded(metrics.war(confusion)),
     'macro_f1': rounded(metrics.macro_f1(confusion)),
     'utterances': len(targets),
-  }
-
-
-def _probes(
-  splits: dict[str, dict[str, np.ndarray]], names: Sequence[str]
-) -> dict[str, Any]:
-  """Returns both probes of one fold."""
-  train, test = splits['train'], splits['test']
-  of_train = {name: train[name] for name in names}
-  of_test = {name: test[name] for name in names}
-  return {
-    'emotion': probes.emotion_probe(
-      of_train, train['label'], of_test, test['label']
-    ),
-    'speaker': probes.speaker_probe(of_train, train['speaker']),
   }
 
 

@@ -1,10 +1,9 @@
-"""Stopping cleanly on Ctrl-C and SIGTERM: before the next step, after saving."""
+"""Stopping cleanly on Ctrl-C and SIGTERM, before the next step."""
 
 import collections
 import contextlib
 import signal
 from collections.abc import Iterator
-from types import FrameType
 
 import jax
 import jax.numpy as jnp
@@ -15,42 +14,30 @@ from jaxser.engine import distributed
 
 
 class Interrupted(Exception):
-  """Training was asked to stop and has saved its position.
-
-  Attributes:
-    exit_code: 128 + the signal's number: 130 after Ctrl-C, 143 after SIGTERM.
-  """
+  """Training was asked to stop and has saved its position."""
 
   def __init__(self, signum: int):
     super().__init__(
       f'stopped by {signal.Signals(signum).name}; the position is saved, the '
       'same command continues'
     )
-    self.exit_code = 128 + signum
+    self.exit_code = 128 + signum  # 130 after Ctrl-C, 143 after SIGTERM.
 
 
 class Watch:
-  """Knows whether training is to stop; from `watch`.
-
-  Attributes:
-    signum: the signal that this process got, or None.
-  """
+  """Knows whether training is to stop; from `watch`."""
 
   def __init__(self) -> None:
-    self.signum: int | None = None
+    self.signum: int | None = None  # The signal that this process got.
     self._agreement = _Agreement() if distributed.several() else None
 
   def asked(self) -> int | None:
-    """Returns the signal to stop for, or None; to be asked before every step.
-
-    With several processes, a signal to any of them stops all. They must ask
-    equally often, and get the same answer each time.
-    """
+    """Returns the signal to stop for, of any process; all ask equally often."""
     if self._agreement is None:
       return self.signum
     return self._agreement.largest(self.signum or 0) or None
 
-  def note(self, signum: int, frame: FrameType | None) -> None:
+  def note(self, signum: int, frame: object) -> None:
     """Handles a signal; a second one stops at once."""
     del frame
     if self.signum is not None:
@@ -80,9 +67,8 @@ class _Agreement:
   def __init__(self) -> None:
     mesh = Mesh(np.array(jax.devices()), ('all',))
     self._each = NamedSharding(mesh, PartitionSpec('all'))
-    self._largest = jax.jit(
-      jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec())
-    )
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    self._largest = jax.jit(jnp.max, out_shardings=everywhere)
     self._sent: collections.deque[jax.Array] = collections.deque()
 
   def largest(self, number: int) -> int:

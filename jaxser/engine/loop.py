@@ -12,21 +12,17 @@ import numpy as np
 
 from data_prep import progress
 from jaxser.data.protocols import Fold
-from jaxser.engine import (
-  batches,
-  interruption,
-  memory,
-  profiling,
-  schedule,
-  scoring,
-  stack,
-)
+from jaxser.engine import interruption, memory, profiling, schedule, stack
 from jaxser.engine import trainer as trainer_lib
+from jaxser.engine.batches import Chunk
 from jaxser.engine.checkpoints import Checkpoints
 from jaxser.engine.experiment import Experiment, Run
 from jaxser.engine.trainer import OutOfMemoryError, Trainer
 from jaxser.evaluation import curves
 from jaxser.systems.base import Tree
+
+Rows = dict[int, list[dict[str, Any]]]
+"""Rows of metrics.jsonl of one epoch, by place of the run in the stack."""
 
 
 class Reporting(NamedTuple):
@@ -40,48 +36,31 @@ class Reporting(NamedTuple):
 
 
 class Finished(NamedTuple):
-  """A run that is over.
-
-  Attributes:
-    seed: of the run.
-    fold: of the run.
-    failure: why it has no result, '' if it has one.
-    batches: 'resident' or 'streamed'.
-    predictions: by selection, (epoch, predictions for the test split).
-    weights: by selection, (epoch, params, model_state).
-  """
+  """A run that is over."""
 
   seed: int
   fold: Fold
-  failure: str
-  batches: str
+  failure: str  # Why it has no result, '' if it has one.
+  batches: str  # 'resident' or 'streamed'.
+  # By selection, (epoch, predictions) of the test split.
   predictions: dict[str, tuple[int, np.ndarray]]
-  weights: dict[str, tuple[int, Tree, Tree]]
+  weights: dict[str, tuple[int, Tree, Tree]]  # (epoch, params, model_state).
 
 
 @dataclasses.dataclass
 class _Status:
-  """What the host knows of a run; checkpoints hold it as JSON.
-
-  Attributes:
-    seed: of the run.
-    fold: number of its fold.
-    epoch: epochs trained.
-    plateau: of the schedule.
-    best: by selection, (epoch, score) of the best epoch so far.
-    last_loss: the last finite one.
-    failure: why the run ended without a result.
-  """
+  """What the host knows of a run; checkpoints hold it as JSON."""
 
   seed: int
-  fold: int
-  epoch: int = 0
+  fold: int  # Its number.
+  epoch: int = 0  # Epochs trained.
   plateau: schedule.Plateau = dataclasses.field(
     default_factory=schedule.Plateau
   )
+  # By selection, (epoch, score) of the best epoch so far.
   best: dict[str, tuple[int, float]] = dataclasses.field(default_factory=dict)
-  last_loss: float | None = None
-  failure: str = ''
+  last_loss: float | None = None  # The last finite one.
+  failure: str = ''  # Why the run ended without a result.
 
   @property
   def name(self) -> tuple[int, int]:
@@ -96,24 +75,14 @@ def train(
   reporting: Reporting,
   **options: Any,
 ) -> Iterator[Finished]:
-  """Trains all that is left, as many runs at once as memory allows.
+  """Trains what is left of all runs, as many at once as memory allows.
 
-  Args:
-    experiment: what all runs share.
-    every: all runs of the experiment, in the order of its files.
-    left: those that are not finished.
-    initial: (params, model_state) by fold to start from, or None.
-    reporting: what it writes to and shows.
-    **options: of `jaxser.engine.trainer.plan`.
-
-  Yields:
-    Each run once it is over.
-
-  Raises:
-    Interrupted: once a signal was noted and the position saved.
-    OutOfMemoryError: if not even one run fits into memory.
+  Yields each run once it is over. `initial` are (params, model_state) by fold
+  to start from; `options` those of `jaxser.engine.trainer.plan`.
   """
   waiting = {(seed, fold.number): fold for seed, fold in left}
+  order = [(seed, fold.number) for seed, fold in every]
+  loop: _Loop | None
   trainer, note = None, reporting.bar.note
   while waiting:
     if trainer is None:
@@ -130,7 +99,10 @@ def train(
       message, fewer = str(error).splitlines()[0][:300], trainer.runs // 2
     else:
       yield from finished
-      _sort(reporting.curves, every)
+      # Rows that several runs wrote by turns, in the order of the runs.
+      rows = reporting.curves.read()
+      rows.sort(key=lambda row: (order.index(_name(row)), row['epoch']))
+      reporting.curves.keep(rows)
       for run in finished:
         del waiting[run.seed, run.fold.number]
       continue
@@ -144,94 +116,50 @@ def train(
     loop, trainer, options = None, None, {**options, 'at_most': fewer}
 
 
-def _sort(writer: curves.Curves, every: Sequence[Run]) -> None:
-  """Puts rows that several runs wrote by turns into the order of the runs."""
-  names = [(seed, fold.number) for seed, fold in every]
-  rows = writer.read()
-  rows.sort(
-    key=lambda row: (names.index((row['seed'], row['fold'])), row['epoch'])
-  )
-  writer.keep(rows)
+def _name(row: Mapping[str, Any]) -> tuple[int, int]:
+  return row['seed'], row['fold']
 
 
 class _Loop:
   """One stack of runs, from its first or next epoch to its last."""
 
-  def __init__(
-    self,
-    trainer: Trainer,
-    waiting: Mapping[tuple[int, int], Fold],
-    runs: list[_Status],
-    states: Sequence[stack.StackState],
-    reporting: Reporting,
-    *,
-    base: int,
-    epoch: int = 0,
-    step: int = 0,
-    metrics: Sequence[dict[str, np.ndarray]] = (),
-    curve: Sequence[dict[str, Any]] = (),
-  ):
-    """Puts the states on the devices, ready for the next step.
-
-    Args:
-      trainer: trains the stack.
-      waiting: folds of all runs that are not finished, by seed and number.
-      runs: those of the stack.
-      states: theirs, on the host.
-      reporting: what training writes to and shows.
-      base: number of the stack's first checkpoint.
-      epoch: epochs trained.
-      step: steps trained of the epoch that is under way.
-      metrics: of these steps, each [runs, steps].
-      curve: rows of metrics.jsonl so far.
-    """
-    self._trainer, self._runs, self._reporting = trainer, runs, reporting
+  def __init__(self, trainer, waiting, runs, states, reporting, position):
+    """Puts states on the devices; the position is that of a checkpoint."""
+    self._trainer: Trainer = trainer
+    self._runs: list[_Status] = runs
+    self._reporting: Reporting = reporting
     self._config = trainer.experiment.config
     self._folds = [waiting[run.name] for run in runs]
     self._state = trainer.put(states)
-    self._base, self._epoch, self._step = base, epoch, step
-    self._metrics, self._curve = list(metrics), list(curve)
+    self._base, self._epoch = position['base'], position['epoch']
+    self._step, self._curve = position['step'], position['curve']
+    self._metrics: list[dict[str, np.ndarray]] = position['metrics']
     size = self._config.batch_size
     self._steps = max(-(-len(fold.train) // size) for fold in self._folds)
     self._speed: dict[str, float] = {}
     # Rows after a checkpoint, and those of runs that start again, are dropped.
-    others = [
-      row
-      for row in reporting.curves.read()
-      if (row['seed'], row['fold']) not in waiting
-    ]
+    rows = reporting.curves.read()
+    others = [row for row in rows if _name(row) not in waiting]
     reporting.curves.keep([*others, *self._curve])
 
   @classmethod
   def begin(cls, trainer, waiting, initial, reporting) -> '_Loop':
-    """Starts the next runs, as many as train at once."""
-    names = list(waiting)[: trainer.runs]
+    names, first = list(waiting)[: trainer.runs], trainer.experiment.first_state
     states = [
       stack.start(
-        trainer.experiment.first_state(
-          seed, waiting[seed, fold], initial and initial[fold]
-        ),
-        tuple(trainer.selections),
+        first(seed, waiting[seed, fold], initial and initial[fold]),
+        trainer.selections,
       )
       for seed, fold in names
     ]
-    latest = reporting.store.latest
-    return cls(
-      trainer,
-      waiting,
-      [_Status(*name) for name in names],
-      states,
-      reporting,
-      base=0 if latest is None else latest + 1,
-    )
+    latest, runs = reporting.store.latest, [_Status(*name) for name in names]
+    position = {'base': 0 if latest is None else latest + 1}
+    position |= {'epoch': 0, 'step': 0, 'metrics': [], 'curve': []}
+    return cls(trainer, waiting, runs, states, reporting, position)
 
   @classmethod
   def resume(cls, trainer, waiting, reporting) -> '_Loop | None':
-    """Continues the stack of the newest checkpoint, unless it is finished.
-
-    If fewer runs fit into memory now, the first ones continue; the others start
-    again later.
-    """
+    """Continues the newest checkpoint unless it is finished."""
     if reporting.store.latest is None:
       return None
     position = reporting.store.restore_position()
@@ -244,26 +172,23 @@ class _Loop:
     if not kept:
       return None
     host = reporting.store.restore(trainer.blank(len(runs)))
+    states = [jax.tree.map(lambda x: x[i], host) for i in kept]
     runs = [runs[i] for i in kept]
     names = [run.name for run in runs]
-    position['curve'] = [
-      row for row in position['curve'] if (row['seed'], row['fold']) in names
-    ]
-    position['metrics'] = [
+    curve = [row for row in position['curve'] if _name(row) in names]
+    metrics = [
       {name: np.array(value)[kept] for name, value in chunk.items()}
       for chunk in position['metrics']
     ]
     reporting.bar.skip(sum(run.epoch for run in runs))
-    one = len(runs) == 1
-    reporting.bar.note(
-      f'{curves.run_name(*names[0]) if one else f"{len(runs)} runs at once"}: '
-      f'{"continues" if one else "continue"} after epoch {position["epoch"]}'
-    )
-    states = [jax.tree.map(lambda x: x[i], host) for i in kept]
-    return cls(trainer, waiting, runs, states, reporting, **position)
+    who, verb = f'{len(runs)} runs at once', 'continue'
+    if len(runs) == 1:
+      who, verb = curves.run_name(*names[0]), 'continues'
+    reporting.bar.note(f'{who}: {verb} after epoch {position["epoch"]}')
+    position |= {'curve': curve, 'metrics': metrics}
+    return cls(trainer, waiting, runs, states, reporting, position)
 
   def _save(self) -> None:
-    """Saves everything that `resume` needs to go on with the next step."""
     self._reporting.store.save(
       # Rises from step to step, at the end of an epoch, and from stack to stack.
       self._base + self._epoch * (self._steps + 1) + self._step,
@@ -289,17 +214,11 @@ class _Loop:
     return active
 
   def run(self) -> None:
-    """Trains to the last epoch, saving and reporting on the way.
-
-    Raises:
-      Interrupted: once a signal was noted and the position saved.
-    """
     config, trainer = self._config, self._trainer
     seeds = [run.seed for run in self._runs]
     samplers = trainer.samplers(list(zip(seeds, self._folds, strict=True)))
-    chunks = trainer.batches.training(
-      samplers, self._epoch, self._step, config.epochs
-    )
+    position = self._epoch, self._step, config.epochs
+    chunks: Any = trainer.batches.training(samplers, *position)
     with contextlib.closing(chunks), contextlib.closing(self._reporting.trace):
       while self._epoch < config.epochs and self._active().any():
         self._train_epoch(chunks)
@@ -314,7 +233,7 @@ class _Loop:
     skipped = sum(config.epochs - run.epoch for run in self._runs)
     self._reporting.bar.skip(skipped)
 
-  def _train_epoch(self, chunks: Iterator[batches.Chunk]) -> None:
+  def _train_epoch(self, chunks: Iterator[Chunk]) -> None:
     """Takes the steps of an epoch; collects their metrics one call behind."""
     ended, pending = False, None
     start, earlier = time.monotonic(), len(self._metrics)
@@ -325,13 +244,10 @@ class _Loop:
         self._save()
         raise interruption.Interrupted(signum)
       chunk = next(chunks)
-      self._state, metrics = self._reporting.trace.call(
-        self._epoch * self._steps + self._step,
-        chunk.steps,
-        functools.partial(
-          self._trainer.train, self._state, chunk, self._active(), self._epoch
-        ),
-      )
+      arguments = self._state, chunk, self._active(), self._epoch
+      step = functools.partial(self._trainer.train, *arguments)
+      done = self._epoch * self._steps + self._step
+      self._state, metrics = self._reporting.trace.call(done, chunk.steps, step)
       self._step += chunk.steps
       self._collect(pending)
       pending, ended = metrics, chunk.ends_epoch
@@ -350,7 +266,7 @@ class _Loop:
     found = self._trainer.host(metrics, len(self._runs))
     before = sum(chunk['loss'].shape[1] for chunk in self._metrics)
     self._metrics.append(found)
-    for i in np.flatnonzero(self._active()):
+    for i in np.flatnonzero(self._active()).tolist():
       taken = found['rows'][i] > 0
       loss, norm = (found[name][i][taken] for name in ('loss', 'grad_norm'))
       bad = np.flatnonzero(~np.isfinite(loss + norm))
@@ -373,16 +289,20 @@ class _Loop:
       '--config.optimizer.learning_rate, and look for NaN in its utterances.'
     )
 
-  def _train_rows(self) -> dict[int, list[dict[str, Any]]]:
-    """Returns the rows of the epoch's training metrics, by active run."""
+  def _row(self, run, split, values) -> dict[str, Any]:
+    position = {'seed': run.seed, 'fold': run.fold, 'epoch': self._epoch}
+    return {**position, 'split': split, **values}
+
+  def _train_rows(self) -> Rows:
+    names = self._metrics[0]
     steps = {
       name: np.concatenate([chunk[name] for chunk in self._metrics], axis=1)
-      for name in self._metrics[0]
+      for name in names
     }
     count, self._metrics = steps.pop('rows').astype(np.float64), []
     follow = schedule.over_epochs(self._config.schedule, self._config.epochs)
     rows = {}
-    for i in np.flatnonzero(self._active()):
+    for i in np.flatnonzero(self._active()).tolist():
       self._runs[i].epoch = self._epoch
       # Steps without rows are those of runs that have more steps.
       real = count[i] > 0
@@ -396,69 +316,47 @@ class _Loop:
       rows[i] = [self._row(self._runs[i], 'train', means)]
     return rows
 
-  def _row(
-    self, run: _Status, split: str, values: Mapping[str, float]
-  ) -> dict[str, Any]:
-    position = {'seed': run.seed, 'fold': run.fold, 'epoch': self._epoch}
-    return {**position, 'split': split, **values}
-
-  def _evaluate(self, rows: dict[int, list[dict[str, Any]]]) -> None:
-    """Scores the dev split, and test where the protocol selects on it.
-
-    Otherwise no test label is read before the end. Keeps the weights of epochs
-    that are better than those before, and follows the schedule.
-
-    Args:
-      rows: by active run, to which the scores are appended.
-    """
-    config, trainer = self._config, self._trainer
-    table = trainer.experiment.source.corpus.table
-    task, rule = trainer.experiment.system.task, config.schedule
+  def _evaluate(self, rows: Rows) -> None:
+    """Scores dev, and test only where the protocol selects on it."""
+    config, trainer, rule = self._config, self._trainer, self._config.schedule
     for selection, split in trainer.selections.items():
       splits = [getattr(fold, split) for fold in self._folds]
       if not any(map(len, splits)):
         continue
       predicted = trainer.predict(self._weights(), splits)
       improved = np.zeros(trainer.slots, bool)
-      for i in np.flatnonzero(self._active()):
+      for i in np.flatnonzero(self._active()).tolist():
         run = self._runs[i]
         if not len(splits[i]):
           continue
         if not np.isfinite(predicted[i]).all():
           self._fail(run, f'a prediction for the {split} split')
           continue
-        scores = scoring.score(task, predicted[i], table, splits[i])
+        scores = trainer.experiment.score(predicted[i], splits[i])
         rows[i].append(self._row(run, split, scores))
         score = scores[config.selection_metric]
         _, best = run.best.get(selection, (0, None))
         if schedule.better(score, best):
           improved[i], run.best[selection] = True, (run.epoch, score)
         if split == 'dev' and rule.name == 'plateau':
-          run.plateau.update(
-            scores[rule.metric],
-            factor=rule.factor,
-            patience=rule.patience,
-            stop_patience=rule.stop_patience,
-          )
+          run.plateau.update(scores[rule.metric], rule)
       self._state = trainer.keep_best(self._state, selection, improved)
     if rule.name == 'plateau':
-      scale = [run.plateau.scale for run in self._runs]
-      self._state = trainer.set_lr_scale(self._state, scale)
+      scale = trainer.put([np.float32(r.plateau.scale) for r in self._runs])
+      state = self._state.train.replace(lr_scale=scale)
+      self._state = self._state.replace(train=state)
 
   def _weights(self) -> Tree:
     return (self._state.train.params, self._state.train.model_state)
 
-  def _report(self, rows: dict[int, list[dict[str, Any]]]) -> None:
-    """Writes the rows of an epoch, and shows those of the last split."""
+  def _report(self, rows: Rows) -> None:
     written = [row for found in rows.values() for row in found]
     if not written:
       return
     self._curve += written
     self._reporting.curves.add(written)
-    runs = (self._runs[i] for i in rows)
-    self._reporting.curves.add(
-      (self._row(run, 'speed', self._speed) for run in runs), curves.SPEED
-    )
+    speed = (self._row(self._runs[i], 'speed', self._speed) for i in rows)
+    self._reporting.curves.add(speed, curves.SPEED)
     shown = [r for r in written if r['split'] == written[-1]['split']]
     where = f'epoch {self._epoch} {shown[0]["split"]}'
     if len(self._runs) == 1:
@@ -469,7 +367,6 @@ class _Loop:
     self._reporting.bar.advance(f'{where} {text}', len(rows))
 
   def finished(self) -> Iterator[Finished]:
-    """Yields the predictions and weights of every run and selection."""
     trainer, runs = self._trainer, self._runs
     tests = [fold.test for fold in self._folds]
     weights = {'last': self._weights(), **self._state.best}
@@ -477,23 +374,19 @@ class _Loop:
       weights['ema_last'] = trainer.averaged(self._state)
     predicted = {n: trainer.predict(w, tests) for n, w in weights.items()}
     host = {n: trainer.host(w, len(runs)) for n, w in weights.items()}
-    for i, run in enumerate(runs):
+    for i, (run, fold) in enumerate(zip(runs, self._folds, strict=True)):
       epochs = {'last': run.epoch} | {n: e for n, (e, _) in run.best.items()}
-      if 'ema_last' in weights:
+      if self._config.ema:
         epochs['ema_last'] = run.epoch
       finite = all(np.isfinite(predicted[name][i]).all() for name in epochs)
       if not run.failure and not finite:
         self._fail(run, 'a prediction for the test split')
       if run.failure:
         epochs = {}
-      yield Finished(
-        run.seed,
-        self._folds[i],
-        run.failure,
-        trainer.batches.name,
-        {name: (e, predicted[name][i]) for name, e in epochs.items()},
-        {
-          name: (e, *jax.tree.map(lambda x: x[i], host[name]))
-          for name, e in epochs.items()
-        },
-      )
+      outputs = {name: (e, predicted[name][i]) for name, e in epochs.items()}
+      trees = {
+        name: (e, *jax.tree.map(lambda x: x[i], host[name]))
+        for name, e in epochs.items()
+      }
+      name = trainer.batches.name
+      yield Finished(run.seed, fold, run.failure, name, outputs, trees)

@@ -1,4 +1,4 @@
-"""How much memory a device has left, and how much a program needs."""
+"""How much memory a device has left, and how much a program needs, in bytes."""
 
 import os
 import pathlib
@@ -17,12 +17,7 @@ _PART_OF_HOST = 0.8
 
 
 def budget(device: jax.Device, override_gib: float = 0.0) -> int:
-  """Returns the bytes that may be used on each device.
-
-  Args:
-    device: one of this process' devices.
-    override_gib: config.memory_gib; 0 asks the device.
-  """
+  """Returns what may be used on each device; config.memory_gib overrides it."""
   if override_gib:
     return int(override_gib * GIB)
   stats = device.memory_stats() or {}
@@ -35,10 +30,7 @@ def budget(device: jax.Device, override_gib: float = 0.0) -> int:
 
 
 def peak() -> int:
-  """Returns the most bytes that one of this process' devices has held.
-
-  Of devices that do not say, such as CPUs, the most that the process has held.
-  """
+  """Returns the most that a device, or else this process, has held."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   if all('peak_bytes_in_use' in found for found in stats):
     return max(found['peak_bytes_in_use'] for found in stats)
@@ -50,9 +42,8 @@ def available_host_bytes() -> int:
   """Returns what this process can still get, within a container's limit."""
   meminfo = pathlib.Path('/proc/meminfo')
   if meminfo.exists():
-    fields = dict(
-      line.split(':', 1) for line in meminfo.read_text().splitlines()
-    )
+    lines = meminfo.read_text().splitlines()
+    fields = dict(line.split(':', 1) for line in lines)
     free = int(fields['MemAvailable'].split()[0]) * 1024
   else:
     # Not Linux, where free memory is not listed: half of what there is.
@@ -66,31 +57,20 @@ def available_host_bytes() -> int:
 
 
 def need(compiled: jax.stages.Compiled) -> int:
-  """Returns the bytes on each device while a program runs.
-
-  Its arguments are included. 0 where the compiler does not say.
-  """
-  analysis = compiled.memory_analysis()
-  if analysis is None:
+  """Returns what a program holds on each device; 0 if that is unknown."""
+  found = compiled.memory_analysis()
+  if found is None:
     return 0
-  return (
-    analysis.argument_size_in_bytes
-    + analysis.output_size_in_bytes
-    - analysis.alias_size_in_bytes
-    + analysis.temp_size_in_bytes
-  )
+  arrays = found.argument_size_in_bytes + found.output_size_in_bytes
+  return arrays - found.alias_size_in_bytes + found.temp_size_in_bytes
 
 
 def size(tree: Tree) -> int:
-  """Returns the bytes of all arrays of a tree, abstract ones too."""
-  return sum(
-    int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize
-    for x in jax.tree.leaves(tree)
-  )
+  leaves = jax.tree.leaves(tree)
+  return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in leaves)
 
 
 def exhausted(error: Exception) -> bool:
-  """Returns whether a device ran out of memory."""
   return 'RESOURCE_EXHAUSTED' in str(error)
 
 

@@ -6,23 +6,22 @@ from typing import TypeVar
 
 import jax
 
-from jaxser.core.config import ConfigError
+from jaxser.core.errors import ConfigError
+from jaxser.core.files import Path
 from jaxser.data.protocols import Fold
 from jaxser.engine.experiment import Experiment
 
 _T = TypeVar('_T')
+Note = Callable[[str], None]
 
 
 def check(experiment: Experiment, folds: Sequence[Fold]) -> None:
   """Raises ConfigError if no run takes the steps of config.profile."""
-  config = experiment.config
-  if not config.profile:
-    return
-  longest = max(len(fold.train) for fold in folds)
-  steps = config.epochs * -(-longest // config.batch_size)
-  if experiment.system.fit is not None:
-    steps = 0
-  if int(config.profile.partition(':')[0]) > steps:
+  config, steps = experiment.config, 0
+  if experiment.system.fit is None:
+    longest = max(len(fold.train) for fold in folds)
+    steps = config.epochs * -(-longest // config.batch_size)
+  if config.profile and int(config.profile.partition(':')[0]) > steps:
     raise ConfigError(
       f'--config.profile={config.profile} names steps that no run takes; there '
       f'are {steps}.'
@@ -30,25 +29,10 @@ def check(experiment: Experiment, folds: Sequence[Fold]) -> None:
 
 
 class Trace:
-  """Traces the calls that take certain steps of the first stack of runs.
+  """Traces the calls of certain steps of the first stack; some are an epoch."""
 
-  Where the corpus lies on the devices a call is an epoch, and whole epochs are
-  traced. The first steps include compiling where batches are streamed.
-  """
-
-  def __init__(
-    self,
-    steps: str = '',
-    folder: os.PathLike[str] | str = '',
-    note: Callable[[str], None] = print,
-  ):
-    """Starts nothing yet.
-
-    Args:
-      steps: config.profile, 'FIRST:LAST' counted from 1; '' traces nothing.
-      folder: for TensorBoard; the trace lies in plugins/profile below it.
-      note: gets a line about what was written.
-    """
+  def __init__(self, steps='', folder: Path = '', note: Note = print):
+    """Starts nothing yet; `steps` are config.profile, '' traces nothing."""
     first, _, last = (steps or '0:0').partition(':')
     self._first, self._last = int(first), int(last)
     self._folder, self._note = os.fspath(folder), note
@@ -71,7 +55,6 @@ class Trace:
       jax.profiler.stop_trace()
       self._note(f'The trace is in {self._folder}/plugins/profile.')
     elif self._last:
-      self._note(
-        'config.profile: its steps were not taken, nothing was traced.'
-      )
+      text = 'config.profile: its steps were not taken, nothing was traced.'
+      self._note(text)
     self._running, self._last = False, 0

@@ -14,25 +14,13 @@ TIE = 1e-6
 
 
 class EpochState(NamedTuple):
-  """State of `scale_by_epoch`.
+  """State of `scale_by_epoch`; runs of a stack may differ in it."""
 
-  Attributes:
-    epoch_steps: float32 [], steps of an epoch, which runs of a stack may have
-      different numbers of.
-  """
-
-  epoch_steps: jax.Array
+  epoch_steps: jax.Array  # float32 [], steps of an epoch.
 
 
 def over_epochs(rule: Any, epochs: int) -> optax.Schedule | None:
-  """Returns epochs trained, with their fraction -> factor on the learning rate.
-
-  None where it is 1 throughout; a plateau is followed by `Plateau`.
-
-  Args:
-    rule: config.schedule.
-    epochs: of the run.
-  """
+  """Returns epochs trained -> factor on the learning rate, None for 1."""
   warmup, rest = rule.warmup_epochs, epochs - rule.warmup_epochs
   if rule.name == 'cosine':
     main = optax.cosine_decay_schedule(1.0, rest)
@@ -68,40 +56,23 @@ def better(score: float, best: float | None) -> bool:
 
 @dataclasses.dataclass
 class Plateau:
-  """The rule "drop after patience, stop after stop_patience" of one run.
+  """The rule "drop after patience, stop after stop_patience" of one run."""
 
-  Attributes:
-    best: best development score so far, None before the first.
-    waited: epochs since the last improvement or drop.
-    since_best: epochs since the last improvement.
-    scale: factor on the learning rate.
-    stopped: whether training is over.
-  """
-
-  best: float | None = None
-  waited: int = 0
-  since_best: int = 0
-  scale: float = 1.0
+  best: float | None = None  # Development score so far.
+  waited: int = 0  # Epochs since the last improvement or drop.
+  since_best: int = 0  # Epochs since the last improvement.
+  scale: float = 1.0  # Factor on the learning rate.
   stopped: bool = False
 
-  def update(
-    self, score: float, *, factor: float, patience: int, stop_patience: int
-  ) -> None:
-    """Takes note of an epoch's development score; greater is better.
-
-    Args:
-      score: the score.
-      factor: the learning rate is multiplied by it.
-      patience: epochs without improvement before a drop; 0 never drops.
-      stop_patience: epochs without improvement before stopping; 0 never stops.
-    """
+  def update(self, score: float, rule: Any) -> None:
+    """Takes note of an epoch's development score; patience 0 is endless."""
     if better(score, self.best):
       self.best, self.waited, self.since_best = score, 0, 0
     else:
       self.waited += 1
       self.since_best += 1
-    if patience and self.waited >= patience:
+    if rule.patience and self.waited >= rule.patience:
       self.waited = 0
-      self.scale = float(np.float32(self.scale) * np.float32(factor))
-    if stop_patience and self.since_best >= stop_patience:
+      self.scale = float(np.float32(self.scale) * np.float32(rule.factor))
+    if rule.stop_patience and self.since_best >= rule.stop_patience:
       self.stopped = True

@@ -30,15 +30,8 @@ class Sharding:
   """Devices for a stack of runs.
 
   Runs come first, as they need no communication. Where there are fewer runs
-  than devices, each run has the smallest group of devices that divides them
-  evenly: 3 runs on 8 devices make 4 groups of 2, one of which is idle.
-
-  Attributes:
-    parallel: 'jit' or 'pmap'.
-    devices: the devices, all processes' together.
-    run_groups: size of the mesh's first axis.
-    per_run: size of its second axis, the devices that share a run's batches.
-    platform: 'cpu', 'gpu' or 'tpu'.
+  than devices, each run has the smallest group that divides them evenly: 3 runs
+  on 8 devices make 4 `run_groups` of 2 (`per_run`), one of which is idle.
   """
 
   def __init__(
@@ -48,29 +41,17 @@ class Sharding:
     devices: Sequence[jax.Device] | None = None,
     parallel: str = 'jit',
   ):
-    """Arranges all devices of all processes, or those given.
-
-    Args:
-      runs: how many train at once.
-      devices: those of a topology that is not there, too; default all.
-      parallel: 'jit', or 'pmap' for one run.
-
-    Raises:
-      DistributedError: for pmap with several processes.
-    """
     if parallel == 'pmap' and distributed.several():
       raise distributed.DistributedError(
         "--config.parallel='pmap' runs in one process; there are "
         f"{jax.process_count()}. Use --config.parallel='jit'."
       )
     # A process' devices side by side: its rows of a batch are then contiguous.
-    self.devices = sorted(
-      devices or jax.devices(), key=lambda d: (d.process_index, d.id)
-    )
+    every = devices or jax.devices()
+    self.devices = sorted(every, key=lambda d: (d.process_index, d.id))
     count, self.parallel = len(self.devices), parallel
-    self.run_groups = next(
-      n for n in range(min(runs, count), count + 1) if count % n == 0
-    )
+    groups = range(min(runs, count), count + 1)
+    self.run_groups = next(n for n in groups if count % n == 0)
     self.per_run = count // self.run_groups
     self.platform = self.devices[0].platform
     grid = np.array(self.devices).reshape(self.run_groups, self.per_run)
@@ -86,14 +67,13 @@ class Sharding:
     return -(-rows // unit) * unit
 
   def of(self, spec: PartitionSpec) -> NamedSharding:
-    """Returns where arrays of this kind lie."""
     return NamedSharding(self._mesh, spec)
 
   def abstract(self, tree: Tree, spec: PartitionSpec) -> Tree:
     """Returns shapes with shardings, for compiling without arrays."""
+    where = self.of(spec)
     return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self.of(spec)),
-      tree,
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
     )
 
   def put(self, tree: Tree, spec: PartitionSpec) -> Tree:
@@ -103,9 +83,7 @@ class Sharding:
 
     def put(x):
       x = np.asarray(x)
-      return jax.make_array_from_callback(
-        x.shape, self.of(spec), lambda index: x[index]
-      )
+      return jax.make_array_from_callback(x.shape, self.of(spec), x.__getitem__)
 
     return jax.tree.map(put, tree)
 
@@ -121,17 +99,12 @@ class Sharding:
     """Under pmap rows are [devices, rows of each]."""
     if self.parallel == 'jit' or DATA not in spec:
       return tree
-    i, count = spec.index(DATA), self.per_run
+    i, cut = spec.index(DATA), (self.per_run, -1)
     return jax.tree.map(
-      lambda x: x.reshape(
-        *x.shape[:i], count, x.shape[i] // count, *x.shape[i + 1 :]
-      ),
-      tree,
+      lambda x: x.reshape(*x.shape[:i], *cut, *x.shape[i + 1 :]), tree
     )
 
   def get(self, tree: Tree) -> Tree:
-    """Returns host arrays, on every process."""
-
     def get(x):
       if x.is_fully_addressable or x.is_fully_replicated:
         return x
@@ -149,26 +122,15 @@ class Sharding:
   def compile(
     self,
     function: Callable,
-    inputs: Sequence[PartitionSpec],
+    inputs: tuple[PartitionSpec, ...],
     outputs: PartitionSpec | tuple[PartitionSpec, ...],
     donate: int | tuple[int, ...] = (),
   ) -> Callable:
-    """Returns the jitted function of global arrays.
-
-    Args:
-      function: of the parts that one device holds.
-      inputs: kind of each argument.
-      outputs: kind of each result.
-      donate: arguments whose memory is given to the results.
-    """
+    """Returns the jitted function of global arrays, from that of one device."""
     if self.parallel == 'pmap':
-
-      def axis(spec):
-        return spec.index(DATA) if DATA in spec else None
-
       in_axes, out_axes = jax.tree.map(
-        axis,
-        (tuple(inputs), outputs),
+        lambda spec: spec.index(DATA) if DATA in spec else None,
+        (inputs, outputs),
         is_leaf=lambda x: isinstance(x, PartitionSpec),
       )
       return jax.pmap(
@@ -183,7 +145,7 @@ class Sharding:
     mapped = jax.shard_map(
       function,
       mesh=self._mesh,
-      in_specs=tuple(inputs),
+      in_specs=inputs,
       out_specs=outputs,
       check_vma=False,
     )

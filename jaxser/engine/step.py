@@ -1,65 +1,43 @@
 """The pure training step of one run."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import optax
 from flax import struct
 
 from jaxser.core import optimizers
-from jaxser.core.errors import ConfigError
+from jaxser.core.config import Config, ConfigError
+from jaxser.core.optimizers import Optimizer
 from jaxser.engine import schedule
 from jaxser.engine.augmentation import Augmentation
 from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
+Metrics = dict[str, Array]
+
 
 class TrainState(struct.PyTreeNode):
-  """All that changes while a model is trained; passed in and out of the step.
+  """All that changes while a model is trained; in and out of the step."""
 
-  Attributes:
-    step: int32 [], optimizer steps taken.
-    params: parameters.
-    model_state: statistics such as BatchNorm's.
-    opt_state: optimizer state.
-    rng: uint32 [2], words of the run's PRNG key; the step folds its number in.
-    lr_scale: float32 [], factor on the learning rate, set by the plateau rule.
-    class_weights: float32 [classes], what classes weigh in the loss, or None.
-    ema: `optax.EmaState` of (params, model_state), or None.
-  """
-
-  step: Array
+  step: Array  # int32 [], optimizer steps taken.
   params: Tree
-  model_state: Tree
+  model_state: Tree  # Statistics such as BatchNorm's.
   opt_state: Tree
-  rng: Array
-  lr_scale: Array
-  class_weights: Array | None = None
-  ema: optax.EmaState | None = None
+  rng: Array  # uint32 [2], words of the run's key.
+  lr_scale: Array  # float32 [], the plateau rule's factor on the learning rate.
+  class_weights: Array | None = None  # float32 [classes], of the loss.
+  ema: optax.EmaState | None = None  # Of (params, model_state).
 
 
-def make_optimizer(
-  config: ml_collections.ConfigDict, system: System
-) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(config: Config, system: System) -> Optimizer:
   """Returns the optimizer of `config.optimizer` and `config.schedule`.
 
   Parameters that are trained in the same updates share one optimizer, whose
-  moments and count of steps rest in all others. What is never trained has none.
-
-  Args:
-    config: of the run.
-    system: what is trained.
-
-  Returns:
-    A transformation whose `update` also takes `phase`, the update that is made,
-    and `step`, the steps taken.
-
-  Raises:
-    ConfigError: if heads are to have a learning rate of their own, and the
-      system has no encoder.
+  moments rest in all others. What is never trained has none. Its `update` also
+  takes `phase`, the update that is made, and `step`, the steps taken.
   """
   options = config.optimizer.to_dict()
   optimizer, of_heads = optimizers.create(options), None
@@ -71,14 +49,12 @@ def make_optimizer(
       )
     of_heads = optimizers.create(options, rate)
   epochs = dict.fromkeys(map(system.phase, range(config.epochs)))
-  phases = list(
-    dict.fromkeys(u for phase in epochs for u in system.updates(phase))
-  )
+  updates = [update for phase in epochs for update in system.updates(phase)]
+  phases = list(dict.fromkeys(updates))
 
   def label(path, *frozen):
-    trained = [
-      str(p) for p, rests in zip(phases, frozen, strict=True) if not rests
-    ]
+    pairs = zip(phases, frozen, strict=True)
+    trained = [str(phase) for phase, rests in pairs if not rests]
     if not trained:
       return 'frozen'
     name = 'trained' if len(trained) == len(phases) else '+'.join(trained)
@@ -98,12 +74,10 @@ def make_optimizer(
       groups.setdefault(name, rule)
     return optax.multi_transform(groups, labels)
 
-  by_group = optax.GradientTransformationExtraArgs(
-    lambda params: grouped(params).init(params),
-    lambda grads, state, params, **extra: grouped(params).update(
-      grads, state, params, **extra
-    ),
-  )
+  def update(grads, state, params, **extra):
+    return grouped(params).update(grads, state, params, **extra)
+
+  by_group = Optimizer(lambda params: grouped(params).init(params), update)
   parts = [by_group]
   if options['clip_norm']:
     parts.insert(0, optax.clip_by_global_norm(options['clip_norm']))
@@ -113,9 +87,7 @@ def make_optimizer(
   return optax.chain(*parts) if len(parts) > 1 else by_group
 
 
-def _resting(
-  optimizer: optax.GradientTransformation, phases: Sequence[str]
-) -> optax.GradientTransformationExtraArgs:
+def _resting(optimizer: Optimizer, phases: Sequence[str]) -> Optimizer:
   """Returns an optimizer that changes nothing in other phases than these."""
   inner = optax.with_extra_args_support(optimizer)
 
@@ -124,16 +96,12 @@ def _resting(
       return inner.update(grads, state, params, phase=phase, **extra)
     return jax.tree.map(jnp.zeros_like, grads), state
 
-  return optax.GradientTransformationExtraArgs(inner.init, update)
+  return Optimizer(inner.init, update)
 
 
 def create_state(
-  system: System,
-  optimizer: optax.GradientTransformation,
-  rng: Array,
-  batch: Batch,
+  system: System, optimizer: Optimizer, rng: Array, batch: Batch
 ) -> TrainState:
-  """Returns a fresh training state for batches shaped like `batch`."""
   init_rng, train_rng = jax.random.split(rng)
   params, model_state = system.init(init_rng, batch)
   return TrainState(
@@ -148,7 +116,7 @@ def create_state(
 
 def train_step(
   system: System,
-  optimizer: optax.GradientTransformation,
+  optimizer: Optimizer,
   state: TrainState,
   batch: Batch,
   epoch: Array,
@@ -157,41 +125,30 @@ def train_step(
   augment: Augmentation | None = None,
   phase: Hashable = 'main',
   ema: float = 0.0,
-) -> tuple[TrainState, dict[str, Array]]:
+) -> tuple[TrainState, Metrics]:
   """Takes one step: the updates of the system's phase, one after the other.
 
   Where the axis of `jaxser.ops.collectives` is bound, `batch` is this device's
-  part of the global batch and the result is the same on every device.
+  part of the global batch and the result is the same on every device. The batch
+  is augmented and cut into `accumulate` micro-batches (row i belongs to i %
+  accumulate) whose gradients are averaged. `epoch`, int32 [], epochs completed,
+  is traced, so that runs with other numbers of steps share one compiled step.
 
-  Args:
-    system: what is trained.
-    optimizer: from `make_optimizer`.
-    state: before the step.
-    batch: see `jaxser.systems.base.System`.
-    epoch: int32 [], epochs completed; traced, so that runs with other numbers
-      of steps share one compiled step.
-    accumulate: the batch is cut into so many micro-batches (row i belongs to
-      micro-batch i % accumulate) whose gradients are averaged.
-    augment: changes the batch before that, or None.
-    phase: static part of the loss.
-    ema: part of the average of the weights that stays, where the state has one.
-
-  Returns:
-    The state after the step, and {'loss', 'rows', ...} of the global batch;
-    'loss' is the sum over the updates. Of what they train 'grad_norm' is the
-    norm of the gradient, and 'update_ratio' that of the change over that of the
-    parameters before it.
+  Returns the state and {'loss', 'rows', ...} of the global batch; 'loss' is the
+  sum over the updates. Of what they train 'grad_norm' is the norm of the
+  gradient, and 'update_ratio' that of the change over that of the parameters
+  before it.
   """
   rng = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
   progress = Progress(state.step, jnp.asarray(epoch, jnp.int32))
   if augment is not None:
     batch = augment(batch, rng)
   if state.class_weights is not None:
-    weight = jnp.where(
-      batch['label'] < 0, 0, state.class_weights[batch['label']]
-    )
+    label = batch['label']
+    weight = jnp.where(label < 0, 0, state.class_weights[label])
     batch = {**batch, 'weight': weight * batch['mask']}
-  metrics, before = {}, ()
+  metrics: dict[str, jax.Array] = {}
+  before: Any = None
   for number, update in enumerate(system.updates(phase)):
     key = jax.random.fold_in(rng, number) if number else rng
     state, found, norms = _update(
@@ -213,21 +170,8 @@ def train_step(
   return state.replace(step=state.step + 1), metrics
 
 
-def _update(
-  system: System,
-  optimizer: optax.GradientTransformation,
-  state: TrainState,
-  batch: Batch,
-  rng: Array,
-  progress: Progress,
-  accumulate: int,
-  phase: Hashable,
-) -> tuple[TrainState, dict[str, Array], tuple[Array, Array, Array]]:
-  """Moves the parameters that a phase trains against its loss' gradient.
-
-  Returns:
-    The state, metrics, and norms of gradient, change and parameters before it.
-  """
+def _update(system, optimizer, state, batch, rng, progress, accumulate, phase):
+  """Returns state, metrics, and norms of gradient, change and parameters."""
 
   def gradients(model_state, batch, rng):
     """Per-device partial sums of gradients and metrics; new statistics."""
@@ -237,38 +181,67 @@ def _update(
     )
     return grads, aux['state'], {**aux['metrics'], 'loss': loss}
 
-  if accumulate == 1:
-    grads, model_state, metrics = gradients(state.model_state, batch, rng)
-  else:
-    grads, model_state, metrics = _accumulate(
-      gradients, state, batch, rng, accumulate
-    )
-  # Gradients that nobody uses need not be sent to other devices.
-  frozen = system.frozen(state.params, phase)
+  if accumulate > 1:
+    gradients = _accumulated(gradients, accumulate, state.params)
+  grads, model_state, metrics = gradients(state.model_state, batch, rng)
+  frozen, trained = system.frozen(state.params, phase), state.params
   if frozen is None:
     grads = psum(grads)
   else:
+    # Gradients that nobody uses need not be sent to other devices.
     grads = jax.tree.map(
       lambda g, still: jnp.zeros_like(g) if still else psum(g), grads, frozen
+    )
+    trained = jax.tree.map(
+      lambda p, still: jnp.zeros_like(p) if still else p, trained, frozen
     )
   metrics = psum({**metrics, 'rows': jnp.sum(batch['mask'])})
   updates, opt_state = optimizer.update(
     grads, state.opt_state, state.params, phase=phase, step=state.step
   )
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
-  trained = state.params
-  if frozen is not None:
-    trained = jax.tree.map(
-      lambda p, still: jnp.zeros_like(p) if still else p, trained, frozen
-    )
   # The same on every device, as the gradients have been summed.
   norms = tuple(map(optax.tree.norm, (grads, updates, trained)))
-  new_state = state.replace(
-    params=optax.apply_updates(state.params, updates),
-    model_state=model_state,
-    opt_state=opt_state,
+  params = optax.apply_updates(state.params, updates)
+  state = state.replace(
+    params=params, model_state=model_state, opt_state=opt_state
   )
-  return new_state, metrics, norms
+  return state, metrics, norms
+
+
+def _accumulated(gradients: Callable, count: int, params: Tree) -> Callable:
+  """Returns means over the micro-batches that have a real row, per device."""
+
+  def accumulated(model_state, batch, rng):
+    # Strided, not contiguous: each device then keeps its own rows.
+    def cut(x):
+      return jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0)
+
+    def one(carry, item):
+      grads, model_state, used = carry
+      index, part = item
+      new, new_state, metrics = gradients(
+        model_state, part, jax.random.fold_in(rng, index)
+      )
+      real = psum(jnp.sum(part['mask'])) > 0
+      grads = jax.tree.map(lambda a, b: a + jnp.where(real, b, 0), grads, new)
+      model_state = jax.tree.map(
+        lambda a, b: jnp.where(real, b, a), model_state, new_state
+      )
+      metrics = jax.tree.map(lambda m: jnp.where(real, m, 0), metrics)
+      return (grads, model_state, used + real), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (grads, model_state, used), metrics = jax.lax.scan(
+      one,
+      (zeros, model_state, jnp.float32(0)),
+      (jnp.arange(count), jax.tree.map(cut, dict(batch))),
+    )
+    used = jnp.maximum(used, 1)
+    grads = jax.tree.map(lambda g: g / used, grads)
+    return grads, model_state, jax.tree.map(lambda m: m.sum() / used, metrics)
+
+  return accumulated
 
 
 def _average(ema: float) -> optax.GradientTransformation:
@@ -290,51 +263,10 @@ def averaged(state: TrainState, ema: float) -> tuple[Tree, Tree]:
   The weights after step i of n count (1 - ema) ema^(n - i) / (1 - ema^n), so
   that the initial ones do not count. Integers are the last ones.
   """
-  means = optax.tree.bias_correction(state.ema.ema, ema, state.ema.count)
-  return jax.tree.map(
-    lambda mean, last: (
-      mean if jnp.issubdtype(last.dtype, jnp.inexact) else last
-    ),
-    means,
-    (state.params, state.model_state),
-  )
 
+  def one(mean, last):
+    return mean if jnp.issubdtype(last.dtype, jnp.inexact) else last
 
-def _accumulate(
-  gradients, state: TrainState, batch: Batch, rng: Array, count: int
-) -> tuple[Tree, Tree, dict[str, Array]]:
-  """Means over the micro-batches that have at least one real row.
-
-  Each device sums its own gradients, so devices communicate once per step.
-  """
-  # Strided, not contiguous: each device then keeps its own rows.
-  micro = jax.tree.map(
-    lambda x: jnp.moveaxis(
-      x.reshape(x.shape[0] // count, count, *x.shape[1:]), 1, 0
-    ),
-    dict(batch),
-  )
-
-  def one(carry: tuple[Tree, Tree, Array], item: tuple[Array, Any]):
-    grads, model_state, used = carry
-    index, part = item
-    new, new_state, metrics = gradients(
-      model_state, part, jax.random.fold_in(rng, index)
-    )
-    real = psum(jnp.sum(part['mask'])) > 0
-    grads = jax.tree.map(lambda a, b: a + jnp.where(real, b, 0), grads, new)
-    model_state = jax.tree.map(
-      lambda a, b: jnp.where(real, b, a), model_state, new_state
-    )
-    metrics = jax.tree.map(lambda m: jnp.where(real, m, 0), metrics)
-    return (grads, model_state, used + real), metrics
-
-  zeros = jax.tree.map(jnp.zeros_like, state.params)
-  (grads, model_state, used), metrics = jax.lax.scan(
-    one,
-    (zeros, state.model_state, jnp.float32(0)),
-    (jnp.arange(count), micro),
-  )
-  used = jnp.maximum(used, 1)
-  mean = jax.tree.map(lambda g: g / used, grads)
-  return mean, model_state, jax.tree.map(lambda m: jnp.sum(m) / used, metrics)
+  mean_so_far: Any = state.ema
+  means = optax.tree.bias_correction(mean_so_far.ema, ema, mean_so_far.count)
+  return jax.tree.map(one, means, (state.params, state.model_state))

@@ -1,4 +1,4 @@
-"""Programs, batches and devices for stacks of runs, as many as memory allows."""
+"""Programs, batches and devices for as many runs as memory allows."""
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
@@ -10,14 +10,19 @@ import numpy as np
 
 from jaxser.core.errors import UserError
 from jaxser.data import pipeline
-from jaxser.engine import batches as batches_lib
 from jaxser.engine import distributed, memory, stack
 from jaxser.engine import step as step_lib
+from jaxser.engine.augmentation import PARTNER
+from jaxser.engine.batches import Chunk, Resident, Streamed
 from jaxser.engine.experiment import Experiment, Run
-from jaxser.engine.sharding import EVERYWHERE, RUNS, Sharding
+from jaxser.engine.sharding import EVERYWHERE, RUNS, STEPS, Sharding
+from jaxser.engine.stack import StackState
 from jaxser.systems.base import Tree
 
+Rows = np.ndarray
+"""Rows of the corpus, int [n]."""
 Note = Callable[[str], None]
+"""Gets lines for people."""
 
 
 class OutOfMemoryError(UserError):
@@ -25,18 +30,7 @@ class OutOfMemoryError(UserError):
 
 
 class Trainer:
-  """Trains and predicts for stacks of one size, compiling as needed.
-
-  Attributes:
-    experiment: what all runs share.
-    runs: how many train at once.
-    slots: that number, filled up so that all devices have equally many.
-    sharding: the devices.
-    programs: what is jitted over them.
-    rows: of a training batch, padding included.
-    batches: `Resident` or `Streamed`.
-    selections: the best epochs that are kept, with the split that chooses them.
-  """
+  """Trains and predicts for so many runs; `slots` share all devices evenly."""
 
   def __init__(
     self,
@@ -49,17 +43,7 @@ class Trainer:
     devices: Sequence[jax.Device] | None = None,
     side_by_side: bool | None = None,
   ):
-    """Compiles nothing yet.
-
-    Args:
-      experiment: what all runs share.
-      every: all runs of the experiment, whose sizes decide on shapes.
-      runs: how many train at once; one where batches are streamed.
-      resident: whether the corpus lies on the devices.
-      note: gets lines for people.
-      devices: default all.
-      side_by_side: see `jaxser.engine.stack.Programs`.
-    """
+    """Compiles nothing yet; the sizes of `every` run decide on shapes."""
     config, self.runs = experiment.config, runs
     self.experiment, self._note = experiment, note
     self.sharding = Sharding(runs, devices=devices, parallel=config.parallel)
@@ -80,26 +64,28 @@ class Trainer:
     padded, size = self.sharding.padded, config.batch_size
     longest = max(max(len(fold.dev), len(fold.test), 1) for fold in folds)
     self.rows = padded(size, config.accumulate)
-    kind = batches_lib.Resident if resident else batches_lib.Streamed
-    self.batches = kind(
-      experiment.source,
-      self.sharding,
-      rows=self.rows,
-      eval_rows=padded(min(config.eval_batch_size, longest)),
-      steps=max(-(-len(fold.train) // size) for fold in folds),
+    eval_rows = padded(min(config.eval_batch_size, longest))
+    steps = max(-(-len(fold.train) // size) for fold in folds)
+    kind = Resident if resident else Streamed
+    self.batches: Any = kind(
+      experiment.source, self.sharding, self.rows, eval_rows, steps
     )
 
   @functools.cached_property
-  def abstract(self) -> stack.StackState:
+  def abstract(self) -> StackState:
     """Shapes of the stack's state."""
-    state = self.programs.abstract_state(
-      self.slots,
-      self.experiment.example(self._fold),
-      functools.partial(self.experiment.prepared, fold=self._fold),
+    create = functools.partial(
+      step_lib.create_state, self.experiment.system, self.experiment.optimizer
     )
-    return stack.start(state, tuple(self.selections))
+    example = self.experiment.example(self._fold)
+    state = jax.eval_shape(lambda: create(jax.random.key(0), example))
+    state = self.experiment.prepared(state, self._fold)
+    state = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((self.slots, *x.shape), x.dtype), state
+    )
+    return stack.start(self.sharding.abstract(state, RUNS), self.selections)
 
-  def blank(self, runs: int) -> stack.StackState:
+  def blank(self, runs: int) -> StackState:
     """Returns shapes of some runs' states on the host."""
     return jax.tree.map(
       lambda x: jax.ShapeDtypeStruct((runs, *x.shape[1:]), x.dtype),
@@ -108,23 +94,22 @@ class Trainer:
 
   def abstract_epoch(self) -> tuple[Tree, ...]:
     """Returns shapes of what an epoch takes after the state, on the devices."""
-    return self.programs.abstract_epoch(
-      self.slots, self.batches.steps, self.rows, self.batches.shapes
+    augment, shape = self.experiment.augment, (self.slots, self.batches.steps)
+    names = ['rows', 'row', *self.experiment.system.references]
+    if augment is not None and augment.mixup:
+      names.append(PARTNER)
+    indices = jax.ShapeDtypeStruct((*shape, self.rows), np.int32)
+    abstract = self.sharding.abstract
+    return (
+      abstract(self.batches.shapes, EVERYWHERE),
+      abstract(dict.fromkeys(names, indices), STEPS),
+      abstract(jax.ShapeDtypeStruct(shape, np.bool_), RUNS),
+      abstract(jax.ShapeDtypeStruct((), np.int32), EVERYWHERE),
     )
 
   def compile(self, phases: Sequence[Hashable], budget: int) -> int:
-    """Compiles the epochs of these phases for a corpus on the devices.
-
-    Args:
-      phases: of the loss.
-      budget: bytes on each device.
-
-    Returns:
-      Bytes that the largest of them needs; or more than the budget, as soon as
-      it is known not to suffice.
-    """
-    corpus = self.batches.shapes
-    arguments = self.abstract_epoch()
+    """Compiles epochs; returns the most bytes, or more than the budget."""
+    corpus, arguments = self.batches.shapes, self.abstract_epoch()
     groups, per_run = self.sharding.run_groups, self.sharding.per_run
     best = memory.size(self.abstract.best) // groups
     row = memory.size(corpus) // len(self.experiment.source.corpus.table)
@@ -158,36 +143,19 @@ class Trainer:
     self._note(f'Compiling {what} ...')
 
   def put(self, runs: Sequence[Tree]) -> Tree:
-    """Stacks trees of some runs on the devices."""
     return self.sharding.put(stack.stacked(runs, self.slots), RUNS)
 
   def host(self, tree: Tree, runs: int) -> Tree:
-    """Returns the first runs' part of a stacked tree on the host."""
     return jax.tree.map(lambda x: x[:runs], self.sharding.get(tree))
 
   def samplers(self, runs: Sequence[Run]) -> list[pipeline.Sampler | None]:
-    """Returns what draws each slot's batches."""
     drawn = [self.experiment.sampler(*run, self.rows) for run in runs]
     return [*drawn, *[None] * (self.slots - len(drawn))]
 
   def train(
-    self,
-    state: stack.StackState,
-    chunk: batches_lib.Chunk,
-    active: np.ndarray,
-    epoch: int,
-  ) -> tuple[stack.StackState, Tree]:
-    """Takes the steps of a chunk; returns at once.
-
-    Args:
-      state: of the stack; consumed.
-      chunk: its batches.
-      active: bool [slots], runs that are trained.
-      epoch: epochs completed.
-
-    Returns:
-      The new state, and metrics [slots, steps] on the devices.
-    """
+    self, state: StackState, chunk: Chunk, active: np.ndarray, epoch: int
+  ) -> tuple[StackState, Tree]:
+    """Takes the steps of a chunk; consumes the state and returns at once."""
     phase, real = self.experiment.system.phase(epoch), chunk.real
     if real is not None:
       real = self.sharding.put(real & active[:, None], RUNS)
@@ -195,12 +163,9 @@ class Trainer:
       self._train[phase] = self.programs.train(phase)
     if chunk.length:
       self._say('train', phase, chunk.length)
+    epoch = self.sharding.put(np.int32(epoch), EVERYWHERE)
     train, metrics = self._train[phase](
-      state.train,
-      self.batches.corpus,
-      chunk.batches,
-      real,
-      self.sharding.put(np.int32(epoch), EVERYWHERE),
+      state.train, self.batches.corpus, chunk.batches, real, epoch
     )
     return state.replace(train=train), metrics
 
@@ -209,23 +174,14 @@ class Trainer:
     self._say('predict', 'main')
     return self.programs.predict()
 
-  def predict(
-    self, weights: Tree, rows: Sequence[np.ndarray]
-  ) -> list[np.ndarray]:
-    """Returns scores [n, classes] or VAD [n, 3] of each run's rows.
-
-    Args:
-      weights: (params, model_state) of the stack, on the devices.
-      rows: int [n] of the corpus, for each run.
-    """
+  def predict(self, weights: Tree, rows: Sequence[Rows]) -> list[np.ndarray]:
+    """Returns scores [n, classes] or VAD [n, 3] of each run's rows, int [n]."""
     empty = np.zeros(0, np.int64)
     padded = [*rows, *[empty] * (self.slots - len(rows))]
-    evaluated, places = self.batches.evaluation(
-      padded, list(map(self.experiment.predicted_with, padded))
-    )
-    outputs = [
-      self._predict(weights, self.batches.corpus, batch) for batch in evaluated
-    ]
+    beside = list(map(self.experiment.predicted_with, padded))
+    batches, places = self.batches.evaluation(padded, beside)
+    corpus = self.batches.corpus
+    outputs = [self._predict(weights, corpus, batch) for batch in batches]
     if not outputs:
       return [np.zeros((0, 0), np.float32) for _ in rows]
     whole = np.concatenate(list(map(self.sharding.get_rows, outputs)), axis=1)
@@ -235,18 +191,14 @@ class Trainer:
   def _where(self) -> Callable[..., Tree]:
     def where(improved, new, old):
       def one(a, b):
-        shape = (-1, *(1,) * (a.ndim - 1))
-        return jnp.where(improved.reshape(shape), a, b)
+        return jnp.where(improved.reshape(-1, *(1,) * (a.ndim - 1)), a, b)
 
       return jax.tree.map(one, new, old)
 
     kind = self.sharding.of(RUNS)
     return jax.jit(where, donate_argnums=2, out_shardings=kind)
 
-  def keep_best(
-    self, state: stack.StackState, selection: str, improved: np.ndarray
-  ) -> stack.StackState:
-    """Keeps the weights of the runs that improved, bool [slots]."""
+  def keep_best(self, state: StackState, selection: str, improved: np.ndarray):
     if not improved.any():
       return state
     weights = (state.train.params, state.train.model_state)
@@ -254,22 +206,10 @@ class Trainer:
     best = self._where(improved, weights, state.best[selection])
     return state.replace(best={**state.best, selection: best})
 
-  @functools.cached_property
-  def _averaged(self) -> Callable[..., Tree]:
+  def averaged(self, state: StackState) -> Tree:
     ema = self.experiment.config.ema
     function = jax.vmap(functools.partial(step_lib.averaged, ema=ema))
-    return jax.jit(function, out_shardings=self.sharding.of(RUNS))
-
-  def averaged(self, state: stack.StackState) -> Tree:
-    """Returns the averages of the runs' (params, model_state)."""
-    return self._averaged(state.train)
-
-  def set_lr_scale(
-    self, state: stack.StackState, scale: Sequence[float]
-  ) -> stack.StackState:
-    """Sets each run's factor on the learning rate."""
-    scale = self.put([np.float32(factor) for factor in scale])
-    return state.replace(train=state.train.replace(lr_scale=scale))
+    return jax.jit(function, out_shardings=self.sharding.of(RUNS))(state.train)
 
 
 def obstacle(experiment: Experiment) -> str | None:
@@ -298,45 +238,34 @@ def plan(
   devices: Sequence[jax.Device] | None = None,
   side_by_side: bool | None = None,
 ) -> Trainer:
-  """Returns a trainer for as many runs at once as memory allows.
-
-  Args:
-    experiment: what all runs share.
-    every: all runs of the experiment.
-    note: gets lines that tell people what was chosen and why.
-    at_most: runs at once; 0 is config.runs_at_once, or else all of them, on a
-      CPU one per device.
-    devices: default all.
-    side_by_side: see `jaxser.engine.stack.Programs`.
-  """
+  """Returns a trainer for as many of the runs at once as memory allows."""
   config, devices = experiment.config, list(devices or jax.devices())
-  made = functools.partial(
-    Trainer,
-    experiment,
-    every,
-    note=note,
-    devices=devices,
-    side_by_side=side_by_side,
-  )
+  more: dict[str, Any] = {
+    'note': note,
+    'devices': devices,
+    'side_by_side': side_by_side,
+  }
   reason = obstacle(experiment)
   if reason is None:
     local = [d for d in devices if d.process_index == jax.process_index()]
     # All processes must plan alike, so the one with the least decides.
     local_budget = memory.budget(local[0], config.memory_gib)
-    budget = int(np.min(distributed.of_all(np.int64(local_budget))))
+    budget = int(np.min(distributed.of_all(np.array(local_budget))))
     # On a CPU more would take more memory and save no time.
     one_each = devices[0].platform == 'cpu' and not side_by_side
     wanted = len(devices) if one_each else len(every)
     count = min(at_most or config.runs_at_once or wanted, len(every))
     phases = dict.fromkeys(map(experiment.system.phase, range(config.epochs)))
-    where = f'{len(devices)} devices' if len(devices) > 1 else 'one device'
+    where, each = 'one device', ''
+    if len(devices) > 1:
+      where, each = f'{len(devices)} devices', ' each'
     while count:
-      trainer = made(count, resident=True)
+      trainer = Trainer(experiment, every, count, resident=True, **more)
       needed = trainer.compile(tuple(phases), budget)
       if needed <= budget:
         note(
-          f'{count} of {len(every)} runs at once on {where}, {memory.show(needed)}'
-          f'{" each" if len(devices) > 1 else ""}, the corpus included.'
+          f'{count} of {len(every)} runs at once on {where}, '
+          f'{memory.show(needed)}{each}, the corpus included.'
         )
         return trainer
       groups = trainer.sharding.run_groups
@@ -346,4 +275,4 @@ def plan(
       f'{memory.show(budget)} on each device'
     )
   note(f'Batches are streamed, one run at a time: {reason}.')
-  return made()
+  return Trainer(experiment, every, **more)

@@ -11,13 +11,18 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ml_collections
-
 from jaxser.core import command_line, files
 from jaxser.core import config as config_lib
+from jaxser.core.config import Config
 from jaxser.core.errors import ConfigError, UserError
+from jaxser.core.files import Path
 from jaxser.systems import registry
 
+# Of these any is a result, weight or checkpoint of a run.
+_KEPT = (
+  *('results.json', 'predictions.jsonl', 'folds/*.json*'),
+  *('models/*.safetensors', 'checkpoints/*/*'),
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -26,15 +31,8 @@ class DiskError(UserError):
 
 
 @contextlib.contextmanager
-def lock(workdir: os.PathLike[str] | str) -> Iterator[None]:
-  """Keeps other processes out of a work folder, which it makes.
-
-  The lock goes with the process that holds it, however that one ends.
-
-  Raises:
-    ConfigError: if another process holds it, which the message names; or if
-      the folder cannot be written.
-  """
+def lock(workdir: Path) -> Iterator[None]:
+  """Keeps other processes out of a work folder, which it makes."""
   path = pathlib.Path(workdir) / '.lock'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,53 +53,32 @@ def lock(workdir: os.PathLike[str] | str) -> Iterator[None]:
       ) from error
     file.truncate(0)
     started = time.strftime('%Y-%m-%d %H:%M:%S')
-    file.write(
-      f'process {os.getpid()} on {socket.gethostname()} since {started}\n'
-    )
+    holder = f'process {os.getpid()} on {socket.gethostname()}'
+    file.write(f'{holder} since {started}\n')
     file.flush()
     yield
 
 
 @contextlib.contextmanager
-def writing(workdir: os.PathLike[str] | str) -> Iterator[None]:
-  """Turns a disk that fills up, in here, into one message.
-
-  Raises:
-    DiskError: in place of what the system or TensorBoard raises.
-  """
+def writing(workdir: Path) -> Iterator[None]:
+  """Turns a disk that fills up, in here, into one message."""
   try:
     yield
   except Exception as error:
     # TensorFlow's own errors; importing it here would take seconds.
     events = 'events file' in str(error)
-    if not events and getattr(error, 'errno', None) not in _FULL:
+    number: Any = getattr(error, 'errno', None)
+    if not events and number not in _FULL:
       raise
-    reason = 'TensorBoard files' if events else os.strerror(error.errno)
+    reason = 'TensorBoard files' if events else os.strerror(number)
     raise DiskError(
       f'{workdir} can no longer be written ({reason}); free disk space and run '
       'the same command again to continue.'
     ) from error
 
 
-def check_identity(
-  workdir: os.PathLike[str] | str,
-  config: ml_collections.ConfigDict,
-  fingerprints: Mapping[str, str],
-  folds: Mapping[str, Any],
-) -> None:
-  """Checks, writing nothing, that a folder holds no other run than this.
-
-  Args:
-    workdir: the folder.
-    config: resolved.
-    fingerprints: of the datasets, by corpus.
-    folds: what folds.json is to hold.
-
-  Raises:
-    ConfigError: naming what differs: fields of the config, the datasets, or the
-      folds.
-    UserError: if a file that tells is damaged.
-  """
+def check_identity(workdir: Path, config: Config, fingerprints, folds) -> None:
+  """Checks, writing nothing, that a folder holds no other run than this."""
   check_config(workdir, config)
   if _is_free(workdir):
     return
@@ -127,15 +104,8 @@ def check_identity(
     )
 
 
-def check_config(
-  workdir: os.PathLike[str] | str, config: ml_collections.ConfigDict
-) -> None:
-  """Checks, writing nothing, that a folder holds no run of another config.
-
-  Raises:
-    ConfigError: naming the fields that differ.
-    UserError: if its config.json is damaged.
-  """
+def check_config(workdir: Path, config: Config) -> None:
+  """Checks, writing nothing, that a folder holds no run of another config."""
   before = {} if _is_free(workdir) else _read(workdir, 'config.json')
   if not before:
     return
@@ -154,13 +124,7 @@ def check_config(
 
 
 def defaults(system: str) -> dict[str, Any]:
-  """Returns what fields are unless a recipe changes them, flat.
-
-  A config of an older version, which lacks some, behaves as if it had them.
-
-  Args:
-    system: whose settings are among them.
-  """
+  """Returns what fields are that a config of an older version lacks, flat."""
   common = command_line.load_module(command_line.find_recipe('common'))
   config = common.base_config(system, common.ARGUMENTS)
   model = {
@@ -171,19 +135,11 @@ def defaults(system: str) -> dict[str, Any]:
   return config_lib.flatten({**config.to_dict(), 'model': model})
 
 
-def _is_free(workdir: os.PathLike[str] | str) -> bool:
-  """Returns whether a folder holds no result, weight or checkpoint of a run."""
-  kept = (
-    'results.json',
-    'predictions.jsonl',
-    'folds/*.json*',
-    'models/*.safetensors',
-    'checkpoints/*/*',
-  )
-  return not any(any(pathlib.Path(workdir).glob(name)) for name in kept)
+def _is_free(workdir: Path) -> bool:
+  return not any(any(pathlib.Path(workdir).glob(name)) for name in _KEPT)
 
 
-def _read(workdir: os.PathLike[str] | str, name: str) -> dict[str, Any]:
+def _read(workdir: Path, name: str) -> dict[str, Any]:
   path = pathlib.Path(workdir) / name
   return files.read_json(path) if path.exists() else {}
 
@@ -193,6 +149,5 @@ def _listed(fingerprints: Mapping[str, str]) -> str:
 
 
 def _sizes(fold: Mapping[str, Any]) -> str:
-  return ', '.join(
-    f'{len(fold.get(split, ()))} {split}' for split in ('train', 'dev', 'test')
-  )
+  splits = ('train', 'dev', 'test')
+  return ', '.join(f'{len(fold.get(split, ()))} {split}' for split in splits)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data_prep import audio, workers
+from data_prep import audio, expanded, workers
 from data_prep import features as features_lib
 from jaxser.core.errors import UserError
 from jaxser.models.output import Prediction, Recording
@@ -66,7 +66,7 @@ def find_inputs(arguments: Sequence[str], stdin: BinaryIO) -> list[Input]:
     raise InputError('"-" (standard input) can be read once; give it once.')
   found = []
   for argument in arguments:
-    path = pathlib.Path(argument)
+    path = expanded(argument)
     if argument == '-':
       found.append(Input('<stdin>', stdin))
     elif inside := audio.find_recordings(path):

@@ -91,15 +91,7 @@ class Predictor:
     features_on: str = 'host',
     batch_size: int = 0,
   ):
-    """Puts the weights on the devices.
-
-    Args:
-      description: of the run.
-      models: its weights.
-      segment: seconds per segment of a recording; 0 takes it as one.
-      features_on: 'host', or 'device' for the log-mel of TIM-Net.
-      batch_size: rows at once; 0 chooses.
-    """
+    """Puts the weights on the devices."""
     self.description, self.models = description, tuple(models)
     self.extractor = FeatureExtractor.for_model(
       description, segment=segment, features_on=features_on

@@ -1,9 +1,4 @@
-"""Hugging Face WavLM checkpoints -> parameters of `jaxser.nn.wavlm.WavLM`.
-
-A local directory with `config.json` and `model.safetensors`, or with
-`pytorch_model.bin` where PyTorch is installed. Tensors are read one at a time
-into their final place: the peak is one copy of the model and one tensor.
-"""
+"""Hugging Face WavLM checkpoints -> parameters of `jaxser.nn.wavlm.WavLM`."""
 
 import json
 import os
@@ -53,7 +48,6 @@ _OLD_NAMES = {
 
 
 def _shapes(config: WavLMConfig) -> Params:
-  """Returns the parameters of a WavLM as shapes."""
   samples = jnp.zeros((1, config.receptive_field))
   # Without a parent: it may be called from a method of another module.
   model = WavLM(config, parent=None)
@@ -76,11 +70,7 @@ def canonical(tensors: tensors_lib.Tensors) -> tensors_lib.Tensors:
 
 
 def read_config(directory: os.PathLike[str] | str) -> WavLMConfig:
-  """Reads DIRECTORY/config.json.
-
-  Raises:
-    ConvertError: if it is missing, not JSON, or not a WavLM that can be read.
-  """
+  """Reads DIRECTORY/config.json; raises ConvertError where that fails."""
   path = pathlib.Path(directory).expanduser() / 'config.json'
   if not path.is_file():
     raise ConvertError(
@@ -94,18 +84,11 @@ def read_config(directory: os.PathLike[str] | str) -> WavLMConfig:
 
 
 def load(directory: os.PathLike[str] | str) -> tuple[WavLMConfig, Params]:
-  """Reads a WavLM from a local directory.
+  """Returns the config and float32 NumPy parameters of a WavLM in a directory.
 
-  Args:
-    directory: has config.json and model.safetensors or pytorch_model.bin (the
-      first is preferred; the second needs PyTorch and runs no code).
-
-  Returns:
-    The config, and float32 NumPy parameters of `jaxser.nn.wavlm.WavLM`.
-
-  Raises:
-    ConvertError: if a file is missing or damaged, or does not fit the config;
-      the message lists all names that differ, on both sides.
+  It holds config.json and model.safetensors, or pytorch_model.bin, which needs
+  PyTorch and runs no code. Raises ConvertError if a file is missing or damaged,
+  or does not fit the config.
   """
   directory = pathlib.Path(directory).expanduser()
   config = read_config(directory)

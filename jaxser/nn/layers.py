@@ -1,27 +1,23 @@
 """Layers that systems share, and their small decisions on precision and masks.
 
-Dropout and BatchNorm give the same numbers on one device, on a mesh and under
-pmap: dropout because its key is folded with the row's position in the global
-batch, BatchNorm because its moments are those of the valid entries of the
-global batch.
+Dropout and BatchNorm give the same numbers however a batch is sharded.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
 NEVER = -1e30
-"""Score of what a softmax must not see: finite, so that the softmax of a row
-without a single valid frame is not NaN."""
+"""Score of what a softmax must not see; finite, for rows without a frame."""
 
 
 def precision_of(dtype: Any) -> jax.lax.Precision | None:
@@ -43,22 +39,14 @@ def uniform(limit: float) -> Callable[..., Array]:
   return draw
 
 
-def dense(
-  features: int, name: str, dtype: Any = None, **initializers: Any
-) -> nn.Dense:
+def dense(features: int, name: str, dtype: Any = None, **initializers: Any):
   """Returns a linear layer in `dtype`, or that of its input."""
-  return nn.Dense(
-    features,
-    dtype=dtype,
-    precision=precision_of(dtype or jnp.float32),
-    name=name,
-    **initializers,
-  )
+  precision = precision_of(dtype or jnp.float32)
+  options = {'dtype': dtype, 'precision': precision, **initializers}
+  return nn.Dense(features, name=name, **options)
 
 
-def layer_norm(
-  name: str, epsilon: float = 1e-5, dtype: Any = None
-) -> nn.LayerNorm:
+def layer_norm(name: str, epsilon: float = 1e-5, dtype: Any = None):
   """Returns a layer norm whose variance is taken around the mean."""
   return nn.LayerNorm(
     epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name
@@ -70,18 +58,9 @@ class FrameConvolution(nn.Module):
 
       y[t] = sum_k x[t * stride + k - width // 2] W[k] + b,   zeros beyond ends
 
-  [batch, time, in] -> [batch, ceil(time / stride), features]. Values and
-  parameters are those of `flax.linen.Conv`. A library convolution is slow in
-  two places where an engine puts it: XLA's CPU compiler falls back to a naive
-  loop for its gradient inside `scan` and `map` (training EmoSphere-SER's
-  log-mel encoder took eight times as long there), and under vmap over kernels,
-  for folds and seeds, it becomes a grouped one. Products are neither.
-
-  Attributes:
-    features: channels of the result.
-    width: taps, odd; both ends are zero padded by width // 2.
-    stride: frames from one result to the next.
-    dtype: type of the computation; parameters are float32.
+  [batch, time, in] -> [batch, ceil(time / stride), features], of odd width, with
+  the values and parameters of `flax.linen.Conv`. The gradient of that is a naive
+  loop in `scan` on CPUs (eight times slower), a grouped one under vmap over folds.
   """
 
   features: int
@@ -91,13 +70,10 @@ class FrameConvolution(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """Convolves."""
-    kernel = self.param(
-      'kernel',
-      nn.initializers.lecun_normal(),
-      (self.width, x.shape[-1], self.features),
-    ).astype(self.dtype)
-    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    shape = (self.width, x.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    kernel = kernel.astype(self.dtype)
+    bias = self.param('bias', nn.initializers.zeros, shape[-1:])
     time, half = x.shape[1], self.width // 2
     x = jnp.pad(x.astype(self.dtype), ((0, 0), (half, half), (0, 0)))
     count = -(-time // self.stride)
@@ -109,23 +85,17 @@ class FrameConvolution(nn.Module):
 
 
 def masked_moments(x: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-  """Returns mean, biased variance and count over all axes but the last.
+  """Returns mean, biased variance [channels] and count [] of the global batch.
 
-  Args:
-    x: [batch, ..., channels].
-    mask: None, or 1 and 0 in [batch], [batch, time], ...: a leading part of the
-      shape of x. Entries with 0 are left out.
-
-  Returns:
-    mean [channels], variance [channels], count []. An empty mask gives zeros.
+  Over all axes of x [batch, ..., channels] but the last; mask is None, or 1 and
+  0 in a leading part of the shape of x. Nothing at all gives zeros.
   """
   axes = tuple(range(x.ndim - 1))
   if mask is None:
     mask = jnp.ones(x.shape[:-1])
-  weight = jnp.broadcast_to(
-    mask.astype(x.dtype).reshape(mask.shape + (1,) * (x.ndim - mask.ndim)),
-    (*x.shape[:-1], 1),
-  )
+  weight = mask.astype(x.dtype)
+  weight = weight.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+  weight = jnp.broadcast_to(weight, (*x.shape[:-1], 1))
   count = psum(jnp.sum(weight))
   safe = jnp.maximum(count, 1)
   mean = psum(jnp.sum(x * weight, axes)) / safe
@@ -165,17 +135,14 @@ class BatchNormWeights(nn.Module):
 
   @nn.compact
   def __call__(self, channels: int) -> NormWeights:
-    """Returns parameters and running statistics."""
     return _norm_weights(self, channels)
 
 
 class BatchNorm(nn.Module):
   """Batch normalisation over the valid entries of the global batch.
 
-  Attributes:
-    epsilon: added to the variance.
-    momentum: share of the old running value that is kept (Keras' sense).
-    unbiased: whether the running variance uses count - 1 (PyTorch does).
+  `momentum` is the share of the old running value that is kept, as in Keras;
+  `unbiased` divides the running variance by count - 1, as PyTorch does.
   """
 
   epsilon: float = 1e-3
@@ -183,13 +150,8 @@ class BatchNorm(nn.Module):
   unbiased: bool = False
 
   @nn.compact
-  def __call__(
-    self, x: Array, *, train: bool, mask: Array | None = None
-  ) -> Array:
-    """Normalises x [batch, ..., channels]; mask as in `masked_moments`.
-
-    In training by the batch's moments, which move the running ones.
-    """
+  def __call__(self, x: Array, *, train: bool, mask: Array | None = None):
+    """Normalises x [batch, ..., channels]; mask as in `masked_moments`."""
     weights = _norm_weights(self, x.shape[-1])
     mean, var = weights.mean.value, weights.var.value
     if train:
@@ -204,22 +166,15 @@ class BatchNorm(nn.Module):
     return x * jnp.expand_dims(inverse, axes) + jnp.expand_dims(shift, axes)
 
 
-def row_bernoulli(
-  rng: Array, rows: Array, keep: float, shape: Sequence[int]
-) -> Array:
+def row_bernoulli(rng: Array, rows: Array, keep: float, shape: Sequence[int]):
   """Returns booleans [batch, *shape], drawn from `rng` and each global row."""
   keys = jax.vmap(jax.random.fold_in, (None, 0))(rng, rows)
-  return jax.vmap(lambda key: jax.random.bernoulli(key, keep, tuple(shape)))(
-    keys
-  )
+  draw = functools.partial(jax.random.bernoulli, p=keep, shape=tuple(shape))
+  return jax.vmap(draw)(keys)
 
 
 class Dropout(nn.Module):
-  """Dropout whose mask does not depend on how the batch is sharded.
-
-  Attributes:
-    rate: probability of dropping an entry.
-  """
+  """Dropout whose mask does not depend on how the batch is sharded."""
 
   rate: float
 
@@ -229,7 +184,6 @@ class Dropout(nn.Module):
     if not train or self.rate == 0:
       return x
     assert rows is not None, 'dropout in training needs the rows of the batch'
-    kept = row_bernoulli(
-      self.make_rng('dropout'), rows, 1 - self.rate, x.shape[1:]
-    )
+    rng = self.make_rng('dropout')
+    kept = row_bernoulli(rng, rows, 1 - self.rate, x.shape[1:])
     return jnp.where(kept, x / (1 - self.rate), jnp.zeros_like(x))

@@ -22,12 +22,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 @dataclasses.dataclass(frozen=True)
 class WavLMConfig:
-  """Settings by their Hugging Face names; hashable, so it can be static.
-
-  Defaults are those of `microsoft/wavlm-base`, as in the library. The
-  convolutions, the sizes and the norm of the transformer fix the parameters;
-  the dropouts and the mask_* settings act in training only.
-  """
+  """Settings by their Hugging Face names; defaults as `microsoft/wavlm-base`."""
 
   hidden_size: int = 768
   num_hidden_layers: int = 12
@@ -65,60 +60,49 @@ class WavLMConfig:
     for name in ('conv_dim', 'conv_stride', 'conv_kernel'):
       object.__setattr__(self, name, tuple(getattr(self, name)))
     lengths = {len(self.conv_dim), len(self.conv_stride), len(self.conv_kernel)}
-    if len(lengths) != 1 or not self.conv_dim:
-      raise ValueError(
+    rules = [
+      (
+        len(lengths) == 1 and len(self.conv_dim) > 0,
         f'conv_dim {self.conv_dim}, conv_stride {self.conv_stride} and'
-        f' conv_kernel {self.conv_kernel} must have one entry per convolution'
+        f' conv_kernel {self.conv_kernel} must have one entry per convolution',
       )
+    ]
     for name in ('num_attention_heads', 'num_conv_pos_embedding_groups'):
-      if self.hidden_size % getattr(self, name):
-        raise ValueError(
-          f'{name} {getattr(self, name)} does not divide hidden_size '
-          f'{self.hidden_size}'
-        )
+      size, value = self.hidden_size, getattr(self, name)
+      why = f'{name} {value} does not divide hidden_size {size}'
+      rules.append((size % value == 0, why))
     for name, possible in (
       ('feat_extract_norm', ('group', 'layer')),
       ('hidden_act', tuple(ACTIVATIONS)),
       ('feat_extract_activation', tuple(ACTIVATIONS)),
     ):
-      if getattr(self, name) not in possible:
-        raise ValueError(
-          f'{name} is {getattr(self, name)!r}; it must be one of {possible}'
-        )
-    if self.num_buckets < 4 or self.num_buckets % 4:
-      raise ValueError(
-        f'num_buckets is {self.num_buckets}; it must be a multiple of 4'
-      )
-    if self.max_bucket_distance <= self.num_buckets // 4:
-      raise ValueError(
-        f'max_bucket_distance {self.max_bucket_distance} must exceed'
-        f' num_buckets / 4 = {self.num_buckets // 4}'
-      )
+      value = getattr(self, name)
+      why = f'{name} is {value!r}; it must be one of {possible}'
+      rules.append((value in possible, why))
+    buckets, distance = self.num_buckets, self.max_bucket_distance
+    why = f'num_buckets is {buckets}; it must be a multiple of 4'
+    rules.append((buckets >= 4 and buckets % 4 == 0, why))
+    why = f'max_bucket_distance {distance} must exceed num_buckets / 4 = '
+    rules.append((distance > buckets // 4, f'{why}{buckets // 4}'))
+    for holds, message in rules:
+      if not holds:
+        raise ValueError(message)
 
   @classmethod
   def from_dict(cls, settings: Mapping[str, Any]) -> 'WavLMConfig':
-    """Reads the content of a `config.json`; heads of other tasks are ignored.
-
-    Raises:
-      ValueError: if it describes another architecture, or has an adapter.
-    """
+    """Reads the content of a `config.json`; heads of other tasks are ignored."""
     kind = settings.get('model_type', 'wavlm')
     if kind != 'wavlm':
       raise ValueError(f"model_type is {kind!r}; only 'wavlm' can be read")
     if settings.get('add_adapter', False):
-      raise ValueError(
-        'add_adapter is true; a WavLM with an adapter cannot be read'
-      )
+      why = 'add_adapter is true; a WavLM with an adapter cannot be read'
+      raise ValueError(why)
     names = {field.name for field in dataclasses.fields(cls)}
     return cls(**{k: v for k, v in settings.items() if k in names})
 
   @classmethod
   def from_text(cls, text: str) -> 'WavLMConfig':
-    """Reads a size of `SIZES`, or the JSON text of a `config.json`.
-
-    Raises:
-      ValueError: if it is neither.
-    """
+    """Reads a size of `SIZES`, or the JSON text of a `config.json`."""
     if text in SIZES:
       return SIZES[text]
     try:
@@ -141,9 +125,8 @@ class WavLMConfig:
   def receptive_field(self) -> int:
     """Samples that the first frame needs; 400 for every published WavLM."""
     field = 1
-    for kernel, stride in zip(
-      reversed(self.conv_kernel), reversed(self.conv_stride), strict=True
-    ):
+    layers = zip(self.conv_kernel, self.conv_stride, strict=True)
+    for kernel, stride in reversed(list(layers)):
       field = (field - 1) * stride + kernel
     return field
 
@@ -158,10 +141,9 @@ class WavLMConfig:
     return self.mask_time_prob > 0 or self.mask_feature_prob > 0
 
   def frames(self, samples: Any, layers: int | None = None) -> Any:
-    """Frames that come out of so many samples, integer or int32 array.
+    """Frames of so many samples, an integer or int32 array.
 
-    The formula of a convolution without padding, layer by layer; fewer samples
-    than the receptive field give 0. `layers` stops after the first ones.
+    `layers` stops after the first convolutions. Too few samples give 0.
     """
     xp = np if isinstance(samples, int | np.ndarray) else jnp
     count = samples
@@ -170,17 +152,6 @@ class WavLMConfig:
       count = xp.where(count < kernel, 0, (count - kernel) // stride + 1)
     return int(count) if isinstance(samples, int) else count
 
-
-_LARGE = WavLMConfig(
-  hidden_size=1024,
-  num_hidden_layers=24,
-  num_attention_heads=16,
-  intermediate_size=4096,
-  activation_dropout=0.0,
-  feat_proj_dropout=0.1,
-  feat_extract_norm='layer',
-  do_stable_layer_norm=True,
-)
 
 SIZES = {
   'tiny': WavLMConfig(
@@ -198,6 +169,15 @@ SIZES = {
   ),
   'base': WavLMConfig(),
   'base_plus': WavLMConfig(),
-  'large': _LARGE,
+  'large': WavLMConfig(
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    activation_dropout=0.0,
+    feat_proj_dropout=0.1,
+    feat_extract_norm='layer',
+    do_stable_layer_norm=True,
+  ),
 }
 """Sizes for random weights; `tiny` is for tests, the others as published."""

@@ -1,15 +1,15 @@
 """Augmentation of one utterance; what is random comes as an argument.
 
-An utterance x is [time, bins] or, a waveform, [samples], zero from its valid
-length on; so are all results. Batches are these functions under `jax.vmap`.
+An utterance x is [time, bins] or, a waveform, [samples], of which `length`,
+int32 [], is valid and the rest zero; so are all results. Batches are these
+functions under `jax.vmap`.
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 TAPS = 16
 """Neighbours to each side from which `change_speed` interpolates."""
@@ -24,14 +24,8 @@ def valid(x: Array, length: Array) -> Array:
 def time_mask(x: Array, length: Array, start: Array, width: Array) -> Array:
   """Sets the frames `start <= t < start + width` to the utterance's mean.
 
-  Source: Park et al., "SpecAugment", Interspeech 2019 (arXiv 1904.08779), who
-  set them to zero, the mean of their normalised features.
-
-  Args:
-    x: frames [time, bins].
-    length: int32 [], valid frames.
-    start: int32 [...], first frame of each mask.
-    width: int32 [...], its frames.
+  Masks are int32 [...]. Source: Park et al., "SpecAugment", Interspeech 2019
+  (arXiv 1904.08779), who set them to zero, the mean of their features.
   """
   return _mask(x, length, start, width, axis=0)
 
@@ -42,13 +36,7 @@ def frequency_mask(
   """Sets the bins `start <= b < start + width` to the utterance's mean.
 
   Of log-mel frames these are bands of frequencies, also for a network that
-  takes the cosine transform (MFCCs) of what is left. Source: as `time_mask`.
-
-  Args:
-    x: frames [time, bins].
-    length: int32 [], valid frames.
-    start: int32 [...], first bin of each mask.
-    width: int32 [...], its bins.
+  takes MFCCs of what is left. Masks and source: as `time_mask`.
   """
   return _mask(x, length, start, width, axis=1)
 
@@ -68,18 +56,11 @@ def gain(
 ) -> Array:
   """Makes an utterance louder by `decibels`, float32 [].
 
-      waveform     10^(decibels / 20) x
+      waveform     10^(decibels / 20) x                 (unit None)
       log power    x + decibels * unit
 
-  On log-mel this is the gain of the waveform, except at the floor under the
-  logarithm.
-
-  Args:
-    x: waveform [samples], or log power [time, bins].
-    length: int32 [], valid samples or frames.
-    decibels: how much louder.
-    unit: of log power, one dB in it: 1, or log(10) / 10 where the logarithm is
-      natural. None: x is a waveform.
+  `unit` is one dB of log power: 1, or log(10) / 10 of natural logarithms.
+  On log-mel this is the gain of the waveform, but for the logarithm's floor.
   """
   if unit is None:
     return x * 10 ** (decibels / 20)
@@ -87,28 +68,17 @@ def gain(
 
 
 def add_noise(
-  x: Array,
-  length: Array,
-  noise: Array,
-  snr: Array,
-  unit: float | None = None,
+  x: Array, length: Array, noise: Array, snr: Array, unit: float | None = None
 ) -> Array:
   """Adds white noise at a signal-to-noise ratio of `snr` dB, float32 [].
 
       waveform     x + sqrt(P / R) noise,          noise ~ Normal(0, 1)
       log power    log(exp(x) + P / R noise),      noise ~ Exponential(1)
 
-  with R = 10^(snr / 10) and P the mean power of the valid part. Powers of
-  independent signals add on the mean; that of white Gaussian noise in one bin
-  of a spectrum is exponentially distributed. In mel bands, the noise has the
-  same mean power in each.
-
-  Args:
-    x: waveform [samples], or log power [time, bins].
-    length: int32 [], valid samples or frames.
-    noise: the shape of x, drawn as above.
-    snr: the ratio in dB.
-    unit: as of `gain`.
+  with R = 10^(snr / 10), P the mean power of the valid part, `noise` in the
+  shape of x and `unit` as of `gain`. Powers of independent signals add on the
+  mean; that of white Gaussian noise in one bin of a spectrum is exponentially
+  distributed. In mel bands, the noise has the same mean power in each.
   """
   kept, count = valid(x, length), jnp.maximum(length, 1)
   if unit is None:
@@ -124,16 +94,9 @@ def add_noise(
 
 
 def shift(x: Array, length: Array, by: Array) -> Array:
-  """Moves an utterance `by` later, int32 [], in a circle.
+  """Moves an utterance `by` frames or samples later, int32 [], in a circle.
 
-      y[t] = x[(t - by) mod length],  t < length
-
-  So no frame is lost and none is made up.
-
-  Args:
-    x: [time, bins] or [samples].
-    length: int32 [], valid frames or samples.
-    by: frames or samples; negative is earlier.
+  y[t] = x[(t - by) mod length]: nothing is lost and nothing made up.
   """
   moved = x[(jnp.arange(x.shape[0]) - by) % jnp.maximum(length, 1)]
   return jnp.where(valid(x, length), moved, x)
@@ -150,14 +113,9 @@ def change_speed(
   limit of what a faster one can hold. Source: Ko et al., "Audio augmentation
   for speech recognition", Interspeech 2015, with 90, 100 and 110.
 
-  Args:
-    x: [samples], at most 2^31 / percent of them.
-    length: int32 [], valid samples.
-    percent: of the speed.
-
   Returns:
-    The waveform [samples] and its length; a slower one that no longer fits
-    into the array is cut.
+    The waveform [samples] (at most 2^31 / percent) and its length; a slower
+    one that no longer fits is cut.
   """
   size = x.shape[0]
   # Whole numbers: a float32 position would be off by 1 / 64 in a long waveform.
@@ -180,16 +138,9 @@ def mix(
 ) -> Array:
   """Mixes two utterances: share x + (1 - share) other, share float32 [].
 
-  `other` is repeated from its start, or cut, to the length of x. The targets
-  are mixed in the same way. Source: Zhang et al., "mixup: Beyond empirical risk
-  minimization", ICLR 2018 (arXiv 1710.09412).
-
-  Args:
-    x: [time, bins] or [samples].
-    length: int32 [], valid frames or samples.
-    other: the shape of x.
-    other_length: int32 [], of `other`.
-    share: from 0 to 1.
+  `other`, in the shape of x, is repeated from its start, or cut, to the length
+  of x; targets are mixed in the same way. Source: Zhang et al., "mixup: Beyond
+  empirical risk minimization", ICLR 2018 (arXiv 1710.09412).
   """
   tiled = other[jnp.arange(x.shape[0]) % jnp.maximum(other_length, 1)]
   mixed = share * x + (1 - share) * tiled

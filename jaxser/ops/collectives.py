@@ -1,17 +1,15 @@
 """Sums over the devices that share a batch, and means over a global batch.
 
-Under `jax.jit` over a mesh an array is the global one and sums need nothing;
-under `pmap` and `shard_map` each device holds its own rows. This module alone
-knows the name of that axis: models and losses call `psum`, which is the
-identity where the axis is not bound.
+This module alone knows the name of that axis. Where it is not bound, as under
+`jax.jit` over a mesh, an array is the global one and `psum` is the identity.
 """
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
-Array = jax.Array
 Tree = Any
 
 DATA = 'data'
@@ -37,14 +35,10 @@ def psum(tree: Tree) -> Tree:
 
 
 def mean_share(values: Array, mask: Array) -> Array:
-  """Returns this device's part of the mean over the rows of the global batch.
+  """Returns this device's part, [], of the mean over the global batch.
 
-  Args:
-    values: [rows], finite in every row.
-    mask: float [rows], 1 or the weight of a row that counts, 0 for padding.
-
-  Returns:
-    []; the sum over the devices is the mean. No row gives 0.
+  Values [rows] are finite; mask, float [rows], is the weight of a row, 0 for
+  padding. The sum over the devices is the mean, 0 if no row counts.
   """
   total = psum(jnp.sum(mask))
   return jnp.sum(values * mask) / jnp.where(total > 0, total, 1)

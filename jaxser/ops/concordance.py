@@ -1,33 +1,22 @@
-"""Lin's concordance correlation coefficient over a global, masked batch.
-
-    CCC = 2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2 + 1e-8)
-
-with biased moments (divided by the count). Source: Lin, Biometrics 45 (1989).
-"""
+"""Lin's concordance correlation coefficient over a global, masked batch."""
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxser.ops.collectives import psum
 
-Array = jax.Array
-
 
 def concordance(pred: Array, target: Array, mask: Array | None = None) -> Array:
-  """CCC of each column, over the rows of the whole batch.
+  """CCC of each column over the rows of the whole batch, float32 [columns].
 
-  Columns are shifted and the moments taken around the means in a second pass,
-  so that a small spread on a large offset keeps its digits. Constant columns give 0, as do
-  fewer than two rows, and their gradients are finite.
+      2 cov(p, t) / (var(p) + var(t) + (mean(p) - mean(t))^2 + 1e-8)
 
-  Args:
-    pred: [rows, columns].
-    target: [rows, columns].
-    mask: [rows], 1 for a row that counts and 0 for padding, or None. What a
-      row with 0 holds is never used, not even if it is NaN.
-
-  Returns:
-    float32 [columns], the same on every device.
+  with moments divided by the count, in a second pass around the means, so that
+  a small spread on a large offset keeps its digits. Constant columns and fewer
+  than two rows give 0 with finite gradients. Rows of pred and target
+  [rows, columns] where mask [rows] is 0 are never used, not even if NaN.
+  Source: Lin, Biometrics 45 (1989).
   """
   if mask is None:
     mask = jnp.ones(pred.shape[0])

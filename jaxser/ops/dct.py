@@ -9,13 +9,10 @@ import numpy as np
 
 @functools.cache
 def dct_matrix(size: int, num_coefficients: int) -> np.ndarray:
-  """The orthonormal DCT-II as a matrix.
+  """The orthonormal DCT-II, float64 [size, num_coefficients], lowest first.
 
   `D[n, k] = s_k cos(π k (2 n + 1) / (2 N))`, `s_0 = sqrt(1 / N)` and
-  `s_k = sqrt(2 / N)` for `k > 0`, with `N = size` and `k < num_coefficients`.
-
-  Returns:
-    float64 `[size, num_coefficients]`, of which the lowest are kept.
+  `s_k = sqrt(2 / N)` for `k > 0`, with `N = size`.
   """
   n = np.arange(size)[:, None]
   k = np.arange(num_coefficients)[None, :]
@@ -26,19 +23,12 @@ def dct_matrix(size: int, num_coefficients: int) -> np.ndarray:
 
 
 def mfcc(log_mel: jax.Array, num_coefficients: int = 39) -> jax.Array:
-  """Mel-frequency cepstral coefficients of log-mel frames.
+  """Mel-frequency cepstral coefficients of log-mel frames, in their dtype.
 
-  `c[..., k] = Σ_n log_mel[..., n] D[n, k]`, D as in `dct_matrix`. The mean over
-  the mels goes to the first coefficient by itself: it is far larger than what
-  is around it (a silent frame of -53 dB has c_0 = -603), and in one sum the
-  rounding of the large would drown the small.
-
-  Args:
-    log_mel: `[..., mels]`, for TIM-Net in dB.
-    num_coefficients: how many to keep, the lowest first; TIM-Net takes 39.
-
-  Returns:
-    `[..., num_coefficients]`, in the dtype of `log_mel`.
+  `c[..., k] = Σ_n log_mel[..., n] D[n, k]`, D as in `dct_matrix`, of log_mel
+  [..., mels], for TIM-Net in dB. The mean over the mels goes to the first
+  coefficient by itself: it is far larger than what is around it (a silent frame
+  of -53 dB has c_0 = -603), and its rounding would drown the small.
   """
   size = log_mel.shape[-1]
   matrix = jnp.asarray(dct_matrix(size, num_coefficients), log_mel.dtype)

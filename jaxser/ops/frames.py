@@ -2,27 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 
 def tile_to(x: Array, length: Array, size: int) -> Array:
-  """Fits sequences to `size` frames by repeating their valid frames.
+  """Fits sequences to `size` frames by repeating or cutting their valid ones.
 
-      tiled[t] = x[t mod length],  t = 0 .. size - 1
-
-  so a longer sequence keeps its first frames and a shorter one is repeated from
-  its start. Source: the input of DSNet (Chen and Zhang, arXiv 2312.15593).
-
-  Args:
-    x: [batch, frames, bins], of which the frames from `length` on are padding
-      and never read.
-    length: int [batch], valid frames of each sequence. A length of 0 (a padding
-      row) repeats frame 0; one beyond the array is cut to it.
-    size: frames of the result.
-
-  Returns:
-    [batch, size, bins].
+  `tiled[t] = x[t mod length]` of x [batch, frames, bins] and length int [batch]
+  gives [batch, size, bins]. A length of 0 (a padding row) repeats frame 0, one
+  beyond the array is cut to it. Source: the input of DSNet (arXiv 2312.15593).
   """
 
   def fit(frames: Array, valid: Array) -> Array:

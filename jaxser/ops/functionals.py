@@ -9,17 +9,11 @@ PER_BIN = 2 * (2 + len(PERCENTILES))
 
 
 def functionals(frames: jax.Array, length: jax.Array) -> jax.Array:
-  """Mean, standard deviation and `PERCENTILES` of frames and of their deltas.
+  """Mean, biased standard deviation and `PERCENTILES` over time, with deltas.
 
-  Padding enters no number. The standard deviation is the biased one;
-  percentiles are interpolated linearly, as NumPy does by default.
-
-  Args:
-    frames: `[batch, frames, bins]`.
-    length: int32 `[batch]`, valid frames; 0 of padding rows counts as 1.
-
-  Returns:
-    `[batch, PER_BIN * bins]`, statistic by statistic, those of the deltas last.
+  Of the valid frames of [batch, frames, bins], length int32 [batch], 0 counting
+  as 1: [batch, PER_BIN * bins], statistic by statistic, those of the deltas last.
+  Percentiles are interpolated linearly, as NumPy does by default.
   """
   length = jnp.maximum(length, 1)
   parts = (frames, deltas(frames, length))
@@ -31,7 +25,7 @@ def functionals(frames: jax.Array, length: jax.Array) -> jax.Array:
 def deltas(frames: jax.Array, length: jax.Array) -> jax.Array:
   """Returns `(x[t + 1] - x[t - 1]) / 2`, the first and last frame repeated.
 
-  `[batch, frames, bins]`; beyond `length`, at least 1, of no meaning.
+  [batch, frames, bins]; beyond `length`, at least 1, of no meaning.
   """
   time = jnp.arange(frames.shape[1])[None, :, None]
   after = jnp.minimum(time + 1, length[:, None, None] - 1)
@@ -43,7 +37,7 @@ def deltas(frames: jax.Array, length: jax.Array) -> jax.Array:
 
 
 def _statistics(x: jax.Array, length: jax.Array) -> list[jax.Array]:
-  """Returns each statistic over time, `[batch, bins]`."""
+  """Returns each statistic over time, [batch, bins]."""
   count = length[:, None, None]
   valid = jnp.arange(x.shape[1])[None, :, None] < count
   mean = jnp.sum(jnp.where(valid, x, 0), axis=1, keepdims=True) / count

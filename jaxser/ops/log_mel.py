@@ -1,9 +1,4 @@
-"""The log-mel spectrogram of TIM-Net's features, on the accelerator.
-
-The numbers are those of `data_prep.features.Librosa22k` from the fitted
-waveform on: librosa's default mel spectrogram in dB. Resampling and fitting
-stay on the host.
-"""
+"""The log-mel spectrogram of TIM-Net's features, on the accelerator."""
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +11,10 @@ def log_mel(signal: jax.Array, spec: Librosa22k) -> jax.Array:
   """Log-mel spectrogram in dB; frames are centred, edges zero padded.
 
   `10 log10(max(floor, |STFT|^2 M))` with a periodic Hann window and the mel
-  filters M, cut off `spec.range_db` below the maximum of each utterance.
-
-  Args:
-    signal: float32 `[batch, samples]`, full scale 1.
-    spec: lengths of frames and hops (of which a frame is a multiple), floor.
-
-  Returns:
-    float32 `[batch, 1 + samples // hop_length, bins]`.
+  filters M, cut off `spec.range_db` below the maximum of each utterance: what
+  `spec` computes on the host, from the resampled and fitted waveform on. Of
+  signal float32 [batch, samples], full scale 1, it is float32 [batch,
+  1 + samples // hop_length, bins]; a frame must be a multiple of a hop.
   """
   hop, length = spec.hop_length, spec.fft_length
   frames, parts = 1 + signal.shape[1] // hop, length // hop

@@ -1,17 +1,15 @@
 """Losses over a global, masked batch, and the reversal of a gradient.
 
-Losses that end in `_share` return this device's partial sum; the others are
-the same on every device that shares the batch.
+`_share` ends the names of those that return this device's partial sum.
 """
 
 import math
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 EPSILON = 1e-6
 """Added to the norm of a row by `orthogonality_penalty`."""
@@ -20,12 +18,8 @@ EPSILON = 1e-6
 def cross_entropy(logits: Array, label: Array, smoothing: float = 0.0) -> Array:
   """Returns the negative log-likelihood [batch] of labels in nats.
 
-  The target is `(1 - smoothing) one-hot + smoothing / classes`.
-
-  Args:
-    logits: [batch, classes].
-    label: int32 [batch]; -1 has no one-hot, so without smoothing it gives 0.
-    smoothing: of the labels, from 0 to 1.
+  The target of logits [batch, classes] is `(1 - smoothing) one-hot + smoothing
+  / classes`; a label of -1 has no one-hot, so without smoothing it gives 0.
   """
   classes = logits.shape[-1]
   target = jax.nn.one_hot(label, classes, dtype=logits.dtype)
@@ -38,11 +32,9 @@ def weighted_cross_entropy_share(
 ) -> Array:
   """Returns this device's part of `sum(w_i ce_i) / sum(w_i)`, float32 [].
 
-  Args:
-    logits: [rows, classes].
-    label: int32 [rows]; what masked rows hold is not used.
-    weights: [classes]; w_i is that of the row's class.
-    mask: bool [rows]. If no row counts, the result is 0.
+  Of logits [rows, classes] and label int32 [rows]; w_i is the weight, of weights
+  [classes], of the row's class, 0 where mask, bool [rows], is False. If no row
+  counts, the result is 0.
   """
   label = jnp.where(mask, label, 0)
   weight = jnp.where(mask, weights[label], 0.0)
@@ -54,8 +46,7 @@ def weighted_cross_entropy_share(
 @jax.custom_jvp
 def _gap(d: Array) -> Array:
   """Returns t d + log(1 - t^2) with t = tanh(d / 2), for any finite d."""
-  t = jnp.tanh(d / 2)
-  size = jnp.abs(d)
+  t, size = jnp.tanh(d / 2), jnp.abs(d)
   near = size < 1
   small = t * d + jnp.log1p(-jnp.square(jnp.where(near, t, 0)))
   # Far from zero log(1 - t^2) = 2 log 2 - |d| - 2 log(1 + e^-|d|), in which |d|
@@ -72,27 +63,17 @@ def _gap_jvp(primals: tuple[Array], tangents: tuple[Array]):
 
 
 def jensen_shannon(p_logits: Array, q_logits: Array) -> Array:
-  """Returns the Jensen-Shannon divergence of each pair of distributions.
+  """Returns the Jensen-Shannon divergence [...] in nats, at least float32.
 
-  With p = softmax(p_logits), q = softmax(q_logits) and m = (p + q) / 2,
+  Of p = softmax(p_logits) and q = softmax(q_logits), [..., classes], finite, of
+  any magnitude, with m = (p + q) / 2:
 
       JS(p, q) = (KL(p || m) + KL(q || m)) / 2,    0 <= JS <= log 2
+               = sum_i m_i (t_i d_i + log(1 - t_i^2)) / 2
 
-  Differences of logarithms that nearly cancel would cost half of the digits, so
-  it is computed from d = log q - log p and t = tanh(d / 2) = (q - p) / (q + p):
-
-      JS = sum_i m_i (t_i d_i + log(1 - t_i^2)) / 2
-
-  whose terms are not negative, so that nothing cancels between them. Source:
-  Lin, "Divergence measures based on the Shannon entropy", IEEE Trans. Inf.
-  Theory 37 (1991).
-
-  Args:
-    p_logits: [..., classes], finite, of any magnitude.
-    q_logits: the same shape.
-
-  Returns:
-    [...] in nats, at least float32.
+  The second form, d = log q - log p and t = tanh(d / 2) = (q - p) / (q + p), is
+  computed: no term is negative, so nothing cancels. Source: Lin, "Divergence
+  measures based on the Shannon entropy", IEEE Trans. Inf. Theory 37 (1991).
   """
   dtype = jnp.promote_types(jnp.result_type(p_logits, q_logits), jnp.float32)
   log_p = jax.nn.log_softmax(p_logits.astype(dtype))
@@ -108,19 +89,10 @@ def orthogonality_penalty(a: Array, b: Array, mask: Array) -> Array:
       A" = A' / (|A'| + 1e-6), row by row  (|A'| held constant in the gradient)
       penalty = mean over the d x d' entries of (A"^T B")^2
 
-  Source: the soft subspace orthogonality constraint of Bousmalis et al.,
-  "Domain Separation Networks" (NIPS 2016), in the form that DSNet trains with
-  (Chen and Zhang, arXiv 2312.15593).
-
-  Args:
-    a: [rows, d].
-    b: [rows, d'].
-    mask: [rows], 1 for a row that counts and 0 for padding. What a row with 0
-      holds is never used, not even if it is NaN.
-
-  Returns:
-    [], at least float32. Zero rows, equal rows and a batch of one give finite
-    values and gradients (the last two give 0).
+  of a [rows, d] and b [rows, d'], at least float32 []. Rows where mask [rows]
+  is 0 are never used, not even if NaN. Values and gradients are finite, 0 for
+  equal rows or a single one. Source: Bousmalis et al., "Domain Separation
+  Networks" (NIPS 2016), in the form of DSNet (arXiv 2312.15593).
   """
   dtype = jnp.promote_types(jnp.result_type(a, b), jnp.float32)
   weight = (mask > 0).astype(dtype)[:, None]
@@ -137,9 +109,8 @@ def orthogonality_penalty(a: Array, b: Array, mask: Array) -> Array:
     norm = jnp.sqrt(jnp.sum(constant * constant, axis=-1, keepdims=True))
     return x / (norm + EPSILON)
 
-  inner = jnp.matmul(
-    normalised(a).T, normalised(b), precision=jax.lax.Precision.HIGHEST
-  )
+  highest = jax.lax.Precision.HIGHEST
+  inner = jnp.matmul(normalised(a).T, normalised(b), precision=highest)
   return jnp.mean(psum(inner) ** 2)
 
 

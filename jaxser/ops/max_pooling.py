@@ -1,18 +1,8 @@
-"""Maximum over windows of 2 x 2, with a gradient that cannot go wrong.
-
-    y[h, w] = max(x[2h, 2w], x[2h, 2w + 1], x[2h + 1, 2w], x[2h + 1, 2w + 1])
-
-The gradient of a maximum goes to the entry that won, of several equal ones to
-the first in the order above, as in PyTorch. Usual formulas find the winner by
-`x == y`. A compiler may compute x twice with different rounding, once for each
-use; then no entry wins and the gradient is lost or, divided by the number of
-winners, NaN. Here the winner is chosen by comparisons among the four alone.
-"""
+"""Maximum over windows of 2 x 2, with a gradient that cannot go wrong."""
 
 import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 
 @jax.custom_vjp
@@ -45,15 +35,12 @@ _pool.defvjp(_forward, _backward)
 
 
 def max_pool(x: Array) -> Array:
-  """Maximum over 2 x 2; an odd last row or column is left out.
+  """[batch, height, width, channels] -> [batch, height // 2, width // 2, ...].
 
-  Three to five times faster than `flax.linen.max_pool` with its gradient.
-  Differentiable in reverse mode only.
-
-  Args:
-    x: [batch, height, width, channels].
-
-  Returns:
-    [batch, height // 2, width // 2, channels].
+  An odd last row or column is left out. The gradient goes to the entry that
+  won, row by row to the first of equal ones, as in PyTorch. Usual formulas find
+  it by `x == y`; a compiler may compute x twice with different rounding, then
+  no entry wins. Here comparisons among the four choose. Three to five times
+  faster than `flax.linen.max_pool`; differentiable in reverse mode only.
   """
   return _pool(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])

@@ -1,20 +1,16 @@
 """Valence, arousal and dominance on a sphere around neutral, and its regions.
 
-A point always has its three numbers in the order `VAD`, on the last axis. The two
-published uses differ: angles are taken over (arousal, dominance, valence),
-octants over (arousal, valence, dominance).
-
+Points are [..., 3] in the order `VAD`; angles and octants have their own.
 Source: Cho et al., "EmoSphere-SER", Interspeech 2025 (arXiv 2505.19693).
 """
 
 import fractions
+import itertools
 import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
-
-Array = jax.Array
+from jax import Array
 
 VAD = ('valence', 'arousal', 'dominance')
 """Order of the last axis of every point in this module and of batch['vad']."""
@@ -30,16 +26,7 @@ OCTANTS = ('+++', '-++', '--+', '+-+', '++-', '-+-', '---', '+--')
 
 _ROMAN = ('I', 'II', 'III', 'IV', 'V', 'VI', 'VII', 'VIII')
 # Mehrabian's words for the eight temperaments (Current Psychology 14, 1996).
-_WORDS = (
-  'exuberant',
-  'relaxed',
-  'disdainful',
-  'hostile',
-  'dependent',
-  'docile',
-  'bored',
-  'anxious',
-)
+_WORDS = 'exuberant relaxed disdainful hostile dependent docile bored anxious'
 # Below this squared distance a point counts as lying on the polar axis (or at
 # the origin): 1e-15 is far under float32 rounding, and 1 / 1e-15 is finite.
 _TINY = 1e-30
@@ -58,14 +45,8 @@ def to_cube(
 ) -> Array:
   """Corpus scale [lo, hi] -> cube [-1, 1]: `2 (x - centre) / (hi - lo)`.
 
-  With another centre than the middle of the scale, such as the mean of the
-  neutral utterances, the cube keeps its size and no longer ends at -1 and 1.
-
-  Args:
-    points: [..., 3] on the corpus scale, in the order `VAD`, as is the result.
-    lo: lowest value of the scale.
-    hi: highest value of the scale.
-    centre: None, or three numbers on the corpus scale in the order `VAD`.
+  With a centre, [3] on the scale, other than its middle (None), the cube keeps
+  its size and no longer ends at -1 and 1.
   """
   points = jnp.asarray(points)
   middle = [(lo + hi) / 2] * 3 if centre is None else centre
@@ -75,19 +56,12 @@ def to_cube(
 
 
 def cartesian_to_spherical(points: Array) -> Array:
-  """Cartesian -> (r, azimuth, polar angle), values and gradients finite.
+  """Points [..., 3] -> radius, azimuth and polar angle [..., 3], in radians.
 
   `r = |v|`, `azimuth = atan2(y, x)` in (-pi, pi] and `polar = arccos(z / r)` in
   [0, pi], computed as `atan2(sqrt(x^2 + y^2), z)`, which stays exact near the
-  poles where arccos loses half of its digits. On the polar axis the azimuth is
-  0; at the origin all three are 0. There the angles have no derivative and
-  theirs is given as 0.
-
-  Args:
-    points: [..., 3] in the order `VAD`.
-
-  Returns:
-    [..., 3]: radius, azimuth and polar angle in radians.
+  poles. On the polar axis the azimuth is 0, at the origin all three; there the
+  angles have no derivative, and theirs is given as 0.
   """
   xyz = reorder(jnp.asarray(points), VAD, ANGLE_AXES)
   x, y, z = xyz[..., 0], xyz[..., 1], xyz[..., 2]
@@ -100,21 +74,15 @@ def cartesian_to_spherical(points: Array) -> Array:
   azimuth = jnp.where(on_axis, 0.0, jnp.arctan2(y, x))
   # atan2(-0.0, -1) is -pi, outside of the half-open interval.
   azimuth = jnp.where(azimuth <= -math.pi, math.pi, azimuth)
-  polar = jnp.where(
-    on_axis,
-    jnp.where(z < 0, math.pi, 0.0),
-    jnp.arctan2(planar, jnp.where(on_axis, 1.0, z)),
-  )
-  radius = jnp.where(
-    on_axis,
-    jnp.abs(z),
-    jnp.sqrt(planar * planar + jnp.where(on_axis, 0.0, z * z)),
-  )
+  tilt = jnp.arctan2(planar, jnp.where(on_axis, 1.0, z))
+  polar = jnp.where(on_axis, jnp.where(z < 0, math.pi, 0.0), tilt)
+  length = jnp.sqrt(planar * planar + jnp.where(on_axis, 0.0, z * z))
+  radius = jnp.where(on_axis, jnp.abs(z), length)
   return jnp.stack([radius, azimuth, polar], axis=-1)
 
 
 def spherical_to_cartesian(spherical: Array) -> Array:
-  """(r, azimuth, polar angle) [..., 3] -> points [..., 3] in the order `VAD`."""
+  """Radius, azimuth and polar angle [..., 3] -> points [..., 3]."""
   spherical = jnp.asarray(spherical)
   radius, azimuth, polar = (spherical[..., i] for i in range(3))
   planar = radius * jnp.sin(polar)
@@ -145,33 +113,24 @@ def region_count(regions: str | float) -> int:
   Raises:
     ValueError: if `regions` is neither 'octants' nor an angle that divides 180.
   """
-  if regions == 'octants':
-    return len(OCTANTS)
-  azimuths, polars = _grid(regions)
-  return azimuths * polars
+  return len(OCTANTS) if regions == 'octants' else math.prod(_grid(regions))
 
 
 def region_index(cube: Array, regions: str | float = 'octants') -> Array:
-  """Returns the one region of each point, int32 [...].
+  """Returns the region, int32 [...], of points [..., 3] of the `to_cube`.
 
   'octants' reads the signs over `OCTANT_AXES`, 0 counting as positive, from the
-  authors' table `OCTANTS`. An angle of a degrees cuts the azimuth, counted from
-  0 to 360, into [0, a), [a, 2a), ... and the polar angle into [0, a], (a, 2a],
-  ..., so that the equator belongs to the upper half; the index is
-  `polar * (360 / a) + azimuth`.
-
-  Args:
-    cube: [..., 3], points around neutral in the order `VAD`, see `to_cube`.
-    regions: 'octants', or an angle in degrees that divides 180. The origin
-      itself, which has no direction, is in region 0.
+  authors' table `OCTANTS`. An angle of a degrees, which divides 180, cuts the
+  azimuth, from 0 to 360, into [0, a), [a, 2a), ... and the polar angle into
+  [0, a], (a, 2a], ..., so that the equator belongs to the upper half; the index
+  is `polar * (360 / a) + azimuth`. The origin is in region 0.
   """
   cube = jnp.asarray(cube)
   if regions == 'octants':
     signs = reorder(cube, VAD, OCTANT_AXES) >= 0
     code = signs[..., 0] * 4 + signs[..., 1] * 2 + signs[..., 2] * 1
-    table = [0] * 8
-    for number, octant in enumerate(OCTANTS):
-      table[int(octant.replace('+', '1').replace('-', '0'), 2)] = number
+    octants = [''.join(s) for s in itertools.product('-+', repeat=3)]
+    table = [OCTANTS.index(octant) for octant in octants]
     index = jnp.asarray(table, jnp.int32)[code]
   else:
     azimuths, polars = _grid(regions)
@@ -187,17 +146,12 @@ def region_index(cube: Array, regions: str | float = 'octants') -> Array:
 
 
 def region_names(regions: str | float = 'octants') -> tuple[str, ...]:
-  """Returns what to call each region in a table or a figure.
-
-  Octants carry Mehrabian's temperament and their signs; angular regions the
-  azimuth and polar interval in degrees.
-  """
+  """Returns what to call each region: temperament and signs, or degrees."""
   if regions == 'octants':
+    named = zip(_ROMAN, _WORDS.split(), OCTANTS, strict=True)
     return tuple(
-      f'{numeral} {word} ('
-      + ', '.join(f'{axis}{s}' for axis, s in zip('AVD', signs, strict=True))
-      + ')'
-      for numeral, word, signs in zip(_ROMAN, _WORDS, OCTANTS, strict=True)
+      f'{numeral} {word} (A{s[0]}, V{s[1]}, D{s[2]})'
+      for numeral, word, s in named
     )
   azimuths, polars = _grid(regions)
   return tuple(
@@ -209,15 +163,10 @@ def region_names(regions: str | float = 'octants') -> tuple[str, ...]:
 
 
 def region_weights(index: Array, count: int) -> Array:
-  """Returns class weights of a region loss: `total / (count * n)`, or 0.
+  """Returns class weights of a region loss, float32 [count].
 
-  Args:
-    index: int [n], region of each utterance of the training split.
-    count: number of regions.
-
-  Returns:
-    float32 [count], 0 for a region that does not occur. The mean weight over
-    the utterances is (regions that occur) / count.
+  `total / (count * n)` for each region that n of the utterances, whose regions
+  are index, int [total], are in; 0 for one that does not occur.
   """
   seen = jnp.bincount(jnp.asarray(index), length=count).astype(jnp.float32)
   weights = jnp.sum(seen) / (count * jnp.where(seen > 0, seen, 1))

@@ -1,24 +1,18 @@
 """TIM-Net's two expensive operations, over several streams at once.
 
-A stream is a direction of time. Streams are the leading axis, so both run in
-one batched product: arrays are [streams, batch, time, channels], and so the
-batch can be sharded over devices without a copy.
-
-Gradients are written out, which makes a training step on a CPU a third faster
-than `jax.lax.conv_general_dilated` stream by stream: XLA pads and branches per
-element where here are products of slices and sums in place. And they hold
-under vmap over folds, where a library convolution becomes a grouped one.
+A stream is a direction of time; arrays are [streams, batch, time, channels], so
+that one batched product does both. Gradients are written out: products of
+slices make a training step on a CPU a third faster than library convolutions,
+which become grouped ones under vmap over folds.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import Array, lax
 
 from jaxser.ops.collectives import psum
-
-Array = jax.Array
 
 _HIGHEST = lax.Precision.HIGHEST
 
@@ -27,15 +21,8 @@ _HIGHEST = lax.Precision.HIGHEST
 def causal_convolution(x: Array, kernel: Array, dilation: int) -> Array:
   """y[t] = sum_k x[t - (width - 1 - k) dilation] kernel[k], zeros before x.
 
-  One product per tap, on the part of x that this tap meets.
-
-  Args:
-    x: [streams, batch, time, in].
-    kernel: [streams, width, in, out]; the last tap meets the present.
-    dilation: steps between taps.
-
-  Returns:
-    [streams, batch, time, out].
+  x [streams, batch, time, in] and kernel [streams, width, in, out], whose last
+  tap meets the present, give [streams, batch, time, out].
   """
   width, time = kernel.shape[1], x.shape[2]
   y = _product(x, kernel[:, -1])
@@ -72,7 +59,7 @@ causal_convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def _flat(x: Array) -> Array:
-  """[streams, batch, time, channels] -> [streams, batch * time, channels]."""
+  """[s, b, t, c] -> [s, b * t, c]."""
   return x.reshape(x.shape[0], -1, x.shape[-1])
 
 
@@ -88,40 +75,24 @@ def _correlation(x: Array, y: Array) -> Array:
 
 
 def _wide(channels: Array) -> Array:
-  """[streams, channels] -> [streams, 1, 1, channels]."""
   return channels[:, None, None]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def normalised_relu(
-  x: Array,
-  scale: Array,
-  bias: Array,
-  factor: Array,
-  mask: Array,
-  epsilon: float,
-) -> tuple[Array, tuple[Array, Array, Array]]:
+def normalised_relu(x, scale, bias, factor, mask, epsilon):
   """BatchNorm in training mode, ReLU and spatial dropout in one.
 
       z = relu(scale (x - mean) / sqrt(variance + epsilon) + bias) factor
 
-  Mean and variance are over batch and time, for each stream and channel, of
-  the rows with mask 1 on all devices. Two passes, not E[x^2] - mean^2, keep
-  float32 exact for channels whose mean is far above their spread.
-
-  Args:
-    x: [streams, batch, time, channels].
-    scale: [streams, channels].
-    bias: [streams, channels].
-    factor: [streams, batch, channels], what dropout multiplies with.
-    mask: [batch], 1 for an utterance, 0 for a padding row.
-    epsilon: added to the variance.
+  Mean and variance [streams, channels] are over batch and time of the rows with
+  mask 1, [batch], on all devices. Two passes, not E[x^2] - mean^2, keep float32
+  exact for channels whose mean is far above their spread. x is [streams, batch,
+  time, channels], scale and bias [streams, channels], factor [streams, batch,
+  channels] what dropout multiplies with.
 
   Returns:
-    z [streams, batch, time, channels] and (mean, variance, count), of which
-    mean and variance are [streams, channels] and count [] is in time steps.
-    Gradients flow through z to x, scale and bias, and nowhere else; those of
-    scale and bias are this device's share.
+    z and (mean, variance, count [] of time steps). Gradients flow through z to
+    x, scale and bias alone; those of scale and bias are this device's share.
   """
   return _normalised_forward(x, scale, bias, factor, mask, epsilon)[0]
 
@@ -132,8 +103,7 @@ def _normalised_forward(x, scale, bias, factor, mask, epsilon):
   safe = jnp.maximum(count, 1)
   mean = psum(jnp.sum(x * weight, (1, 2))) / safe
   centred = x - _wide(mean)
-  squares = jnp.sum(centred * centred * weight, (1, 2))
-  variance = psum(squares) / safe
+  variance = psum(jnp.sum(centred * centred * weight, (1, 2))) / safe
   inverse = lax.rsqrt(variance + epsilon)
   y = centred * _wide(scale * inverse) + _wide(bias)
   z = jnp.maximum(y, 0) * factor[:, :, None]
@@ -142,7 +112,6 @@ def _normalised_forward(x, scale, bias, factor, mask, epsilon):
 
 
 def _normalised_backward(epsilon, saved, cotangents):
-  del epsilon
   centred, inverse, scale, bias, factor, weight, count = saved
   dz, _ = cotangents
   slope = scale * inverse

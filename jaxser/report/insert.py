@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from data_prep import expanded
 from jaxser.core import files
 from jaxser.evaluation.predictions import PathLike, PredictionsError
 from jaxser.report import derived, pages
@@ -45,16 +46,17 @@ def write_into(
 
 def replace(page: PathLike, name: str, made: str) -> pathlib.Path:
   """Puts text between the marks of a name; returns the page's path."""
+  page = expanded(page)
   before, after = around(page, name)
   files.write_text(page, f'{before}\n\n{made}\n\n{after}')
-  return pathlib.Path(page)
+  return page
 
 
 def around(page: PathLike, name: str) -> tuple[str, str]:
   """Returns the page up to the first mark of a name, and from the second on."""
   first, second = f'<!-- {name} -->', f'<!-- /{name} -->'
   try:
-    content = pathlib.Path(page).read_text('utf-8')
+    content = expanded(page).read_text('utf-8')
   except OSError as error:
     raise PredictionsError(f'{page}: {error.strerror}') from error
   before, begin, rest = content.partition(first)

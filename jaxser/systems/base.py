@@ -8,22 +8,17 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax
 import numpy as np
 from flax import linen as nn
+from jax import Array
 
 from jaxser.core.errors import ConvertError
 from jaxser.ops.losses import cross_entropy
 
-Array = jax.Array
 Batch = Mapping[str, Array]
 Tree = Any
 
 
 class Progress(NamedTuple):
-  """Where training stands; two scalars, traced, so they never recompile.
-
-  Attributes:
-    step: int32 [], optimiser steps taken so far.
-    epoch: int32 [], epochs completed so far.
-  """
+  """Optimiser steps and epochs so far, int32 [], traced: they never recompile."""
 
   step: Array
   epoch: Array
@@ -32,10 +27,9 @@ class Progress(NamedTuple):
 class System(nn.Module):
   """Interface of TIM-Net, DSNet, EmoSphere-SER and of a user's own system.
 
-  A system is a Flax module whose fields are its settings: hashable, so that it
-  can be a static argument of a jitted function. It never touches devices or the
-  optimiser. A subclass defines `__call__`, `loss` and `predict`, and whatever
-  else differs from the defaults below. One batch is a dict of arrays:
+  A system is a Flax module whose fields are its settings, hashable. A subclass
+  defines `__call__`, `loss` and `predict`, and whatever else differs from the
+  defaults below. One batch is a dict of arrays:
 
     features  float32 [batch, frames, bins] or [batch, samples], zero padded
     length    int32 [batch], valid frames or samples
@@ -46,76 +40,59 @@ class System(nn.Module):
     row       int32 [batch], position of the row in the global batch
 
   For each of its `references` a batch also holds NAME_features, NAME_length and
-  NAME_speaker. With `weighs_classes` it may hold weight float32 [batch], see
-  `row_weights`; with mixup of classes it holds partner_label int32 [batch] and
-  share float32 [batch], the part of the row's own label.
+  NAME_speaker. With `weighs_classes` it may hold weight float32 [batch]; with
+  mixup of classes it holds partner_label int32 [batch] and share float32
+  [batch], the part of the row's own label.
 
   Contract, tested for every system:
 
   - Padding rows and padded frames change no loss, no statistic, no metric.
   - Randomness depends only on `rng` and `row`, so any sharding draws the same.
-  - The loss and the metrics are per-device partial sums: their sum over the
-    devices that share a batch is the global value. What needs the whole batch,
-    such as statistics and CCC, uses `jaxser.ops.collectives`.
+  - The loss and the metrics are per-device partial sums. What needs the whole
+    batch, such as statistics and CCC, uses `jaxser.ops.collectives`.
   - Every method is safe under jit, vmap (over folds and seeds) and pmap.
   """
 
+  # Either 'classification' (scores) or 'regression' (VAD).
   task: ClassVar[str] = 'classification'
-  """Either 'classification' (scores) or 'regression' (VAD)."""
-
+  # Utterances that stand beside each training row. 'neutral': one of the
+  # first neutral ones of its speaker, drawn anew in each epoch; 'neutral1',
+  # 'neutral2', ...: these themselves; 'dev' and 'test': one of that split, by
+  # turns.
   references: ClassVar[tuple[str, ...]] = ()
-  """Utterances that stand beside each training row. 'neutral': one of the first
-  neutral ones of its speaker, drawn anew in each epoch; 'neutral1', 'neutral2',
-  ...: these themselves; 'dev' and 'test': one of that split, by turns."""
-
+  # Whether `predict` needs the speaker's first neutral utterance, 'neutral'.
   predicts_with_neutral: ClassVar[bool] = False
-  """Whether `predict` needs the speaker's first neutral utterance, 'neutral'."""
-
+  # Whether `loss` takes targets that config.augment.mixup has mixed: classes
+  # by `label_loss`, or 'vad' and no label.
   mixup: ClassVar[bool] = False
-  """Whether `loss` takes targets that config.augment.mixup has mixed: classes
-  by `label_loss`, or 'vad' and no label."""
+  # Whether `loss` looks at `row_weights`, which config.class_weight sets.
   weighs_classes: ClassVar[bool] = False
-  """Whether `loss` looks at `row_weights`, which config.class_weight sets."""
-
+  # First names of the parameters of the encoder, where the others, its heads,
+  # may have a learning rate of their own.
   encoders: ClassVar[tuple[str, ...]] = ()
-  """First names of the parameters of the encoder, where the others, its heads,
-  may have a learning rate of their own."""
-
+  # Outputs of `predict`, [batch, width], that are worth a look: the report
+  # probes them and draws them in two dimensions.
   embeddings: ClassVar[tuple[str, ...]] = ('embedding',)
-  """Outputs of `predict`, [batch, width], that are worth a look: the report
-  probes them and draws them in two dimensions."""
-
+  # 'exact': no padded frame enters any number. 'published': padding counts,
+  # so every batch must have the one length of training.
   padding: ClassVar[str] = 'exact'
-  """'exact': no padded frame enters any number. 'published': padding counts, so
-  every batch must have the one length of training."""
-
+  # Fewest samples or frames of an utterance that give a prediction.
   min_length: ClassVar[int] = 1
-  """Fewest samples or frames of an utterance that give a prediction."""
-
+  # How predicted VAD is cut into regions, see `jaxser.evaluation.results`.
   sphere: ClassVar[Mapping[str, Any] | None] = None
-  """How predicted VAD is cut into regions, see `jaxser.evaluation.results`."""
-
+  # Origin of the sphere on the VAD scale; None is the middle of the scale.
   centre: ClassVar[tuple[float, float, float] | None] = None
-  """Origin of the sphere on the VAD scale; None is the middle of the scale."""
-
+  # Output of `predict`, [batch, regions], that scores regions; None: none.
   region_output: ClassVar[str | None] = None
-  """Output of `predict`, [batch, regions], that scores regions; None: none."""
-
+  # Sentences that must stand wherever results are shown.
   notes: ClassVar[tuple[str, ...]] = ()
-  """Sentences that must stand wherever results are shown."""
-
+  # Where defined, a run is trained on the host: `fit(inputs, table, train,
+  # dev)` returns (params, state); see `jaxser.systems.baseline`.
   fit: ClassVar[Callable[..., tuple[Tree, Tree]] | None] = None
-  """Where defined, a run is trained by one call on the host, and not by steps:
-  `fit(inputs, table, train, dev)` returns (params, state). `inputs` [n, width]
-  is `summarise(batch)` of all utterances; see `jaxser.systems.baseline`."""
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
-    """Returns the system of config.model for a corpus; here, one with classes.
-
-    Raises:
-      ValueError: if the corpus does not have what the system learns.
-    """
+    """Returns the system of config.model for a corpus; here, one with classes."""
     return cls(num_classes=num_classes(corpus), **model)
 
   def validate(self) -> None:
@@ -124,9 +101,7 @@ class System(nn.Module):
   def check(self, corpus: Any, lengths: np.ndarray) -> None:
     """Raises ValueError on a corpus that the system cannot learn from.
 
-    Args:
-      corpus: `jaxser.data.corpus.Corpus`.
-      lengths: int [n], frames or samples of its utterances, as in batches.
+    Lengths, int [n], are the frames or samples of its utterances.
     """
 
   def check_recording(self) -> None:
@@ -135,12 +110,7 @@ class System(nn.Module):
   def pretrained(
     self, model: Mapping[str, Any]
   ) -> Callable[[Tree], Tree] | None:
-    """Returns what puts pretrained weights into fresh parameters, if any.
-
-    Args:
-      model: config.model.
-    """
-    del model
+    """Returns what puts the weights that config.model names into parameters."""
     return None
 
   def load_foreign(self, path: os.PathLike[str] | str) -> list[tuple[Any, Any]]:
@@ -161,8 +131,7 @@ class System(nn.Module):
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
     """Returns fresh (params, state) for batches shaped like `batch`."""
 
-    # Compiled as one: hundreds of small operations would be compiled apart,
-    # and activations, on which no parameter depends, are not computed.
+    # As one program, in which activations are not computed.
     @jax.jit
     def create(rng, batch):
       return nn.Module.init(self, rng, batch, train=False)
@@ -173,12 +142,8 @@ class System(nn.Module):
   def prepare(self, state: Tree, vad: Array, label: Array) -> Tree:
     """Puts into the state what is counted on the training split, on the host.
 
-    Args:
-      state: from `init`.
-      vad: float32 [n, 3] of the training utterances, NaN where unknown.
-      label: int32 [n], their classes, -1 where unknown.
+    Of its vad [n, 3], NaN where unknown, and label int32 [n], -1 where unknown.
     """
-    del vad, label
     return state
 
   def loss(
@@ -191,10 +156,7 @@ class System(nn.Module):
     *,
     phase: Hashable = 'main',
   ) -> tuple[Array, dict[str, Any]]:
-    """Returns (loss, {'state': new state, 'metrics': {name: value}}).
-
-    Loss and metrics are this device's partial sums.
-    """
+    """Returns (loss, {'state': new state, 'metrics': {name: value}})."""
     raise NotImplementedError(f'{type(self).__name__} does not define loss()')
 
   def predict(
@@ -205,37 +167,26 @@ class System(nn.Module):
     Classification: 'scores' [batch, classes], probabilities. Regression: 'vad'
     [batch, 3] on the scale of the corpus. Both: 'embedding' [batch, width].
     """
-    raise NotImplementedError(
-      f'{type(self).__name__} does not define predict()'
-    )
+    name = type(self).__name__
+    raise NotImplementedError(f'{name} does not define predict()')
 
   def phase(self, epoch: int) -> Hashable:
     """Returns the static part of the loss in this epoch, compiled once each."""
-    del epoch
     return 'main'
 
   def updates(self, phase: Hashable) -> tuple[Hashable, ...]:
-    """Returns the updates of one step, in turn, as phases of loss and frozen.
-
-    Parameters that other updates train have an optimizer state of their own.
-    """
+    """Returns the updates of one step, in turn, as phases of loss and frozen."""
     return (phase,)
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
     """Returns True where a parameter is not trained; None: all are trained."""
-    del params, phase
     return None
 
 
 def label_loss(logits: Array, batch: Batch, smoothing: float = 0.0) -> Array:
-  """Returns the cross-entropy [batch] with a batch's labels, mixed ones too.
+  """Returns the cross-entropy [batch] of logits [batch, classes].
 
-      share ce(label) + (1 - share) ce(partner_label)
-
-  Args:
-    logits: [batch, classes].
-    batch: with or without mixup.
-    smoothing: of the labels.
+  With mixup: share ce(label) + (1 - share) ce(partner_label).
   """
   own = cross_entropy(logits, batch['label'], smoothing)
   if 'share' not in batch:
@@ -245,19 +196,12 @@ def label_loss(logits: Array, batch: Batch, smoothing: float = 0.0) -> Array:
 
 
 def row_weights(batch: Batch) -> Array:
-  """Returns what each row counts in the mean of a loss, float32 [batch].
-
-  That is the weight of its class where classes are weighed, else its mask.
-  """
+  """Returns the weight of each row's class, else its mask, float32 [batch]."""
   return batch.get('weight', batch['mask'])
 
 
 def num_classes(corpus: Any) -> int:
-  """Returns the number of classes of a corpus.
-
-  Raises:
-    ValueError: if it has none.
-  """
+  """Returns the number of classes of a corpus, which has some."""
   if not corpus.classes:
     raise ValueError(
       f'corpus {corpus.name!r} has no classes, only valence, arousal and '

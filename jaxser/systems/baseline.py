@@ -4,15 +4,13 @@
     z = (x - mean) / scale
     scores = softmax(z kernel + bias), or VAD = clip(z kernel + bias)
 
-It is not trained by steps but fitted by scikit-learn: a linear support vector
-machine with balanced class weights, or ridge regression. The strength C of the
-fit is one of `STRENGTHS`, chosen by UAR (mean CCC) on the development split;
-where there is none, by cross-validation over the training speakers. No label of
-the test split is read. Scores are a softmax of decision values and therefore
-not calibrated.
+scikit-learn fits it: a linear support vector machine with balanced class
+weights, or ridge regression. The strength C is one of `STRENGTHS`, chosen by UAR
+(mean CCC) on the development split; where there is none, by cross-validation
+over the training speakers. No label of the test split is read.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -23,14 +21,7 @@ from flax import linen as nn
 from jaxser.evaluation import metrics
 from jaxser.ops.dct import mfcc
 from jaxser.ops.functionals import functionals
-from jaxser.systems.base import (
-  Array,
-  Batch,
-  System,
-  Tree,
-  num_classes,
-  require,
-)
+from jaxser.systems.base import Array, Batch, System, Tree, num_classes, require
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """C of the support vector machine; ridge regression has alpha = 1 / C."""
@@ -73,17 +64,13 @@ class _Linear(System):
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """Sentences that must stand wherever results are shown."""
     return (TRANSDUCTIVE,) if self.num_speakers else ()
 
   def validate(self) -> None:
-    """Raises ValueError for settings that no baseline can have."""
     least = self.num_coefficients >= 0
     require(self, ('num_coefficients', least, 'at least 0'))
 
-  def check(self, corpus: Any, lengths: np.ndarray) -> None:
-    """Raises ValueError on features that do not go with `functionals`."""
-    del lengths
+  def check(self, corpus, lengths) -> None:
     longest, *bins = corpus.feature_shape
     if not bins or self.functionals != (longest > 1):
       raise ValueError(
@@ -99,7 +86,6 @@ class _Linear(System):
       )
 
   def check_recording(self) -> None:
-    """Raises ValueError if speakers were standardised by themselves."""
     if self.num_speakers:
       raise ValueError(
         'it was fitted with speaker_normalization and needs several utterances '
@@ -119,7 +105,6 @@ class _Linear(System):
   @nn.compact
   def __call__(self, batch: Batch, *, train: bool) -> tuple[Array, Array]:
     """Returns z [batch, width] and z kernel + bias [batch, outputs]."""
-    del train
     x = self.summarise(batch)
     width = x.shape[-1]
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
@@ -140,86 +125,50 @@ class _Linear(System):
   def fit(
     self, inputs: np.ndarray, table: Any, train: np.ndarray, dev: np.ndarray
   ) -> tuple[Tree, Tree]:
-    """Returns (params, state) fitted on the training split.
+    """Returns (params, state) fitted on the rows `train`, int [m].
 
-    Args:
-      inputs: float32 [n, width], `summarise` of all utterances.
-      table: `jaxser.data.corpus.Table` of them.
-      train: int [m], rows of the training split.
-      dev: int [k], rows on which C is chosen; without any, by cross-validation
-        inside the training split.
+    Inputs, float32 [n, width], are `summarise` of all utterances in the table;
+    C is chosen on the rows `dev`, or without any inside the training split.
     """
     x, state = inputs.astype(np.float64), {}
     if self.num_speakers:
       x, state = _by_speaker(x, table.speakers)
-    targets = self._targets(table)
-    train, dev = (rows[self._known(targets[rows])] for rows in (train, dev))
+    targets, known = self._targets(table)
+    train, dev = (rows[known[rows]] for rows in (train, dev))
     parts = [(train, dev)] if len(dev) else list(_parts(train, table.speakers))
-
     # Of every split, ready for any C.
     prepared = [(_Scaler(x[a]), a, b) for a, b in parts]
 
-    def score(strength: float) -> float:
+    def fitted(strength, scaler, rows):
+      linear = self._estimator(strength, scaler.wide)
+      return linear.fit(scaler(x[rows]), targets[rows])
+
+    def score(strength):
       scores = []
       for scaler, a, b in prepared:
-        linear = self._estimator(strength, scaler.wide).fit(
-          scaler(x[a]), targets[a]
-        )
-        scores.append(self._score(targets[b], linear.predict(scaler(x[b]))))
+        predicted = fitted(strength, scaler, a).predict(scaler(x[b]))
+        scores.append(self._score(targets[b], predicted))
       return np.mean(scores)
 
     # The first of equals: the simplest.
-    best = max(STRENGTHS, key=score)
-    scaler = _Scaler(x[train])
-    linear = self._estimator(best, scaler.wide).fit(
-      scaler(x[train]), targets[train]
-    )
+    best, scaler = max(STRENGTHS, key=score), _Scaler(x[train])
+    linear = fitted(best, scaler, train)
     kernel, bias = scaler.basis.T @ linear.coef_.T, linear.intercept_
     if len(bias) < self.outputs:
       # Two classes have one decision value, that of the second.
       kernel, bias = (np.concatenate([-v, v], -1) / 2 for v in (kernel, bias))
-    params = {
-      'mean': scaler.mean,
-      'scale': scaler.scale,
-      'kernel': kernel,
-      'bias': bias,
-    }
+    params = {'mean': scaler.mean, 'scale': scaler.scale}
+    params |= {'kernel': kernel, 'bias': bias}
     return jax.tree.map(lambda v: v.astype(np.float32), (params, state))
-
-  def _targets(self, table: Any) -> np.ndarray:
-    """Returns what is learned, [n] or [n, 3]."""
-    raise NotImplementedError
-
-  def _known(self, targets: np.ndarray) -> np.ndarray:
-    """Returns bool [n], which of them are given."""
-    raise NotImplementedError
-
-  def _estimator(self, strength: float, wide: bool) -> Any:
-    """Returns the linear model of scikit-learn.
-
-    Args:
-      strength: C.
-      wide: whether there were more functionals than utterances.
-    """
-    raise NotImplementedError
-
-  def _score(self, targets: np.ndarray, predictions: np.ndarray) -> float:
-    """Returns what the best C has the most of."""
-    raise NotImplementedError
 
 
 class Baseline(_Linear):
-  """Classes, by a linear support vector machine.
-
-  Attributes:
-    num_classes: classes.
-  """
+  """Classes, by a linear support vector machine."""
 
   num_classes: int = 2
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
-    """Returns the baseline of config.model for a corpus with classes."""
     return cls._create(model, corpus, num_classes=num_classes(corpus))
 
   @property
@@ -229,33 +178,22 @@ class Baseline(_Linear):
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """Sentences that must stand wherever results are shown."""
     return (UNCALIBRATED, *super().notes)
 
-  def predict(
-    self, params: Tree, state: Tree, batch: Batch
-  ) -> dict[str, Array]:
+  def predict(self, params, state, batch):
     """Returns scores, logits [batch, classes] and embedding [batch, width]."""
     z, logits = self.apply({'params': params, **state}, batch, train=False)
     scores = jax.nn.softmax(logits)
     return {'scores': scores, 'logits': logits, 'embedding': z}
 
   def _targets(self, table):
-    return table.labels
-
-  def _known(self, targets):
-    return targets >= 0
+    return table.labels, table.labels >= 0
 
   def _estimator(self, strength, wide):
     from sklearn import svm
 
-    return svm.LinearSVC(
-      C=strength,
-      class_weight='balanced',
-      dual=wide,
-      max_iter=10_000,
-      random_state=0,
-    )
+    how = {'class_weight': 'balanced', 'max_iter': 10_000, 'random_state': 0}
+    return svm.LinearSVC(C=strength, dual=wide, **how)
 
   def _score(self, targets, predictions):
     confusion = metrics.confusion(targets, predictions, self.num_classes)
@@ -263,11 +201,7 @@ class Baseline(_Linear):
 
 
 class BaselineVad(_Linear):
-  """Valence, arousal and dominance, by ridge regression.
-
-  Attributes:
-    vad_range: lowest and highest value of the corpus' scale.
-  """
+  """VAD on the corpus' scale from its lowest to its highest, by ridge regression."""
 
   task: ClassVar[str] = 'regression'
   outputs: ClassVar[int] = 3
@@ -276,11 +210,6 @@ class BaselineVad(_Linear):
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
-    """Returns the baseline of config.model for a corpus with a VAD scale.
-
-    Raises:
-      ValueError: if the corpus has none.
-    """
     if corpus.vad_range is None:
       raise ValueError(
         f'corpus {corpus.name!r} has no valence, arousal and dominance; choose '
@@ -289,36 +218,28 @@ class BaselineVad(_Linear):
       )
     return cls._create(model, corpus, vad_range=tuple(corpus.vad_range))
 
-  def predict(
-    self, params: Tree, state: Tree, batch: Batch
-  ) -> dict[str, Array]:
+  def predict(self, params, state, batch):
     """Returns vad [batch, 3] on the scale and embedding [batch, width]."""
     z, vad = self.apply({'params': params, **state}, batch, train=False)
     return {'vad': jnp.clip(vad, *self.vad_range), 'embedding': z}
 
   def _targets(self, table):
-    return table.vad
-
-  def _known(self, targets):
-    return np.isfinite(targets).all(-1)
+    return table.vad, np.isfinite(table.vad).all(-1)
 
   def _estimator(self, strength, wide):
-    del wide
     from sklearn import linear_model
 
     return linear_model.Ridge(alpha=1 / strength)
 
   def _score(self, targets, predictions):
-    return metrics.concordance(
-      targets, np.clip(predictions, *self.vad_range)
-    ).mean()
+    clipped = np.clip(predictions, *self.vad_range)
+    return metrics.concordance(targets, clipped).mean()
 
 
 class _Scaler:
-  """Standardises [n, width], and turns it so that fewer columns hold it all.
+  """Standardises [n, width], and rotates it so that fewer columns hold it all.
 
-  A linear model with an L2 penalty is the same after a rotation, and a few
-  hundred utterances span no more dimensions than they are.
+  A linear model with an L2 penalty is the same after a rotation.
   """
 
   def __init__(self, x: np.ndarray):
@@ -339,9 +260,7 @@ class _Scaler:
     return (x - self.mean) / self.scale @ self.basis.T
 
 
-def _parts(
-  train: np.ndarray, speakers: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _parts(train: np.ndarray, speakers: np.ndarray):
   """Yields (training, validation) rows, whole speakers where there are some."""
   from sklearn import model_selection
 
@@ -353,13 +272,8 @@ def _parts(
     yield train[a], train[b]
 
 
-def _by_speaker(
-  x: np.ndarray, speakers: np.ndarray
-) -> tuple[np.ndarray, dict[str, dict[str, np.ndarray]]]:
-  """Standardises [n, width] by speaker; returns also what that was done with.
-
-  Speakers are numbered in sorted order, as in batches.
-  """
+def _by_speaker(x: np.ndarray, speakers: np.ndarray):
+  """Standardises [n, width] by speaker, numbered in sorted order as in batches."""
   names, number = np.unique(speakers, return_inverse=True)
   groups = [x[number == i] for i in range(len(names))]
   mean = np.stack([group.mean(0) for group in groups])

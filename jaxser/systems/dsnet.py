@@ -14,9 +14,9 @@ emotion-irrelevant), the other what is left and is classified
 Source: Chen and Zhang, "DSNet: Disentangled Siamese Network with Neutral
 Calibration for Speech Emotion Recognition", J. Shanghai Jiaotong Univ. (Sci.)
 31(2), 2026 (arXiv 2312.15593), as the authors' code behaves. 5,132,133
-parameters for four classes, counted as PyTorch counts them: without the 3,104
-running statistics, with the 165,504 that get no gradient, namely the gates of
-the projections (164,992) and one BatchNorm (512) that is never called.
+parameters for four classes as PyTorch counts them: without the 3,104 running
+statistics, with the 165,504 that get no gradient, namely the gates of the
+projections (164,992) and one BatchNorm (512) that is never called.
 
 The authors' baselines, as their code behaves, are `variant`s; all have the same
 encoder E and classifier C, and L is the cross-entropy of the classes:
@@ -39,11 +39,7 @@ encoder E and classifier C, and L is the cross-entropy of the classes:
              E moves away from them: so it was described.
 
 Parts that an update does not train work as in training, but their parameters
-and running statistics stay as they are. That, and the hidden widths of S and T,
-are this project's choice.
-
-DSNet without one of its losses is that loss' weight at 0; everything else, the
-second branch and the loss as a curve too, stays.
+and running statistics stay. That and the hidden widths of S and T are our choice.
 """
 
 import functools
@@ -53,33 +49,13 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from jaxser.ops import losses as losses_lib
 from jaxser.ops.collectives import axis_size, mean_share, psum
 from jaxser.ops.frames import tile_to, with_deltas
-from jaxser.ops.losses import (
-  cross_entropy,
-  jensen_shannon,
-  orthogonality_penalty,
-  reverse_gradient,
-)
-from jaxser.systems.base import (
-  Array,
-  Batch,
-  Progress,
-  System,
-  Tree,
-  label_loss,
-  num_classes,
-  require,
-  row_weights,
-)
-from jaxser.systems.dsnet_network import (
-  Classifier,
-  Encoder,
-  Projection,
-  TwoLayers,
-)
+from jaxser.systems import base
+from jaxser.systems import dsnet_network as network
+from jaxser.systems.base import Array, Batch, System, Tree, require
 
 VARIANTS = ('dsnet', 'encoder', 'dat', 'isnet', 'dsc', 'menan')
 # Variant -> phase -> parts that it trains; all parts where nothing is said.
@@ -106,13 +82,9 @@ NEUTRAL_KNOWN = (
 def front_end(features: Array, length: Array, max_frames: int) -> Array:
   """Returns the images [batch, max_frames, bins, 3] that the encoder sees.
 
-  Static, delta, delta-delta, with the published [batch, 3, max_frames, bins]'s
-  second axis moved to the end. Tiled (or cut) to max_frames before the deltas.
-
-  Args:
-    features: log filterbanks [batch, frames, bins], zero padded.
-    length: int32 [batch], valid frames.
-    max_frames: frames of the result.
+  Static, delta, delta-delta of log filterbanks [batch, frames, bins], of which
+  length, int32 [batch], are valid: tiled or cut before the deltas. The paper has
+  [batch, 3, max_frames, bins].
   """
   return with_deltas(tile_to(features, length, max_frames))
 
@@ -121,12 +93,10 @@ class DSNet(System):
   """DSNet and the baselines it is compared with.
 
   Attributes:
-    num_classes: classes.
     variant: see the top of this module.
     channels: filters of the encoder's stages.
     embedding: width of the embedding and of both subspaces.
     max_frames: frames that the encoder sees; 600 are 6 s.
-    bins: mel bins.
     alpha: share of the irrelevant subspace in what is classified.
     gated_projection: whether the projections' gates are used; the authors' code
       computes and discards them.
@@ -165,13 +135,11 @@ class DSNet(System):
 
   @classmethod
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
-    """Returns the system of config.model for a corpus, see `System.create`."""
-    classes = num_classes(corpus)
+    classes = base.num_classes(corpus)
     speakers = len(set(corpus.table.speakers.tolist()))
     return cls(classes, num_speakers=speakers, **model)
 
   def validate(self) -> None:
-    """Raises ValueError for settings that no network can have."""
     least = f'at least {2 ** len(self.channels)}: {len(self.channels)} stages '
     speakers = self.variant not in REVERSAL or self.num_speakers >= 2
     for name, valid in (
@@ -192,9 +160,7 @@ class DSNet(System):
       ('num_speakers', speakers, f'at least 2 for variant {self.variant!r}'),
     )
 
-  def check(self, corpus: Any, lengths: np.ndarray) -> None:
-    """Raises ValueError on features that are not log filterbanks of `bins`."""
-    del lengths
+  def check(self, corpus, lengths) -> None:
     if corpus.feature_shape[1:] != (self.bins,):
       raise ValueError(
         f'DSNet needs frames of {self.bins} numbers, its features are '
@@ -202,7 +168,6 @@ class DSNet(System):
       )
 
   def check_recording(self) -> None:
-    """Raises ValueError where a prediction needs neutral speech beside it."""
     if self.predicts_with_neutral:
       raise ValueError(
         "variant 'dsc' classifies an utterance beside a neutral one of its "
@@ -211,35 +176,29 @@ class DSNet(System):
 
   @property
   def references(self) -> tuple[str, ...]:
-    """Utterances that stand beside each training row."""
-    every = ('dev', 'test') if self.dat_speakers == 'all' else ()
     return {
       'dsnet': ('neutral',),
       'dsc': ('neutral',),
       'isnet': ('neutral1', 'neutral2', 'neutral3'),
-      'dat': every,
+      'dat': ('dev', 'test') if self.dat_speakers == 'all' else (),
     }.get(self.variant, ())
 
   @property
   def predicts_with_neutral(self) -> bool:
-    """Whether a prediction needs a neutral utterance beside it."""
     return self.variant == 'dsc'
 
   @property
   def notes(self) -> tuple[str, ...]:
-    """Sentences that must stand wherever results are shown."""
     every = self.variant == 'dat' and self.dat_speakers == 'all'
     notes = {TRANSDUCTIVE: every, NEUTRAL_KNOWN: self.predicts_with_neutral}
     return tuple(note for note, holds in notes.items() if holds)
 
   @property
   def mixup(self) -> bool:
-    """Whether the loss is that of the classes alone."""
-    return self.variant == 'encoder'
+    return self.variant == 'encoder'  # Its loss is that of the classes alone.
 
   @property
   def embeddings(self) -> tuple[str, ...]:
-    """The subspaces of this variant, and the embedding that they are made of."""
     return {
       'dsnet': ('relevant', 'irrelevant', 'encoding'),
       'isnet': ('embedding', 'benchmark', 'encoding'),
@@ -251,11 +210,9 @@ class DSNet(System):
     return passes[epoch % 2] if self.variant == 'menan' else 'main'
 
   def updates(self, phase: Hashable) -> tuple[Hashable, ...]:
-    """Returns the one update of a step, of 'isnet' the four."""
     return tuple(TRAINED['isnet']) if self.variant == 'isnet' else (phase,)
 
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
-    """Returns True in the parts that the update does not train."""
     trained = TRAINED.get(self.variant, {}).get(phase)
     return trained and {
       name: jax.tree.map(lambda _, rests=name not in trained: rests, part)
@@ -263,10 +220,9 @@ class DSNet(System):
     }
 
   def setup(self) -> None:
-    """Creates the parts that this variant has."""
     width = self.embedding
     encoder = functools.partial(
-      Encoder,
+      network.Encoder,
       self.channels,
       width,
       self.encoder_dropout,
@@ -275,19 +231,19 @@ class DSNet(System):
       None if self.precision == 'default' else self.precision,
     )
     classifier = functools.partial(
-      Classifier, self.num_classes, width, self.classifier_dropout
+      network.Classifier, self.num_classes, width, self.classifier_dropout
     )
     self.encoder, self.classifier = encoder(), classifier()
     if self.variant == 'dsnet':
-      self.irrelevant = Projection(width, self.gated_projection)
-      self.relevant = Projection(width, self.gated_projection)
-      self.decoder = TwoLayers(width, width)
+      self.irrelevant = network.Projection(width, self.gated_projection)
+      self.relevant = network.Projection(width, self.gated_projection)
+      self.decoder = network.TwoLayers(width, width)
     elif self.variant == 'isnet':
       self.neutral_encoder = encoder()
-      self.translator = TwoLayers(width // 2, width)
+      self.translator = network.TwoLayers(width // 2, width)
       self.standardized_classifier = classifier()
     elif self.variant in REVERSAL:
-      self.adversary = TwoLayers(width, self.num_speakers)
+      self.adversary = network.TwoLayers(width, self.num_speakers)
     if self.variant == 'menan':
       # 1 for the speakers of the training split, counted in the first pass.
       self.variable('speakers', 'known', jnp.zeros, (self.num_speakers,))
@@ -295,9 +251,8 @@ class DSNet(System):
   def __call__(self, batch: Batch, *, train: bool) -> dict[str, Array]:
     """Returns logits and intermediates of a batch, see `predict`.
 
-    In training also the embedding of each reference by its name, whose
-    statistics update the running ones after the utterance's; 'task_logits', of
-    the first classifier of 'isnet'; the adversary's 'speaker_logits', by
+    In training also the embedding of each reference by its name; 'task_logits'
+    of the first classifier of 'isnet'; the adversary's 'speaker_logits', by
     reference NAME_speaker_logits.
     """
     rows, mask = batch.get('row'), batch.get('mask')
@@ -340,7 +295,7 @@ class DSNet(System):
       strength = jnp.float32(REVERSAL[self.variant])
       for prefix in ('', *(f'{name}_' for name in self.references)):
         x = encode(prefix, self.encoder)[0] if prefix else encoding
-        logits = self.adversary(reverse_gradient(x, strength))
+        logits = self.adversary(losses_lib.reverse_gradient(x, strength))
         out[f'{prefix}speaker_logits'] = logits
     return out
 
@@ -349,24 +304,11 @@ class DSNet(System):
     features, length = batch[f'{prefix}features'], batch[f'{prefix}length']
     return front_end(features, length, self.max_frames)
 
-  def loss(
-    self,
-    params: Tree,
-    state: Tree,
-    batch: Batch,
-    rng: Array,
-    progress: Progress,
-    *,
-    phase: Hashable = 'main',
-  ) -> tuple[Array, dict[str, Any]]:
+  def loss(self, params, state, batch, rng, progress, *, phase='main'):
     """Returns the weighted sum of the losses, and each of them as a metric."""
-    del progress
+    variables, rngs = {'params': params, **state}, {'dropout': rng}
     out, new = self.apply(
-      {'params': params, **state},
-      batch,
-      train=True,
-      rngs={'dropout': rng},
-      mutable=['batch_stats'],
+      variables, batch, train=True, rngs=rngs, mutable=['batch_stats']
     )
     losses = self._losses(out, state, batch, phase)
     total = sum(
@@ -384,9 +326,7 @@ class DSNet(System):
     metrics = {'loss': total, 'accuracy': accuracy, **losses}
     return total, {'state': new, 'metrics': metrics}
 
-  def _losses(
-    self, out: Mapping[str, Array], state: Tree, batch: Batch, phase: Hashable
-  ) -> dict[str, Array]:
+  def _losses(self, out, state, batch, phase) -> dict[str, Array]:
     """Returns this device's part of each loss of an update."""
     share = functools.partial(mean_share, mask=batch['mask'])
 
@@ -394,8 +334,9 @@ class DSNet(System):
       return share(jnp.mean(of(a - b), axis=-1))
 
     def entropy(logits, label):
-      counts = row_weights(batch) if label == 'label' else batch['mask']
-      return mean_share(cross_entropy(out[logits], batch[label]), counts)
+      counts = base.row_weights(batch) if label == 'label' else batch['mask']
+      errors = losses_lib.cross_entropy(out[logits], batch[label])
+      return mean_share(errors, counts)
 
     if self.variant == 'isnet':
       neutral = [out[name] for name in self.references]
@@ -409,12 +350,15 @@ class DSNet(System):
       return {phase: losses[phase]}
     if phase == 'speakers':
       return {'adversary': entropy('speaker_logits', 'speaker')}
-    errors = label_loss(out['logits'], batch)
-    losses = {'task': mean_share(errors, row_weights(batch))}
+    errors = base.label_loss(out['logits'], batch)
+    losses = {'task': mean_share(errors, base.row_weights(batch))}
     if self.variant == 'dsnet':
       irrelevant, relevant = out['irrelevant'], out['relevant']
-      penalty = orthogonality_penalty(irrelevant, relevant, batch['mask'])
-      losses['calibration'] = share(jensen_shannon(irrelevant, out['neutral']))
+      penalty = losses_lib.orthogonality_penalty(
+        irrelevant, relevant, batch['mask']
+      )
+      divergence = losses_lib.jensen_shannon(irrelevant, out['neutral'])
+      losses['calibration'] = share(divergence)
       losses['orthogonality'] = penalty / axis_size()
       losses['reconstruction'] = difference(
         jnp.square, out['encoding'], out['reconstruction']
@@ -430,18 +374,15 @@ class DSNet(System):
       losses['confusion'] = share(-jnp.sum(log_p * equal[None], axis=-1))
     return losses
 
-  def predict(
-    self, params: Tree, state: Tree, batch: Batch
-  ) -> dict[str, Array]:
+  def predict(self, params, state, batch):
     """Returns scores and intermediates.
 
     Returns:
-      scores and logits [batch, classes]; embedding [batch, embedding]: what is
-      classified ('dsc': [batch, 2 embedding]); hidden [batch, embedding]: the
-      classifier's layer; encoding [batch, embedding]: the encoder's embedding;
-      frames [batch, max_frames // 16, channels[-1]]: before the attention. For
-      'dsnet' also irrelevant, relevant and reconstruction, for 'isnet'
-      benchmark, each [batch, embedding].
+      scores and logits [batch, classes]; embedding [batch, embedding], what is
+      classified ('dsc': [batch, 2 embedding]); hidden [batch, embedding], the
+      classifier's layer; encoding [batch, embedding] of the encoder; frames
+      [batch, max_frames // 16, channels[-1]], before the attention. For 'dsnet'
+      also irrelevant, relevant and reconstruction, for 'isnet' benchmark.
     """
     out = self.apply({'params': params, **state}, batch, train=False)
     return {**out, 'scores': jax.nn.softmax(out['logits'])}

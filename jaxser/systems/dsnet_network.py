@@ -1,11 +1,8 @@
 """The parts of DSNet (Chen and Zhang, arXiv 2312.15593) and its baselines.
 
-Images are channels-last, `[batch, frames, bins, 3]`, the layout in which XLA and
-cuDNN convolve fastest; the paper's `[batch, 3, frames, bins]` with the last axes
-moved. Each module is usable by itself. Where a module takes `rows` (int32
-[batch], global rows for dropout), `mask` ([batch], rows that count in the
-statistics, None for all) and `train` (batch statistics and dropout, or running
-statistics), they are those of a batch.
+Images are channels-last, [batch, frames, bins, 3], as XLA and cuDNN convolve
+fastest. `rows` (int32 [batch]), `mask` ([batch], None for all) and `train` are
+those of a batch.
 """
 
 from collections.abc import Sequence
@@ -13,16 +10,14 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import Array
 
 from jaxser.nn import layers
 from jaxser.nn.layers import BatchNorm, Dropout
 from jaxser.ops.convolution import convolve
 from jaxser.ops.max_pooling import max_pool
 
-Array = jax.Array
-
-CLIP = 10.0
-"""Attention scores are cut to +-10 before the softmax."""
+CLIP = 10.0  # Attention scores are cut to +-10 before the softmax.
 
 
 def batch_norm(name: str) -> BatchNorm:
@@ -39,12 +34,8 @@ def linear(x: Array, width: int, name: str) -> Array:
 class Stage(nn.Module):
   """5 x 5 convolution, BatchNorm, ReLU, 2 x 2 max pooling, dropout.
 
-  Attributes:
-    channels: filters.
-    dropout: rate.
-    dtype: of the convolution, None for that of x; statistics are never below
-      float32.
-    precision: of the convolution, see `jaxser.ops.convolution.convolve`.
+  `dtype` (None: that of x) and `precision` are of the convolution; statistics
+  are never below float32.
   """
 
   channels: int
@@ -53,9 +44,7 @@ class Stage(nn.Module):
   precision: str | None = None
 
   @nn.compact
-  def __call__(
-    self, x: Array, rows: Array | None, mask: Array | None, *, train: bool
-  ) -> Array:
+  def __call__(self, x, rows, mask, *, train) -> Array:
     """[batch, height, width, c] -> [batch, height // 2, width // 2, channels]."""
     xavier = nn.initializers.xavier_uniform()
     kernel = self.param('conv', xavier, (5, 5, x.shape[-1], self.channels))
@@ -90,13 +79,7 @@ class AttentionPool(nn.Module):
 
 
 class Encoder(nn.Module):
-  """Convolutional encoder of both branches.
-
-  Attributes:
-    channels: filters of the stages; each halves frames and bins.
-    embedding: width of the embedding.
-    dropout, dtype, precision: see `Stage`.
-  """
+  """Convolutional encoder of both branches; each stage halves frames and bins."""
 
   channels: Sequence[int] = (64, 128, 256, 512)
   embedding: int = 256
@@ -105,19 +88,11 @@ class Encoder(nn.Module):
   precision: str | None = None
 
   @nn.compact
-  def __call__(
-    self,
-    x: Array,
-    rows: Array | None = None,
-    mask: Array | None = None,
-    *,
-    train: bool,
-  ) -> tuple[Array, Array]:
-    """Encodes images of static, delta and delta-delta features.
+  def __call__(self, x, rows=None, mask=None, *, train) -> tuple[Array, Array]:
+    """Returns embedding [batch, embedding] and what the attention pools.
 
-    Returns:
-      Embedding [batch, embedding] and features before the attention [batch,
-      frames // 16, channels[-1]] (of four stages).
+    Of images [batch, frames, bins, 3] that is, after four stages, [batch,
+    frames // 16, channels[-1]].
     """
     # Statistics per mel bin, over batch, time and the three channels.
     x = jnp.swapaxes(x, 2, 3)
@@ -134,9 +109,8 @@ class Encoder(nn.Module):
 class Projection(nn.Module):
   """Two layers, each ReLU of a linear map, from the embedding to a subspace.
 
-  A layer maps its input x, or with `gated` sigmoid(W2 relu(W1 x)) x + x. The
-  authors' code computes this and then maps x itself. The gate's parameters
-  exist either way, so that checkpoints fit both.
+  A layer maps its input x, or with `gated` sigmoid(W2 relu(W1 x)) x + x, which
+  the authors' code computes and does not use. Checkpoints fit both.
   """
 
   width: int = 256
@@ -144,21 +118,17 @@ class Projection(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """[batch, width] -> [batch, width]."""
     for i, width in enumerate((self.width // 2, self.width)):
       x = ProjectionLayer(width, self.gated, name=f'layer{i + 1}')(x)
     return x
 
 
 class ProjectionLayer(nn.Module):
-  """One layer of `Projection`."""
-
   width: int
   gated: bool
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """[batch, inputs] -> [batch, width]."""
     inputs = x.shape[-1]
     gate = nn.relu(linear(x, inputs // 2, 'gate1'))
     gate = jax.nn.sigmoid(linear(gate, inputs, 'gate2'))
@@ -173,7 +143,6 @@ class TwoLayers(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    """[batch, inputs] -> [batch, width]."""
     x = nn.relu(linear(x, self.hidden, 'linear1'))
     return linear(x, self.width, 'linear2')
 
@@ -186,14 +155,7 @@ class Classifier(nn.Module):
   dropout: float = 0.5
 
   @nn.compact
-  def __call__(
-    self,
-    x: Array,
-    rows: Array | None = None,
-    mask: Array | None = None,
-    *,
-    train: bool,
-  ) -> tuple[Array, Array]:
+  def __call__(self, x, rows=None, mask=None, *, train) -> tuple[Array, Array]:
     """[batch, width] -> logits [batch, classes], hidden [batch, hidden]."""
     x = linear(x, self.hidden, 'fc1')
     slope = self.param('prelu', nn.initializers.constant(0.25), (1,))

@@ -5,7 +5,7 @@ Through Spherical Representation with Auxiliary Classification", Interspeech
 2025, 4653-4657 (arXiv 2505.19693).
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar, Self
 
 import jax
@@ -14,20 +14,15 @@ import numpy as np
 from flax import linen as nn
 
 from jaxser.core import tensors
-from jaxser.nn import layers
-from jaxser.nn.log_mel_encoder import LogMelEncoder
-from jaxser.nn.pooling import (
-  AttentiveStatistics,
-  StylePooling,
-  published_frames,
-)
+from jaxser.nn import hf_wavlm, layers
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 from jaxser.ops import spherical
 from jaxser.ops.collectives import axis_size
 from jaxser.ops.concordance import concordance
 from jaxser.ops.losses import weighted_cross_entropy_share
-from jaxser.systems.base import Array, Batch, Progress, System, Tree, require
+from jaxser.systems import emosphere_network as network
+from jaxser.systems.base import Array, Batch, System, Tree, require
 
 DIMENSIONS = ('arousal', 'dominance', 'valence')
 """Order of the network's outputs, that of the authors' checkpoints."""
@@ -41,41 +36,6 @@ _CHOICES = {
   'freeze': ('none', 'conv', 'encoder'),
   'dtype': ('float32', 'bfloat16'),
 }
-# Values of config.model.weights that are no folder.
-_FRESH = ('', 'random')
-
-
-class Head(nn.Module):
-  """Dropout, linear, layer norm, ReLU, dropout, linear; all in float32.
-
-  Attributes:
-    width: of the hidden layer.
-    outputs: number of outputs, without activation.
-    dropout: probability, twice.
-    scale: of the outputs at the start, by their last kernel.
-    centre: of the outputs at the start, by their bias.
-  """
-
-  width: int
-  outputs: int
-  dropout: float = 0.5
-  scale: float = 1.0
-  centre: float = 0.0
-
-  @nn.compact
-  def __call__(self, x: Array, rows: Array, *, train: bool) -> Array:
-    """[batch, d] -> [batch, outputs]."""
-    x = layers.Dropout(self.dropout)(x.astype(jnp.float32), rows, train=train)
-    x = layers.layer_norm('norm')(layers.dense(self.width, 'hidden')(x))
-    x = layers.Dropout(self.dropout)(jax.nn.relu(x), rows, train=train)
-    return layers.dense(
-      self.outputs,
-      'out',
-      kernel_init=nn.initializers.variance_scaling(
-        self.scale**2, 'fan_in', 'truncated_normal'
-      ),
-      bias_init=nn.initializers.constant(self.centre),
-    )(x)
 
 
 class EmoSphere(System):
@@ -102,10 +62,9 @@ class EmoSphere(System):
     weighted: weight the second loss by total / (N count) of the training split,
       which `prepare` counts.
     class_weights: with `weighted`, these instead.
-    centre: origin of the sphere, (valence, arousal, dominance) on the corpus'
-      scale; None is the middle of the scale.
-    centre_label: emotion label whose mean in the training split, from
-      `prepare`, is the origin; -1: `centre` is.
+    centre: origin of the sphere, VAD on the corpus' scale; None is its middle.
+    centre_label: emotion label whose mean in the training split is the origin;
+      -1: `centre` is.
     dropout: of pooling and the log-mel encoder.
     head_dropout: of the heads.
     output_scale: factor on the first predictions' spread; at 1, as published,
@@ -154,13 +113,9 @@ class EmoSphere(System):
   def create(cls, model: Mapping[str, Any], corpus: Any) -> Self:
     """Returns the system of config.model for a corpus with a VAD scale.
 
-    `weights`, if it is a folder with a Hugging Face checkpoint, says which
-    WavLM the encoder is; else the size `wavlm` does. `centre` 'neutral' is the
-    mean of the training split's neutral utterances.
-
-    Raises:
-      ValueError: if the corpus has no VAD, or no class that is asked for.
-      ConvertError: if `weights` is no folder with a WavLM.
+    A folder `weights` with a Hugging Face checkpoint says which WavLM the
+    encoder is; `centre` 'neutral' is the mean of the training split's neutral
+    utterances.
     """
     if corpus.vad_range is None:
       raise ValueError(
@@ -169,10 +124,7 @@ class EmoSphere(System):
       )
     settings = dict(model)
     weights = settings.pop('weights', '')
-    if settings.get('encoder') == 'wavlm' and weights not in _FRESH:
-      # Only here: no other encoder needs to read files of other programs.
-      from jaxser.nn import hf_wavlm
-
+    if settings.get('encoder') == 'wavlm' and weights not in ('', 'random'):
       settings['wavlm'] = hf_wavlm.read_config(weights).to_text()
     if (centre := settings.get('centre')) in ('neutral', 'middle'):
       settings['centre'] = None
@@ -183,48 +135,29 @@ class EmoSphere(System):
           " 'middle', the middle of the scale"
         )
       settings['centre_label'] = list(corpus.classes).index('neutral')
-    return cls(
-      vad_range=tuple(corpus.vad_range),
-      categories=len(corpus.classes),
-      **settings,
-    )
+    scale, categories = tuple(corpus.vad_range), len(corpus.classes)
+    return cls(vad_range=scale, categories=categories, **settings)
 
   def validate(self) -> None:
-    """Raises ValueError for settings that no network can have."""
     lo, hi = self.vad_range
+    for name, possible in _CHOICES.items():
+      known = getattr(self, name) in possible
+      require(self, (name, known, f'one of {possible}'))
+    enough = self.auxiliary != 'categories' or self.categories >= 2
+    given, number = len(self.class_weights) in (0, self.classes), self.classes
+    even = self.pooling != 'style' or self.width % 2 == 0
     require(
       self,
-      *(
-        (name, getattr(self, name) in possible, f'one of {possible}')
-        for name, possible in _CHOICES.items()
-      ),
       ('vad_range', lo < hi, 'two numbers, the lower one first'),
-      (
-        'categories',
-        self.auxiliary != 'categories' or self.categories >= 2,
-        'at least 2 for auxiliary categories',
-      ),
+      ('categories', enough, 'at least 2 for auxiliary categories'),
       ('decay_epochs', self.decay_epochs >= 1, 'at least 1'),
-      (
-        'class_weights',
-        len(self.class_weights) in (0, self.classes),
-        f'one number for each of {self.classes} classes',
-      ),
-      (
-        'width',
-        self.pooling != 'style' or self.width % 2 == 0,
-        'even: style pooling has two heads',
-      ),
+      ('class_weights', given, f'one number for each of {number} classes'),
+      ('width', even, 'even: style pooling has two heads'),
     )
     if self.encoder == 'wavlm':
       WavLMConfig.from_text(self.wavlm)
 
-  def check(self, corpus: Any, lengths: np.ndarray) -> None:
-    """Raises ValueError on a corpus that the system cannot learn from.
-
-    Names the first utterance that is too short for one frame, has some but not
-    all of the three dimensions, or leaves the scale.
-    """
+  def check(self, corpus, lengths) -> None:
     waveforms = len(corpus.feature_shape) == 1
     if (self.encoder == 'wavlm') != waveforms:
       kinds = ('frames (kaldi16k, wavlm)', 'waveforms (wave16k)')
@@ -257,23 +190,14 @@ class EmoSphere(System):
     ):
       if wrong.any():
         row, more = int(np.argmax(wrong)), int(wrong.sum()) - 1
-        reason = why.format(
-          length=lengths[row],
-          lacking=', '.join(np.array(spherical.VAD)[missing[row]]),
-          vad=vad[row].tolist(),
-        )
+        lacking = ', '.join(np.array(spherical.VAD)[missing[row]])
+        values = {'length': lengths[row], 'vad': vad[row].tolist()}
+        reason = why.format(lacking=lacking, **values)
         more = f' (and {more} more like it)' if more else ''
         raise ValueError(f'{corpus.table.ids[row]} {reason}{more}')
 
-  def pretrained(
-    self, model: Mapping[str, Any]
-  ) -> Callable[[Tree], Tree] | None:
-    """Returns what puts the WavLM of `weights` into fresh parameters, if any.
-
-    Raises:
-      ValueError: if `weights` is empty, which only goes with init_from.
-      ConvertError: if the checkpoint is damaged or does not fit its config.
-    """
+  def pretrained(self, model):
+    """Returns what puts the WavLM of `weights` into fresh parameters, if any."""
     weights = model.get('weights', '')
     if self.encoder != 'wavlm' or weights == 'random':
       return None
@@ -284,14 +208,11 @@ class EmoSphere(System):
         ' or --config.init_from=DIR with the files of a finished training, or,'
         ' to see that everything runs, weights=random,size=tiny'
       )
-    from jaxser.nn import hf_wavlm
-
     encoder = hf_wavlm.load(weights)[1]
     return lambda params: with_encoder(params, encoder)
 
   @property
   def encoders(self) -> tuple[str, ...]:
-    """The encoder's parameters; stored hidden states have none."""
     return () if self.encoder == 'frames' else ('encoder',)
 
   @property
@@ -299,13 +220,11 @@ class EmoSphere(System):
     """Outputs of the second head; 0 without one."""
     if self.region_weight == 'off':
       return 0
-    if self.auxiliary == 'categories':
-      return self.categories
-    return spherical.region_count(self.regions)
+    regions = self.auxiliary == 'regions'
+    return spherical.region_count(self.regions) if regions else self.categories
 
   @property
   def mixup(self) -> bool:
-    """Whether all targets are made of VAD."""
     return not self.classes or self.auxiliary == 'regions'
 
   @property
@@ -319,45 +238,33 @@ class EmoSphere(System):
 
   @property
   def region_output(self) -> str | None:
-    """The second head's output, where it classifies regions."""
     regions = self.classes and self.auxiliary == 'regions'
     return 'region_logits' if regions else None
 
   @property
   def wavlm_config(self) -> WavLMConfig:
-    """The parsed `wavlm` setting."""
     return WavLMConfig.from_text(self.wavlm)
 
   @property
   def min_length(self) -> int:
-    """Fewest samples or frames of an utterance that give one frame."""
-    if self.encoder == 'wavlm':
-      return self.wavlm_config.receptive_field
-    return 1
+    waves = self.encoder == 'wavlm'
+    return self.wavlm_config.receptive_field if waves else 1
 
   @nn.compact
-  def __call__(
-    self, batch: Batch, *, train: bool, auxiliary: bool = True
-  ) -> dict[str, Array]:
-    """Runs the network.
-
-    Args:
-      batch: features [batch, samples], or [batch, frames, bins], length, mask
-        and row.
-      train: whether dropout is on and statistics are updated.
-      auxiliary: whether the second head is run, where there is one.
+  def __call__(self, batch: Batch, *, train: bool, auxiliary: bool = True):
+    """Runs the network, the second head only with `auxiliary`.
 
     Returns:
       'unit_vad' [batch, 3] over `DIMENSIONS`, 0 and 1 being the ends of the
-      scale; 'embedding' [batch, d]; 'frame_count' int32 [batch]; and with
-      `auxiliary` 'logits' [batch, classes].
+      scale; 'embedding' [batch, d]; 'frame_count' int32 [batch]; 'logits'
+      [batch, classes].
     """
     rows = batch['row']
     length = jnp.where(batch['mask'] > 0, batch['length'], 0)
     frames, count = self._encode(batch['features'], length, rows, train)
     valid = layers.frame_mask(count, frames.shape[1])
     if self.pooling == 'style':
-      pooled = StylePooling(
+      pooled = network.StylePooling(
         width=self.width,
         dropout=self.dropout,
         mask_before_conv=self.padding == 'exact',
@@ -365,10 +272,12 @@ class EmoSphere(System):
         name='pool',
       )(frames, valid, rows, train=train)
     else:
-      pooled = AttentiveStatistics(name='pool')(frames, valid)
+      pooled = network.AttentiveStatistics(name='pool')(frames, valid)
 
     def head(name, outputs, *start):
-      module = Head(self.width, outputs, self.head_dropout, *start, name=name)
+      module = network.Head(
+        self.width, outputs, self.head_dropout, *start, name=name
+      )
       return module(pooled, rows, train=train)
 
     start = self.output_scale, self.output_centre
@@ -378,22 +287,17 @@ class EmoSphere(System):
       out['logits'] = head('auxiliary_head', self.classes)
     return out
 
-  def _encode(
-    self, features: Array, length: Array, rows: Array, train: bool
-  ) -> tuple[Array, Array]:
+  def _encode(self, features, length, rows, train) -> tuple[Array, Array]:
     """Returns frames [batch, time, d] and how many of them are valid."""
-    dtype, published = jnp.dtype(self.dtype), self.padding == 'published'
+    dtype = jnp.dtype(self.dtype)
     if self.encoder == 'frames':
       return features, length
     if self.encoder == 'logmel':
-      return LogMelEncoder(
-        width=self.width,
-        stride=self.stride,
-        dropout=self.dropout,
-        dtype=dtype,
-        name='encoder',
-      )(features, length, rows, train=train)
-    frozen = self.freeze == 'encoder'
+      encoder = network.LogMelEncoder(
+        self.width, self.stride, self.dropout, dtype, name='encoder'
+      )
+      return encoder(features, length, rows, train=train)
+    frozen, published = self.freeze == 'encoder', self.padding == 'published'
     frames, count, _ = WavLM(
       self.wavlm_config,
       dtype=dtype,
@@ -406,11 +310,10 @@ class EmoSphere(System):
     if frozen:
       frames = jax.lax.stop_gradient(frames)
     if published:
-      count = jnp.maximum(published_frames(length, frames.shape[1]), 0)
+      count = jnp.maximum(network.published_frames(length, frames.shape[1]), 0)
     return frames, count
 
   def init(self, rng: Array, batch: Batch) -> tuple[Tree, Tree]:
-    """Returns fresh (params, state) for batches shaped like `batch`."""
     params, state = super().init(rng, batch)
     return params, {**state, **self.initial_state()}
 
@@ -428,13 +331,7 @@ class EmoSphere(System):
     return self.weighted and not self.class_weights and self.classes > 0
 
   def prepare(self, state: Tree, vad: Array, label: Array) -> Tree:
-    """Puts class weights and the mean of neutral utterances into the state.
-
-    Where they are asked for; so each fold has its own, under vmap, too.
-
-    Raises:
-      ValueError: if no training utterance has what is to be counted.
-    """
+    """Puts class weights and the centre of the training split into the state."""
     vad, label = np.asarray(vad, np.float32), np.asarray(label)
     known = np.isfinite(vad).all(-1)
     split = dict(state['split'])
@@ -459,9 +356,7 @@ class EmoSphere(System):
       split['class_weights'] = spherical.region_weights(index, self.classes)
     return {**state, 'split': split}
 
-  def _region(
-    self, vad: Array, centre: Array | Sequence[float] | None
-  ) -> Array:
+  def _region(self, vad, centre) -> Array:
     cube = spherical.to_cube(vad, *self.vad_range, centre)
     return spherical.region_index(cube, self.regions)
 
@@ -469,16 +364,7 @@ class EmoSphere(System):
     """Returns the region, int32 [...], of points [..., 3] on the scale."""
     return self._region(vad, state['split'].get('centre', self.centre))
 
-  def loss(
-    self,
-    params: Tree,
-    state: Tree,
-    batch: Batch,
-    rng: Array,
-    progress: Progress,
-    *,
-    phase: Hashable = 'main',
-  ) -> tuple[Array, dict[str, Any]]:
+  def loss(self, params, state, batch, rng, progress, *, phase='main'):
     """Returns the sum over dimensions of 1 - CCC, plus lambda times the second loss.
 
     Utterances whose VAD is unknown (NaN) enter neither CCC nor regions;
@@ -502,24 +388,22 @@ class EmoSphere(System):
     target = spherical.reorder(vad, spherical.VAD, DIMENSIONS)
     ccc = concordance(out['unit_vad'], (target - lo) / (hi - lo), known)
     loss = jnp.sum(1 - ccc) / devices
-    metrics = {
-      f'ccc_{name}': ccc[i] / devices for i, name in enumerate(DIMENSIONS)
-    }
+    names = enumerate(DIMENSIONS)
+    metrics = {f'ccc_{name}': ccc[i] / devices for i, name in names}
     if second:
       index, counts = batch['label'], real & (batch['label'] >= 0)
       if self.auxiliary == 'regions':
         index, counts = self.region_of(state, vad), known
+      weights = state['split']['class_weights']
       entropy = weighted_cross_entropy_share(
-        out['logits'], index, state['split']['class_weights'], counts
+        out['logits'], index, weights, counts
       )
       scale = self.auxiliary_weight(progress.epoch)
       loss = loss + scale * entropy
       metrics[f'{self.auxiliary}_loss'] = entropy
       metrics[f'{self.auxiliary}_weight'] = scale / devices
-    return loss, {
-      'state': {**changed, 'split': state['split']},
-      'metrics': metrics,
-    }
+    new = {**changed, 'split': state['split']}
+    return loss, {'state': new, 'metrics': metrics}
 
   def auxiliary_weight(self, epoch: Array) -> Array:
     """Returns lambda(epoch), float32 []; see `region_weight`."""
@@ -535,24 +419,19 @@ class EmoSphere(System):
     counts = epoch < ends.get(self.region_weight, epoch + 1)
     return 'regions' if counts else 'main'
 
-  def predict(
-    self, params: Tree, state: Tree, batch: Batch
-  ) -> dict[str, Array]:
-    """Returns predictions in evaluation mode.
+  def predict(self, params, state, batch):
+    """Returns predictions.
 
-    Returns:
-      'vad' [batch, 3], valence, arousal, dominance on the corpus' scale,
-      clipped to it; 'embedding' [batch, width], the pooled vector; and with a
-      second head 'region_logits' or 'category_logits' [batch, classes].
+    'vad' [batch, 3] on the corpus' scale, clipped to it; 'embedding' [batch,
+    width], the pooled vector; of a second head 'region_logits' or
+    'category_logits' [batch, classes].
     """
     statistics = {k: v for k, v in state.items() if k != 'split'}
     out = self.apply({'params': params, **statistics}, batch, train=False)
     lo, hi = self.vad_range
     vad = spherical.reorder(out['unit_vad'], DIMENSIONS, spherical.VAD)
-    predictions = {
-      'vad': jnp.clip(vad * (hi - lo) + lo, lo, hi),
-      'embedding': out['embedding'],
-    }
+    vad = jnp.clip(vad * (hi - lo) + lo, lo, hi)
+    predictions = {'vad': vad, 'embedding': out['embedding']}
     if self.classes:
       name = 'region' if self.auxiliary == 'regions' else 'category'
       predictions[f'{name}_logits'] = out['logits']
@@ -561,8 +440,7 @@ class EmoSphere(System):
   def frozen(self, params: Tree, phase: Hashable) -> Tree | None:
     """Returns True for what `freeze` names of WavLM, and for an unused head.
 
-    Without a gradient the second head would still move, by Adam's momentum and
-    by weight decay.
+    Without a gradient it would still move, by Adam's momentum and weight decay.
     """
     frozen = []
     if self.encoder == 'wavlm' and self.freeze != 'none':
@@ -574,19 +452,14 @@ class EmoSphere(System):
       return None
 
     def under(path, _):
-      return jax.tree_util.keystr(path, simple=True, separator='/').startswith(
-        tuple(frozen)
-      )
+      name = jax.tree_util.keystr(path, simple=True, separator='/')
+      return name.startswith(tuple(frozen))
 
     return jax.tree_util.tree_map_with_path(under, params)
 
 
 def with_encoder(params: Tree, encoder: Tree) -> Tree:
-  """Returns params whose WavLM is a pretrained one.
-
-  Raises:
-    ConvertError: if its names or shapes are not those of the setting `wavlm`.
-  """
+  """Returns params with a pretrained WavLM, whose names and shapes must fit."""
   given, ours = (
     {name: leaf.shape for name, leaf in tensors.leaves_of(tree).items()}
     for tree in (encoder, params['encoder'])

@@ -23,11 +23,7 @@ SYSTEMS = {
 
 
 def find(name: str) -> type[System]:
-  """Returns a system's class by a name of `SYSTEMS` or 'package.module:Class'.
-
-  Raises:
-    ConfigError: if there is no such system.
-  """
+  """Returns a system's class by a name of `SYSTEMS` or 'package.module:Class'."""
   module, colon, kind = SYSTEMS.get(name, name).partition(':')
   reason = 'no such name'
   try:
@@ -51,23 +47,14 @@ def task(config: ml_collections.ConfigDict) -> str:
 
 
 def build(name: str, settings: Mapping[str, Any]) -> System:
-  """Returns the system of this name with the settings of `System.settings`.
-
-  Raises:
-    TypeError: for a setting that it does not have.
-    ValueError: for one that it refuses.
-  """
+  """Returns the system of this name with the settings of `System.settings`."""
   system = find(name)(**_hashable(settings))
   system.validate()
   return system
 
 
 def create(config: ml_collections.ConfigDict, corpus: Any) -> System:
-  """Returns the system of `config.system` with the settings of `config.model`.
-
-  Raises:
-    ConfigError: for an unknown system, or a setting that it refuses.
-  """
+  """Returns the system of `config.system` with the settings of `config.model`."""
   kind = find(config.system)
   with _refusals('config.model does not fit: {}'):
     system = kind.create(_hashable(config.model.to_dict()), corpus)
@@ -76,16 +63,7 @@ def create(config: ml_collections.ConfigDict, corpus: Any) -> System:
 
 
 def check(system: System, corpus: Any, lengths: np.ndarray) -> None:
-  """Refuses a corpus that the system cannot learn from, naming utterances.
-
-  Args:
-    system: that is to be trained.
-    corpus: of the run.
-    lengths: int [n], frames or samples of its utterances as batches have them.
-
-  Raises:
-    ConfigError: with the reason.
-  """
+  """Refuses a corpus that the system cannot learn from, see `System.check`."""
   with _refusals(f'corpus {corpus.name!r}: {{}}.'):
     system.check(corpus, lengths)
 
@@ -93,14 +71,7 @@ def check(system: System, corpus: Any, lengths: np.ndarray) -> None:
 def pretrained(
   config: ml_collections.ConfigDict, system: System
 ) -> Callable[[Tree], Tree] | None:
-  """Returns what puts pretrained weights into fresh parameters, if any.
-
-  Nothing does where all weights are those of config.init_from.
-
-  Raises:
-    ConfigError: if the system needs weights and the config names none.
-    ConvertError: if the weights cannot be read, or do not fit.
-  """
+  """Returns what puts pretrained weights, but of init_from, into parameters."""
   if config.init_from:
     return None
   with _refusals('config.model does not fit: {}.'):

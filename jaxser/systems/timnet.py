@@ -19,28 +19,19 @@ Parameters have the published shapes. Inside the step both directions are one
 array [directions, batch, time, channels] and 39 channels are padded to 40.
 """
 
-from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 
 from jaxser.nn import layers
 from jaxser.ops import temporal
 from jaxser.ops.collectives import mean_share
 from jaxser.ops.dct import mfcc
-from jaxser.systems.base import (
-  Array,
-  Batch,
-  Progress,
-  System,
-  Tree,
-  label_loss,
-  require,
-  row_weights,
-)
+from jaxser.systems import base
+from jaxser.systems.base import Array, Batch, System, Tree, require
 
 ABLATIONS = ('none', 'tcn', 'forward_only', 'last_scale', 'mean_fusion')
 DIRECTIONS = ('forward', 'backward')
@@ -59,7 +50,6 @@ class Convolution(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: int) -> tuple[Array, Array]:
-    """Returns (kernel, bias) for so many input channels."""
     shape = (self.width, inputs, self.features)
     kernel = self.param('kernel', nn.initializers.glorot_uniform(), shape)
     return kernel, self.param('bias', nn.initializers.zeros, shape[-1:])
@@ -74,14 +64,13 @@ class Layer(NamedTuple):
 
 
 class TemporalBlock(nn.Module):
-  """Parameters of one direction's temporal-aware block."""
+  """Parameters of one direction's temporal-aware block: its two layers."""
 
   features: int
   kernel_size: int
 
   @nn.compact
   def __call__(self) -> list[Layer]:
-    """Returns the two layers of the block."""
     size, width = self.features, self.kernel_size
     return [
       Layer(
@@ -96,7 +85,6 @@ class TimNet(System):
   """TIM-Net over stored log-mel frames.
 
   Attributes:
-    num_classes: classes.
     num_coefficients: MFCCs, the first of the cosine transform of log-mel.
     filters: channels C of every layer.
     kernel_size: width of the dilated convolutions.
@@ -126,7 +114,6 @@ class TimNet(System):
   weighs_classes: ClassVar[bool] = True
 
   def validate(self) -> None:
-    """Raises ValueError for settings that no network can have."""
     for name in ('num_coefficients', 'filters', 'kernel_size', 'num_blocks'):
       require(self, (name, getattr(self, name) >= 1, 'at least 1'))
     for name in ('dropout', 'label_smoothing'):
@@ -138,16 +125,12 @@ class TimNet(System):
       ('ablation', self.ablation in ABLATIONS, f'one of {ABLATIONS}'),
     )
 
-  def check(self, corpus: Any, lengths: np.ndarray) -> None:
-    """Raises ValueError on features with too few mels for the coefficients."""
-    del lengths
-    if len(corpus.feature_shape) != 2 or (
-      corpus.feature_shape[1] < self.num_coefficients
-    ):
+  def check(self, corpus, lengths) -> None:
+    shape, least = corpus.feature_shape, self.num_coefficients
+    if len(shape) != 2 or shape[1] < least:
       raise ValueError(
-        f'TIM-Net needs frames of at least {self.num_coefficients} mels, its '
-        f'features are {corpus.feature_shape}; prepare it with '
-        '--features=librosa22k'
+        f'TIM-Net needs frames of at least {least} mels, its features are '
+        f'{shape}; prepare it with --features=librosa22k'
       )
 
   def __call__(self, batch: Batch, *, train: bool) -> tuple[Array, Tree]:
@@ -155,60 +138,31 @@ class TimNet(System):
     x = mfcc(batch['features'], self.num_coefficients)
     return self.network(x, batch['row'], batch['mask'], train=train)
 
-  def loss(
-    self,
-    params: Tree,
-    state: Tree,
-    batch: Batch,
-    rng: Array,
-    progress: Progress,
-    *,
-    phase: Hashable = 'main',
-  ) -> tuple[Array, dict[str, Any]]:
+  def loss(self, params, state, batch, rng, progress, *, phase='main'):
     """Returns the cross-entropy with smoothed labels, mean over utterances."""
-    del progress, phase
+    variables, rngs = {'params': params, **state}, {'dropout': rng}
     (logits, _), new = self.apply(
-      {'params': params, **state},
-      batch,
-      train=True,
-      rngs={'dropout': rng},
-      mutable=['batch_stats'],
+      variables, batch, train=True, rngs=rngs, mutable=['batch_stats']
     )
-    errors = label_loss(logits, batch, self.label_smoothing)
+    errors = base.label_loss(logits, batch, self.label_smoothing)
     correct = jnp.argmax(logits, axis=-1) == batch['label']
-    loss = mean_share(errors, row_weights(batch))
+    loss = mean_share(errors, base.row_weights(batch))
     metrics = {'loss': loss, 'accuracy': mean_share(correct, batch['mask'])}
     return loss, {'state': dict(new), 'metrics': metrics}
 
-  def predict(
-    self, params: Tree, state: Tree, batch: Batch
-  ) -> dict[str, Array]:
+  def predict(self, params, state, batch):
     """Returns scores, logits [batch, classes], embedding and intermediates."""
     logits, out = self.apply({'params': params, **state}, batch, train=False)
-    return {
-      'scores': jax.nn.softmax(logits),
-      'logits': logits,
-      'embedding': out['fused'],
-      **out,
-    }
+    scores = {'scores': jax.nn.softmax(logits), 'logits': logits}
+    return {**scores, 'embedding': out['fused'], **out}
 
   @nn.compact
-  def network(
-    self, x: Array, rows: Array, mask: Array, *, train: bool
-  ) -> tuple[Array, dict[str, Array]]:
-    """Returns logits [batch, classes] and every intermediate.
+  def network(self, x: Array, rows: Array, mask: Array, *, train: bool):
+    """Returns logits [batch, classes] of MFCCs [batch, time, coefficients].
 
-    Args:
-      x: coefficients [batch, time, coefficients].
-      rows: int32 [batch], position in the global batch.
-      mask: [batch], 1 for utterances, 0 for padding rows.
-      train: whether statistics are the batch's and dropout is on.
-
-    Returns:
-      The logits, and {'multi_scale': [batch, blocks, filters], 'fused': [batch,
-      filters]; [batch, time, filters]: 'stem_forward', 'stem_backward',
-      'block0_forward' and so on}. Streams called backward run from the last
-      frame to the first.
+    And {'multi_scale': [batch, blocks, filters], 'fused': [batch, filters];
+    [batch, time, filters]: 'stem_forward', 'stem_backward', 'block0_forward'
+    and so on}. Streams called backward run from the last frame to the first.
     """
     one_way = self.ablation in ('forward_only', 'tcn')
     directions = DIRECTIONS[:1] if one_way else DIRECTIONS
@@ -254,56 +208,39 @@ class TimNet(System):
       fused = jnp.einsum(
         'bnc,n->bc', multi_scale, weight, precision=layers.HIGHEST
       )
-    logits = layers.dense(
-      self.num_classes, 'head', kernel_init=nn.initializers.glorot_uniform()
-    )(fused)
-    return logits, {'multi_scale': multi_scale, 'fused': fused, **out}
+    glorot = nn.initializers.glorot_uniform()
+    head = layers.dense(self.num_classes, 'head', kernel_init=glorot)
+    return head(fused), {'multi_scale': multi_scale, 'fused': fused, **out}
 
   def _dropout_factors(self, rows: Array, streams: int, train: bool) -> Array:
     """Returns [streams, batch, blocks, 2, channels] of 0 or 1 / (1 - rate)."""
-    shape = (streams, self.num_blocks, 2, self.filters)
+    shape, keep = (streams, self.num_blocks, 2, self.filters), 1 - self.dropout
     if train and self.dropout > 0:
-      kept = layers.row_bernoulli(
-        self.make_rng('dropout'), rows, 1 - self.dropout, shape
-      )
-      factors = kept / (1 - self.dropout)
+      rng = self.make_rng('dropout')
+      factors = layers.row_bernoulli(rng, rows, keep, shape) / keep
     else:
       factors = jnp.ones((rows.shape[0], *shape))
     return _pad_last(jnp.swapaxes(factors, 0, 1), 1)
 
-  def _apply_layer(
-    self,
-    layer: Sequence[Layer],
-    x: Array,
-    dilation: int,
-    factor: Array,
-    mask: Array,
-    train: bool,
-  ) -> Array:
+  def _apply_layer(self, layer, x, dilation, factor, mask, train) -> Array:
     """Convolution, BatchNorm, ReLU and dropout of all directions' layers."""
     kernel = _padded([one.kernel for one in layer], 2)
     scale = _padded([one.norm.scale for one in layer], 1)
     bias = _padded([one.norm.bias for one in layer], 1)
     if not train:
       # BatchNorm with fixed statistics is a part of the convolution.
-      slope = scale * jax.lax.rsqrt(
-        _padded([one.norm.var.value for one in layer], 1) + EPSILON
-      )
+      variance = _padded([one.norm.var.value for one in layer], 1)
+      slope = scale * jax.lax.rsqrt(variance + EPSILON)
       mean = _padded([one.norm.mean.value - one.shift for one in layer], 1)
-      y = temporal.causal_convolution(
-        x, kernel * slope[:, None, None], dilation
-      )
+      kernel = kernel * slope[:, None, None]
+      y = temporal.causal_convolution(x, kernel, dilation)
       return nn.relu(y + (bias - mean * slope)[:, None, None])
     # The convolution's bias cancels in BatchNorm, so it is left out and only
     # enters the running mean. Its gradient is then exactly zero, where adding
     # it would leave rounding noise for Adam to amplify.
+    y = temporal.causal_convolution(x, kernel, dilation)
     z, (mean, variance, count) = temporal.normalised_relu(
-      temporal.causal_convolution(x, kernel, dilation),
-      scale,
-      bias,
-      factor,
-      mask,
-      EPSILON,
+      y, scale, bias, factor, mask, EPSILON
     )
     for stream, one in enumerate(layer):
       one.norm.update(

@@ -36,7 +36,7 @@ def prepared(names, convention, data_dir):
     corpora.CORPORA['emodb'],
     features=convention,
     data_dir=data_dir,
-    progress=False,
+    report=print,
   )
   return corpus_lib.open_store(path)
 

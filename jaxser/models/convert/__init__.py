@@ -49,12 +49,7 @@ def load(
 
 
 def shapes_of(system: System, *row: int) -> Tree:
-  """Returns {'params', collections of the state} of a system, as shapes.
-
-  Args:
-    system: whose tree it is.
-    row: shape of the features of one utterance.
-  """
+  """Returns {'params', collections of the state} of a system, as shapes."""
   batch = {
     'features': jnp.zeros((1, *row)),
     'length': jnp.full(1, row[0], jnp.int32),

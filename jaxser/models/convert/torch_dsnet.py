@@ -41,11 +41,7 @@ NAMING = tensors_lib.Naming(
 
 
 def shapes(system: DSNet) -> Tree:
-  """Returns our tree with shapes for leaves.
-
-  Raises:
-    ConvertError: for a variant that the authors have no checkpoint of.
-  """
+  """Returns our tree with shapes for leaves."""
   if system.variant != 'dsnet':
     raise ConvertError(
       f'A checkpoint of DSNet does not fit variant {system.variant!r}; use '

@@ -50,12 +50,7 @@ NAMING = tensors_lib.Naming(
 
 
 def shapes(system: EmoSphere, inputs: int = 0) -> Tree:
-  """Returns our parameters with shapes for leaves.
-
-  Args:
-    system: encoder, pooling, width and number of regions of the checkpoint.
-    inputs: channels of the frames, where the encoder is not a WavLM.
-  """
+  """Returns our parameters with shapes for leaves."""
   row = [] if system.encoder == 'wavlm' else [inputs]
   tree = convert.shapes_of(system, system.min_length + 8, *row)
   return {'params': tree['params']}
