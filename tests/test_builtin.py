@@ -52,6 +52,11 @@ def write_card(workdir, baseline):
   )
 
 
+def test_results_alone_make_no_card(capsys):
+  assert write_card(RESULTS / 'emodb_compare', 'emodb_functionals') == 2
+  assert 'model.json: No such file' in capsys.readouterr().err
+
+
 def test_the_card_is_what_its_commands_write(rebuilt):
   workdir, config, model = rebuilt
   corpus = types.SimpleNamespace(name='emodb', classes=model['classes'])

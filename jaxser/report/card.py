@@ -16,10 +16,16 @@ NAME = 'MODEL_CARD.md'
 def write(workdir: PathLike, baseline: PathLike | None = None) -> pathlib.Path:
   """Writes the card of a finished run, beside a baseline; returns its path."""
   workdir = pathlib.Path(workdir)
-  model, config, folds = (
-    files.read_json(workdir / f'{name}.json')
-    for name in ('model', 'config', 'folds')
-  )
+  try:
+    model, config, folds = (
+      files.read_json(workdir / f'{name}.json')
+      for name in ('model', 'config', 'folds')
+    )
+  except OSError as error:
+    raise PredictionsError(
+      f'{error.filename}: {error.strerror}; a card needs the whole work folder '
+      'of a run'
+    ) from error
   size = workdir / 'parameters.txt'
   used = [fold for fold in folds['folds'] if fold['fold'] in model['folds']]
   own = _results(workdir) if (workdir / 'results.json').exists() else None

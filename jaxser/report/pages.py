@@ -152,7 +152,7 @@ def write_figure(workdirs: Sequence[PathLike], out: PathLike) -> pathlib.Path:
     derived.marks(views, metric),
     f'{NAMES[metric]}, {text.unit(results)}',
     task,
-    width=760,
+    width=800,
   )
   sheet = pathlib.Path(__file__).parent / 'templates' / 'style.css'
   colours = sheet.read_text('utf-8').partition('* {')[0]
