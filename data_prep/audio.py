@@ -37,6 +37,7 @@ Part = Callable[[int, int], tuple[int, int]]
 # An MP3 without an index only estimates its length, by up to about two frames.
 _MP3_SLACK = 2 * 1152
 _BLOCK = 1 << 18
+_EXTREMES = (np.minimum, np.maximum)
 # Samples of a recording that are kept without asking which are needed.
 _WHOLE = 1 << 22
 _LARGEST = 0xFFFFFFFF
@@ -156,16 +157,20 @@ def first(seconds: float) -> Part:
 def envelope(source: Source, points: int = 800) -> np.ndarray:
   """Returns the lowest and highest sample of equal parts, float32 [points, 2].
 
-  Memory does not depend on the length of the recording; see `read` for errors.
+  Of the recording a 32nd is held at a time; see `read` for errors.
   """
   with _opened(source, None) as decoder:
     ends = [
-      (part.min(), part.max())
+      [f.reduceat(block, range(0, len(block), 64)) for f in _EXTREMES]
       for block in decoder.blocks()
-      for part in np.array_split(block, max(1, len(block) // 64))
     ]
-  parts = np.array_split(np.array(ends), min(points, len(ends)))
-  return np.array([(p[:, 0].min(), p[:, 1].max()) for p in parts])
+  lows, highs = np.concatenate(ends, axis=1)
+  starts = np.linspace(0, len(lows), min(points, len(lows)), endpoint=False)
+  low, high = (
+    f.reduceat(x, starts.astype(int))
+    for f, x in zip(_EXTREMES, (lows, highs), strict=True)
+  )
+  return np.stack([low, high], axis=1)
 
 
 def read_blocks(

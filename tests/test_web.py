@@ -1,13 +1,17 @@
 """The page that hears: in a browser, with a microphone that plays a file."""
 
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import scipy.io.wavfile
 
 import jaxser
+from data_prep import audio
 from jaxser import web
 from tests import chromium, trained
 
@@ -30,6 +34,20 @@ def test_answer_is_that_of_predict(sound, trained_run):
   assert len(rows) == 1 + len(recording.segments) > 2
   valence = float(rows[1].split(',')[4])
   assert valence == pytest.approx(recording.segments[0].vad['valence'], 1e-4)
+
+
+def test_the_waveform_is_that_of_the_whole_recording(sound):
+  """Though nothing is predicted of the silence at its end."""
+  rate, samples = scipy.io.wavfile.read(sound)
+  scipy.io.wavfile.write(sound, rate, np.pad(samples, (0, 4 * rate)))
+  low, high = audio.envelope(sound).T
+  assert len(low) == 800
+  assert low.min() * 2**15 == samples.min()
+  assert high.max() * 2**15 == samples.max()
+  assert not low[-600:].any()
+  page, _ = web.answer(jaxser.load(segment=1.0), sound)
+  ticks = re.findall(r'&gt;(\d)&lt;/text', page)
+  assert {'0', '4', '5'} <= {*ticks}
 
 
 def test_a_file_without_sound_gets_its_reason(tmp_path):

@@ -391,11 +391,16 @@ def timeline(
   limits: tuple[float, float],
   description: str,
   waveform: np.ndarray | None = None,
+  seconds: float = 0.0,
 ) -> str:
-  """Draws values [n, lines] between edges [n + 1] in seconds over a waveform."""
-  low, high = _padded(*limits)
+  """Draws values [n, lines] between edges [n + 1] in seconds.
+
+  Behind them lies the waveform of so many seconds, as `audio.envelope` has it.
+  """
+  (low, high), end = _padded(*limits), edges[-1]
   if waveform is not None:
-    x = np.linspace(0, edges[-1], len(waveform))
+    end = seconds
+    x = np.linspace(0, seconds, len(waveform))
     lows, highs = (waveform.T / np.abs(waveform).max() + 1) / 2
     outline = low + (high - low) * np.append(lows, highs[::-1])
     axes.fill(np.append(x, x[::-1]), outline, color=colour('rule'))
@@ -403,5 +408,5 @@ def timeline(
   for i, line in enumerate(values.T):
     style = {'linestyle': _DASHES[i % len(_DASHES)], 'linewidth': 2}
     _line(axes, at, np.repeat(line, 2), f'k{i % KINDS}', **style)
-  axes.set(xlim=(0, edges[-1]), ylim=(low, high), xlabel='seconds')
+  axes.set(xlim=(0, end), ylim=(low, high), xlabel='seconds')
   return description

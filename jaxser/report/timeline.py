@@ -68,7 +68,9 @@ def _timeline(
     'legend': [(n, f'k{i % figures.KINDS}') for i, n in enumerate(names)],
     'words': words,
     'warnings': recording.warnings,
-    'chart': figures.timeline(title, edges, values, limits, words, waveform),
+    'chart': figures.timeline(
+      title, edges, values, limits, words, waveform, recording.seconds
+    ),
     'points': values,
     'sphere': description.system.sphere if vad else None,
     'header': ['time', 'region' if vad else 'emotion', *names],
