@@ -1,4 +1,4 @@
-"""The demo corpus: made-up speech, so that everything runs with no data.
+"""The demo corpus: synthetic speech, so that everything runs with no data.
 
 Six invented speakers say four nonsense texts in five emotions, two versions
 each: 240 mono wav files of about one second, 16 kHz, 16 bit.

@@ -1,4 +1,4 @@
-"""python -m jaxser.web: a page on this computer that hears the emotion of speech.
+"""python -m jaxser.web: a local page that predicts the emotion of speech.
 
 Examples:
   python -m jaxser.web
@@ -8,7 +8,7 @@ Examples:
 
 Record or drop a recording: the page shows the emotion over time on the
 waveform, or valence, arousal and dominance and where they lie on the sphere,
-and offers the table as CSV. It answers this computer only (127.0.0.1), and
+and offers the table as CSV. It serves this computer only (127.0.0.1), and
 recordings are deleted when it ends, which Ctrl-C does.
 
 Needs Gradio: pip install -e '.[web]'
@@ -88,12 +88,12 @@ def _main(arguments: list[str]) -> None:
       f'--port={FLAGS.port} cannot be listened on; give another, or 0 for any '
       f'({error}).'
     ) from error
-  print(f'{url} hears emotion; Ctrl-C ends it.', flush=True)
+  print(f'{url} predicts emotion; Ctrl-C ends it.', flush=True)
   shown.block_thread()
 
 
-def answer(model: Any, path: pathlib.Path) -> tuple[str, str | None]:
-  """Returns what a `Predictor` hears as HTML, and a file with it as CSV."""
+def predict(model: Any, path: pathlib.Path) -> tuple[str, str | None]:
+  """Returns the predictions for a recording as HTML, and a file of them, CSV."""
   from data_prep import audio
   from jaxser.models import output
   from jaxser.models.audio_features import Input
@@ -115,13 +115,13 @@ def answer(model: Any, path: pathlib.Path) -> tuple[str, str | None]:
 
 
 def page(gradio: Any, model: Any) -> Any:
-  """Returns the `gradio.Blocks` that shows what a `Predictor` hears."""
+  """Returns the `gradio.Blocks` that shows the predictions of a `Predictor`."""
   from jaxser.report import timeline
 
-  def hear(path: str | None) -> tuple[str, Any]:
+  def update(path: str | None) -> tuple[str, Any]:
     if path is None:
       return '', gradio.DownloadButton(visible=False)
-    shown, table = answer(model, pathlib.Path(path))
+    shown, table = predict(model, pathlib.Path(path))
     return shown, gradio.DownloadButton(value=table, visible=table is not None)
 
   # Recordings and tables are looked for each minute and live for an hour.
@@ -130,14 +130,14 @@ def page(gradio: Any, model: Any) -> Any:
   )
   with blocks:
     gradio.Markdown(
-      f'# Emotion of speech\n\n{timeline.about(model.description)}'
+      f'# Emotion of speech\n\n{timeline.describe(model.description)}'
     )
     audio = gradio.Audio(
       type='filepath', label='Recording', buttons=['download']
     )
     table = gradio.DownloadButton('Download as CSV', visible=False)
     shown = gradio.HTML()
-    audio.change(hear, audio, [shown, table], api_name='predict')
+    audio.change(update, audio, [shown, table], api_name='predict')
   return blocks
 
 

@@ -1,4 +1,4 @@
-"""The page that hears: in a browser, with a microphone that plays a file."""
+"""The local page: in a browser, with a microphone that plays a file."""
 
 import pathlib
 import re
@@ -22,10 +22,10 @@ def sound(tmp_path):
   return path
 
 
-def test_answer_is_that_of_predict(sound, trained_run):
+def test_predictions_are_those_of_predict(sound, trained_run):
   """As a page with the waveform, for a regression with the sphere, and CSV."""
   model = jaxser.load(trained_run('emosphere').workdir, segment=1.0)
-  page, table = web.answer(model, sound)
+  page, table = web.predict(model, sound)
   for shown in ('Value over time', 'On the sphere, from the side'):
     assert shown in page
   rows = pathlib.Path(table).read_text('utf-8').splitlines()
@@ -45,7 +45,7 @@ def test_the_waveform_is_that_of_the_whole_recording(sound):
   assert low.min() * 2**15 == samples.min()
   assert high.max() * 2**15 == samples.max()
   assert not low[-600:].any()
-  page, _ = web.answer(jaxser.load(segment=1.0), sound)
+  page, _ = web.predict(jaxser.load(segment=1.0), sound)
   ticks = re.findall(r'&gt;(\d)&lt;/text', page)
   assert {'0', '4', '5'} <= {*ticks}
 
@@ -53,7 +53,7 @@ def test_the_waveform_is_that_of_the_whole_recording(sound):
 def test_a_file_without_sound_gets_its_reason(tmp_path):
   path = tmp_path / '<b>.wav'
   path.write_text('no sound')
-  page, table = web.answer(jaxser.load(), path)
+  page, table = web.predict(jaxser.load(), path)
   assert '&lt;b&gt;.wav' in page
   assert table is None
 

@@ -18,7 +18,7 @@ def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
   files.write_text(path, page(recordings, description))
 
 
-def about(description: Any) -> str:
+def describe(description: Any) -> str:
   """Returns a sentence on the model that predicted."""
   own = '{system} trained on {corpus}, '.format_map(description.content)
   return (
@@ -33,15 +33,15 @@ def page(
 ) -> str:
   """Returns the page of recordings, over their waveforms where given."""
   shown = [r for r in recordings if not r.error][:MOST_RECORDINGS]
-  told = about(description)
+  model = describe(description)
   if len(shown) < len(recordings):
-    told += f' {len(recordings) - len(shown)} recordings are not shown.'
+    model += f' {len(recordings) - len(shown)} recordings are not shown.'
   waves = itertools.chain(waveforms, itertools.repeat(None))
   lines = [
     _timeline(r, description, w) for r, w in zip(shown, waves, strict=False)
   ]
   return pages.render(
-    'timeline.html', title='Emotion over time', about=told, timelines=lines
+    'timeline.html', title='Emotion over time', about=model, timelines=lines
   )
 
 
