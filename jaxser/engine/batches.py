@@ -7,8 +7,8 @@ is one call. `Streamed`: arrays come batch by batch, one run at a time.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -66,7 +66,7 @@ class Resident(_Batches):
 
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
-  ) -> Iterator[Chunk]:
+  ) -> Generator[Chunk, None, None]:
     """Yields one chunk per epoch; a sampler may be None, of an empty slot."""
     assert step == 0, 'epochs on the devices are whole'
     shape = (len(samplers), self.steps, self.rows)
@@ -111,6 +111,7 @@ class Streamed(_Batches):
 
   name = 'streamed'
   corpus: ClassVar[Tree] = {}
+  shapes: ClassVar[Tree] = {}
 
   def _stream(self, slots) -> Iterator[dict[str, np.ndarray]]:
     mine = jax.process_index(), jax.process_count()
@@ -118,8 +119,9 @@ class Streamed(_Batches):
 
   def training(
     self, samplers: Samplers, epoch: int, step: int, epochs: int
-  ) -> Iterator[Chunk]:
-    sampler: Any = samplers[0]
+  ) -> Generator[Chunk, None, None]:
+    (sampler,) = samplers
+    assert sampler is not None, 'only a stack has empty slots'
     slots = sampler.from_position(epoch, step, epochs)
     ahead, steps = None, sampler.steps_per_epoch
     for batch in self._stream(slots):

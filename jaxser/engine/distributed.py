@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -44,8 +44,8 @@ class DistributedError(UserError):
 def initialize(
   mode: str = 'off',
   coordinator: str | None = None,
-  num_processes: Any = None,
-  process_id: Any = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
   lost_after: int = 30,
 ) -> None:
   """Joins this process to the others; must precede every other use of JAX."""
@@ -62,6 +62,8 @@ def initialize(
         f'--coordinator={coordinator} must be HOST:PORT, such as '
         '127.0.0.1:23456.'
       )
+    assert num_processes is not None  # With the others, as checked above.
+    assert process_id is not None
     if not 0 <= process_id < num_processes:
       raise DistributedError(
         f'--process_id={process_id} must be from 0 to {num_processes - 1}, as '

@@ -218,7 +218,7 @@ class _Loop:
     seeds = [run.seed for run in self._runs]
     samplers = trainer.samplers(list(zip(seeds, self._folds, strict=True)))
     position = self._epoch, self._step, config.epochs
-    chunks: Any = trainer.batches.training(samplers, *position)
+    chunks = trainer.batches.training(samplers, *position)
     with contextlib.closing(chunks), contextlib.closing(self._reporting.trace):
       while self._epoch < config.epochs and self._active().any():
         self._train_epoch(chunks)

@@ -67,7 +67,7 @@ class Trainer:
     eval_rows = padded(min(config.eval_batch_size, longest))
     steps = max(-(-len(fold.train) // size) for fold in folds)
     kind = Resident if resident else Streamed
-    self.batches: Any = kind(
+    self.batches = kind(
       experiment.source, self.sharding, self.rows, eval_rows, steps
     )
 
