@@ -36,8 +36,8 @@ def run(
 ) -> int:
   """Parses a command line, calls main and returns the exit code.
 
-  --help, or no argument at all unless `bare`, prints the docstring of main's module and the
-  flags. A `UserError` is printed as one line, without a traceback.
+  --help, or no argument at all unless `bare`, prints the docstring of main's
+  module and the flags. A `UserError` is printed as one line, without a traceback.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   _open_streams()

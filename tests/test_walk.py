@@ -220,8 +220,9 @@ class Walk:
   def key(self, command):
     """Returns the work folder of a command, '' for none, and all the rest."""
     words = self.small(command.replace('configs/timnet.py', 'timnet'))
-    workdirs = [w[10:] for w in words if w.startswith('--workdir=')]
-    return ''.join(workdirs), tuple(w for w in words if w[10:] not in workdirs)
+    workdirs = [w for w in words if w.startswith('--workdir=')]
+    others = tuple(w for w in words if w not in workdirs)
+    return ''.join(workdirs).removeprefix('--workdir='), others
 
   def small(self, command):
     """Returns the words of a command, for synthetic corpora and few steps."""
