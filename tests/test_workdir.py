@@ -90,8 +90,7 @@ def test_fields_of_later_versions_have_their_defaults(folder):
   older = ROOT / 'tests/data/older_config.json'
   shutil.copy(older, folder / 'config.json')
   config, content = timnet.get_config(), read_json(older)
-  config.fold_subset, config.schedule.name = (), 'constant'
-  config.optimizer.learning_rate = 1e-3
+  config.schedule.name, config.optimizer.learning_rate = 'constant', 1e-3
   assert 'ema' not in content
   workdir_lib.check_config(folder, config)
   # Of the recipe, of the system, and of the optimizer, which adds it.
