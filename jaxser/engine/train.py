@@ -131,6 +131,10 @@ def run(
       rows, failures, batches = _train_all(experiment, chosen, given, workdir)
     about = _about(config, corpus, time.monotonic() - start, command)
     about['environment']['engine'] = batches
+    if len(chosen) < len(folds):
+      reason = f'{len(chosen)} of {len(folds)} folds were tested'
+      why = {'comparable': False, 'reason': reason}
+      about['paper'] = {n: why | row for n, row in about['paper'].items()}
     if failures:
       about['environment']['failed_runs'] = failures
     if distributed.is_main() and rows:
