@@ -36,7 +36,6 @@ from jaxser.systems.base import Array, Batch, System, Tree, require
 ABLATIONS = ('none', 'tcn', 'forward_only', 'last_scale', 'mean_fusion')
 DIRECTIONS = ('forward', 'backward')
 EPSILON = 1e-3
-MOMENTUM = 0.99
 # Channels are padded to a multiple of this inside the compiled step: on CPUs
 # 39 columns cost more than 40. The added weights are zero and never trained.
 _LANES = 8
@@ -91,6 +90,8 @@ class TimNet(System):
     num_blocks: temporal-aware blocks n; 8, or 10 for IEMOCAP.
     dropout: share of channels that spatial dropout drops.
     label_smoothing: of training labels.
+    batch_norm_momentum: share of BatchNorm's running statistics that a step
+      keeps; those of 0.99 follow hundreds of steps late.
     ablation: 'none'; 'forward_only' (the paper's w/o BD); 'last_scale' (w/o MS:
       the last block alone); 'mean_fusion' (w/o DF: mean over blocks); 'tcn': a
       plain temporal convolutional network, one direction, residual blocks h + u
@@ -105,6 +106,7 @@ class TimNet(System):
   num_blocks: int = 8
   dropout: float = 0.1
   label_smoothing: float = 0.1
+  batch_norm_momentum: float = 0.99
   ablation: str = 'none'
 
   # Every frame counts: the signal was padded to a constant length before the
@@ -116,7 +118,7 @@ class TimNet(System):
   def validate(self) -> None:
     for name in ('num_coefficients', 'filters', 'kernel_size', 'num_blocks'):
       require(self, (name, getattr(self, name) >= 1, 'at least 1'))
-    for name in ('dropout', 'label_smoothing'):
+    for name in ('dropout', 'label_smoothing', 'batch_norm_momentum'):
       part = 0 <= getattr(self, name) < 1
       require(self, (name, part, 'from 0 to below 1'))
     require(
@@ -246,7 +248,7 @@ class TimNet(System):
       one.norm.update(
         mean[stream, : self.filters] + jax.lax.stop_gradient(one.shift),
         variance[stream, : self.filters],
-        jnp.where(count > 0, MOMENTUM, 1.0),
+        jnp.where(count > 0, self.batch_norm_momentum, 1.0),
       )
     return z
 
