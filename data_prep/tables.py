@@ -67,14 +67,15 @@ def listed(
 
 
 def read_table(
-  path: str | os.PathLike[str], required: Sequence[str], delimiter: str = '\t'
+  path: str | os.PathLike[str], required: Sequence[str]
 ) -> list[tuple[int, dict[str, str]]]:
-  """Reads a table with a header, one line per row.
+  """Reads a table with a header, one line per row: tabs, or commas in a .csv.
 
   No cell spans lines, so that no quote can swallow a row. In a table with tabs
   a quote is an ordinary character, unless a cell is quoted as a whole.
   """
   path = pathlib.Path(path)
+  delimiter = ',' if path.suffix.lower() == '.csv' else '\t'
   try:
     text = path.read_bytes().decode('utf-8-sig')
   except FileNotFoundError as error:

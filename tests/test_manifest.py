@@ -269,9 +269,9 @@ def test_a_csv_is_quoted_properly_or_refused_with_its_line(tmp_path, cell):
   path = tmp_path / 'a.csv'
   path.write_text(f'a,b\n1,"2, ""3"""\n1,{cell}\n4,"5"\n')
   with pytest.raises(CorpusError, match=r'a\.csv: line 3 cannot be read'):
-    tables.read_table(path, ['a'], ',')
+    tables.read_table(path, ['a'])
   path.write_text('a,b\r\n1,"2, ""3"""\r\n\r\n4\r\n')
-  assert tables.read_table(path, ['a'], ',') == [
+  assert tables.read_table(path, ['a']) == [
     (2, {'a': '1', 'b': '2, "3"'}),
     (4, {'a': '4', 'b': ''}),
   ]

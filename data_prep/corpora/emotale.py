@@ -31,9 +31,7 @@ def parse(
   columns = [f'{a}_{d}' for a in ANNOTATORS for d in 'VAD']
   rows = {
     row['file']: row
-    for _, row in tables.read_table(
-      table, ['file', 'gt_emotion', *columns], ','
-    )
+    for _, row in tables.read_table(table, ['file', 'gt_emotion', *columns])
   }
   ratings = {}
 

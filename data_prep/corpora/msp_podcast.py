@@ -46,7 +46,7 @@ def parse(
 
 def _rows(table: pathlib.Path, codes: set[str]) -> Iterator[tuple]:
   """Yields the rows of the table as those of `base.from_labels`."""
-  for line, row in tables.read_table(table, COLUMNS, ','):
+  for line, row in tables.read_table(table, COLUMNS):
     if row['EmoClass'] not in codes:
       raise CorpusError(
         f'{table}: line {line} has EmoClass {row["EmoClass"]!r}; a release has '
