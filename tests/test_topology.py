@@ -61,7 +61,8 @@ def test_training_steps_only_sum(place, name):
     about = 'training step of 4 utterances of 16 x 128 per chip in one batch'
     assert about in table.about
   if place != 'here':
-    assert row['estimate s'] >= row['compiler s'] > 0
+    traffic = row['GB accessed'] / 819  # Of a v5e, GB per second.
+    assert row['estimate s'] >= max(row['compiler s'] or 0, traffic) > 0
 
 
 @pytest.mark.slow

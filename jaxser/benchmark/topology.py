@@ -26,15 +26,16 @@ class Chip(NamedTuple):
 
   memory: int  # Bytes.
   flops: float  # bfloat16 operations per second.
+  bandwidth: float  # Bytes of memory per second.
   links: float  # Bytes per second between chips, one way.
 
 
 # By the beginning of the kind that JAX names, longer ones first.
 _CHIPS = {
-  'TPU v6 lite': Chip(32 * GIB, 918e12, 448e9),
-  'TPU v5 lite': Chip(16 * GIB, 197e12, 200e9),
-  'TPU v5': Chip(95 * GIB, 459e12, 600e9),
-  'TPU v4': Chip(32 * GIB, 275e12, 300e9),
+  'TPU v6 lite': Chip(32 * GIB, 918e12, 1.64e12, 448e9),
+  'TPU v5 lite': Chip(16 * GIB, 197e12, 0.819e12, 200e9),
+  'TPU v5': Chip(95 * GIB, 459e12, 2.765e12, 600e9),
+  'TPU v4': Chip(32 * GIB, 275e12, 1.228e12, 300e9),
 }
 _EXAMPLES = 'v5e:2x2, v5e:4x4, v5e:16x16, v6e:4x4, v5p:2x2x2'
 _OUT_OF_MEMORY = re.compile(
@@ -90,12 +91,15 @@ def describe(
     return {'memory GiB': needed, 'fits': False, 'TFLOP': flop / 1e12}
   memory, flop = found['memory_bytes'], found['flop'] / len(devices)
   sent = collectives.find(compiled.as_text())
-  estimate = seconds = (compiled.cost_analysis() or {}).get('optimal_seconds')
-  if chip and seconds is not None:
+  # Some libtpu (0.0.52) give a time below 0, which is none.
+  seconds = max((compiled.cost_analysis() or {}).get('optimal_seconds', 0), 0)
+  estimate = None
+  if chip:
     # Matmuls at the chip's peak take longer than the compiler says of loops, whose
     # bodies it takes once. Bytes go twice around a large ring of links.
     links = 2 * sum(one['bytes_per_step'] for one in sent) / chip.links
-    estimate = max(seconds, flop / chip.flops) + links
+    traffic = found['bytes'] / chip.bandwidth
+    estimate = max(seconds, traffic, flop / chip.flops) + links
   totals = collectives.totals(sent, 'kind').items()
   return {
     'memory GiB': memory['peak'] / GIB,
@@ -103,7 +107,7 @@ def describe(
     'fits': not chip or memory['peak'] <= chip.memory,
     'TFLOP': flop / 1e12,
     'GB accessed': found['bytes'] / 1e9,
-    'compiler s': seconds,
+    'compiler s': seconds or None,
     'estimate s': estimate,
     'collectives': ', '.join(
       f'{group["runs"]} {kind} of {group["MiB per step"]:.2f} MiB'
