@@ -110,19 +110,23 @@ def alone(tmp_path_factory):
   return train
 
 
+def slow(*values):
+  return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
   ('case', 'devices', 'at_once', 'side_by_side'),
   [
-    (PHASES, 1, 6, False),
+    slow(PHASES, 1, 6, False),
     # Two for each pair of devices that share batches, the last stack half full.
     (PHASES, 8, 4, True),
     (NEUTRAL, 1, 6, True),
     # Eight devices, two of them idle.
-    (NEUTRAL, 8, 6, False),
+    slow(NEUTRAL, 8, 6, False),
     # Two groups of four devices that share batches.
     (VALENCE, 8, 2, False),
-    (AUGMENTED, 8, 2, True),
-    (AVERAGED, 8, 4, True),
+    slow(AUGMENTED, 8, 2, True),
+    slow(AVERAGED, 8, 4, True),
   ],
 )
 def test_a_stack_equals_single_runs(
@@ -167,7 +171,7 @@ def test_the_cases_do_what_their_names_say(alone, case):
 
 @pytest.mark.parametrize(
   ('case', 'cache_gib'),
-  [(PHASES, 0.0), (NEUTRAL, 1.0), (AVERAGED, 1.0), (AUGMENTED, 0.0)],
+  [slow(PHASES, 0.0), (NEUTRAL, 1.0), slow(AVERAGED, 1.0), (AUGMENTED, 0.0)],
 )
 def test_stopped_and_continued_is_the_same(
   case, cache_gib, tmp_path, monkeypatch

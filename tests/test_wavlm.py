@@ -146,6 +146,7 @@ def _whole(remat=False):
   return tuple(compiled(params, *_batch()))
 
 
+@pytest.mark.slow
 def test_training_step_does_not_depend_on_the_sharding():
   _, step, params = _training()
   halves = [step(params, *_batch(slice(i, i + 4))) for i in (0, 4)]

@@ -91,6 +91,7 @@ def test_fields_of_later_versions_have_their_defaults(folder):
   shutil.copy(older, folder / 'config.json')
   config, content = timnet.get_config(), read_json(older)
   config.schedule.name, config.optimizer.learning_rate = 'constant', 1e-3
+  config.epochs, config.model.batch_norm_momentum = 30, 0.99
   assert 'ema' not in content
   workdir_lib.check_config(folder, config)
   # Of the recipe, of the system, and of the optimizer, which adds it.
