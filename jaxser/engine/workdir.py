@@ -64,16 +64,12 @@ def writing(workdir: Path) -> Iterator[None]:
   """Turns a disk that fills up, in here, into one message."""
   try:
     yield
-  except Exception as error:
-    # TensorFlow's own errors; importing it here would take seconds.
-    events = 'events file' in str(error)
-    number: Any = getattr(error, 'errno', None)
-    if not events and number not in _FULL:
+  except OSError as error:
+    if error.errno not in _FULL:
       raise
-    reason = 'TensorBoard files' if events else os.strerror(number)
     raise DiskError(
-      f'{workdir} can no longer be written ({reason}); free disk space and run '
-      'the same command again to continue.'
+      f'{workdir} can no longer be written ({error.strerror}); free disk space '
+      'and run the same command again to continue.'
     ) from error
 
 
