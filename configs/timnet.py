@@ -112,13 +112,13 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     )
   # The paper chose the epoch by accuracy on the test fold.
   config.selection_metric = 'war'  # authors' code
-  config.epochs = 18 if corpus == 'demo' else 500  # authors' code
+  config.epochs = 12 if corpus == 'demo' else 500  # authors' code
   config.checkpoint_every = 6 if corpus == 'demo' else 25
   config.batch_size = 16 if corpus == 'demo' else 64  # paper
   config.model.batch_norm_momentum = 0.99  # authors' code
   if corpus == 'demo':  # For a model that is often right after few steps.
-    config.schedule.name, config.optimizer.learning_rate = 'cosine', 3e-3
-    config.model.batch_norm_momentum = 0.9
+    config.schedule.name, config.optimizer.learning_rate = 'cosine', 5e-3
+    config.model.batch_norm_momentum = 0.8
   if arg['augment']:
     config.augment.time_masks = config.augment.frequency_masks = 2
     config.augment.mixup = 0.2

@@ -6,6 +6,7 @@ is stopped and continued is compared exactly: it is the same program.
 
 import dataclasses
 import functools
+import signal
 
 import jax
 import numpy as np
@@ -254,6 +255,13 @@ def test_a_gradient_that_is_not_finite_ends_its_run(tmp_path):
   assert 'epoch 1: the gradient of step 1 is not finite' in failure
   assert 'last finite loss: none' in failure
   assert not ours.rows
+
+
+def test_a_signal_after_the_last_step_still_stops():
+  with pytest.raises(interruption.Interrupted) as stop, interruption.watch():
+    signal.raise_signal(signal.SIGTERM)
+  assert stop.value.exit_code == 143
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize('resident', [True, False])

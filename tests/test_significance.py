@@ -55,6 +55,13 @@ def test_a_better_run_is_better_and_the_other_way_round():
     assert change.p_value == 1
 
 
+def test_three_speakers_tell_nothing_of_chance():
+  three = [p for p in predicted(0.9) if p.speaker in ('s00', 's01', 's02')]
+  (uar, *_) = compare(three, predicted(0.5)).changes.values()
+  assert uar.low < uar.value
+  assert uar.p_value is None
+
+
 def test_only_common_utterances_count_and_several_seeds_together():
   three = predicted(0.8, seeds=(0, 1, 2))
   left_out = {'s03-1', 's04-2', 's04-3'}

@@ -18,8 +18,8 @@ class Interrupted(Exception):
 
   def __init__(self, signum: int):
     super().__init__(
-      f'stopped by {signal.Signals(signum).name}; the position is saved, the '
-      'same command continues'
+      f'stopped by {signal.Signals(signum).name}; the position is saved, run '
+      'the same command to continue'
     )
     self.exit_code = 128 + signum  # 130 after Ctrl-C, 143 after SIGTERM.
 
@@ -47,11 +47,18 @@ class Watch:
 
 @contextlib.contextmanager
 def watch() -> Iterator[Watch]:
-  """Notes SIGINT and SIGTERM in here instead of ending the process."""
+  """Notes SIGINT and SIGTERM in here instead of ending the process.
+
+  Raises Interrupted at the end for one that nobody has acted on.
+  """
   watching, signals = Watch(), (signal.SIGINT, signal.SIGTERM)
   previous = {n: signal.signal(n, watching.note) for n in signals}
   try:
     yield watching
+    # Of several processes the second call knows what came before the first.
+    _, signum = watching.asked(), watching.asked()
+    if signum is not None:
+      raise Interrupted(signum)
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)

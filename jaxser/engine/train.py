@@ -129,18 +129,22 @@ def run(
         workdir, config, system, source, chosen, selections, command
       )
       rows, failures, batches = _train_all(experiment, chosen, given, workdir)
-    about = _about(config, corpus, time.monotonic() - start, command)
-    about['environment']['engine'] = batches
-    if len(chosen) < len(folds):
-      reason = f'{len(chosen)} of {len(folds)} folds were tested'
-      why = {'comparable': False, 'reason': reason}
-      about['paper'] = {n: why | row for n, row in about['paper'].items()}
-    if failures:
-      about['environment']['failed_runs'] = failures
     if distributed.is_main() and rows:
       if config.embeddings and mode == 'train' and not failures:
+        print('Probing what the embeddings encode ...', file=sys.stderr)
         probes = inspection.inspect(workdir, experiment, chosen)
-      summary = _finish(rows, experiment, {**about, 'probes': probes}, workdir)
+      about = _about(config, corpus, time.monotonic() - start, command)
+      about |= {'probes': probes, 'notes': [*system.notes]}
+      about['environment']['engine'] = batches
+      if failures:
+        about['environment']['failed_runs'] = failures
+      if len(chosen) < len(folds):
+        reason = f'{len(chosen)} of {len(folds)} folds were tested'
+        about['notes'].append(f'{reason}.')
+        why = {'comparable': False, 'reason': reason}
+        about['paper'] = {n: why | row for n, row in about['paper'].items()}
+      print('Writing the report ...', file=sys.stderr)
+      summary = _finish(rows, experiment, about, workdir)
     if distributed.is_main() and not failures:
       card.write(workdir)
     distributed.barrier('the results are written')
@@ -379,8 +383,8 @@ def _finish(
   pretrained.mark_trusted(summary, experiment.config)
   if system.fit and 'last' in summary['selections']:
     summary['selections']['last']['label'] = results.FITTED
-  if system.notes:
-    summary['notes'] = list(system.notes)
+  if about['notes']:
+    summary['notes'] = about['notes']
   files.write_json(workdir / 'results.json', summary)
   report.write_report(workdir)
   return summary

@@ -135,7 +135,8 @@ def _against(found: Mapping[str, Any] | None, metric: str, task: str) -> Cell:
   change, below = found['metrics'][metric], f'to {found["label"]}'
   if change['low'] is not None:
     bounds = text.signed_interval(change['low'], change['high'], task)
-    below = f'{bounds}, {text.p_value(change["p_holm"])} {below}'
+    known = filter(None, (bounds, text.p_value(change['p_holm'])))
+    below = f'{", ".join(known)} {below}'
   return Cell(text.signed(change['value'], task), below)
 
 
