@@ -70,11 +70,11 @@ def base_config(
       'max_length': 0,
       # Lengths that batches are padded to; empty pads all to the longest.
       'buckets': (),
-      # Without `buckets`: so many, chosen to pad the corpus least; 0 is one.
+      # Without `buckets`: how many, chosen to minimise padding; 0 is one.
       'num_buckets': 0,
       # A decoded corpus up to this size stays in memory.
       'cache_gib': 2.0,
-      # DSNet's neutral references: the first so many of each speaker.
+      # How many of each speaker's first utterances DSNet's neutral references are.
       'neutral_references': 3,
     }
   )
@@ -152,7 +152,7 @@ def base_config(
     {
       # constant; cosine or linear, down to 0 at the end; plateau.
       'name': 'constant',
-      # The learning rate first rises from 0 for so many.
+      # Epochs in which the learning rate first rises from 0.
       'warmup_epochs': 0.0,
       'metric': 'uar',
       'factor': 0.1,
@@ -164,15 +164,15 @@ def base_config(
   # In training only, drawn anew for every utterance and epoch; all are off.
   config.augment = ml_collections.ConfigDict(
     {
-      # SpecAugment: so many masks over frames.
+      # SpecAugment: number of masks over frames.
       'time_masks': 0,
-      # Each is up to so many frames wide.
+      # Largest width of each, in frames.
       'time_width': 30,
-      # SpecAugment: so many masks over mel bins.
+      # SpecAugment: number of masks over mel bins.
       'frequency_masks': 0,
-      # Each is up to so many mel bins wide.
+      # Largest width of each, in mel bins.
       'frequency_width': 20,
-      # Louder or softer by up to so many dB.
+      # Largest change of the level, in dB, either way.
       'gain_db': 0.0,
       # White noise at a signal-to-noise ratio in dB between two, as (10, 30).
       'snr_db': (),
@@ -194,7 +194,7 @@ def base_config(
   config.memory_gib = 0.0
   # The original authors' file, or the work folder of an earlier run.
   config.init_from = ''
-  # Take such weights even where nobody knows what they were trained on.
+  # Accept such weights even where their training split is unknown.
   config.trust_init_from = False
   # The folds that the authors' weights belong to: fields and their values.
   config.published_folds = ml_collections.ConfigDict()

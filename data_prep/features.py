@@ -347,7 +347,7 @@ class Functionals16k(Convention):
     if importlib.util.find_spec('opensmile') is None:
       raise UserError(
         f'{self.name}: needs the package opensmile: pip install '
-        "'jaxser[opensmile]'. Its licence allows research only; the features "
+        "-e '.[opensmile]'. Its licence allows research only; the features "
         'of --features=kaldi16k do without.'
       )
 

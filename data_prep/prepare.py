@@ -196,6 +196,8 @@ def next_commands(
   # The light EmoSphere-SER learns VAD from DSNet's features.
   if features == 'kaldi16k' and manifest.vad_range:
     recipes = [RECIPES['wave16k'], *(recipes if manifest.classes else [])]
+  elif features == 'kaldi16k':
+    recipes.append(RECIPES['egemaps'])
   speakers = {u.speaker for u in manifest.utterances}
   arguments = f'corpus={manifest.corpus}'
   if len(speakers) < 3:  # Speaker-independent folds need three.
@@ -209,8 +211,13 @@ def next_commands(
   if data_dir != data_prep.default_data_dir().absolute():
     settings.insert(0, f'--config.data_dir={data_dir}')
   settings.append(f'--workdir=runs/{manifest.corpus}')
-  return [
+  lines = [
     f'{word} python -m jaxser.main --config={recipe}:{arguments} '
     f'{shlex.join(settings)}'
     for word, recipe in zip(('Next: ', 'or:   '), recipes, strict=False)
   ]
+  if RECIPES['kaldi16k'] in recipes:
+    lines.append(
+      'DSNet as published is for a GPU; on a CPU add ",size=tiny" to its --config.'
+    )
+  return lines

@@ -12,6 +12,7 @@ from typing import Any
 __version__ = '0.1.0'
 
 _PUBLIC = {
+  'UserError': ('jaxser.core.errors', 'UserError'),
   'load': ('jaxser.models.predictor', 'load'),
   'metrics': ('jaxser.evaluation.metrics', ''),
   'ops': ('jaxser.ops', ''),
@@ -28,4 +29,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-  return sorted([*globals(), *_PUBLIC])
+  return sorted(['__version__', *_PUBLIC])

@@ -88,7 +88,7 @@ def _main(arguments: list[str]) -> None:
       f'--port={FLAGS.port} cannot be listened on; give another, or 0 for any '
       f'({error}).'
     ) from error
-  print(f'{url} predicts emotion; Ctrl-C ends it.', flush=True)
+  print(f'{url} is open until you press Ctrl-C.', flush=True)
   shown.block_thread()
 
 
@@ -101,8 +101,11 @@ def predict(model: Any, path: pathlib.Path) -> tuple[str, str | None]:
 
   (recording,) = model.stream([Input(path.name, path)], num_workers=1)
   if recording.error:
-    return f'<p role="alert">{html.escape(recording.error)}</p>', None
-  shown = timeline.page([recording], model.description, [audio.envelope(path)])
+    style = 'padding: .6em .9em; border-left: 4px solid #b7791f'
+    words = html.escape(recording.error)
+    return f'<p role="alert" style="{style}">{words}</p>', None
+  waves = [audio.envelope(path)]
+  shown = timeline.page([recording], model.description, waves, header=False)
   table = path.parent / f'{path.stem}.csv'
   rows = output.csv_rows([recording], model, [recording.name])
   table.write_text('\n'.join([*rows, '']), 'utf-8')
@@ -130,13 +133,15 @@ def page(gradio: Any, model: Any) -> Any:
   )
   with blocks:
     gradio.Markdown(
-      f'# Emotion of speech\n\n{timeline.describe(model.description)}'
+      f'# Speech emotion\n\n{timeline.describe(model.description)}'
     )
     audio = gradio.Audio(
-      type='filepath', label='Recording', buttons=['download']
+      type='filepath',
+      label='File or microphone',
+      buttons=['download'],
     )
-    table = gradio.DownloadButton('Download as CSV', visible=False)
     shown = gradio.HTML()
+    table = gradio.DownloadButton('Download as CSV', visible=False)
     audio.change(update, audio, [shown, table], api_name='predict')
   return blocks
 

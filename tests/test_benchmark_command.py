@@ -210,5 +210,5 @@ def test_other_libraries_are_needed_only_to_compare(compare):
     assert 'jaxser prediction float32' in done.stdout
   else:
     assert done.returncode == 2
-    assert "pip install 'jaxser[test]'" in done.stderr
+    assert "pip install -e '.[test]'" in done.stderr
     assert 'Traceback' not in done.stderr

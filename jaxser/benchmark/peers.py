@@ -52,7 +52,7 @@ def steps(
     from jaxser.benchmark import peers_torch
   except ModuleNotFoundError as error:
     raise BenchmarkError(
-      f"The comparison needs PyTorch ({error}): pip install 'jaxser[parity]', "
+      f"The comparison needs PyTorch ({error}): pip install -e '.[parity]', "
       'or leave out --compare=torch.'
     ) from error
   return peers_torch.steps(experiment, dtypes, works)
@@ -123,7 +123,7 @@ def keras_timnet(system: TimNet, frames: int) -> Any:
   except ImportError as error:
     raise BenchmarkError(
       f'The comparison needs Keras and TensorFlow ({error}); install them with '
-      "pip install 'jaxser[test]', or leave out --compare=keras."
+      "pip install -e '.[test]', or leave out --compare=keras."
     ) from error
   tf.config.set_visible_devices([], 'GPU')
   layers, ops, width = keras.layers, keras.ops, system.filters

@@ -218,7 +218,7 @@ def _wavlm(experiment: Experiment, device: str) -> tuple[Any, ...]:
   except ModuleNotFoundError as error:
     raise BenchmarkError(
       f'The comparison needs transformers ({error}): pip install '
-      "'jaxser[parity]', or leave out --compare=torch."
+      "-e '.[parity]', or leave out --compare=torch."
     ) from error
   system, size = experiment.system, experiment.config.batch_size
   settings = json.loads(system.wavlm_config.to_text())

@@ -59,7 +59,7 @@ def devices_of(name: str) -> list[Any]:
       ) from error
     raise BenchmarkError(
       f'--topology={name} needs libtpu, which compiles for TPUs without one: '
-      f"pip install 'jaxser[tpu]' ({message})."
+      f"pip install -e '.[tpu]' ({message})."
     ) from error
   return list(found.devices)
 

@@ -73,7 +73,7 @@ def open_torch(path: Path) -> Tensors:
   except ModuleNotFoundError as error:
     raise ConvertError(
       f'{path} is a PyTorch file; reading it needs PyTorch (a CPU build '
-      "suffices): pip install 'jaxser[parity]'"
+      "suffices): pip install -e '.[parity]'"
     ) from error
   try:
     mmap = zipfile.is_zipfile(path)  # Older files cannot be mapped.

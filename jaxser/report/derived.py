@@ -160,6 +160,15 @@ def limits(views: Sequence[View]) -> tuple[float, float]:
   return float(values.min()), float(values.max())
 
 
+def curve_legend(runs: Mapping[str, Run]) -> list[tuple[str, str]]:
+  """Returns the splits that have a learning curve, and their colours."""
+  curves = [
+    c for run in runs.values() for some in run.curves.values() for c in some
+  ]
+  found = {curve.name for curve in curves}
+  return [(name, name) for name in ('train', 'dev', 'test') if name in found]
+
+
 def learning_curves(runs: Mapping[str, Run]) -> Iterator[tuple[Any, str]]:
   """Draws the curves of every metric, on one scale, with the name of the run."""
   known = {name for run in runs.values() for name in run.curves}

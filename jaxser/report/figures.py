@@ -186,9 +186,12 @@ def optimization(axes: Any, curves: Mapping[str, Curve]) -> str:
     _line(axes, x, np.where(y > 0, y, np.nan), f'k{i}', linewidth=2)
     # Each at another place, as the lines may lie close together.
     at = len(x) * i // len(curves)
-    axes.text(x[at], y[at], label, color=colour(f'k{i}'), va='bottom')
+    place = {'ha': 'left' if 2 * at < len(x) - 1 else 'right', 'va': 'bottom'}
+    axes.text(x[at], y[at], label, color=colour(f'k{i}'), **place)
     words.append(f'{label}: {y[-1]:.4g} at epoch {x[-1]:g}')
   axes.set(xlabel='epoch', yscale='log')
+  axes.margins(y=0.12)
+  axes.xaxis.get_major_locator().set_params(integer=True)
   axes.yaxis.set_major_formatter('{x:g}')
   axes.minorticks_off()
   return f'Median over runs; {"; ".join(words)}.'
@@ -383,8 +386,7 @@ def sphere(
   )
 
 
-@_drawn(860, 280, 'y')
-def timeline(
+def _timeline(
   axes: Any,
   edges: np.ndarray,
   values: np.ndarray,
@@ -402,7 +404,8 @@ def timeline(
     end = seconds
     x = np.linspace(0, seconds, len(waveform))
     lows, highs = (waveform.T / np.abs(waveform).max() + 1) / 2
-    outline = low + (high - low) * np.append(lows, highs[::-1])
+    bottom, top = limits
+    outline = bottom + (top - bottom) * np.append(lows, highs[::-1])
     axes.fill(np.append(x, x[::-1]), outline, color=colour('rule'))
   at = np.repeat(edges, 2)[1:-1]
   for i, line in enumerate(values.T):
@@ -410,3 +413,7 @@ def timeline(
     _line(axes, at, np.repeat(line, 2), f'k{i % KINDS}', **style)
   axes.set(xlim=(0, end), ylim=(low, high), xlabel='seconds')
   return description
+
+
+timeline = _drawn(860, 280, 'y')(_timeline)
+short_timeline = _drawn(440, 280, 'y')(_timeline)

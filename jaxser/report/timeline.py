@@ -12,6 +12,7 @@ from jaxser.models import builtin
 from jaxser.report import figures, pages, text
 
 MOST_RECORDINGS = 50  # On a page.
+MOST_SEGMENTS = 12  # Of a chart as narrow as a phone.
 
 
 def write(path: PathLike, recordings: Sequence[Any], description: Any) -> None:
@@ -30,6 +31,7 @@ def page(
   recordings: Sequence[Any],
   description: Any,
   waveforms: Sequence[np.ndarray | None] = (),
+  header: bool = True,
 ) -> str:
   """Returns the page of recordings, over their waveforms where given."""
   shown = [r for r in recordings if not r.error][:MOST_RECORDINGS]
@@ -41,7 +43,10 @@ def page(
     _timeline(r, description, w) for r, w in zip(shown, waves, strict=False)
   ]
   return pages.render(
-    'timeline.html', title='Emotion over time', about=model, timelines=lines
+    'timeline.html',
+    title='Emotion over time',
+    about=model if header else '',
+    timelines=lines,
   )
 
 
@@ -57,18 +62,23 @@ def _timeline(
   # The last segment may begin before the one before it ends.
   edges = np.array([*(s.start for s in segments), segments[-1].end])
   whole = recording.region or recording.emotion
-  means = zip(names, values.mean(0), strict=True)
+  means = list(zip(names, values.mean(0).tolist(), strict=True))
+  short = len(values) <= MOST_SEGMENTS
+  pieces = f'{text.count(len(values), "segment")} of {recording.seconds:.1f} s'
   words = (
-    f'{recording.name}: {text.count(len(values), "segment")} in {recording.seconds:.1f} s; on the whole '
-    f'{whole}; means: {", ".join(f"{name} {v:.2f}" for name, v in means)}.'
+    f'{recording.name}, {pieces}: {whole}; mean '
+    f'{", ".join(f"{name} {v:.2f}" for name, v in means)}.'
   )
   title = f'{"Value" if vad else "Probability"} over time'
   return {
     'name': recording.name,
     'legend': [(n, f'k{i % figures.KINDS}') for i, n in enumerate(names)],
-    'words': words,
+    'overall': whole,
+    'means': means,
+    'pieces': pieces,
+    'short': short,
     'warnings': recording.warnings,
-    'chart': figures.timeline(
+    'chart': (figures.short_timeline if short else figures.timeline)(
       title, edges, values, limits, words, waveform, recording.seconds
     ),
     'points': values,

@@ -58,7 +58,7 @@ class EmoSphere(System):
     region_weight: lambda of the second loss: 'decay' is 1 - 0.99 e /
       decay_epochs in epoch e < decay_epochs and 0 from then on, 'constant' is
       1, 'off' has no second head.
-    decay_epochs: see above; 5 in the paper.
+    decay_epochs: epochs in which the region loss decays; 5 in the paper.
     weighted: weight the second loss by total / (N count) of the training split,
       which `prepare` counts.
     class_weights: with `weighted`, these instead.
