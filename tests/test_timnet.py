@@ -123,6 +123,22 @@ def test_padding_rows_change_nothing():
   assert_close(aux['state'], state, 1e-7)
 
 
+def test_momentum_is_the_share_of_the_statistics_that_a_step_keeps():
+  params, state = weights(SMALL)
+  moved = []
+  for momentum in (0.99, 0.8):
+    system = SMALL.clone(batch_norm_momentum=momentum)
+    variables, batch = {'params': params, **state}, make_batch(5)
+    rngs, moving = {'dropout': jax.random.key(0)}, ['batch_stats']
+    _, new = system.apply(
+      variables, batch, train=True, rngs=rngs, mutable=moving
+    )
+    change = jax.tree.map(lambda a, b: a - b, dict(new), state)
+    moved.append(jax.tree.map(lambda x: x / (1 - momentum), change))
+  assert_close(*moved, 1e-4)
+  assert max(np.abs(x).max() for x in jax.tree.leaves(moved[0])) > 0.1
+
+
 @pytest.mark.slow
 def test_one_device_is_eight_is_pmap():
   params, state = weights(SMALL)
