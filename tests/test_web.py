@@ -32,6 +32,8 @@ def test_predictions_are_those_of_predict(sound, trained_run):
   assert rows[0].startswith('file,seconds,start,end,valence,arousal,dominance')
   recording = model.predict(sound)
   assert len(rows) == 1 + len(recording.segments) > 2
+  mean = np.mean([s.vad['valence'] for s in recording.segments])
+  assert f'valence&lt;/th&gt;&lt;td&gt;{mean:.2f}&lt;' in page
   valence = float(rows[1].split(',')[4])
   assert valence == pytest.approx(recording.segments[0].vad['valence'], 1e-4)
 

@@ -61,12 +61,12 @@ def _timeline(
     limits = description.vad_range or (float(values.min()), float(values.max()))
   # The last segment may begin before the one before it ends.
   edges = np.array([*(s.start for s in segments), segments[-1].end])
-  whole = recording.region or recording.emotion
+  whole = recording.region or recording.emotion or ''
   means = list(zip(names, values.mean(0).tolist(), strict=True))
   short = len(values) <= MOST_SEGMENTS
   pieces = f'{text.count(len(values), "segment")} of {recording.seconds:.1f} s'
   words = (
-    f'{recording.name}, {pieces}: {whole}; mean '
+    f'{recording.name}, {pieces}: {whole}{"; " * bool(whole)}mean '
     f'{", ".join(f"{name} {v:.2f}" for name, v in means)}.'
   )
   title = f'{"Value" if vad else "Probability"} over time'
@@ -74,6 +74,7 @@ def _timeline(
     'name': recording.name,
     'legend': [(n, f'k{i % figures.KINDS}') for i, n in enumerate(names)],
     'overall': whole,
+    'vad': vad,
     'means': means,
     'pieces': pieces,
     'short': short,
