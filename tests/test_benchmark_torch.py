@@ -45,7 +45,7 @@ def test_missing_pytorch_is_explained(monkeypatch):
   monkeypatch.delitem(sys.modules, 'jaxser.benchmark.peers_torch', False)
   monkeypatch.delattr('jaxser.benchmark.peers_torch', raising=False)
   experiment = programs.create(dsnet.get_config(), 2)
-  with pytest.raises(BenchmarkError, match=r"pip install 'jaxser\[parity\]'"):
+  with pytest.raises(BenchmarkError, match=r"pip install -e '\.\[parity\]'"):
     peers.steps('torch', experiment, ['float32'], ['training'])
 
 

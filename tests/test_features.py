@@ -189,7 +189,7 @@ def test_opensmile_is_not_run_beside_tensorflow(monkeypatch):
 
 def test_without_opensmile_it_says_what_to_install(monkeypatch):
   monkeypatch.setattr(features.importlib.util, 'find_spec', lambda name: None)
-  with pytest.raises(UserError, match=r"pip install 'jaxser\[opensmile\]'"):
+  with pytest.raises(UserError, match=r"pip install -e '\.\[opensmile\]'"):
     features.by_name('egemaps')
 
 

@@ -189,7 +189,7 @@ def test_without_pytorch_the_message_says_so(tmp_path, monkeypatch):
   path = tmp_path / 'best_pool.pt'
   path.write_bytes(b'')
   monkeypatch.setitem(sys.modules, 'torch', None)
-  with pytest.raises(ConvertError, match=r"pip install 'jaxser\[parity\]'"):
+  with pytest.raises(ConvertError, match=r"pip install -e '\.\[parity\]'"):
     tensors.open_torch(path)
   with pytest.raises(ConvertError, match=r'none.pt does not exist'):
     tensors.open_torch(tmp_path / 'none.pt')

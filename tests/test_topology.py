@@ -85,7 +85,7 @@ def test_missing_libtpu_names_the_extra(monkeypatch):
     raise RuntimeError('JAX TPU support not installed')
 
   monkeypatch.setattr(topology.topologies, 'get_topology_desc', refuse)
-  with pytest.raises(BenchmarkError, match=r"pip install 'jaxser\[tpu\]'"):
+  with pytest.raises(BenchmarkError, match=r"pip install -e '\.\[tpu\]'"):
     topology.devices_of('v5e:2x2')
 
 
