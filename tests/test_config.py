@@ -43,7 +43,7 @@ def parse(*arguments):
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),
     ('ema', 1.0, 'ema=1.0 must be at least 0 and less than 1'),
     ('schedule.name', 'step', "'constant', 'cosine', 'linear', 'plateau'"),
-    ('schedule.warmup_epochs', 10.0, r'=10.0 must .* than --config\.epochs=10'),
+    ('schedule.warmup_epochs', 8.0, r'=8.0 must .* than --config\.epochs=8'),
     ('schedule.warmup_epochs', -1.0, 'warmup_epochs=-1.0 must be at least 0'),
     ('optimizer.clip_norm', -1.0, 'clip_norm=-1.0 must be at least 0'),
     ('optimizer.name', 'addam', "'adam', 'adam_keras', 'adamax'"),
