@@ -25,7 +25,7 @@ def make(audio, **changes):
     Utterance('u10', audio[2], 'sad', 's2', valence=1.0, arousal=5.0),
   ]
   values = {
-    'corpus': 'made_up',
+    'corpus': 'synthetic',
     'classes': ('angry', 'sad'),
     'vad_range': (1.0, 5.0),
     'utterances': tuple(rows),
@@ -61,7 +61,7 @@ def test_a_written_manifest_is_read_back_equal(audio, tmp_path):
       '4',
     ]
   )
-  read = manifest.read_manifest(path, corpus='made_up', vad_range=(1.0, 5.0))
+  read = manifest.read_manifest(path, corpus='synthetic', vad_range=(1.0, 5.0))
   assert read == written
   assert [p.name for p in tmp_path.iterdir() if p.name.startswith('.')] == []
 
@@ -134,7 +134,9 @@ def test_an_empty_manifest_says_what_was_left_out(audio):
   empty = make(
     audio, utterances=(), rejected=(manifest.Rejected(audio[0], 'is a song'),)
   )
-  with pytest.raises(CorpusError, match=r"no utterance of 'made_up'") as error:
+  with pytest.raises(
+    CorpusError, match=r"no utterance of 'synthetic'"
+  ) as error:
     manifest.check(empty)
   assert 'a.wav: is a song' in str(error.value)
 

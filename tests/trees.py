@@ -1,4 +1,4 @@
-"""Made-up folders with the layouts of real corpora."""
+"""Synthetic folders with the layouts of real corpora."""
 
 import csv
 
