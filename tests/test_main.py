@@ -140,7 +140,7 @@ def test_signals_save_and_exit_with_their_code(
     time.sleep(0.01)
   os.kill(program.process.pid, number)
   assert program.end() == code, program.printed
-  assert 'the same command continues' in program.printed
+  assert 'run the same command to continue' in program.printed
   assert checkpoints_in(tmp_path)
   finish(tmp_path)
   found = (tmp_path / 'predictions.jsonl').read_bytes()
