@@ -1,6 +1,7 @@
 """Test settings: virtual devices, strict shapes, a scratch folder for all."""
 
 import atexit
+import ctypes
 import functools
 import os
 import pathlib
@@ -41,6 +42,9 @@ def free_programs() -> Iterator[None]:
   """Frees what a file compiled; others hardly ever run the same programs."""
   yield
   jax.clear_caches()
+  # glibc would keep what is free between what is not.
+  if trim := getattr(ctypes.CDLL(None), 'malloc_trim', None):
+    trim(0)
 
 
 @pytest.fixture(scope='session')
