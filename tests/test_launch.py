@@ -127,7 +127,7 @@ def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
   [(143, 0, True), (75, 2, True), (143, 3, False), (2, 0, False)],
 )
 def test_the_slurm_job_requeues_itself(tmp_path, code, restarts, requeued):
-  """The job that sbatch would get, run with a synthetic srun and scontrol."""
+  """The job that sbatch would get, run with stand-ins for srun and scontrol."""
   for name, does in {
     'sbatch': 'cat > "$OUT/job"',
     'srun': f'exit {code}',

@@ -94,7 +94,7 @@ class Experiment:
     return self.prepared(state, fold)
 
   def prepared(self, state: TrainState, fold: Fold) -> TrainState:
-    """Returns a fresh state with what is known of a training split."""
+    """Returns a fresh state with the weights and statistics of a training split."""
     table, config = self.source.corpus.table, self.config
     vad, labels = table.vad[fold.train], table.labels[fold.train]
     state = state.replace(

@@ -69,12 +69,11 @@ class Curves:
       self._write_event(row)
 
   def _write_event(self, row: Row) -> None:
-    # TensorFlow writes the same, after importing 350 MB of itself.
+    # TensorFlow writes the same, but takes seconds and memory to import.
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer import record_writer
 
     name = f'{run_name(row["seed"], row["fold"])}/{row["split"]}'
-    start = event_pb2.Event(file_version='brain.Event:2')
     values = [
       summary_pb2.Summary.Value(tag=key, simple_value=value)
       for key, value in row.items()
@@ -87,7 +86,8 @@ class Curves:
       folder.mkdir(parents=True, exist_ok=True)
       file = open(folder / f'events.out.tfevents.{time.time_ns()}', 'wb')  # noqa: SIM115
       self._writers[name] = record_writer.RecordWriter(file)
-      self._writers[name].write(start.SerializeToString())
+      version = event_pb2.Event(file_version='brain.Event:2')
+      self._writers[name].write(version.SerializeToString())
     self._writers[name].write(event.SerializeToString())
     self._writers[name].flush()
 

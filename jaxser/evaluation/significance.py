@@ -27,10 +27,6 @@ class Change:
   p_holm: float | None = None  # Set by `adjust`.
 
 
-LEAST_SPEAKERS = 4
-"""Resampling fewer of them tells nothing of chance, so there is no p value."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Comparison:
   """Two runs compared; `reason` says why they cannot be."""
@@ -86,8 +82,6 @@ def compare(
   scale = 100.0 if task == 'classification' else 1.0
   columns = [*(statistic(groups.sum(0)) for groups in pair), *change[:3]]
   columns = [*(scale * column for column in columns), change.p_value]
-  if len(pair[0]) < LEAST_SPEAKERS:
-    columns[-1] = np.full_like(change.p_value, np.nan)
   changes = {
     name: Change(*(None if np.isnan(x) else float(x) for x in row))
     for name, *row in zip(metrics.METRICS[task], *columns, strict=True)

@@ -17,7 +17,7 @@ import jaxser
 from jaxser.core import files
 from jaxser.evaluation import embeddings
 from jaxser.evaluation import results as results_lib
-from jaxser.evaluation.intervals import FEW_GROUPS
+from jaxser.evaluation.intervals import FEW_GROUPS, LEAST_GROUPS
 from jaxser.evaluation.metrics import METRICS, NAMES
 from jaxser.evaluation.predictions import (
   DIMENSIONS,
@@ -57,6 +57,7 @@ def _environment() -> jinja2.Environment:
     'DIMENSIONS': DIMENSIONS,
     'FEW_GROUPS': FEW_GROUPS,
     'HELD_OUT': HELD_OUT,
+    'LEAST_GROUPS': LEAST_GROUPS,
     'NAMES': NAMES,
     'SELECTIONS': SELECTIONS,
     'derived': derived,
