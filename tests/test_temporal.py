@@ -50,6 +50,11 @@ def test_convolution_and_its_gradients_are_those_of_the_library(
 
   found, wanted = run(temporal.causal_convolution), run(library_convolution)
   assert_close(found, wanted, 1e-5)
+  for in_parts in (True, False):  # On a CPU, and on an accelerator.
+    both = temporal._convolution_gradients(
+      dilation, x, kernel, cotangent, in_parts
+    )
+    assert_close(both, wanted[1:], 1e-5)
 
 
 @pytest.mark.parametrize('dilation', [2**j for j in range(10)])
