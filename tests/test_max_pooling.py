@@ -1,4 +1,4 @@
-"""2 x 2 max pooling: values, ties, odd edges, every transform."""
+"""BatchNorm with 2 x 2 max pooling: values, ties, odd edges, padding."""
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +6,49 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxser.ops.max_pooling import max_pool
+from jaxser.nn.layers import masked_moments
+from jaxser.ops.max_pooling import normalised_pool, pool
+from tests.random_tree import assert_close
+
+EPSILON = 1e-5
+ONE, ZERO = jnp.ones(1), jnp.zeros(1)
 
 
-@pytest.mark.parametrize('shape', [(2, 6, 4, 3), (2, 7, 5, 3), (1, 2, 2, 1)])
-def test_value_and_gradient_are_those_of_flax(shape):
-  x = jax.random.normal(jax.random.key(0), shape)
+def plain(x, scale, bias, mask):
+  """The formula of normalised_pool, with flax and automatic differentiation."""
+  mean, var, count = masked_moments(x, mask)
+  slope = scale * jax.lax.rsqrt(var + EPSILON)
+  y = x * slope[None, None, None] + (bias - mean * slope)[None, None, None]
+  return nn.relu(nn.max_pool(y, (2, 2), (2, 2))), (mean, var, count)
 
-  def run(pool):
-    y, pull = jax.vjp(pool, x)
-    return y, *pull(jnp.cos(y))
 
-  wanted = run(lambda x: nn.max_pool(x, (2, 2), (2, 2)))
-  jax.tree.map(np.testing.assert_array_equal, run(max_pool), wanted)
+@pytest.mark.parametrize('shape', [(3, 6, 4, 5), (3, 7, 5, 5), (2, 2, 2, 1)])
+@pytest.mark.parametrize('real', [0, 1])
+def test_value_and_gradients_are_those_of_the_formula(shape, real):
+  draw = np.random.default_rng(0).standard_normal
+  scale, bias = draw((2, shape[-1])).astype(np.float32)
+  x = 3 * draw(shape).astype(np.float32) + 2
+  mask = (np.arange(len(x)) <= real).astype(np.float32)
+  dz = draw((shape[0], shape[1] // 2, shape[2] // 2, shape[3]))
+
+  def run(function):
+    z, pull, moments = jax.vjp(
+      lambda *args: function(*args, mask), x, scale, bias, has_aux=True
+    )
+    return z, moments, pull(jnp.float32(dz))
+
+  found = run(lambda *args: normalised_pool(*args, EPSILON))
+  assert_close(found, run(plain), 1e-5)
+
+
+def test_nothing_but_padding_is_not_a_number_nowhere():
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+  args = x, jnp.ones(3), jnp.zeros(3), jnp.zeros(2)
+  z, pull, moments = jax.vjp(
+    lambda *args: normalised_pool(*args, EPSILON), *args, has_aux=True
+  )
+  found = jax.tree.leaves((z, moments, pull(jnp.ones_like(z))[:3]))
+  assert all(np.isfinite(value).all() for value in found)
 
 
 def test_of_equal_entries_the_first_gets_the_gradient():
@@ -27,9 +57,16 @@ def test_of_equal_entries_the_first_gets_the_gradient():
     jnp.float32,
   )
   images = windows.reshape(5, 2, 2, 1)
-  gradient = jax.grad(lambda x: max_pool(x).sum())(images).reshape(5, 4)
+  np.testing.assert_array_equal(
+    pool(images, ONE, ZERO).ravel(), [1, 2, 3, 5, 4]
+  )
+
+  def total(x):
+    return normalised_pool(x, ONE, 9 * ONE, jnp.ones(5), EPSILON)[0].sum()
+
+  # The rest of the gradient, through the moments, is the same for equal ones.
+  gradient = jax.grad(total)(images).reshape(5, 4)
   np.testing.assert_array_equal(gradient.argmax(1), [0, 1, 2, 0, 1])
-  np.testing.assert_array_equal(gradient.sum(1), 1)
 
 
 def test_gradient_survives_a_compiler_that_rounds_twice():
@@ -39,8 +76,11 @@ def test_gradient_survives_a_compiler_that_rounds_twice():
   scale = jnp.linspace(0.5, 2, 3)
 
   def loss(scale):
-    y = x * scale[None, None, None] + (0.3 - 1.7 * scale)[None, None, None]
-    return jnp.sum(jnp.sin(max_pool(y)))
+    shift = 0.3 - 1.7 * scale
+    z, _ = normalised_pool(
+      x * scale[None, None, None], scale, shift, jnp.ones(8), EPSILON
+    )
+    return jnp.sum(jnp.sin(z))
 
   options = {'xla_backend_optimization_level': 0}
   got = jax.jit(jax.grad(loss), compiler_options=options)(scale)

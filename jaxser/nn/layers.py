@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxser.ops import max_pooling
 from jaxser.ops.collectives import psum
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -142,26 +143,39 @@ class BatchNorm(nn.Module):
   """Batch normalisation over the valid entries of the global batch.
 
   `momentum` is the share of the old running value that is kept, as in Keras;
-  `unbiased` divides the running variance by count - 1, as PyTorch does.
+  `unbiased` divides the running variance by count - 1, as PyTorch does. With
+  `pooled` 2 x 2 max pooling and ReLU follow.
   """
 
   epsilon: float = 1e-3
   momentum: float = 0.99
   unbiased: bool = False
+  pooled: bool = False
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, mask: Array | None = None):
     """Normalises x [batch, ..., channels]; mask as in `masked_moments`."""
     weights = _norm_weights(self, x.shape[-1])
     mean, var = weights.mean.value, weights.var.value
+    pooled = None
     if train:
-      mean, var, count = masked_moments(x, mask)
+      if self.pooled:
+        rows = jnp.ones(len(x)) if mask is None else mask
+        pooled, (mean, var, count) = max_pooling.normalised_pool(
+          x, weights.scale, weights.bias, rows, self.epsilon
+        )
+      else:
+        mean, var, count = masked_moments(x, mask)
       running = var
       if self.unbiased:
         running = var * count / jnp.maximum(count - 1, 1)
       weights.update(mean, running, jnp.where(count > 0, self.momentum, 1.0))
+    if pooled is not None:
+      return pooled
     inverse = weights.scale * jax.lax.rsqrt(var + self.epsilon)
     shift = weights.bias - mean * inverse
+    if self.pooled:
+      return max_pooling.pool(x, inverse, shift)
     axes = tuple(range(x.ndim - 1))
     return x * jnp.expand_dims(inverse, axes) + jnp.expand_dims(shift, axes)
 

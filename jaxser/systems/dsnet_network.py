@@ -15,14 +15,14 @@ from jax import Array
 from jaxser.nn import layers
 from jaxser.nn.layers import BatchNorm, Dropout
 from jaxser.ops.convolution import convolve
-from jaxser.ops.max_pooling import max_pool
 
 CLIP = 10.0  # Attention scores are cut to +-10 before the softmax.
 
 
-def batch_norm(name: str) -> BatchNorm:
+def batch_norm(name: str, pooled: bool = False) -> BatchNorm:
   """Returns a BatchNorm with the published constants, PyTorch's defaults."""
-  return BatchNorm(epsilon=1e-5, momentum=0.9, unbiased=True, name=name)
+  options = {'epsilon': 1e-5, 'momentum': 0.9, 'unbiased': True}
+  return BatchNorm(**options, pooled=pooled, name=name)
 
 
 def linear(x: Array, width: int, name: str) -> Array:
@@ -52,9 +52,7 @@ class Stage(nn.Module):
     if self.dtype is not None:
       x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     x = convolve(x, kernel, self.precision).astype(wide)
-    x = batch_norm('bn')(x, train=train, mask=mask)
-    # The maximum commutes with ReLU; this order rectifies a quarter as much.
-    x = nn.relu(max_pool(x))
+    x = batch_norm('bn', pooled=True)(x, train=train, mask=mask)
     return Dropout(self.dropout)(x, rows, train=train)
 
 
