@@ -16,7 +16,7 @@ from configs import dsnet, emosphere, timnet
 from jaxser.data import pipeline, protocols
 from jaxser.engine import interruption
 from jaxser.systems import registry
-from tests import fakes, toys
+from tests import fakes, in_memory_main, toys
 from tests.recorder import Recorder, check_equal
 
 CORPUS = {'speakers': 5, 'classes': 3, 'frames': 8, 'bins': 80, 'repeats': 2}
@@ -29,51 +29,30 @@ NEUTRAL = 'neutral references, drops and an early end'
 VALENCE = 'valence, micro-batches, now and then a score'
 AUGMENTED = 'augmented batches'
 AVERAGED = 'weighed classes, drawn evenly, and averaged weights'
+STREAMED = {'data.cache_gib': 0.0}
+PLATEAU = {'name': 'plateau', 'patience': 1, 'stop_patience': 2, 'metric': 'f1'}
+MIXED = {'time_masks': 1, 'frequency_masks': 1, 'gain_db': 3.0}
+MIXED |= {'snr_db': (10.0, 20.0), 'shift': 0.2, 'mixup': 0.5}
+EVENLY = {'class_weight': 'balanced', 'balanced_sampling': True, 'ema': 0.9}
+EVENLY |= {'optimizer.clip_norm': 0.01, 'schedule.name': 'cosine'}
 CASES = {
   PHASES: (
     {'early_epochs': 2},
-    {
-      **{'select_on_test': True, 'selection_metric': 'war'},
-      'optimizer.learning_rate': 2e-3,
-    },
+    {'select_on_test': True, 'selection_metric': 'war'}
+    | {'optimizer.learning_rate': 2e-3},
   ),
   NEUTRAL: (
-    {
-      **{'references': ('neutral', 'neutral2', 'test')},
-      **{'predicts_with_neutral': True, 'outputs': 4},
-    },
-    {
-      **{'schedule.name': 'plateau', 'schedule.patience': 1},
-      **{'schedule.stop_patience': 2, 'schedule.metric': 'f1'},
-    },
+    {'references': ('neutral', 'neutral2', 'test')}
+    | {'predicts_with_neutral': True, 'outputs': 4},
+    {f'schedule.{name}': value for name, value in PLATEAU.items()},
   ),
   VALENCE: (
     {'task': 'regression'},
     {'selection_metric': 'ccc_mean', 'accumulate': 2, 'eval_every': 2},
   ),
-  AUGMENTED: (
-    {},
-    {
-      **{'augment.time_masks': 1, 'augment.frequency_masks': 1},
-      **{'augment.gain_db': 3.0, 'augment.snr_db': (10.0, 20.0)},
-      **{'augment.shift': 0.2, 'augment.mixup': 0.5},
-    },
-  ),
-  AVERAGED: (
-    {},
-    {
-      **{'class_weight': 'balanced', 'balanced_sampling': True, 'ema': 0.9},
-      **{'optimizer.clip_norm': 0.01, 'schedule.name': 'cosine'},
-      'schedule.warmup_epochs': 1.5,
-    },
-  ),
+  AUGMENTED: ({}, {f'augment.{name}': value for name, value in MIXED.items()}),
+  AVERAGED: ({}, {**EVENLY, 'schedule.warmup_epochs': 1.5}),
 }
-
-
-def stream(source, slots, *share):
-  """`pipeline.stream` without TensorFlow; tests/test_pipeline.py has that."""
-  for slot in slots:
-    yield source.batch(slot)
 
 
 def make(case, **more):
@@ -94,17 +73,21 @@ def make(case, **more):
   return experiment, [(seed, fold) for seed in (0, 3) for fold in folds]
 
 
+@pytest.fixture(autouse=True)
+def without_tensorflow(monkeypatch):
+  # tests/test_pipeline.py has the real stream.
+  monkeypatch.setattr(pipeline, 'stream', in_memory_main.stream)
+
+
 @pytest.fixture(scope='module')
 def alone(tmp_path_factory):
   """case -> what streamed runs, one after the other, on one device give."""
 
   @functools.cache
   def train(case):
-    experiment, runs = make(case, **{'data.cache_gib': 0.0})
-    with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(pipeline, 'stream', stream)
-      folder = tmp_path_factory.mktemp('alone')
-      found = Recorder(folder).train(experiment, runs, devices=ONE)
+    experiment, runs = make(case, **STREAMED)
+    folder = tmp_path_factory.mktemp('alone')
+    found = Recorder(folder).train(experiment, runs, devices=ONE)
     assert {one.batches for one in found.finished.values()} == {'streamed'}
     return found
 
@@ -116,42 +99,36 @@ def slow(*values):
 
 
 @pytest.mark.parametrize(
-  ('case', 'devices', 'at_once', 'side_by_side'),
+  ('case', 'devices', 'changes', 'side_by_side'),
   [
-    slow(PHASES, 1, 6, False),
+    slow(PHASES, 1, {'runs_at_once': 6}, False),
     # Two for each pair of devices that share batches, the last stack half full.
-    (PHASES, 8, 4, True),
-    (NEUTRAL, 1, 6, True),
+    (PHASES, 8, {'runs_at_once': 4}, True),
+    (NEUTRAL, 1, {'runs_at_once': 6}, True),
     # Eight devices, two of them idle.
-    slow(NEUTRAL, 8, 6, False),
+    slow(NEUTRAL, 8, {'runs_at_once': 6}, False),
     # Two groups of four devices that share batches.
-    (VALENCE, 8, 2, False),
-    slow(AUGMENTED, 8, 2, True),
-    slow(AVERAGED, 8, 4, True),
+    (VALENCE, 8, {'runs_at_once': 2}, False),
+    slow(AUGMENTED, 8, {'runs_at_once': 2}, True),
+    slow(AVERAGED, 8, {'runs_at_once': 4}, True),
+    (VALENCE, 8, STREAMED, None),
+    (AUGMENTED, 8, {**STREAMED, 'parallel': 'pmap'}, None),
   ],
 )
 def test_a_stack_equals_single_runs(
-  alone, tmp_path, case, devices, at_once, side_by_side
+  alone, tmp_path, case, devices, changes, side_by_side
 ):
-  experiment, runs = make(case, runs_at_once=at_once)
+  experiment, runs = make(case, **changes)
   some = jax.devices()[:devices]
   ours = Recorder(tmp_path).train(
     experiment, runs, devices=some, side_by_side=side_by_side
   )
-  assert {one.batches for one in ours.finished.values()} == {'resident'}
-  assert f'{at_once} of 6 runs at once on ' in ours.printed
-  check_equal(ours, alone(case), 1e-5)
-
-
-@pytest.mark.parametrize(
-  ('case', 'parallel'), [(VALENCE, 'jit'), (AUGMENTED, 'pmap')]
-)
-def test_streamed_batches_on_eight_devices(
-  alone, tmp_path, case, parallel, monkeypatch
-):
-  monkeypatch.setattr(pipeline, 'stream', stream)
-  more = {'parallel': parallel, 'data.cache_gib': 0.0}
-  ours = Recorder(tmp_path).train(*make(case, **more))
+  batches = {one.batches for one in ours.finished.values()}
+  if 'runs_at_once' in changes:
+    assert batches == {'resident'}
+    assert f'{changes["runs_at_once"]} of 6 runs at once on ' in ours.printed
+  else:
+    assert batches == {'streamed'}
   check_equal(ours, alone(case), 1e-5)
 
 
@@ -174,10 +151,7 @@ def test_the_cases_do_what_their_names_say(alone, case):
   ('case', 'cache_gib'),
   [slow(PHASES, 0.0), (NEUTRAL, 1.0), slow(AVERAGED, 1.0), (AUGMENTED, 0.0)],
 )
-def test_stopped_and_continued_is_the_same(
-  case, cache_gib, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(pipeline, 'stream', stream)
+def test_stopped_and_continued_is_the_same(case, cache_gib, tmp_path):
   changes = {'runs_at_once': 4, 'data.cache_gib': cache_gib}
   experiment, runs = make(case, **changes)
   whole = Recorder(tmp_path / 'whole').train(experiment, runs, devices=ONE)
@@ -266,7 +240,6 @@ def test_a_signal_after_the_last_step_still_stops():
 
 @pytest.mark.parametrize('resident', [True, False])
 def test_every_phase_is_compiled_once(resident, tmp_path, monkeypatch):
-  monkeypatch.setattr(pipeline, 'stream', stream)
   compiled = []
   real = toys.Toy.loss
 
@@ -287,29 +260,22 @@ SYSTEMS = {
   # Twenty epochs; the epoch is chosen on the test split, too.
   'timnet': (
     timnet,
-    {
-      **{'epochs': 20, 'checkpoint_every': 10, 'select_on_test': True},
-      **{'model.num_blocks': 2, 'model.filters': 8},
-    },
+    {'epochs': 20, 'checkpoint_every': 10, 'select_on_test': True}
+    | {'model.num_blocks': 2, 'model.filters': 8},
     {'classes': 3},
   ),
   # Neutral references; the learning rate drops; convolutions side by side.
   'dsnet': (
     dsnet,
-    {
-      **{'model.channels': (4, 4), 'model.embedding': 8},
-      **{'model.max_frames': 24, 'schedule.patience': 1},
-      'schedule.stop_patience': 3,
-    },
+    {'model.channels': (4, 4), 'model.embedding': 8, 'model.max_frames': 24}
+    | {'schedule.patience': 1, 'schedule.stop_patience': 3},
     {'classes': 4, 'bins': 80},
   ),
   # Two phases; valence, arousal, dominance.
   'emosphere': (
     emosphere,
-    {
-      **{'model.width': 8, 'model.decay_epochs': 3},
-      'optimizer.learning_rate': 1e-4,
-    },
+    {'model.width': 8, 'model.decay_epochs': 3}
+    | {'optimizer.learning_rate': 1e-4},
     {'classes': 3, 'bins': 80},
   ),
 }
@@ -317,14 +283,13 @@ SYSTEMS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', SYSTEMS)
-def test_a_stack_of_each_system(name, tmp_path, monkeypatch):
+def test_a_stack_of_each_system(name, tmp_path):
   """Only the order of additions can tell a stack from single runs: 1e-5.
 
   Adam divides by the root of small squares and so carries such differences on;
   after all epochs a probability, or a value on the scale of 1 to 7, may differ
   by 1e-3, while a wrong batch, mask or key changes it by 1e-1.
   """
-  monkeypatch.setattr(pipeline, 'stream', stream)
   recipe, changes, about = SYSTEMS[name]
   config = recipe.get_config()
   config.update_from_flattened_dict({**SHARED, **changes, 'runs_at_once': 2})

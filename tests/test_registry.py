@@ -1,22 +1,18 @@
 """Systems by name: published ones, and one of the user's own."""
 
-import functools
 import types
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from configs import common, dsnet, emosphere, timnet
 from jaxser.core.config import ConfigError
 from jaxser.core.errors import ConvertError
+from jaxser.data import protocols
 from jaxser.systems import registry
-from jaxser.systems.base import Progress
-from tests import fakes
+from tests import fakes, toys
 from tests.own_system import MySystem
-from tests.random_tree import quick_jit
+from tests.recorder import Recorder
 
 CORPUS = fakes.corpus(bins=6)
 LENGTHS = np.full(len(CORPUS.table), 9)
@@ -29,7 +25,7 @@ def _own_config(name='tests.own_system:MySystem', **model):
   return config
 
 
-def test_a_system_outside_of_the_package_trains_and_predicts():
+def test_a_system_outside_of_the_package_trains_and_predicts(tmp_path):
   config = _own_config(dropout=0.2)
   assert registry.task(config) == 'classification'
   system = registry.create(config, CORPUS)
@@ -37,33 +33,15 @@ def test_a_system_outside_of_the_package_trains_and_predicts():
   assert registry.build(config.system, system.settings()) == system
   assert registry.pretrained(config, system) is None
   registry.check(system, CORPUS, LENGTHS)
-  rng = np.random.default_rng(0)
-  label = rng.integers(0, 3, 12).astype(np.int32)
-  batch = {
-    'features': label[:, None, None] + 0.1 * rng.normal(size=(12, 9, 6)),
-    'length': rng.integers(3, 10, 12),
-    'label': label,
-    'mask': np.ones(12, np.float32),
-    'row': np.arange(12),
-  }
-  optimizer = optax.adam(0.05)
-
-  def step(carry, number):
-    params, state, opt_state = carry
-    (value, aux), grads = jax.value_and_grad(system.loss, has_aux=True)(
-      params, state, batch, jax.random.key(number), Progress(number, number)
-    )
-    updates, opt_state = optimizer.update(grads, opt_state)
-    params = optax.apply_updates(params, updates)
-    return (params, aux['state'], opt_state), value
-
-  params, state = system.init(jax.random.key(0), batch)
-  carry = params, state, optimizer.init(params)
-  scan = quick_jit(functools.partial(jax.lax.scan, step))
-  (params, state, _), losses = scan(carry, jnp.arange(60))
+  changes = {'epochs': 20, 'batch_size': 8, 'optimizer.learning_rate': 0.05}
+  config.update_from_flattened_dict(changes)
+  experiment = toys.experiment_of(config, system, CORPUS)
+  fold = protocols.make_folds(CORPUS, 'speaker_independent')[0]
+  found = Recorder(tmp_path).train(experiment, [(0, fold)])
+  losses = [row['loss'] for row in found.rows if row['split'] == 'train']
   assert losses[-1] < 0.5 * losses[0]
-  scores = system.predict(params, state, batch)['scores']
-  np.testing.assert_array_equal(np.argmax(scores, -1), label)
+  scores = found.finished[0, 0].predictions['last'][1]
+  assert (np.argmax(scores, -1) == CORPUS.table.labels[fold.test]).all()
   with pytest.raises(ConvertError, match='MySystem reads no files of'):
     system.load_foreign('w.bin')
 
