@@ -1,7 +1,11 @@
 """Trains experiments without the files of a run, and remembers the results."""
 
+import contextlib
 import io
 import pathlib
+import resource
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,6 +59,19 @@ class Recorder:
   def printed(self) -> str:
     """Lines for people."""
     return self._printed.getvalue()
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+  """Lets files grow to so many bytes only, as on a disk without room."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 def check_equal(ours: Recorder, theirs: Recorder, tolerance: float) -> None:

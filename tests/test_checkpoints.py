@@ -1,8 +1,5 @@
 """Checkpoints come back with the same bits, whatever happens meanwhile."""
 
-import resource
-import signal
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +7,7 @@ import optax
 import pytest
 
 from jaxser.engine.checkpoints import CheckpointError, Checkpoints
+from tests.recorder import full_disk
 
 
 def make_tree(size=3, value=0.0):
@@ -71,19 +69,12 @@ def test_other_shapes_names_and_damage_are_named(tmp_path):
 
 
 def test_full_disk_leaves_the_last_good_checkpoint(tmp_path):
-  limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   big = {'x': jnp.asarray(np.random.default_rng(0).random(200_000))}
   with Checkpoints(tmp_path) as store:
     store.save(1, big, {'epoch': 1})
-    # Files larger than this fail to grow, as on a disk without room.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limit[1]))
-    try:
-      with pytest.raises(CheckpointError, match='Checkpoint 1 is intact; free'):
-        store.save(2, jax.tree.map(lambda x: x + 1, big), {'epoch': 2})
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-      signal.signal(signal.SIGXFSZ, handler)
+    message = 'Checkpoint 1 is intact; free'
+    with full_disk(50_000), pytest.raises(CheckpointError, match=message):
+      store.save(2, jax.tree.map(lambda x: x + 1, big), {'epoch': 2})
   with Checkpoints(tmp_path) as store:
     assert (store.latest, store.restore_position()) == (1, {'epoch': 1})
     assert_same(store.restore(big), big)

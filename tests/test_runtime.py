@@ -54,56 +54,45 @@ def test_freed_memory_is_used_again():
   assert int(run(_FAULTS, 'return').stdout.split()[1]) > int(faults)
 
 
-def test_libtpu_is_quiet_only_without_any_sign_of_a_tpu(tmp_path, monkeypatch):
-  for name in [*os.environ]:
+@pytest.mark.parametrize(
+  ('environment', 'vendors', 'device', 'libtpu', 'quiet'),
+  [
+    ({'JAX_PLATFORMS': 'tpu,cpu'}, ('0x8086',), False, True, False),
+    ({'JAX_FORCE_TPU_INIT': '1'}, ('0x8086',), False, True, False),
+    ({'TPU_WORKER_ID': '0'}, ('0x8086',), False, True, False),
+    ({'LIBTPU_INIT_ARGS': '--x'}, ('0x8086',), False, True, False),
+    ({}, ('0x8086',), True, True, False),
+    ({}, (), False, True, False),
+    ({}, ('0x8086',), False, False, False),
+    ({}, ('0x8086', '0x1ae0'), False, True, False),
+    ({}, ('0x8086',), False, True, True),
+    # JAX has been imported, and found none either.
+    (
+      {'TPU_LIBRARY_PATH': 'libtpu.so', 'TPU_SKIP_MDS_QUERY': '1'},
+      *(('0x8086',), False, True, True),
+    ),
+  ],
+)
+def test_libtpu_is_quiet_only_without_any_sign_of_a_tpu(
+  tmp_path, monkeypatch, environment, vendors, device, libtpu, quiet
+):
+  for name in {*os.environ, *runtime.QUIET_LIBTPU}:
     if 'TPU' in name or name == 'JAX_PLATFORMS':
+      # Set first, so that monkeypatch takes back what the function sets.
+      monkeypatch.setenv(name, '')
       monkeypatch.delenv(name)
-  for name in runtime.QUIET_LIBTPU:
-    # Set first, so that monkeypatch takes back what the function sets.
-    monkeypatch.setenv(name, '')
-    monkeypatch.delenv(name)
-  monkeypatch.setattr(runtime, '_PCI_VENDORS', f'{tmp_path}/pci/*/vendor')
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  for vendor in vendors:
+    (tmp_path / f'pci{vendor}').write_text(f'{vendor}\n')
+  if device:
+    (tmp_path / 'accel0').touch()
+  monkeypatch.setattr(runtime, '_PCI_VENDORS', f'{tmp_path}/pci*')
   monkeypatch.setattr(runtime, '_TPU_DEVICES', (f'{tmp_path}/accel*',))
-  find_spec = runtime.importlib.util, 'find_spec'
-  monkeypatch.setattr(*find_spec, lambda name: name)
-
-  def plug(vendor):
-    folder = tmp_path / 'pci' / vendor
-    folder.mkdir(parents=True)
-    (folder / 'vendor').write_text(f'{vendor}\n')
-
-  def quieted():
-    done = runtime.quiet_without_tpu()
-    assert done == ('TPU_ACCELERATOR_TYPE' in os.environ)
-    return done
-
-  plug('0x8086')
-  for name, value in (
-    ('JAX_PLATFORMS', 'tpu,cpu'),
-    ('JAX_FORCE_TPU_INIT', '1'),
-    ('TPU_WORKER_ID', '0'),
-    ('LIBTPU_INIT_ARGS', '--x'),
-  ):
-    with monkeypatch.context() as patch:
-      patch.setenv(name, value)
-      assert not quieted()
-  (tmp_path / 'accel0').touch()
-  assert not quieted()
-  (tmp_path / 'accel0').unlink()
-  with monkeypatch.context() as patch:
-    patch.setattr(runtime, '_PCI_VENDORS', '/nowhere/*')
-    assert not quieted()
-  with monkeypatch.context() as patch:
-    patch.setattr(*find_spec, lambda name: None)
-    assert not quieted()  # There is no libtpu.
-  # JAX has been imported, and found none either.
-  monkeypatch.setenv('TPU_LIBRARY_PATH', 'libtpu.so')
-  monkeypatch.setenv('TPU_SKIP_MDS_QUERY', '1')
-  assert quieted()
-  for name in runtime.QUIET_LIBTPU:
-    monkeypatch.delenv(name)
-  plug('0x1ae0')
-  assert not quieted()
+  found = 'libtpu' if libtpu else None
+  monkeypatch.setattr(runtime.importlib.util, 'find_spec', lambda _: found)
+  assert runtime.quiet_without_tpu() == quiet
+  assert ('TPU_ACCELERATOR_TYPE' in os.environ) == quiet
 
 
 # A user without an entry in the password database, as in `docker run --user`.

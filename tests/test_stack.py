@@ -79,12 +79,6 @@ def test_losses_parameters_and_statistics_after_ten_steps(parallel):
   assert state.step.tolist() == [10]
 
 
-def test_more_padding_changes_nothing():
-  state, losses = train(Sharding(devices=jax.devices()[:1]), padded=24)
-  assert_close(losses, alone()[1])
-  assert_close(state.params, alone()[0].params)
-
-
 def test_weights_of_classes_and_micro_batches_on_eight_devices():
   weights = np.array([1, 5, 0.2], np.float32)
   one = Sharding(devices=jax.devices()[:1])
@@ -116,6 +110,9 @@ def test_pmap_is_refused_for_several_processes(monkeypatch):
 class Frozen(System):
   """Three numbers: never trained, not trained at first, always trained."""
 
+  def init(self, rng, batch):
+    return dict.fromkeys(('never', 'later', 'always'), np.float32(1)), {}
+
   def loss(self, params, state, batch, rng, progress, *, phase='main'):
     loss = sum(x**2 for x in params.values())
     return loss, {'state': state, 'metrics': {}}
@@ -129,24 +126,20 @@ class Frozen(System):
 
 def test_frozen_parameters_stay_and_permanently_frozen_ones_have_no_moments():
   optimizer = step.make_optimizer(CONFIG, Frozen())
-  params = {name: np.float32(1) for name in ('never', 'later', 'always')}
 
   def counts(opt_state):
     # Parameters of other phases have moments and a count of steps apart.
     def is_adam(x):
       return isinstance(x, optax.ScaleByAdamState)
 
-    states = filter(is_adam, jax.tree.leaves(opt_state, is_leaf=is_adam))
-    states = list(states)
+    states = jax.tree.leaves(opt_state, is_leaf=is_adam)
+    states = list(filter(is_adam, states))
     assert [len(jax.tree.leaves((x.mu, x.nu))) for x in states] == [2, 2]
     return sorted(int(x.count) for x in states)
 
-  opt_state, moved = optimizer.init(params), []
-  assert counts(opt_state) == [0, 0]
-  words = jax.random.key_data(jax.random.key(0))
-  state = step.TrainState(
-    np.int32(0), params, {}, opt_state, words, np.float32(1)
-  )
+  state = step.create_state(Frozen(), optimizer, jax.random.key(0), None)
+  assert counts(state.opt_state) == [0, 0]
+  moved = []
   for epoch, phase in ((0, 'early'), (1, 'main')):
     before, batch = state.params, {'mask': np.ones(2, np.float32)}
     state, metrics = step.train_step(

@@ -4,9 +4,7 @@ import contextlib
 import os
 import pathlib
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 
@@ -14,10 +12,11 @@ import pytest
 
 from configs import timnet
 from jaxser.core import config as config_lib
-from jaxser.core.errors import ConfigError, UserError
+from jaxser.core.errors import ConfigError
 from jaxser.core.files import read_json, write_json
 from jaxser.engine import workdir as workdir_lib
 from jaxser.evaluation import curves
+from tests.recorder import full_disk
 
 ROOT = pathlib.Path(__file__).parents[1]
 FOLDS = [{'fold': 0, 'train': ['a', 'b'], 'dev': [], 'test': ['c']}]
@@ -109,13 +108,6 @@ def test_fields_of_later_versions_have_their_defaults(folder):
     workdir_lib.check_config(folder, config)
 
 
-@pytest.mark.parametrize('name', ['config.json', 'folds.json'])
-def test_a_damaged_file_is_named(folder, name):
-  (folder / name).write_text('')
-  with pytest.raises(UserError, match=rf'{name}: is empty'):
-    check(folder)
-
-
 def refused(workdir, message):
   with pytest.raises(ConfigError, match=message), workdir_lib.lock(workdir):
     pass
@@ -152,23 +144,15 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
 @pytest.mark.parametrize(('tensorboard', 'limit'), [(False, 10), (True, 70)])
 def test_a_full_disk_is_one_message(tmp_path, tensorboard, limit):
   row = {'seed': 0, 'fold': 0, 'epoch': 1, 'split': 'dev', 'uar': 0.5}
-  before = resource.getrlimit(resource.RLIMIT_FSIZE)
-  handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
   writer = curves.Curves(tmp_path, tensorboard=tensorboard)
   message = r'written \(File too large\); free disk space'
-
-  def write():
-    with workdir_lib.writing(tmp_path), contextlib.closing(writer):
-      writer.add([row])
-
-  try:
-    # Files larger than this fail to grow, as on a disk without room.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
-    with pytest.raises(workdir_lib.DiskError, match=message):
-      write()
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+  with (
+    full_disk(limit),
+    pytest.raises(workdir_lib.DiskError, match=message),
+    workdir_lib.writing(tmp_path),
+    contextlib.closing(writer),
+  ):
+    writer.add([row])
   # Other errors are not hidden.
   with pytest.raises(FileNotFoundError), workdir_lib.writing(tmp_path):
     (tmp_path / 'absent').read_text()
