@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -68,11 +69,10 @@ def test_gpu_node_runs_one_process_again_and_again():
 
 def test_gpu_node_says_that_there_is_no_gpu():
   done = launch('gpu_node.sh', '--gpus=-1', *AWKWARD, PYTHON=sys.executable)
-  assert done.returncode == 2
-  assert done.stdout == ''
-  assert done.stderr.startswith('Error: no GPU seen (')
-  assert "pip install -e '.[gpu]'" in done.stderr
-  assert done.stderr.count('\n') == 1
+  assert (done.returncode, done.stdout) == (2, '')
+  assert re.fullmatch(
+    r"Error: no GPU seen \(.*pip install -e '\.\[gpu\]'.*\n", done.stderr
+  )
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,7 @@ def test_gpu_node_says_that_there_is_no_gpu():
     ('relaunch.sh', '--max_restarts=-1', '--max_restarts=-1 must be'),
     ('slurm.sh', '--nodes', '--nodes needs its value after =, as in'),
     ('tpu_vm.sh', '--zone', '--zone needs its value'),
+    ('tpu_vm.sh', '--zone=z', '--name and --zone are needed'),
   ],
 )
 def test_a_mistyped_option_is_refused_before_anything_starts(
@@ -117,9 +118,8 @@ def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
   assert '#SBATCH --cpus-per-task=3' in few
   assert any(line.startswith('srun --cpus-per-task=3 ') for line in few)
   alone = dry('slurm.sh', '--gpus=0')
-  assert 'export JAX_PLATFORMS=cpu' in alone
-  assert '#SBATCH --ntasks-per-node=1' in alone
-  assert not any('--gpus-per-node' in line for line in alone)
+  assert {'export JAX_PLATFORMS=cpu', '#SBATCH --ntasks-per-node=1'} <= {*alone}
+  assert '--gpus-per-node' not in ''.join(alone)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +173,6 @@ def test_tpu_vm_makes_copies_installs_and_runs_on_all_hosts():
     '--config=configs/timnet.py "--config.fold_subset=(0, 1)"\''
   )
   assert len(dry('tpu_vm.sh', *where)) == 4  # The TPU is there already.
-  refused = launch('tpu_vm.sh', '--dry_run', '--zone=z')
-  assert refused.returncode == 2
-  assert '--name and --zone are needed' in refused.stderr
 
 
 @pytest.mark.parametrize('name', RUNNABLE)
@@ -223,8 +220,7 @@ def test_sigterm_to_the_launcher_stops_the_program_for_good(tmp_path):
     time.sleep(0.01)
   process.send_signal(signal.SIGTERM)
   _, errors = process.communicate(timeout=30)
-  assert process.returncode == 143
-  assert errors == ''
+  assert (process.returncode, errors) == (143, '')
   assert (tmp_path / 'runs').read_text() == 'run\nsaved\n'
 
 
