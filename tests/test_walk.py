@@ -22,7 +22,7 @@ import soundfile
 from data_prep import corpora
 from tests import shared
 from tests.test_readme import PAGES, ROOT
-from tests.trees import emotale_table
+from tests.trees import EMOTALE_COLUMNS, emotale_table
 
 pytestmark = pytest.mark.walk
 
@@ -36,11 +36,7 @@ _NOT_HERE = re.compile(
 _ELSEWHERE = ('export.md', 'scaling.md')
 _QUICK = {
   'timnet': ('model.num_blocks=2',),
-  'dsnet': (
-    'model.channels=(4,8)',
-    'model.embedding=8',
-    'model.max_frames=64',
-  ),
+  'dsnet': ('model.channels=(4,8)', 'model.embedding=8', 'model.max_frames=64'),
   'emosphere': ('model.width=8', 'data.max_length=8000', 'batch_size=8'),
   'baseline': (),
 }
@@ -78,12 +74,8 @@ def _stages():
     for part in line.split('&&')
     if not _NOT_HERE.search(line)
   ]
-  stages = {
-    'data_prep': list(_PREPARED),
-    'jaxser.main': [],
-    'epochs_from': [],
-    'others': [],
-  }
+  stages = {'data_prep': list(_PREPARED), 'jaxser.main': []}
+  stages |= {'epochs_from': [], 'others': []}
   for command in dict.fromkeys(c for c in found if not c.startswith('pip ')):
     later = 'epochs_from' in command
     program = 'epochs_from' if later else shlex.split(command)[2]
@@ -120,15 +112,10 @@ def _emotale(folder):
   folder.mkdir(parents=True)
   rng = np.random.default_rng(0)
   names = [n for n in corpora.CORPORA['emotale'].expected if n[3:6] < '008']
-  ratings = {
-    name: {
-      f'{who}_{what}': f'{rng.uniform(1, 5):.1f}'
-      for who in ('a1', 'a2', 'a3')
-      for what in 'VAD'
-    }
-    for name in names
-  }
-  emotale_table(folder, ratings)
+  columns = [name for name in EMOTALE_COLUMNS if not name.endswith('cat')]
+  ratings = rng.uniform(1, 5, (len(names), len(columns))).round(1).astype(str)
+  rows = [dict(zip(columns, row, strict=True)) for row in ratings]
+  emotale_table(folder, dict(zip(names, rows, strict=True)))
   for name in names:
     _noise(folder / 'wav' / f'{name}.wav')
 
@@ -179,15 +166,12 @@ class Walk:
       '\n'.join(['path\tid\tspeaker\tlabel', *rows]) + '\n'
     )
     self.environment = {
-      **{
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(('JAXSER_', 'JAX_COMPILATION', 'XLA_FLAGS'))
-      },
-      'HOME': str(self.home),
-      'XLA_FLAGS': '--xla_backend_optimization_level=0',
-      'PYTHON': sys.executable,
+      name: value
+      for name, value in os.environ.items()
+      if not name.startswith(('JAXSER_', 'JAX_COMPILATION', 'XLA_FLAGS'))
     }
+    self.environment |= {'HOME': str(self.home), 'PYTHON': sys.executable}
+    self.environment['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
 
   def run(self, command):
     """Runs a command; returns the end of what it printed where it failed."""
@@ -236,11 +220,8 @@ class Walk:
     if program == 'data_prep':
       corpus = next(w[9:] for w in words if w.startswith('--corpus='))
       folder = f'--audio_dir={self.corpora / corpus}'
-      words = [folder if w == '--audio_dir=DIR' else w for w in words]
-      words = [
-        f'--weights={wavlm}' if w == '--weights=DIR' else w for w in words
-      ]
-      return [*words, '--allow_incomplete']
+      given = {'--audio_dir=DIR': folder, '--weights=DIR': f'--weights={wavlm}'}
+      return [*(given.get(w, w) for w in words), '--allow_incomplete']
     words = [w.replace('weights=DIR', f'weights={wavlm}') for w in words]
     if program in ('jaxser.main', 'launch/local.sh'):
       config = next(w for w in words if w.startswith('--config='))
@@ -255,13 +236,9 @@ class Walk:
       words = [word for word in words if not word.startswith(fields)]
       return [*words, *(f'--config.{change}' for change in changes)]
     if program == 'jaxser.tables' and '--list' not in words:
-      return [
-        *words,
-        '--only=emodb-published',
-        '--set=epochs=1',
-        '--set=fold_subset=(0,)',
-        '--set=model.num_blocks=2',
-      ]
+      small = 'epochs=1', 'fold_subset=(0,)', 'model.num_blocks=2'
+      words = [*words, '--only=emodb-published']
+      return [*words, *(f'--set={change}' for change in small)]
     if program == 'jaxser.benchmark' and '--topology' not in command:
       if '--checkpoint' in command:
         return words
