@@ -30,11 +30,8 @@ def class_predictions(
   for seed, selection, fold, i in np.ndindex(
     len(seeds), len(selections), len(SPEAKERS), each
   ):
-    seed, selection, speaker = (
-      seeds[seed],
-      selections[selection],
-      SPEAKERS[fold],
-    )
+    seed, selection = seeds[seed], selections[selection]
+    speaker = SPEAKERS[fold]
     target = i % len(CLASSES)
     scores = 0.4 * rng.dirichlet(np.ones(len(CLASSES)))
     output = target if rng.random() < 0.7 else rng.integers(4)

@@ -174,7 +174,7 @@ def test_eight_devices_stop_and_one_continues(alone, tmp_path):
   check_equal(ours, alone(PHASES), 1e-5)
 
 
-def test_test_labels_are_not_read_before_the_end(alone, tmp_path):
+def test_test_labels_are_not_read_before_the_end(tmp_path):
   experiment, runs = make(NEUTRAL)
   corpus, runs = experiment.source.corpus, runs[:1]
   labels, neutral = corpus.table.labels, corpus.classes.index('neutral')
@@ -184,6 +184,8 @@ def test_test_labels_are_not_read_before_the_end(alone, tmp_path):
   hidden = test[labels[test] != neutral]
   assert np.unique(labels[hidden]).size > 1
   labels[hidden] = labels[hidden[0]]
+  fold, *_ = protocols.make_folds(corpus, 'speaker_independent')
+  np.testing.assert_equal(vars(fold), vars(runs[0][1]))
   other = Recorder(tmp_path / 'poisoned').train(experiment, runs)
   check_equal(other, clean, 0)
 

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from configs import common, dsnet, emosphere, timnet
+from configs import common, dsnet, timnet
 from jaxser.core.config import ConfigError
 from jaxser.core.errors import ConvertError
 from jaxser.data import protocols
@@ -73,7 +73,6 @@ def test_unknown_systems_are_named(name, message):
     (dsnet, {'compute_dtype': 'half'}, "compute_dtype='half'; it must be"),
     (dsnet, {'precision': 'low'}, "precision='low'; it must be one of"),
     (dsnet, {'dat_speakers': 'dev'}, "dat_speakers='dev'; it must be one of"),
-    (emosphere, {'encoder': 'mfcc'}, "encoder='mfcc'; it must be one of"),
   ],
 )
 def test_impossible_settings_are_named(recipe, change, message):
