@@ -31,19 +31,16 @@ SETTINGS = {'model.num_blocks': 1, 'batch_size': 13, 'epochs': 12}
 SETTINGS |= {'checkpoint_every': 1, 'tensorboard': False, 'embeddings': False}
 # Four folds on eight devices: each process has two of them, and each of these
 # two devices.
-FOLDS = {'streamed': (0,), 'resident': (0, 1, 2, 3)}
-CACHE = {'streamed': 0.0, 'resident': 1.0}
+BATCHES = {
+  'streamed': {**SETTINGS, 'data.cache_gib': 0.0, 'fold_subset': (0,)},
+  'resident': {**SETTINGS, 'data.cache_gib': 1.0, 'fold_subset': (0, 1, 2, 3)},
+}
 
 
-def settings_for(batches):
-  more = {'data.cache_gib': CACHE[batches], 'fold_subset': FOLDS[batches]}
-  return {**SETTINGS, **more}
-
-
-def config_for(batches):
+def train_here(batches, workdir):
   config = timnet.get_config()
-  config.update_from_flattened_dict(settings_for(batches))
-  return config
+  config.update_from_flattened_dict(BATCHES[batches])
+  train.run(config, workdir)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -60,7 +57,7 @@ def one_process(in_memory, tmp_path_factory):
   @functools.cache
   def trained(batches):
     workdir = tmp_path_factory.mktemp(batches)
-    train.run(config_for(batches), workdir)
+    train_here(batches, workdir)
     return workdir
 
   return trained
@@ -73,16 +70,11 @@ def rows_of(workdir):
 
 def assert_same_results(found, expected):
   """Curves and predictions, up to the order in which devices are summed."""
-  curve, wanted = rows_of(found), rows_of(expected)
-  names = ('fold', 'epoch', 'split')
-  assert [[r[name] for name in names] for r in curve] == [
-    [r[name] for name in names] for r in wanted
-  ]
+  wanted = rows_of(expected)
   assert len(wanted) % (2 * SETTINGS['epochs']) == 0
-  for row, other in zip(curve, wanted, strict=True):
-    assert row.keys() == other.keys()
-    for name in row.keys() - {'split'}:
-      assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-5), row
+  for row, other in zip(rows_of(found), wanted, strict=True):
+    assert row.pop('split') == other.pop('split')
+    assert row == pytest.approx(other, rel=1e-4, abs=1e-5)
   found, expected = (
     predictions.read_predictions(workdir / 'predictions.jsonl')
     for workdir in (found, expected)
@@ -114,7 +106,7 @@ class Local:
       f'--config={ROOT}/configs/timnet.py',
       f'--workdir={workdir}',
       '--lost_after=20',
-      *(f'--config.{n}={value}' for n, value in settings_for(batches).items()),
+      *(f'--config.{n}={value}' for n, value in BATCHES[batches].items()),
       *more,
     ]
     environment = {
@@ -164,15 +156,7 @@ class Local:
     self.process.communicate()
 
 
-def exists(pid):
-  try:
-    os.kill(pid, 0)
-  except ProcessLookupError:
-    return False
-  return True
-
-
-@pytest.mark.parametrize('batches', FOLDS)
+@pytest.mark.parametrize('batches', BATCHES)
 def test_a_killed_process_ends_the_other_and_both_continue(
   one_process, batches, tmp_path
 ):
@@ -180,7 +164,7 @@ def test_a_killed_process_ends_the_other_and_both_continue(
     first, second = local.after_first_epoch()
     os.kill(second, signal.SIGKILL)
     start = time.monotonic()
-    while exists(first):
+    while pathlib.Path(f'/proc/{first}').exists():
       time.sleep(0.05)
     assert time.monotonic() - start < 60
     code, printed = local.end()
@@ -192,12 +176,8 @@ def test_a_killed_process_ends_the_other_and_both_continue(
   assert printed.count('Results: ') == 1
   assert_same_results(tmp_path, one_process(batches))
   results = json.loads((tmp_path / 'results.json').read_text())
-  about = results['environment']
-  assert (about['engine'], about['processes'], about['devices']) == (
-    batches,
-    2,
-    8,
-  )
+  wanted = {'engine': batches, 'processes': 2, 'devices': 8}
+  assert wanted.items() <= results['environment'].items()
 
 
 def test_sigterm_to_one_saves_on_all_and_one_device_continues(
@@ -209,32 +189,30 @@ def test_sigterm_to_one_saves_on_all_and_one_device_continues(
     code, _ = local.end()
   assert code == 143, local.errors
   assert local.errors.count('stopped by SIGTERM; the position is saved') == 2
-  done = len(rows_of(tmp_path)) // (2 * len(FOLDS['resident']))
+  done = len(rows_of(tmp_path)) // (2 * 4)
   assert 1 <= done < SETTINGS['epochs']
   expected = one_process('resident')
   plan = functools.partial(trainer.plan, devices=jax.devices()[:1])
   monkeypatch.setattr(trainer, 'plan', plan)
-  train.run(config_for('resident'), tmp_path)
+  train_here('resident', tmp_path)
   assert_same_results(tmp_path, expected)
 
 
 @pytest.mark.parametrize(
-  ('given', 'message'),
+  ('coordinator', 'process', 'message'),
   [
-    ({'num_processes': 2}, r'go together; given were None, 2, None'),
-    (
-      {'coordinator': 'here', 'num_processes': 2, 'process_id': 0},
-      r'--coordinator=here must be HOST:PORT',
-    ),
-    (
-      {'coordinator': 'a:1', 'num_processes': 2, 'process_id': 2},
-      r'--process_id=2 must be from 0 to 1',
-    ),
+    (None, None, r'go together; given were None, 2, None'),
+    ('here', 0, r'--coordinator=here must be HOST:PORT'),
+    ('a:1', 2, r'--process_id=2 must be from 0 to 1'),
   ],
 )
-def test_flags_that_do_not_go_together_are_explained(given, message):
+def test_flags_that_do_not_go_together_are_explained(
+  coordinator, process, message
+):
   with pytest.raises(distributed.DistributedError, match=message):
-    distributed.initialize(**given)
+    distributed.initialize(
+      coordinator=coordinator, num_processes=2, process_id=process
+    )
 
 
 def test_no_cluster_is_explained(monkeypatch):
