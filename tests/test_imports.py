@@ -54,14 +54,10 @@ for name in ('evaluation.metrics', 'engine.step', 'benchmark.measurements'):
   importlib.import_module(f'jaxser.{name}')
 
 import jax, numpy as np
+from jaxser.data import pipeline
 from jaxser.systems.timnet import TimNet
-batch = {
-  'features': np.ones((2, 9, 128), np.float32),
-  'length': np.full(2, 9, np.int32),
-  'label': np.zeros(2, np.int32),
-  'mask': np.ones(2, np.float32),
-  'row': np.arange(2, dtype=np.int32),
-}
+from tests import fakes
+batch = pipeline.Source(fakes.corpus()).batch(pipeline.Slot(np.arange(2), 12))
 system = TimNet(num_classes=3, num_blocks=1)
 params, state = system.init(jax.random.key(0), batch)
 assert system.predict(params, state, batch)['scores'].shape == (2, 3)
