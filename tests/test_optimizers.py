@@ -6,7 +6,6 @@ import types
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -30,10 +29,16 @@ GRADS = jax.tree.map(
 )
 
 
+SGD = {'optimizer.name': 'sgd'}
+
+
 class Two(System):
   """An encoder and a head whose gradients are `GRADS`."""
 
   encoders = ('encoder',)
+
+  def init(self, rng, batch):
+    return jax.tree.map(jnp.float32, PARAMS), {}
 
   def loss(self, params, state, batch, rng, progress, *, phase='main'):
     products = jax.tree.map(lambda p, g: jnp.sum(p * g), params, GRADS)
@@ -47,23 +52,18 @@ def config_of(**changes):
   return config
 
 
-def steps_of(config, count=3, epoch_steps=0, system=None):
+def steps_of(config, count=3, epoch_steps=0):
   """The states after 0, 1, ... steps."""
-  system = system or Two()
+  system, batch = Two(), {'mask': np.ones(2)}
   optimizer = step.make_optimizer(config, system)
-  params = jax.tree.map(jnp.float32, PARAMS)
-  opt_state = optimizer.init(params)
+  state = step.create_state(system, optimizer, jax.random.key(0), batch)
   if epoch_steps:
-    opt_state = optax.tree.set(opt_state, epoch_steps=jnp.float32(epoch_steps))
-  words = jax.random.key_data(jax.random.key(0))
-  state = step.TrainState(
-    jnp.int32(0), params, {}, opt_state, words, jnp.float32(1)
-  )
-  state, batch = step.with_average(state, config.ema), {'mask': np.ones(2)}
-  states = [state]
+    known = {'epoch_steps': jnp.float32(epoch_steps)}
+    state = state.replace(opt_state=optax.tree.set(state.opt_state, **known))
+  states = [step.with_average(state, config.ema)]
   for _ in range(count):
     state, _ = step.train_step(
-      system, optimizer, state, batch, np.int32(0), ema=config.ema
+      system, optimizer, states[-1], batch, np.int32(0), ema=config.ema
     )
     states.append(state)
   return states
@@ -101,16 +101,12 @@ def test_every_optimizer_takes_a_step(name):
 
 
 def test_arguments_reach_the_optimizer():
-  changes = {
-    'optimizer.name': 'sgd',
-    'optimizer.learning_rate': 0.1,
-    'optimizer.momentum': 0.9,
-    'optimizer.nesterov': True,
-  }
-  theirs = optax.sgd(0.1, momentum=0.9, nesterov=True)
-  params, opt_state = PARAMS, theirs.init(PARAMS)
-  for found in moves(steps_of(config_of(**changes))):
-    expected, opt_state = theirs.update(GRADS, opt_state, params)
+  given = {'learning_rate': 0.1, 'momentum': 0.9, 'nesterov': True}
+  changes = {f'optimizer.{name}': value for name, value in given.items()}
+  theirs = optax.sgd(**given)
+  opt_state = theirs.init(PARAMS)
+  for found in moves(steps_of(config_of(**changes, **SGD))):
+    expected, opt_state = theirs.update(GRADS, opt_state, PARAMS)
     close(found, expected)
 
 
@@ -143,8 +139,8 @@ def test_epsilon_is_where_keras_puts_it():
 @pytest.mark.parametrize(
   ('name', 'warmup', 'expected'),
   [
-    ('constant', 1.0, [0, 0.5, 1, 1, 1, 1, 1, 1]),
-    ('plateau', 1.0, [0, 0.5, 1, 1, 1, 1, 1, 1]),
+    ('constant', 1.0, [0, 0.5, *6 * [1]]),
+    ('plateau', 1.0, [0, 0.5, *6 * [1]]),
     ('linear', 1.0, [0, 0.5, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
     ('linear', 0.0, [1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
     ('cosine', 1.0, [0, 0.5, *(0.5 * (1 + np.cos(np.pi * np.arange(6) / 6)))]),
@@ -152,14 +148,12 @@ def test_epsilon_is_where_keras_puts_it():
 )
 def test_learning_rates_follow_the_epoch_step_by_step(name, warmup, expected):
   changes = {'schedule.name': name, 'schedule.warmup_epochs': warmup}
-  config = config_of(**changes, **{'optimizer.name': 'sgd'})
+  config = config_of(**changes, **SGD)
   # The same rates over more steps.
   for count, epoch_steps in ((8, 2), (4, 4)):
-    found = moves(steps_of(config, count, epoch_steps))
+    found = moves(steps_of(config, count, epoch_steps))[:: epoch_steps // 2]
     ratios = [m['head'][0] / (-1e-3 * GRADS['head'][0]) for m in found]
-    every = epoch_steps // 2
-    wanted = expected[: count // every]
-    np.testing.assert_allclose(ratios[::every], wanted, atol=2e-4)
+    np.testing.assert_allclose(ratios, expected[: len(ratios)], atol=2e-4)
 
 
 def test_a_run_counts_its_own_epochs():
@@ -169,20 +163,18 @@ def test_a_run_counts_its_own_epochs():
     fold = types.SimpleNamespace(number=0, train=np.arange(count))
     state = experiment.first_state(0, fold)
     assert optax.tree.get(state.opt_state, 'epoch_steps') == steps
-  rule = ml_collections.ConfigDict({'name': 'constant', 'warmup_epochs': 0.0})
-  assert schedule.over_epochs(rule, 3) is None
 
 
 def test_gradients_are_clipped_by_their_norm_over_all_parameters():
   for norm, factor in ((1.0, 1 / optax.tree.norm(GRADS)), (1e3, 1.0)):
-    changes = {'optimizer.name': 'sgd', 'optimizer.clip_norm': norm}
+    changes = {**SGD, 'optimizer.clip_norm': norm}
     changes['optimizer.head_learning_rate'] = 1e-3
     (move,) = moves(steps_of(config_of(**changes), 1))
     close(move, jax.tree.map(lambda g: -1e-3 * g * factor, GRADS), 1e-3)
 
 
 def test_heads_may_have_a_learning_rate_of_their_own():
-  changes = {'optimizer.name': 'sgd', 'optimizer.head_learning_rate': 0.1}
+  changes = {**SGD, 'optimizer.head_learning_rate': 0.1}
   (move,) = moves(steps_of(config_of(**changes), 1))
   close(move['head'], -0.1 * GRADS['head'])
   close(move['encoder']['w'], -1e-3 * GRADS['encoder']['w'], 1e-3)
@@ -202,3 +194,33 @@ def test_the_average_is_of_the_weights_after_each_step():
   fold = types.SimpleNamespace(number=0, train=np.arange(6))
   with pytest.raises(ConfigError, match=r'ema=0\.9: Baseline is fitted, not'):
     experiment.check(fold)
+
+
+@pytest.mark.parametrize(
+  ('scores', 'patience', 'stop_patience', 'expected', 'stopped'),
+  [
+    # An equal score is no improvement: five of them end the training.
+    (
+      [0.5] + [0.4] * 3 + [0.6] * 6,
+      *(3, 5),
+      [1] * 3 + [0.1] * 4 + [0.01] * 3,
+      9,
+    ),
+    ([0.1] * 50, 0, 0, [1] * 50, None),
+    # The published rule of DSNet.
+    ([0.9] + [0.1] * 19, 15, 19, [1] * 15 + [0.1] * 5, 19),
+  ],
+)
+def test_drop_after_patience_and_stop_after_stop_patience(
+  scores, patience, stop_patience, expected, stopped
+):
+  rule = types.SimpleNamespace(
+    factor=0.1, patience=patience, stop_patience=stop_patience
+  )
+  plateau, scales, stops = schedule.Plateau(), [], []
+  for score in scores:
+    plateau.update(score, rule)
+    scales.append(plateau.scale)
+    stops.append(plateau.stopped)
+  np.testing.assert_allclose(scales, expected, rtol=1e-6)
+  assert stops == [number == stopped for number in range(len(scores))]
