@@ -11,7 +11,7 @@ import scipy.io.wavfile
 import scipy.signal
 from sklearn import linear_model, model_selection, pipeline, preprocessing, svm
 
-from data_prep import corpora, demo, tables
+from data_prep import corpora, demo, tables, voice
 
 NAMES = demo.utterance_names()
 LABELS = np.array([name.split('-')[2] for name in NAMES])
@@ -101,6 +101,24 @@ def test_files_are_audible_and_clean(waveforms):
     frames = signal[400:-400]
     frames = frames[: len(frames) // 160 * 160].reshape(-1, 160)
     assert frames.std(axis=1).min() > 1e-4, name
+
+
+def test_filters_are_the_textbooks_and_leave_no_steps_when_they_move():
+  signal = np.random.default_rng(0).standard_normal(4000)
+  section = voice._resonator(np.full(51, 700.0), 120.0)
+  ours = voice._filter(signal, np.ones((51, 1)), section, 608)
+  textbook = scipy.signal.lfilter([1.0], section[0], signal)
+  # Windows at the two ends are not complete.
+  np.testing.assert_allclose(ours[:3900], textbook[:3900], atol=2e-4)
+  # Through a filter whose resonance sweeps, a pure tone stays one line: what
+  # switching coefficients would add lies far from it in frequency.
+  tone = np.sin(2 * np.pi * 200 * np.arange(16_000) / 16_000)
+  section = voice._resonator(500 + 400 * np.sin(np.arange(201) / 5), 90.0)
+  numerator = section.sum(axis=1, keepdims=True)
+  swept = voice._filter(tone, numerator, section, 608)[1600:-1600]
+  power = np.abs(np.fft.rfft(swept * np.hanning(len(swept)))) ** 2
+  frequency = np.fft.rfftfreq(len(swept), 1 / 16_000)
+  assert power[frequency > 1000].max() < 1e-7 * power.max()
 
 
 def test_the_voice_follows_emotion(waveforms, pitch):
