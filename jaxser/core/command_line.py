@@ -16,8 +16,6 @@ from data_prep import command_line, expanded
 from data_prep.command_line import UsageError as UsageError
 from data_prep.command_line import define_path as define_path
 from data_prep.command_line import exit_code as exit_code
-from data_prep.command_line import fail as fail
-from data_prep.command_line import quiet_tensorflow as quiet_tensorflow
 from jaxser.core.config import Config, ConfigError, check_optimizer, flatten
 from jaxser.core.errors import UserError
 from jaxser.core.files import Path
@@ -55,8 +53,8 @@ def parse(values: flags.FlagValues, argv: Sequence[str]) -> list[str]:
     return command_line.parse_flags(values, rest)
   config = load_recipe(*recipe.config.partition(':')[::2])
   fields = {found['field'] for found in map(_OVERRIDE.match, rest) if found}
-  for field in sorted(fields):
-    _check_field(field, config)
+  for field in sorted(fields - flatten(config).keys()):
+    _add_argument(field, config)
   if {'epochs', 'epochs_from'} <= fields:
     raise ConfigError(
       '--config.epochs and --config.epochs_from both say how long to train; '
@@ -130,17 +128,14 @@ def load_recipe(path: Path, arg: str | None = None) -> Config:
     raise ConfigError(str(error)) from error
 
 
-def _check_field(field: str, config: Config) -> None:
+def _add_argument(field: str, config: Config) -> None:
   """Adds an argument of the optimizer; refuses any other unknown field."""
-  valid = flatten(config)
-  if field in valid:
-    return
   if field.startswith(_OPEN) and 'optimizer' in config:
     unset = config_dict.placeholder(object)
     config.optimizer[field.removeprefix(_OPEN)] = unset
     return
-  inside = [name for name in valid if name.startswith(f'{field}.')]
-  if inside:
+  valid = flatten(config)
+  if inside := [name for name in valid if name.startswith(f'{field}.')]:
     raise ConfigError(
       f'--config.{field} is a group of fields: set one of {", ".join(inside)}.'
     )

@@ -3,7 +3,7 @@
 import json
 import re
 import types
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import ml_collections
@@ -69,39 +69,31 @@ def validate(config: Config) -> None:
       raise ConfigError(
         f'--config.{name}={flat[name]!r} is not valid; choose one of {shown}.'
       )
-  for name in _AT_LEAST_ONE:
-    if flat[name] < 1:
-      raise ConfigError(f'--config.{name}={flat[name]} must be at least 1.')
-  for name in ('runs_at_once', 'memory_gib'):
-    if flat[name] < 0:
-      raise ConfigError(
-        f'--config.{name}={flat[name]} must be 0, which lets the program '
-        'choose, or more.'
-      )
-  if flat['profile']:
-    steps = re.fullmatch(r'(\d+):(\d+)', flat['profile'])
-    if not steps or not 1 <= int(steps[1]) <= int(steps[2]):
-      raise ConfigError(
-        f'--config.profile={flat["profile"]} must be FIRST:LAST, two numbers of '
-        'steps from 1 on, such as 10:20.'
-      )
-  if flat['batch_size'] % flat['accumulate']:
-    raise ConfigError(
-      f'--config.batch_size={flat["batch_size"]} must be a multiple of '
-      f'--config.accumulate={flat["accumulate"]}.'
-    )
+  for name, fits, wanted in _ranges(flat):
+    if not fits:
+      raise ConfigError(f'--config.{name}={flat[name]} must be {wanted}.')
   check_optimizer(config)
-  if not 0 <= flat['ema'] < 1:
-    raise ConfigError(
-      f'--config.ema={flat["ema"]} must be at least 0 and less than 1, such as '
-      '0.999; 0 keeps no average of the weights.'
-    )
+
+
+def _ranges(flat: Mapping[str, Any]) -> Iterator[tuple[str, bool, str]]:
+  """Yields (field, whether its value fits, what it must be)."""
+  for name in _AT_LEAST_ONE:
+    yield name, flat[name] >= 1, 'at least 1'
+  for name in ('runs_at_once', 'memory_gib'):
+    wanted = '0, which lets the program choose, or more'
+    yield name, flat[name] >= 0, wanted
+  steps = re.fullmatch(r'(\d+):(\d+)', flat['profile'] or '1:1')
+  fits = bool(steps) and 1 <= int(steps[1]) <= int(steps[2])
+  wanted = 'FIRST:LAST, two numbers of steps from 1 on, such as 10:20'
+  yield 'profile', fits, wanted
+  parts, epochs = flat['accumulate'], flat['epochs']
+  wanted = f'a multiple of --config.accumulate={parts}'
+  yield 'batch_size', flat['batch_size'] % parts == 0, wanted
+  wanted = 'at least 0 and less than 1, such as 0.999; 0 keeps no average of '
+  yield 'ema', 0 <= flat['ema'] < 1, wanted + 'the weights'
   warmup = flat['schedule.warmup_epochs']
-  if not (warmup == 0 or 0 < warmup < flat['epochs']):
-    raise ConfigError(
-      f'--config.schedule.warmup_epochs={warmup} must be at least 0 and less '
-      f'than --config.epochs={flat["epochs"]}.'
-    )
+  wanted = f'at least 0 and less than --config.epochs={epochs}'
+  yield 'schedule.warmup_epochs', warmup == 0 or 0 < warmup < epochs, wanted
 
 
 def check_optimizer(config: Config, given: Collection[str] = ()) -> None:

@@ -19,7 +19,6 @@ Optimizer = optax.GradientTransformationExtraArgs
 _LEFT_OUT = ('lbfgs', 'noisy_sgd', 'optimistic_adam')
 # Fields of config.optimizer that are no arguments of an optax optimizer.
 _OWN = ('name', 'learning_rate', 'head_learning_rate', 'clip_norm')
-# Fields that every recipe has, for the optimizers that take them.
 _SHARED = ('b1', 'b2', 'eps', 'weight_decay')
 
 
@@ -38,7 +37,6 @@ def adam_keras(
     return optax.ScaleByAdamState(jnp.zeros([], jnp.int32), zeros, zeros)
 
   def update(grads, state, params=None):
-    del params
     count = state.count + 1
     mu = optax.tree.update_moment(grads, state.mu, b1, 1)
     nu = optax.tree.update_moment(grads, state.nu, b2, 2)
@@ -78,18 +76,18 @@ def check(options: Mapping[str, Any], given: Collection[str] = ()) -> None:
       f'{", ".join(map(repr, _named()))}.'
     )
   takes = _parameters(_named()[name])
+  # Recipes have the shared fields for the optimizers that take them.
+  silent = {*_OWN, *(set(_SHARED) - set(given))}
   for field, value in options.items():
     shown = f'--config.optimizer.{field}={value!r}'
     if field in takes and field not in _OWN:
       if wanted := _wanted(takes[field], value):
         raise ConfigError(f'{shown} must be {wanted}.')
-    elif field not in (*_OWN, *_SHARED) or (
-      field in given and field in _SHARED
-    ):
+    elif field not in silent:
       raise ConfigError(
         f'{shown}: {name} takes no such argument; it takes {", ".join(takes)}.'
       )
-  for field in ('learning_rate', 'head_learning_rate', 'clip_norm'):
+  for field in _OWN[1:]:
     if not options.get(field, 0) >= 0:
       raise ConfigError(
         f'--config.optimizer.{field}={options[field]} must be at least 0.'

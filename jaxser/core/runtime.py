@@ -49,9 +49,7 @@ def keep_freed_memory() -> bool:
   fresh pages in every step: two fifths of the time of a TIM-Net step (batch
   64). The memory of the process then stays at its highest level.
   """
-  if not sys.platform.startswith('linux'):
-    return False
-  library = ctypes.CDLL(None)
+  library = ctypes.CDLL(None) if sys.platform == 'linux' else None
   if not hasattr(library, 'gnu_get_libc_version'):
     return False
   settings = (

@@ -128,6 +128,7 @@ class Naming:
     return path.replace('/', '.')
 
   def to_theirs(self, path: str, value: np.ndarray) -> np.ndarray:
+    """Returns an array of ours as others lay it out."""
     if self._is_kernel(path, value.ndim):
       value = value.transpose(-1, -2, *range(value.ndim - 2))
     name = self.name(path)
@@ -201,12 +202,6 @@ def convert(tensors: Tensors, naming: Naming, tree: Tree, hint='') -> Tree:
   return traverse_util.unflatten_dict(found, sep='/')
 
 
-def to_theirs(naming: Naming, tree: Tree) -> dict[str, np.ndarray]:
-  leaves = {path: np.asarray(leaf) for path, leaf in leaves_of(tree).items()}
-  theirs = {naming.name(p): naming.to_theirs(p, x) for p, x in leaves.items()}
-  return {name: np.ascontiguousarray(value) for name, value in theirs.items()}
-
-
 def check(source: str, shapes: Shapes, wanted: Shapes, hint: str) -> None:
   differing = [
     f'{name}: file {shapes[name]}, model {shape}'
@@ -225,5 +220,5 @@ def check(source: str, shapes: Shapes, wanted: Shapes, hint: str) -> None:
         shown.append(f'and {len(names) - len(shown)} more')
       parts.append(f'{title} ({len(names)}):\n    ' + '\n    '.join(shown))
   if parts:
-    title = f'{source} does not fit the model.'
-    raise ConvertError('\n  '.join([f'{title} {hint}'.rstrip(), *parts]))
+    title = f'{source} does not fit the model. {hint}'.rstrip()
+    raise ConvertError('\n  '.join([title, *parts]))

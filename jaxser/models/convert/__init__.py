@@ -80,4 +80,10 @@ def to_named(
   naming: tensors_lib.Naming, params: Tree, state: Tree | None = None
 ) -> dict[str, np.ndarray]:
   """The inverse of `from_named`; parameters only where there is no state."""
-  return tensors_lib.to_theirs(naming, {'params': params, **(state or {})})
+  leaves = tensors_lib.leaves_of({'params': params, **(state or {})})
+  return {
+    naming.name(path): np.ascontiguousarray(
+      naming.to_theirs(path, np.asarray(leaf))
+    )
+    for path, leaf in leaves.items()
+  }

@@ -8,7 +8,6 @@ older sample first, as here.
 """
 
 import io
-import itertools
 import os
 import pathlib
 import re
@@ -133,18 +132,19 @@ def _read(data: bytes, system: TimNet, source: str) -> tuple[Tree, Tree]:
     raise ConvertError(
       f'{source} is not an HDF5 file or is damaged ({error}).'
     ) from error
+  blocks = [
+    (f'block{block}.{direction}', number)
+    for block in range(system.num_blocks)
+    for direction in DIRECTIONS
+    for number in (1, 2)
+  ]
+  stems = [f'stem.{direction}' for direction in DIRECTIONS]
   places = {
-    'conv1d': [f'stem.{direction}' for direction in DIRECTIONS],
-    'batch_normalization': [],
+    'conv1d': stems + [f'{block}.conv{number}' for block, number in blocks],
+    'batch_normalization': [f'{block}.norm{n}' for block, n in blocks],
     'weight_layer': ['fusion'],
     'dense': ['head'],
   }
-  for block, direction, number in itertools.product(
-    range(system.num_blocks), DIRECTIONS, (1, 2)
-  ):
-    place = f'block{block}.{direction}'
-    places['conv1d'].append(f'{place}.conv{number}')
-    places['batch_normalization'].append(f'{place}.norm{number}')
   tensors = {}
   for kind, wanted in places.items():
     found = layers.get(kind, [])

@@ -84,25 +84,23 @@ def load(
     for part, name in FILES.items()
     if part != 'region_head' or system.classes
   }
-  absent = [path.name for path in files.values() if not path.is_file()]
-  if absent:
+  if absent := [path.name for path in files.values() if not path.is_file()]:
     raise ConvertError(
       f'{directory} lacks {", ".join(absent)}; it must hold the '
       f'{len(files)} files {", ".join(path.name for path in files.values())}.'
     )
   opened = {part: tensors_lib.open_torch(path) for part, path in files.items()}
   opened['ssl'] = hf_wavlm.canonical(opened['ssl'])
-  named = {
-    f'{part}.{name}': (tensors, name)
+  sizes = {
+    f'{part}.{name}': shape
     for part, tensors in opened.items()
-    for name in tensors.shapes
+    for name, shape in tensors.shapes.items()
   }
 
-  def read(new: str) -> np.ndarray:
-    tensors, name = named[new]
-    return tensors.read(name)
+  def read(name: str) -> np.ndarray:
+    part, _, rest = name.partition('.')
+    return opened[part].read(rest)
 
-  sizes = {new: there.shapes[name] for new, (there, name) in named.items()}
   together = tensors_lib.Tensors(str(directory), sizes, read)
   params, _ = convert.from_named(together, NAMING, shapes(system))
   return [(params, system.initial_state())]
