@@ -16,8 +16,6 @@ from jaxser.nn import hf_wavlm
 from jaxser.nn.wavlm import WavLM
 from jaxser.nn.wavlm_config import WavLMConfig
 
-NAME = 'wavlm'
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HiddenStates:
@@ -35,7 +33,7 @@ class HiddenStates:
   params: Any
   given: Mapping[str, Any]
 
-  name: ClassVar[str] = NAME
+  name: ClassVar[str] = 'wavlm'
   sample_rate: ClassVar[int] = features_lib.Wave16k.sample_rate
   waveform: ClassVar[features_lib.Wave16k] = features_lib.Wave16k()
 

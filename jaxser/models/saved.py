@@ -14,7 +14,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import pathlib
 import re
 import shlex
@@ -27,14 +26,12 @@ import jax
 import jaxser
 from data_prep import features as features_lib
 from jaxser.core import files
+from jaxser.core.files import Path
 from jaxser.evaluation import curves
 from jaxser.models import builtin, weights
 from jaxser.models.weights import ModelError
 from jaxser.systems import registry
-from jaxser.systems.base import System
-
-Tree = Any
-PathLike = os.PathLike[str] | str
+from jaxser.systems.base import System, Tree
 
 FORMAT = 'jaxser model'
 VERSION = 1
@@ -72,7 +69,7 @@ class Training(NamedTuple):
 
 
 def describe(
-  workdir: PathLike,
+  workdir: Path,
   config: Any,
   system: System,
   source: Any,
@@ -106,7 +103,7 @@ def describe(
     'max_length': source.max_length,
     'longest': corpus.feature_shape[0],
     'corpus': corpus.name,
-    'stores': {n: info['fingerprint'] for n, info in corpus.stores.items()},
+    'stores': corpus.fingerprints,
     'protocol': config.protocol,
     'seeds': list(range(config.seed, config.seed + config.seeds)),
     'folds': [fold.number for fold in folds],
@@ -126,14 +123,14 @@ def fingerprint(content: Mapping[str, Any]) -> str:
   return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def path_of(workdir: PathLike, *training: Any) -> pathlib.Path:
+def path_of(workdir: Path, *training: Any) -> pathlib.Path:
   """Returns the path of the weights of a seed, fold and selection."""
   name = f'{Training(*training).name}.safetensors'
   return pathlib.Path(workdir) / 'models' / name
 
 
 def save(
-  workdir: PathLike,
+  workdir: Path,
   seed: int,
   fold_number: int,
   selection: str,
@@ -157,7 +154,7 @@ def save(
 
 
 def load(
-  workdir: PathLike, seed: int, fold_number: int, selection: str
+  workdir: Path, seed: int, fold_number: int, selection: str
 ) -> tuple[Tree, Tree]:
   """Returns (params, model_state) of one fold and selection as NumPy arrays."""
   description, training = open(workdir), (seed, fold_number, selection)
@@ -197,7 +194,7 @@ class Description:
     self,
     workdir: pathlib.Path,
     content: Mapping[str, Any],
-    weights: PathLike | None = None,
+    weights: Path | None = None,
   ):
     self.workdir, self.content, self.weights = workdir, content, weights
     self.path = workdir / 'model.json'
@@ -277,13 +274,13 @@ class Description:
         f'it: {self.command}'
       )
     names = {training.selection for training in there}
-    defaults = [name for name in _DEFAULT_SELECTIONS if name in names]
-    if not (selection or defaults):
+    defaults = (name for name in _DEFAULT_SELECTIONS if name in names)
+    selection = selection or next(defaults, None)
+    if selection is None:
       raise ModelError(
         f'{where} holds only {", ".join(sorted(names))}; ask for it with '
         f'--selection={min(names)}.'
       )
-    selection = selection or defaults[0]
     wanted = {'seed': seeds, 'fold': folds, 'selection': [selection]}
     for name, values in wanted.items():
       known = sorted({getattr(training, name) for training in there})
@@ -318,7 +315,7 @@ class Description:
     )
 
 
-def open(workdir: PathLike, weights: PathLike | None = None) -> Description:
+def open(workdir: Path, weights: Path | None = None) -> Description:
   """Reads model.json of a work folder or built-in model, without its corpus."""
   workdir = builtin.find(workdir)
   path = workdir / 'model.json'

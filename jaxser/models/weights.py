@@ -7,7 +7,6 @@ the hash of the content, so that a damaged file is noticed.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from flax import traverse_util
 
 from jaxser.core import files
 from jaxser.core.errors import UserError
+from jaxser.core.files import Path
 
 Tree = Any
 
@@ -27,9 +27,7 @@ class ModelError(UserError):
   """A trained model cannot be written or used; says which, why, what to do."""
 
 
-def write(
-  path: os.PathLike[str] | str, tree: Tree, metadata: Mapping[str, str]
-) -> None:
+def write(path: Path, tree: Tree, metadata: Mapping[str, str]) -> None:
   """Writes nested dicts of arrays; equal content gives equal bytes."""
   flat = traverse_util.flatten_dict(tree, keep_empty_nodes=True, sep='/')
   empty = {n for n, value in flat.items() if value is traverse_util.empty_node}
@@ -45,7 +43,7 @@ def write(
   files.write_bytes(path, data[:8] + text.encode().ljust(end - 8) + data[end:])
 
 
-def read(path: os.PathLike[str] | str) -> tuple[Tree, dict[str, str]]:
+def read(path: Path) -> tuple[Tree, dict[str, str]]:
   """Returns the tree and the metadata that `write` got."""
   try:
     with safetensors.safe_open(str(path), framework='numpy') as file:
@@ -79,7 +77,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
   return digest.hexdigest()
 
 
-def _damaged(path: os.PathLike[str] | str, why: str) -> ModelError:
+def _damaged(path: Path, why: str) -> ModelError:
   """Returns the error for a file that was once written whole."""
   return ModelError(
     f'{path} is damaged or not a safetensors file ({why}). Copy it again, or '

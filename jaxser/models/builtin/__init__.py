@@ -1,7 +1,8 @@
 """Trained models that come with jaxser, by name; each is a work folder."""
 
-import os
 import pathlib
+
+from jaxser.core.files import Path
 
 ABOUT = {
   'timnet-emodb': 'TIM-Net, trained on all of EmoDB: acted German, seven '
@@ -12,7 +13,7 @@ see MODEL_CARD.md."""
 DEFAULT = 'timnet-emodb'
 
 
-def find(checkpoint: os.PathLike[str] | str) -> pathlib.Path:
+def find(checkpoint: Path) -> pathlib.Path:
   """Returns the work folder of a path or name; a folder that exists wins."""
   path = pathlib.Path(checkpoint).expanduser()
   if str(path) in ABOUT and not path.exists():

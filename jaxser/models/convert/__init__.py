@@ -5,7 +5,6 @@ their own and need only what their format needs (h5py, safetensors, PyTorch).
 """
 
 import importlib
-import os
 import pathlib
 from collections.abc import Mapping
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError as ConvertError
+from jaxser.core.files import Path
 from jaxser.systems.base import System, Tree
 
 # Module of the system -> module that reads its authors' files, and the names
@@ -26,16 +26,14 @@ _READERS = {
 }
 
 
-def is_authors_folder(system: System, path: os.PathLike[str] | str) -> bool:
+def is_authors_folder(system: System, path: Path) -> bool:
   """Returns whether a folder holds files that the authors' training leaves."""
   _, patterns = _READERS.get(type(system).__module__, ('', ()))
   folder = pathlib.Path(path).expanduser()
   return any(any(folder.glob(pattern)) for pattern in patterns)
 
 
-def load(
-  system: System, path: os.PathLike[str] | str
-) -> list[tuple[Tree, Tree]]:
+def load(system: System, path: Path) -> list[tuple[Tree, Tree]]:
   """Returns (params, model_state) of every model in a file, in fold order.
 
   Raises:

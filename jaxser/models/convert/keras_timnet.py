@@ -8,7 +8,6 @@ older sample first, as here.
 """
 
 import io
-import os
 import pathlib
 import re
 import zipfile
@@ -20,6 +19,7 @@ import numpy as np
 
 from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
+from jaxser.core.files import Path
 from jaxser.models import convert
 from jaxser.systems.base import Tree
 from jaxser.systems.timnet import DIRECTIONS, TimNet
@@ -49,9 +49,7 @@ def shapes(system: TimNet) -> Tree:
   return convert.shapes_of(system, 2, system.num_coefficients)
 
 
-def load(
-  path: os.PathLike[str] | str, system: TimNet
-) -> list[tuple[Tree, Tree]]:
+def load(path: Path, system: TimNet) -> list[tuple[Tree, Tree]]:
   """Reads a weight file, or a zip or folder of one per fold, in fold order.
 
   Raises:
@@ -112,7 +110,7 @@ def _read_folds(
         'as large.'
       )
     folds[number] = name, read
-  if not folds or sorted(folds) != list(range(1, len(folds) + 1)):
+  if not folds or sorted(folds) != [*range(1, len(folds) + 1)]:
     raise ConvertError(
       f'{path} holds weight files of folds {sorted(folds)}; expected '
       '..._1.hdf5, ..._2.hdf5 and so on without a gap.'

@@ -4,12 +4,11 @@ Encoder, classifier, irrelevant and relevant projection, decoder. Only `load`
 needs PyTorch.
 """
 
-import os
-
 import numpy as np
 
 from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
+from jaxser.core.files import Path
 from jaxser.models import convert
 from jaxser.systems.base import Tree
 from jaxser.systems.dsnet import DSNet
@@ -51,9 +50,7 @@ def shapes(system: DSNet) -> Tree:
   return convert.shapes_of(DSNet(**system.settings()), 1, system.bins)
 
 
-def load(
-  path: os.PathLike[str] | str, system: DSNet
-) -> list[tuple[Tree, Tree]]:
+def load(path: Path, system: DSNet) -> list[tuple[Tree, Tree]]:
   """Returns [(params, state)] of an authors' checkpoint: it holds one model.
 
   Raises:

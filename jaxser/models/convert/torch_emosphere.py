@@ -4,13 +4,13 @@ Four state dicts: a Hugging Face WavLM, the pooling, the VAD head and the region
 head. They are read with `weights_only`.
 """
 
-import os
 import pathlib
 
 import numpy as np
 
 from jaxser.core import tensors as tensors_lib
 from jaxser.core.errors import ConvertError
+from jaxser.core.files import Path
 from jaxser.models import convert
 from jaxser.nn import hf_wavlm
 from jaxser.systems.base import Tree
@@ -56,9 +56,7 @@ def shapes(system: EmoSphere, inputs: int = 0) -> Tree:
   return {'params': tree['params']}
 
 
-def load(
-  directory: os.PathLike[str] | str, system: EmoSphere
-) -> list[tuple[Tree, Tree]]:
+def load(directory: Path, system: EmoSphere) -> list[tuple[Tree, Tree]]:
   """Reads the authors' four files.
 
   Args:
