@@ -114,14 +114,13 @@ def to_stablehlo(model: Any) -> tuple[bytes, dict[str, Any]]:
 
   run, inputs = function(model, FLAGS.with_features)
   batch = FLAGS.batch or 'batch'
-  rows = FLAGS.batch or export.symbolic_shape('batch')[0]
-  shapes = [
-    jax.ShapeDtypeStruct((rows, *i['shape']), i['dtype']) for i in inputs
-  ]
+  rows, shapes = FLAGS.batch or export.symbolic_shape('batch')[0], []
+  for entry in inputs:
+    shape = rows, *entry['shape']
+    shapes.append(jax.ShapeDtypeStruct(shape, entry['dtype']))
+    entry['shape'] = [batch, *entry['shape']]
   exported = export.export(jax.jit(run), platforms=FLAGS.platforms)(*shapes)
   data = bytes(exported.serialize())
-  for entry in inputs:
-    entry['shape'] = [batch, *entry['shape']]
   name, width = 'scores', len(model.description.classes)
   meaning = 'probabilities in the order of "classes"'
   if model.description.system.task == 'regression':
@@ -143,7 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: list[str]) -> None:
-  del arguments
   out = FLAGS.out
   if not out:
     raise command_line.UsageError(
@@ -172,11 +170,8 @@ def _main(arguments: list[str]) -> None:
   try:
     if FLAGS.format == 'safetensors':
       trees = {
-        one.training.name.partition('.')[0]: {
-          'params': one.params,
-          'state': one.state,
-        }
-        for one in model.models
+        training.name.partition('.')[0]: {'params': params, 'state': state}
+        for training, params, state in model.models
       }
       tree = trees if len(trees) > 1 else trees.popitem()[1]
       weights.write(out, tree, {'model': json.dumps(content)})

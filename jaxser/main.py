@@ -59,7 +59,6 @@ _integer('lost_after', 30, 'Seconds after which a silent process is lost.', 1)
 
 def main(arguments: list[str]) -> int:
   """Joins the other processes, if any, and runs; returns the exit code."""
-  del arguments
   if FLAGS.config is None:
     raise command_line.UsageError('give a recipe, as in --config=timnet.')
   runtime.prepare()
@@ -74,7 +73,10 @@ def _run() -> int:
   from jaxser.engine import distributed, interruption, train
 
   config = FLAGS.config
-  workdir = FLAGS.workdir or default_workdir(config)
+  # workdir/timnet-emodb-speaker_independent, in the current folder.
+  corpus = '-'.join(filter(None, (config.corpus, config.test_corpus)))
+  name = f'{config.system}-{corpus}-{config.protocol}'
+  workdir = FLAGS.workdir or pathlib.Path('workdir', name)
   names = 'coordinator', 'num_processes', 'process_id', 'lost_after'
   others = {name: FLAGS[name].value for name in names}
   distributed.initialize(FLAGS.distributed, **others)
@@ -89,12 +91,6 @@ def _run() -> int:
       print(report.format_table(results))
     print(report.next_steps(config, workdir))
   return 0
-
-
-def default_workdir(config) -> pathlib.Path:
-  """Returns workdir/timnet-emodb-speaker_independent, in the current folder."""
-  corpus = '-'.join(filter(None, (config.corpus, config.test_corpus)))
-  return pathlib.Path('workdir', f'{config.system}-{corpus}-{config.protocol}')
 
 
 if __name__ == '__main__':

@@ -180,8 +180,8 @@ def _predict(model: Any, inputs: list[Any]) -> int:
         failures.append(recording.error)
       elif FLAGS.embeddings or FLAGS.plot:
         kept.append(recording)
-      unsegmented = not segment and not recording.error
-      if unsegmented and model.extractor.cuts(recording.seconds):
+      # What has an error lasts 0 s.
+      if not segment and model.extractor.cuts(recording.seconds):
         cut.append(recording)
       bar.advance(f'{len(failures)} failed')
       for doubt in recording.warnings:
@@ -217,7 +217,7 @@ def _predict(model: Any, inputs: list[Any]) -> int:
     _say(f'Error: {failure}')
   if failures:
     _say(f'{len(failures)} of {len(inputs)} recordings could not be used.')
-  return 1 if failures else 0
+  return int(bool(failures))
 
 
 def _write(flag: str, write: Callable[[pathlib.Path], object]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import types
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -53,10 +52,11 @@ def flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
 def difference(
   before: Mapping[str, Any],
   now: Mapping[str, Any],
-  default: Mapping[str, Any] = types.MappingProxyType({}),
+  default: Mapping[str, Any] | None = None,
 ) -> list[tuple[str, Any, Any]]:
   """Returns (field, before, now) where they differ; `default` fills gaps."""
-  old, new = ({**default, **flatten(config)} for config in (before, now))
+  known = default or {}
+  old, new = ({**known, **flatten(config)} for config in (before, now))
   fields = [(name, old.get(name), new.get(name)) for name in {**old, **new}]
   return [field for field in fields if field[1] != field[2]]
 

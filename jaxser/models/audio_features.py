@@ -144,7 +144,7 @@ class FeatureExtractor:
         f'--features_on=device: {spec.name} features are computed on the host '
         'only; leave the flag out.'
       )
-    about = (spec, normalization, row_shape, shortest, window, frame)
+    about = spec, normalization, row_shape, shortest, window, frame
     return cls(*about, segment, on_device)
 
   def cuts(self, seconds: float) -> bool:
@@ -163,15 +163,12 @@ class FeatureExtractor:
 
   def extract(self, given: Input) -> Extracted:
     """Reads one recording; what is wrong with it becomes its error."""
-    name = given.name
     if given.error:
-      return Recording(name=name, error=given.error), []
+      return _unusable(given, given.error)
     try:
       return self._extract(given)
     except audio.AudioError as error:
-      text = str(error)
-      text = text if text.startswith(name) else f'{name}: {text}'
-      return Recording(name=name, error=text), []
+      return _unusable(given, str(error))
     except Exception as error:  # One bad file never stops the rest.
       return _unforeseen(given, error)
 
@@ -186,8 +183,8 @@ class FeatureExtractor:
       parts = [audio.read(source, part=part, name=given.name)]
     pieces, features = [], []
     for part in parts:
-      place, error, found = self._piece(part, warnings)
-      pieces.append(Prediction(start=place[0], end=place[1], error=error))
+      piece, found = self._piece(part, warnings)
+      pieces.append(piece)
       features.append(found)
     if all(piece.error for piece in pieces):
       raise audio.AudioError(pieces[0].error)
@@ -204,11 +201,8 @@ class FeatureExtractor:
 
   def _piece(
     self, part: audio.Recording, warnings: dict[str, None]
-  ) -> tuple[tuple[float, float], str, np.ndarray | None]:
-    """Returns start and end of a segment, why it cannot be used, its features.
-
-    What is doubtful is added to the warnings.
-    """
+  ) -> tuple[Prediction, np.ndarray | None]:
+    """Returns a segment and its features; what is doubtful joins `warnings`."""
     rate, origin, samples = part.rate, part.start, part.samples
     if self.segment:
       origin, samples = 0, len(part.waveform)
@@ -225,8 +219,9 @@ class FeatureExtractor:
     waveform, scaled = _in_range(part.waveform)
     error, doubts = _level(waveform[first:last])
     warnings |= dict.fromkeys(filter(None, [part.warning, scaled, *doubts]))
+    piece = Prediction(start=place[0], end=place[1], error=error)
     if error:
-      return place, error, None
+      return piece, None
     compute = self.spec.fitted if self.on_device else self.spec
     features = compute(waveform, rate, start=origin, samples=samples)
     features = features[: self.row_shape[0]]
@@ -234,7 +229,7 @@ class FeatureExtractor:
       from jaxser.data import pipeline  # It imports JAX.
 
       features = pipeline.normalized(features, self.normalization)
-    return place, '', features
+    return piece, features
 
   def extract_all(
     self, inputs: Sequence[Input], num_workers: int | None = None
@@ -295,10 +290,12 @@ def _level(waveform: np.ndarray) -> tuple[str, list[str]]:
   return '', [quiet] * (peak < QUIET) + [loud] * (clipped >= CLIPPED)
 
 
+def _unusable(given: Input, text: str) -> Extracted:
+  text = text if text.startswith(given.name) else f'{given.name}: {text}'
+  return Recording(name=given.name, error=text), []
+
+
 def _unforeseen(given: Input, error: Exception) -> Extracted:
   last = (str(error).strip().splitlines() or [''])[-1]
-  text = (
-    f'{given.name}: {type(error).__name__}: {last[:300]}; convert the file to '
-    'WAV and try again.'
-  )
-  return Recording(name=given.name, error=text), []
+  text = f'{given.name}: {type(error).__name__}: {last[:300]}; '
+  return _unusable(given, f'{text}convert the file to WAV and try again.')

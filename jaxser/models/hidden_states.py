@@ -37,6 +37,9 @@ _BUCKETS = 8
 # Batches that are sorted by length together, and held until they are written.
 _WINDOW = 16
 
+# Of an utterance; the table has their plurals.
+_TEXTS = ('id', 'speaker', 'gender', 'text', 'split')
+
 FLAGS = flags.FlagValues()
 _enum = functools.partial(flags.DEFINE_enum, flag_values=FLAGS)
 _integer = functools.partial(flags.DEFINE_integer, flag_values=FLAGS)
@@ -70,10 +73,7 @@ flags.DEFINE_boolean(
 
 
 def extract(
-  hidden: Any,
-  source: Any,
-  batch_size: int,
-  advance: Callable[[int], object],
+  hidden: Any, source: Any, batch_size: int, advance: Callable[[int], object]
 ) -> Iterator[np.ndarray]:
   """Yields the states of every utterance of a source, in its order."""
   import jax
@@ -96,7 +96,6 @@ def extract(
 
 def main(arguments: list[str]) -> None:
   """Makes the store of hidden states of a corpus."""
-  del arguments
   from jaxser.core import runtime
 
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
@@ -174,15 +173,10 @@ def main(arguments: list[str]) -> None:
 
 
 def _write(
-  directory: pathlib.Path,
-  opened: Any,
-  states: Iterator[np.ndarray],
-  hidden: Any,
-  name: str,
+  directory: pathlib.Path, opened: Any, states: Any, hidden: Any, name: str
 ) -> None:
   """Writes the whole store of an opened store of waveforms."""
-  # It imports TFDS, which takes a second.
-  from data_prep import records
+  from data_prep import records  # It imports TFDS, which takes a second.
 
   info, table = next(iter(opened.stores.values())), opened.table
   classes, storage = info['classes'], hidden.given['storage']
@@ -196,11 +190,7 @@ def _write(
       yield {
         'features': stored(value, storage, table.ids[row]),
         'label': classes[label] if label >= 0 else -1,
-        'id': str(table.ids[row]),
-        'speaker': str(table.speakers[row]),
-        'gender': str(table.genders[row]),
-        'text': str(table.texts[row]),
-        'split': str(table.splits[row]),
+        **{f: str(getattr(table, f'{f}s')[row]) for f in _TEXTS},
         'duration': table.durations[row],
         'vad': table.vad[row],
       }

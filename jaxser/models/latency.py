@@ -78,13 +78,13 @@ def _synthetic(folder: pathlib.Path, files: int, seconds: float) -> list[Input]:
 def lines(measured: dict[str, Any]) -> list[str]:
   """Returns what was measured, for people."""
   low, high = measured['files_per_s_range']
+  first = 1000 * measured['first_latency_s']
+  warm = 1000 * measured['warm_latency_s']
   return [
     '{system}, {members} models, {features} features on the {features_on}; '
     '{files} files of {seconds:g} s'.format(**measured),
-    f'  first file     {1000 * measured["first_latency_s"]:9.1f} ms '
-    '(with compilation)',
-    f'  next files     {1000 * measured["warm_latency_s"]:9.1f} ms each',
-    f'  throughput     {measured["files_per_s"]:9.1f} files/s '
-    f'({low:.1f} to {high:.1f}), {measured["times_real_time"]:.0f} times '
-    'real time',
+    f'  first file     {first:9.1f} ms (with compilation)',
+    f'  next files     {warm:9.1f} ms each',
+    f'  throughput     {measured["files_per_s"]:9.1f} files/s ({low:.1f} to '
+    f'{high:.1f}), {measured["times_real_time"]:.0f} times real time',
   ]

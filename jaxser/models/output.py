@@ -6,8 +6,8 @@ Nothing here imports JAX.
 
 import csv
 import dataclasses
-import io
 import json
+import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -47,8 +47,8 @@ class Prediction:
     content = {'start': round(self.start, 3), 'end': round(self.end, 3)}
     if self.error:
       return {**content, 'error': self.error}
-    values = self.vad or self.scores
-    values = {name: float(f'{value:.6g}') for name, value in values.items()}
+    values = (self.vad or self.scores).items()
+    values = {name: float(f'{value:.6g}') for name, value in values}
     if self.vad:
       return {**content, **values, 'region': self.region}
     return {**content, 'emotion': self.emotion, 'scores': values}
@@ -174,16 +174,13 @@ def csv_rows(
   recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one row per recording, or per segment; failures have an error."""
-  del names
   columns, regression = _columns(predictor)
   outputs = [*columns, 'region'] if regression else ['emotion', *columns]
   fields = ['file', 'seconds', 'start', 'end', *outputs, 'error']
-
-  def line(cells: Iterable[Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator='').writerow(cells)
-    return text.getvalue()
-
+  # What `write` returns is what `writerow` does: the line itself.
+  line = csv.writer(
+    types.SimpleNamespace(write=str), lineterminator=''
+  ).writerow
   yield line(fields)
   for recording in recordings:
     for row in recording.rows():
@@ -194,7 +191,6 @@ def json_lines(
   recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one object per recording, failures too."""
-  del predictor, names
   for recording in recordings:
     yield json.dumps(recording.as_dict(), ensure_ascii=False, allow_nan=False)
 
@@ -203,7 +199,6 @@ def json_document(
   recordings: Iterable[Recording], predictor: Any, names: Sequence[str]
 ) -> Iterator[str]:
   """Yields one document: the model, the recordings, the failures."""
-  del names
   found: dict[str, list] = {'recordings': [], 'failures': []}
   for recording in recordings:
     kind = 'failures' if recording.error else 'recordings'
@@ -221,10 +216,9 @@ def json_document(
 
 def _columns(predictor: Any) -> tuple[Sequence[str], bool]:
   """Returns the names of the numbers, and whether they are VAD."""
-  regression = predictor.description.system.task == 'regression'
-  return (
-    DIMENSIONS if regression else predictor.description.classes
-  ), regression
+  if predictor.description.system.task == 'regression':
+    return DIMENSIONS, True
+  return predictor.description.classes, False
 
 
 WRITERS: dict[str, Callable[..., Iterator[str]]] = {

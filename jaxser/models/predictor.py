@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxser.core import runtime
+from jaxser.core.files import Path
 from jaxser.models import builtin, saved
 from jaxser.models.audio_features import (
   Extracted,
@@ -40,9 +41,9 @@ class Model(NamedTuple):
 
 
 def load(
-  checkpoint: os.PathLike[str] | str = builtin.DEFAULT,
+  checkpoint: Path = builtin.DEFAULT,
   *,
-  weights: os.PathLike[str] | str | None = None,
+  weights: Path | None = None,
   seeds: Sequence[int] = (),
   folds: Sequence[int] = (),
   selection: str | None = None,
@@ -178,8 +179,8 @@ class Predictor:
       InputError: if the one recording cannot be used.
     """
     several = isinstance(audio, list | tuple)
-    given = list(audio) if several else [audio]
-    inputs = [_input(item, i, sample_rate) for i, item in enumerate(given)]
+    given = enumerate(audio if several else [audio])
+    inputs = [_input(item, i, sample_rate) for i, item in given]
     found = Recordings(self.stream(inputs, num_workers=num_workers))
     if found and found[0].error and not several:
       raise InputError(found[0].error)
@@ -272,7 +273,7 @@ class Predictor:
       return {}
     output = {n: np.mean([o[n] for o in known], axis=0) for n in known[0]}
     name = 'vad' if 'vad' in output else 'scores'
-    columns = {'vad': spherical.VAD, 'scores': self.description.classes}[name]
+    columns = spherical.VAD if name == 'vad' else self.description.classes
     mean = np.mean(output[name], axis=0, dtype=np.float64).astype(np.float32)
     found = {
       'embeddings': output['embedding'],

@@ -20,9 +20,7 @@ from jaxser.data import pipeline
 from jaxser.models import convert, saved
 from jaxser.models.saved import Description
 from jaxser.models.weights import ModelError
-from jaxser.systems.base import System
-
-Tree = Any
+from jaxser.systems.base import System, Tree
 
 
 def for_folds(
@@ -56,13 +54,11 @@ def _check_published(config: Any, path: pathlib.Path, count: int) -> None:
   ]
   if published and count != published.get('num_folds', 1):
     different.append(f'{count} models instead of {published["num_folds"]}')
+  known = 'this recipe knows no folds that it was published for'
+  if published:
+    known = 'it was published for other folds than this run has '
+    known += f'({"; ".join(different)})'
   if different or not published:
-    known = (
-      'it was published for other folds than this run has '
-      f'({"; ".join(different)})'
-      if published
-      else 'this recipe knows no folds that it was published for'
-    )
     raise ConfigError(
       f'--config.init_from={path}: nobody knows which utterances these weights '
       f'were trained on; {known}, so the result could be worthless. Use the '
@@ -81,11 +77,7 @@ def mark_trusted(results: dict[str, Any], config: Mapping[str, Any]) -> None:
 
 
 def _of_a_run(
-  workdir: pathlib.Path,
-  system: System,
-  source: Any,
-  folds: Sequence[Any],
-  trusted: bool,
+  workdir: pathlib.Path, system: System, source: Any, folds: Any, trusted: bool
 ) -> dict[int, tuple[Tree, Tree]]:
   """Returns (params, state) by fold number from another run's folder.
 
@@ -116,10 +108,8 @@ def _of_a_run(
   if not trusted:
     _check_disjoint(description, corpus, folds, there)
   slot = pipeline.Slot(np.asarray(folds[0].test[:1]), source.max_length)
-  shapes = _shapes(
-    jax.eval_shape(system.init, jax.random.key(0), source.batch(slot))
-  )
-  given = {}
+  batch, given = source.batch(slot), {}
+  shapes = _shapes(jax.eval_shape(system.init, jax.random.key(0), batch))
   for number in numbers:
     training = there[number]
     given[number] = saved.load(workdir, *training)
@@ -134,12 +124,9 @@ def _of_a_run(
 
 def _shapes(trees: tuple[Tree, Tree]) -> dict[str, tuple[int, ...]]:
   """Returns shapes by path, but of what `System.prepare` may have added."""
-  leaves = tensors.leaves_of(dict(zip(('params', 'state'), trees, strict=True)))
-  return {
-    path: tuple(leaf.shape)
-    for path, leaf in leaves.items()
-    if not path.startswith('state/split/')
-  }
+  leaves = tensors.leaves_of({'params': trees[0], 'state': trees[1]}).items()
+  added = 'state/split/'
+  return {p: tuple(x.shape) for p, x in leaves if not p.startswith(added)}
 
 
 def _check_disjoint(
@@ -149,18 +136,17 @@ def _check_disjoint(
   trainings: Mapping[int, saved.Training],
 ) -> None:
   """Raises ModelError if weights were trained on what their fold tests."""
-  for caveat in description.content.get('caveats', ()):
+  if caveats := description.content.get('caveats'):
     raise ModelError(
       f'{description.workdir}: of its weights nobody knows what they were trained '
-      f'on: {caveat}. If you know that nothing that is tested here was, add '
+      f'on: {caveats[0]}. If you know that nothing that is tested here was, add '
       '--config.trust_init_from.'
     )
   path = description.workdir / 'folds.json'
+  name = description.content['corpus']
   try:
     trained = {
-      entry['fold']: _global_ids(
-        description.content['corpus'], entry['train'] + entry['dev']
-      )
+      entry['fold']: _global_ids(name, entry['train'] + entry['dev'])
       for entry in files.read_json(path)['folds']
     }
   except (OSError, KeyError, TypeError, UserError) as error:
