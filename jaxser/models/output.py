@@ -6,8 +6,8 @@ Nothing here imports JAX.
 
 import csv
 import dataclasses
+import io
 import json
-import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -177,10 +177,12 @@ def csv_rows(
   columns, regression = _columns(predictor)
   outputs = [*columns, 'region'] if regression else ['emotion', *columns]
   fields = ['file', 'seconds', 'start', 'end', *outputs, 'error']
-  # What `write` returns is what `writerow` does: the line itself.
-  line = csv.writer(
-    types.SimpleNamespace(write=str), lineterminator=''
-  ).writerow
+
+  def line(cells: Iterable[Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator='').writerow(cells)
+    return text.getvalue()
+
   yield line(fields)
   for recording in recordings:
     for row in recording.rows():
