@@ -127,7 +127,9 @@ def write_section(
   top, *sections = page.split('\n## ')
   bodies = dict(section.partition('\n')[::2] for section in sections)
   bodies[first.about] = '\n\n'.join(blocks)
-  parts = [f'## {title}\n\n{body.strip()}' for title, body in bodies.items()]
+  # Blank lines only: the command that a section begins with is indented.
+  bodies = {title: body.strip('\n') for title, body in bodies.items()}
+  parts = [f'## {title}\n\n{body}' for title, body in bodies.items()]
   files.write_text(path, '\n\n'.join([top.strip(), *parts]) + '\n')
 
 

@@ -66,8 +66,9 @@ def bootstrap(
   Speakers are drawn, as utterances of one are alike (cluster bootstrap, Davison
   and Hinkley 1997, section 3.8). Of two systems the result is first minus second
   on the same draws, with a two-sided p value, NaN below `LEAST_GROUPS` speakers.
-  With one speaker the bounds are NaN; with few they are too narrow: in simulations with normal speaker effects 95 %
-  covered the truth in 93 % of cases at 20 speakers, 90 % at 10, 81 % at 4.
+  With one speaker the bounds are NaN; with few they are too narrow: in
+  simulations with normal speaker effects 95 % covered the truth in 93 % of cases
+  at 20 speakers, 90 % at 10, 81 % at 4.
   Resamples in which the statistic is not defined are left out.
 
   Args:
