@@ -24,11 +24,6 @@ def axis_size() -> int:
     return 1
 
 
-def axis_index() -> Array | int:
-  """Returns this device's place among them, int32 []; 0 where it is alone."""
-  return 0 if axis_size() == 1 else jax.lax.axis_index(DATA)
-
-
 def psum(tree: Tree) -> Tree:
   """Sums a tree over the devices that share a batch."""
   return tree if axis_size() == 1 else jax.lax.psum(tree, DATA)
