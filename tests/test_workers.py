@@ -105,6 +105,7 @@ def test_a_process_that_dies_is_an_error_that_names_its_file(
     ),
   ):
     done += (len(result.features) for result in pool.map(paths))
+  assert done == [1000, 1001, 1002]
   # As when memory was short for a moment: alone, every file succeeds.
   flag.write_text('once')
   with pool_of(Deadly(), 2) as pool:
