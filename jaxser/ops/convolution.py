@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 _conv = functools.partial(lax.conv_general_dilated, window_strides=(1, 1))
+_LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+# Bytes of images and gradients that a CPU takes at a time: what its cache holds.
+_CACHE = 2**23
 
 
 def _one_by_one(function: Callable[[Array, Array], Array]):
@@ -45,24 +48,26 @@ def _kernel_gradient(x: Array, gradient: Array, precision, window):
 
 
 def _kernel_gradient_cpu(x: Array, gradient: Array, precision, window):
-  """The same as one matrix product for each row of the window."""
-  rows, columns = window
-  height, width, channels = x.shape[1:]
-  padded = jnp.pad(x, [(0, 0), (rows // 2,) * 2, (columns // 2,) * 2, (0, 0)])
-  shifted = [padded[:, :, j : j + width] for j in range(columns)]
-  wide = jnp.concatenate(shifted, axis=-1)
-  product = functools.partial(
-    jnp.matmul,
-    precision=precision,
-    preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-  )
-  flat = gradient.reshape(-1, gradient.shape[-1])
-  taps = [
-    product(wide[:, i : i + height].reshape(-1, columns * channels).T, flat)
-    for i in range(rows)
-  ]
-  kernel = jnp.stack(taps).reshape(rows, columns, channels, -1)
-  return kernel.astype(x.dtype)
+  """The same over parts of the batch, in the one layout that is fast in loops."""
+  count, dtype = len(x), jnp.promote_types(x.dtype, jnp.float32)
+  most = max(1, count * _CACHE // (x.nbytes + gradient.nbytes))
+  images = next(n for n in range(min(most, count), 0, -1) if count % n == 0)
+
+  def add(total, part):
+    found = _conv(
+      part[0].transpose(3, 1, 2, 0),
+      part[1].transpose(1, 2, 0, 3),
+      padding=[(size // 2, size // 2) for size in window],
+      dimension_numbers=_LAYOUT,
+      precision=precision,
+      preferred_element_type=dtype,
+    )
+    return total + found, None
+
+  parts = [v.reshape(-1, images, *v.shape[1:]) for v in (x, gradient)]
+  start = jnp.zeros((x.shape[-1], *window, gradient.shape[-1]), dtype)
+  total, _ = lax.scan(add, start, parts)
+  return total.transpose(1, 2, 0, 3).astype(x.dtype)
 
 
 @functools.cache
@@ -71,7 +76,7 @@ def _function(precision, window: tuple[int, int]):
   same = functools.partial(
     _conv,
     padding='SAME',
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    dimension_numbers=_LAYOUT,
     precision=precision,
   )
   forward = _one_by_one(same)
