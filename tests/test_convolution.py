@@ -42,9 +42,13 @@ def test_value_and_gradients_are_those_of_xla(window):
   assert_close(jax.jit(_run())(*data), jax.jit(_run(_plain))(*data), 1e-5)
 
 
-def test_both_forms_of_the_kernel_gradient_agree():
-  gradient = jax.random.normal(jax.random.key(9), (2, 9, 6, 4))
-  args = _data()[0], gradient, 'highest', (5, 3)
+@pytest.mark.parametrize('cache', [2**21, 2688], ids=['whole', 'blocks'])
+def test_both_forms_of_the_kernel_gradient_agree(cache, monkeypatch):
+  # Blocks of two of five images and of five of nine rows, so that both are padded.
+  monkeypatch.setattr(convolution, '_CACHE', cache)
+  keys = jax.random.split(jax.random.key(9))
+  x = jax.random.normal(keys[0], (5, 9, 6, 3))
+  args = x, jax.random.normal(keys[1], (5, 9, 6, 4)), 'highest', (5, 3)
   found = convolution._kernel_gradient_cpu(*args)
   assert_close(found, convolution._kernel_gradient(*args), 1e-5)
 
