@@ -185,7 +185,8 @@ def base_config(
     }
   )
 
-  # 'jit' over a device mesh, or 'pmap'.
+  # 'jit' over a device mesh, 'pmap', or 'fsdp': weights and optimizer state are
+  # divided over the devices that train a run, not copied to each.
   config.parallel = 'jit'
   # Runs (a seed and a fold each) that train side by side; 0: all that fit, on
   # a CPU one per device.

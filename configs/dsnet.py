@@ -7,7 +7,7 @@ disentangled projections, four losses; 5,132,133 parameters.
       The built-in demo corpus at size=tiny.
   python -m jaxser.main --config=dsnet:corpus=emodb --workdir=W
       EmoDB prepared with `python -m data_prep --features=kaldi16k`, leave one
-      speaker out, size=paper, 80 epochs: for a GPU. A step takes 11.5 GiB.
+      speaker out, size=paper, 80 epochs: for a GPU. A step takes 4 to 5 GiB.
 
 The paper's result tables could not be had, so there is no score to expect. The
 narrow network of README's command reached UAR 36.0 (95 % interval 28.6 to 43.9)

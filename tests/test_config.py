@@ -39,7 +39,7 @@ def parse(*arguments):
   ('field', 'value', 'message'),
   [
     ('protocol', 'loso', "choose one of 'published', 'speaker_independent'"),
-    ('parallel', 'threads', "choose one of 'jit', 'pmap'"),
+    ('parallel', 'threads', "choose one of 'jit', 'pmap', 'fsdp'"),
     ('epochs', 0, 'must be at least 1'),
     ('accumulate', 3, 'batch_size=16 must be a multiple'),
     ('selection_metric', 'accuracy', "'uar', 'war', 'f1', 'ccc_mean'"),

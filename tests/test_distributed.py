@@ -35,6 +35,9 @@ BATCHES = {
   'streamed': {**SETTINGS, 'data.cache_gib': 0.0, 'fold_subset': (0,)},
   'resident': {**SETTINGS, 'data.cache_gib': 1.0, 'fold_subset': (0, 1, 2, 3)},
 }
+# So wide that all eight devices hold parts of the kernels.
+WIDE = {'parallel': 'fsdp', 'model.filters': 64}
+BATCHES['divided'] = {**BATCHES['streamed'], **WIDE}
 
 
 def train_here(batches, workdir):
@@ -176,7 +179,8 @@ def test_a_killed_process_ends_the_other_and_both_continue(
   assert printed.count('Results: ') == 1
   assert_same_results(tmp_path, one_process(batches))
   results = json.loads((tmp_path / 'results.json').read_text())
-  wanted = {'engine': batches, 'processes': 2, 'devices': 8}
+  engine = 'resident' if batches == 'resident' else 'streamed'
+  wanted = {'engine': engine, 'processes': 2, 'devices': 8}
   assert wanted.items() <= results['environment'].items()
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from configs import dsnet, emosphere, timnet
 from jaxser.data import pipeline, protocols
-from jaxser.engine import interruption
+from jaxser.engine import interruption, sharding
 from jaxser.systems import registry
 from tests import fakes, in_memory_main, toys
 from tests.recorder import Recorder, check_equal
@@ -113,11 +113,13 @@ def slow(*values):
     slow(AVERAGED, 8, {'runs_at_once': 4}, True),
     (VALENCE, 8, STREAMED, None),
     (AUGMENTED, 8, {**STREAMED, 'parallel': 'pmap'}, None),
+    (VALENCE, 8, {**STREAMED, 'parallel': 'fsdp'}, None),
   ],
 )
 def test_a_stack_equals_single_runs(
-  alone, tmp_path, case, devices, changes, side_by_side
+  alone, tmp_path, case, devices, changes, side_by_side, monkeypatch
 ):
+  monkeypatch.setattr(sharding, '_LARGE', 64)  # Of fsdp.
   experiment, runs = make(case, **changes)
   some = jax.devices()[:devices]
   ours = Recorder(tmp_path).train(

@@ -15,7 +15,7 @@ from jaxser.systems.base import System
 from jaxser.systems.timnet import TimNet
 from tests import fakes
 
-SYSTEM = TimNet(num_classes=3, num_blocks=2, dropout=0.3)
+SYSTEM = TimNet(num_classes=3, num_blocks=2, filters=16, dropout=0.3)
 CONFIG = common.base_config('timnet', dict(common.ARGUMENTS))
 CONFIG.update_from_flattened_dict(
   {'epochs': 3, 'optimizer.b1': 0.93, 'optimizer.b2': 0.98}
@@ -66,8 +66,11 @@ def assert_close(found, expected):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize('parallel', ['jit', 'pmap'])
-def test_losses_parameters_and_statistics_after_ten_steps(parallel):
+@pytest.mark.parametrize('parallel', ['jit', 'pmap', 'fsdp'])
+def test_losses_parameters_and_statistics_after_ten_steps(
+  parallel, monkeypatch
+):
+  monkeypatch.setattr('jaxser.engine.sharding._LARGE', 100)
   sharding = Sharding(parallel=parallel)
   assert sharding.per_run == 8
   (state, losses), (expected, expected_losses) = train(sharding), alone()
@@ -77,6 +80,19 @@ def test_losses_parameters_and_statistics_after_ten_steps(parallel):
   assert_close(state.params, expected.params)
   assert_close(state.model_state, expected.model_state)
   assert state.step.tolist() == [10]
+
+
+def test_fsdp_divides_the_longest_axis_that_can_be():
+  arrays = {'whole': (4096,), 'odd': (1, 4097), 'small': (1, 64)}
+  arrays |= {'layers': (1, 24, 1024, 64), 'columns': (1, 39, 64, 9)}
+  shapes = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in arrays.items()}
+  places = Sharding(parallel='fsdp').of(shapes, RUNS)
+  specs = {name: tuple(place.spec)[1:] for name, place in places.items()}
+  assert specs == {
+    **dict.fromkeys(('whole', 'odd', 'small'), ()),
+    'layers': (None, 'data'),
+    'columns': (None, 'data'),
+  }
 
 
 def test_weights_of_classes_and_micro_batches_on_eight_devices():

@@ -131,8 +131,11 @@ def run(
   for name in names:
     devices = devices_of(name)
     count = len(devices)
+    parallel = experiment.config.parallel
+    if runs or parallel == 'pmap':
+      parallel = 'jit'
     spread = programs.changed(
-      experiment, batch_size=size * (1 if runs else count), parallel='jit'
+      experiment, batch_size=size * (1 if runs else count), parallel=parallel
     )
     case = programs.Case(spread, devices, runs * count or 1, bool(runs))
     phases = {
@@ -183,5 +186,6 @@ def run(
       f'of {size} utterances of {programs.describe_shape(experiment)}'
     )
   dtype = next(iter(programs.dtypes(experiment.system)))
-  about = f'{experiment.config.system}: {about}, {dtype}'
+  divided = ', fsdp' * (experiment.config.parallel == 'fsdp')
+  about = f'{experiment.config.system}: {about}, {dtype}{divided}'
   return {'about': about, 'rows': rows}, [Table(about, rows, notes), *tables]

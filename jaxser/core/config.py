@@ -27,7 +27,7 @@ FREE = (
 _CHOICES = {
   'protocol': PROTOCOLS,
   'cross_corpus_train': ('all', 'held_out', 'speakers'),
-  'parallel': ('jit', 'pmap'),
+  'parallel': ('jit', 'pmap', 'fsdp'),
   'schedule.name': ('constant', 'cosine', 'linear', 'plateau'),
   'schedule.metric': _SCORES,
   'selection_metric': _SCORES,

@@ -2,9 +2,12 @@
 
 Devices form a mesh ('run', 'data'): runs are divided along the first axis, the
 rows of every batch along the second. The same function of one device runs under
-`jit` with `shard_map` (the default) or, for one run at a time, under `pmap`.
+`jit` with `shard_map` (the default) or, for one run at a time, under `pmap`; or
+the compiler divides the function of global arrays, and large arrays of the state
+lie divided over the devices of the run ('fsdp', fully sharded data parallel).
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -24,6 +27,8 @@ ROWS = PartitionSpec('run', DATA)
 """[runs, rows, ...]: one batch of each run."""
 STEPS = PartitionSpec('run', None, DATA)
 """[runs, steps, rows, ...]: several batches of each run."""
+# Elements from which an array is divided; to gather less costs more than it saves.
+_LARGE = 2**12
 
 
 class Sharding:
@@ -66,38 +71,59 @@ class Sharding:
     unit = self.per_run * multiple
     return -(-rows // unit) * unit
 
-  def of(self, spec: PartitionSpec) -> NamedSharding:
-    return NamedSharding(self._mesh, spec)
+  def of(self, tree: Tree, spec: PartitionSpec) -> Tree:
+    """Returns the sharding of every array of a kind."""
+
+    def of(x):
+      axes = []
+      if (
+        self.parallel == 'fsdp'
+        and spec == RUNS
+        and math.prod(x.shape) >= _LARGE
+      ):
+        axes = [i for i in range(1, x.ndim) if x.shape[i] % self.per_run == 0]
+      if not axes:
+        return NamedSharding(self._mesh, spec)
+      longest = max(axes, key=lambda i: x.shape[i])
+      divided = PartitionSpec('run', *[None] * (longest - 1), DATA)
+      return NamedSharding(self._mesh, divided)
+
+    return jax.tree.map(of, tree)
 
   def abstract(self, tree: Tree, spec: PartitionSpec) -> Tree:
     """Returns shapes with shardings, for compiling without arrays."""
-    where = self.of(spec)
     return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree
+      lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+      tree,
+      self.of(tree, spec),
     )
 
   def put(self, tree: Tree, spec: PartitionSpec) -> Tree:
     """Sends host arrays, the same on every process, to the devices."""
+    tree = self._cut(tree, spec)
+    places = self.of(tree, spec)
     if not distributed.several():
-      return jax.device_put(self._cut(tree, spec), self.of(spec))
-
-    def put(x):
-      x = np.asarray(x)
-      return jax.make_array_from_callback(x.shape, self.of(spec), x.__getitem__)
-
-    return jax.tree.map(put, tree)
+      return jax.device_put(tree, places)
+    return jax.tree.map(
+      lambda x, where: jax.make_array_from_callback(
+        x.shape, where, np.asarray(x).__getitem__
+      ),
+      tree,
+      places,
+    )
 
   def put_local(self, tree: Tree, spec: PartitionSpec) -> Tree:
     """Sends each process' own rows to its devices; returns at once."""
     if not distributed.several():
       return self.put(tree, spec)
     return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(self.of(spec), x), tree
+      lambda x: jax.make_array_from_process_local_data(self.of(x, spec), x),
+      tree,
     )
 
   def _cut(self, tree: Tree, spec: PartitionSpec) -> Tree:
     """Under pmap rows are [devices, rows of each]."""
-    if self.parallel == 'jit' or DATA not in spec:
+    if self.parallel != 'pmap' or DATA not in spec:
       return tree
     i, cut = spec.index(DATA), (self.per_run, -1)
     return jax.tree.map(
@@ -141,6 +167,17 @@ class Sharding:
         out_axes=out_axes,
         donate_argnums=donate,
       )
+    if self.parallel == 'fsdp':
+
+      def spread(*arguments):
+        return jax.tree.map(
+          lambda spec, x: jax.lax.with_sharding_constraint(x, self.of(x, spec)),
+          outputs,
+          function(*arguments),
+          is_leaf=lambda x: isinstance(x, PartitionSpec),
+        )
+
+      return jax.jit(spread, donate_argnums=donate)
     # Not checked: the sums of the step make results equal along `data`.
     mapped = jax.shard_map(
       function,

@@ -187,6 +187,12 @@ class Trainer:
     whole = np.concatenate(list(map(self.sharding.get_rows, outputs)), axis=1)
     return [whole[i][places[i]] for i in range(len(rows))]
 
+  @property
+  def _places(self) -> Tree:
+    """Where (params, model_state) lie."""
+    state = self.abstract.train
+    return self.sharding.of((state.params, state.model_state), RUNS)
+
   @functools.cached_property
   def _where(self) -> Callable[..., Tree]:
     def where(improved, new, old):
@@ -195,8 +201,7 @@ class Trainer:
 
       return jax.tree.map(one, new, old)
 
-    kind = self.sharding.of(RUNS)
-    return jax.jit(where, donate_argnums=2, out_shardings=kind)
+    return jax.jit(where, donate_argnums=2, out_shardings=self._places)
 
   def keep_best(self, state: StackState, selection: str, improved: np.ndarray):
     if not improved.any():
@@ -209,7 +214,7 @@ class Trainer:
   def averaged(self, state: StackState) -> Tree:
     ema = self.experiment.config.ema
     function = jax.vmap(functools.partial(step_lib.averaged, ema=ema))
-    return jax.jit(function, out_shardings=self.sharding.of(RUNS))(state.train)
+    return jax.jit(function, out_shardings=self._places)(state.train)
 
 
 def obstacle(experiment: Experiment) -> str | None:
