@@ -3,7 +3,6 @@
 import ast
 import graphlib
 import importlib.util
-import os
 import pathlib
 import shutil
 import subprocess
@@ -161,31 +160,3 @@ def test_everything_of_the_packages_is_installed(installed):
       if path.is_file():
         relative = path.relative_to(installed / 'src')
         assert (installed / 'installed' / relative).is_file(), relative
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ('arguments', 'expected'),
-  [
-    (['jaxser.main', '--config=timnet:corpus=emodb'], '--corpus=emodb'),
-    (['jaxser.main', '--config=configs/dsnet.py:corpus=emovo'], '=kaldi16k'),
-    (['jaxser.main', '--config=timmet'], 'Did you mean timnet?'),
-    (['jaxser.tables', 'timnet_single_corpus', '--list'], 'emodb-published'),
-  ],
-)
-def test_recipes_are_found_in_any_folder(
-  installed, tmp_path, arguments, expected
-):
-  done = subprocess.run(
-    [sys.executable, '-m', *arguments],
-    cwd=tmp_path,
-    env={
-      **os.environ,
-      'PYTHONPATH': str(installed / 'installed'),
-      'JAXSER_DATA_DIR': str(tmp_path / 'empty'),
-    },
-    capture_output=True,
-    text=True,
-  )
-  assert expected in done.stdout + done.stderr
-  assert done.returncode == (0 if '--list' in arguments else 2)
