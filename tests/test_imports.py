@@ -60,7 +60,6 @@ batch = pipeline.Source(fakes.corpus()).batch(pipeline.Slot(np.arange(2), 12))
 system = TimNet(num_classes=3, num_blocks=1)
 params, state = system.init(jax.random.key(0), batch)
 assert system.predict(params, state, batch)['scores'].shape == (2, 3)
-print('ran')
 """
 
 
@@ -129,9 +128,7 @@ def test_only_the_collectives_know_the_name_of_an_axis():
 @pytest.mark.slow
 def test_core_runs_without_tensorflow_and_librosa():
   command = [sys.executable, '-c', WITHOUT_TENSORFLOW]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.strip() == 'ran'
+  subprocess.run(command, cwd=ROOT, check=True)
 
 
 @pytest.fixture(scope='module')

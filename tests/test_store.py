@@ -212,16 +212,14 @@ def test_a_corpus_without_classes(prepare, manifest):
 
 
 def test_whatever_changes_makes_another_store(prepare, manifest, tmp_path):
-  paths = [prepare()]
-  paths.append(prepare(convention=features.Librosa22k(6001)))
-  paths.append(prepare(convention=features.Librosa22k(6000, range_db=60.0)))
-  paths.append(prepare(convention=features.Wave16k()))
+  quieter = features.Librosa22k(6000, range_db=60.0)
+  others = features.Librosa22k(6001), quieter, features.Wave16k()
+  paths = [prepare(), *(prepare(convention=other) for other in others)]
   first, *others = manifest.utterances
   for change in ({'label': 'sad'}, {'speaker': 's1'}, {'valence': 2.0}):
     changed = (dataclasses.replace(first, **change), *others)
-    paths.append(prepare(dataclasses.replace(manifest, utterances=changed)))
-  reordered = (*others, first)
-  paths.append(prepare(dataclasses.replace(manifest, utterances=reordered)))
+    paths.append(prepare(with_rows(manifest, changed)))
+  paths.append(prepare(with_rows(manifest, (*others, first))))
   # Another recording of the same length, written at the same moment.
   times = first.path.stat()
   samples, rate = soundfile.read(first.path, dtype='int16')
@@ -231,11 +229,8 @@ def test_whatever_changes_makes_another_store(prepare, manifest, tmp_path):
   assert len(set(paths)) == len(paths)
   opened = [(p, info_of(p)) for p in paths]
   found = [store._difference(opened[0], other) for other in opened]
-  assert found[:3] == [
-    '',
-    'signal_length (6000 / 6001)',
-    'range_db (80.0 / 60.0)',
-  ]
+  settings = ['signal_length (6000 / 6001)', 'range_db (80.0 / 60.0)']
+  assert found[:3] == ['', *settings]
   assert found[4:] == [
     "the label of 1 utterances, like b10 ('angry' / 'sad')",
     "the speaker of 1 utterances, like b10 ('s0' / 's1')",
