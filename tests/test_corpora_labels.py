@@ -48,31 +48,6 @@ def test_emotale_averages_three_annotators(tmp_path):
   assert manifest.annotators['ccc_mean'] is None
 
 
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'gt_emotion': 'S'}, "is 'A' by its name and 'S' in"),
-    ({'a2_D': ''}, 'its line in .* has no number'),
-    # Its mean would be inside.
-    ({'a2_D': '9'}, 'has a2_D 9, outside of the scale from 1 to 5'),
-    ({'a1_V': 'nan'}, 'has a1_V nan, outside of the scale'),
-    ({'file': 'DK_002_A_1.wav'}, 'has no line in'),
-    (None, r'annotations\.csv.*a3_A'),
-    ('gone', r'has no annotations\.csv'),
-  ],
-)
-def test_emotale_annotations_that_do_not_fit(tmp_path, changes, message):
-  rows = {'DK_001_A_1': changes} if isinstance(changes, dict) else {}
-  emotale_table(tmp_path, rows)
-  table = tmp_path / 'annotations.csv'
-  if changes is None:
-    table.write_text(table.read_text().replace('a3_A', 'arousal'))
-  if changes == 'gone':
-    table.unlink()
-  touch(tmp_path, 'wav/DK_001_A_1.wav', 'wav/DK_001_A_2.wav')
-  refused(message, 'emotale', tmp_path, allow_incomplete=True)
-
-
 IEMOCAP_TURNS = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
 
 [6.2901 - 8.2357]\tSes01F_impro01_F000\tneu\t[2.5000, 2.5000, 2.5000]
@@ -95,10 +70,9 @@ A-E3:\tval 1; act 1; dom  1;\t()
 """
 
 
-@pytest.fixture
-def iemocap(tmp_path):
-  """A dialogue of five turns, and its table."""
-  dialog = tmp_path / 'Session1' / 'dialog'
+def iemocap_tree(root):
+  """A dialogue of five turns; returns its table."""
+  dialog = root / 'Session1' / 'dialog'
   (dialog / 'EmoEvaluation' / 'Categorical').mkdir(parents=True)
   (dialog / 'transcriptions').mkdir()
   table = dialog / 'EmoEvaluation' / 'Ses01F_impro01.txt'
@@ -111,15 +85,16 @@ def iemocap(tmp_path):
     'Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.\n'
     'Ses01F_impro01_M001 [010.0100-011.3925]: Yeah?\n'
   )
-  sentences = tmp_path / 'Session1/sentences/wav/Ses01F_impro01'
+  sentences = root / 'Session1/sentences/wav/Ses01F_impro01'
   turns = ('F000', 'M001', 'M002', 'F003', 'F004')
   touch(sentences, *(f'Ses01F_impro01_{turn}.wav' for turn in turns))
   touch(dialog / 'wav', 'Ses01F_impro01.wav')
-  return tmp_path, table
+  return table
 
 
-def test_iemocap(iemocap):
-  manifest, difference = read('iemocap', iemocap[0])
+def test_iemocap(tmp_path):
+  iemocap_tree(tmp_path)
+  manifest, difference = read('iemocap', tmp_path)
   assert rows_of(manifest, 'id', 'label', 'speaker', 'gender', 'text') == [
     ('Ses01F_impro01_M001', 'happy', 'Ses01M', 'male', 'Yeah?'),
     ('Ses01F_impro01_M002', 'happy', 'Ses01M', 'male', ''),
@@ -132,24 +107,9 @@ def test_iemocap(iemocap):
   ]
   assert manifest.notes == ('turns of other classes left out: 1 fru, 1 xxx',)
   assert 'class angry: 0 of 1,103' in difference
-  next(iemocap[0].rglob('*_M002.wav')).unlink()
-  difference = read('iemocap', iemocap[0])[1]
+  next(tmp_path.rglob('*_M002.wav')).unlink()
+  difference = read('iemocap', tmp_path)[1]
   assert 'missing (1):\n    Ses01F_impro01_M002' in difference
-
-
-def test_iemocap_mistakes(iemocap):
-  root, table = iemocap
-  other = root / 'copy' / 'EmoEvaluation'
-  other.mkdir(parents=True)
-  (other / table.name).write_text(IEMOCAP_TURNS, encoding='utf-8')
-  refused('repeats Ses01F_impro01_F000, which is in', 'iemocap', root)
-  (other / table.name).unlink()
-  table.write_text('[6.29 - 8.23]\tSes01F_impro01_F000\tneu\n', 'utf-8')
-  refused(r'cannot read .*Ses01F_impro01_F000', 'iemocap', root)
-  table.write_text('nothing\n', 'utf-8')
-  refused('none of its 1 files has a turn like', 'iemocap', root)
-  table.unlink()
-  refused('has no file like Session1/dialog/Emo', 'iemocap', root)
 
 
 IMPROV_LABELS = """\
@@ -172,8 +132,7 @@ IMPROV_FILES = (
 
 @pytest.mark.parametrize('name', ['Evalution.txt', 'Evaluation.txt'])
 def test_msp_improv(tmp_path, name):
-  touch(tmp_path, *IMPROV_FILES)
-  (tmp_path / name).write_text(IMPROV_LABELS, 'utf-8')
+  improv_tree(tmp_path, name)
   manifest, difference = read('msp_improv', tmp_path)
   found = rows_of(manifest, 'id', 'label', 'speaker', 'gender', 'text', 'vad')
   assert [(row[0][11:], *row[1:]) for row in found] == [
@@ -185,22 +144,6 @@ def test_msp_improv(tmp_path, name):
   left_out = 'turns left out (O other, X no agreement): 1 O, 1 X'
   assert manifest.notes == (left_out,)
   assert 'class happy: 1 of 2,644' in difference
-
-
-@pytest.mark.parametrize(
-  ('labels', 'files', 'message'),
-  [
-    (IMPROV_LABELS.replace('V:3.5', 'V='), [], 'txt: cannot read line 1,'),
-    (IMPROV_LABELS * 2, [], 'line 8 repeats MSP-IMPROV-S01A-F01-P-FM01'),
-    ('', ['old/Evaluation.txt'], r'2 files could be Evalution\.txt'),
-    (None, [], r'has no Evalution\.txt \(the labels\)'),
-  ],
-)
-def test_msp_improv_mistakes(tmp_path, labels, files, message):
-  touch(tmp_path, *IMPROV_FILES, *files)
-  if labels is not None:
-    (tmp_path / 'Evalution.txt').write_text(labels, 'utf-8')
-  refused(message, 'msp_improv', tmp_path)
 
 
 def test_labels_without_their_audio(tmp_path):
@@ -219,17 +162,18 @@ MSP-PODCAST_0002_0003.wav,X,3.0,3.5,4.0,Unknown,Unknown,Train
 """
 
 
-def podcast_tree(root, labels=PODCAST):
-  (root / 'Labels').mkdir()
-  (root / 'Labels' / 'labels_consensus.csv').write_text(labels, 'utf-8')
+def podcast_tree(root):
   lines = PODCAST.splitlines()[1:]
   touch(root, *('Audios/' + line.split(',')[0] for line in lines))
-  return root
+  (root / 'Labels').mkdir()
+  table = root / 'Labels' / 'labels_consensus.csv'
+  table.write_text(PODCAST, 'utf-8')
+  return table
 
 
 def test_msp_podcast(tmp_path):
-  root = podcast_tree(tmp_path)
-  manifest, difference = read('msp_podcast', root)
+  podcast_tree(tmp_path)
+  manifest, difference = read('msp_podcast', tmp_path)
   assert not difference
   found = rows_of(manifest, 'id', 'label', 'speaker', 'gender', 'split')
   assert [(row[0][12:], *row[1:]) for row in found] == [
@@ -242,29 +186,103 @@ def test_msp_podcast(tmp_path):
   assert manifest.vad_range == (1.0, 7.0)
   assert manifest.notes == ('rows left out (--rows=agreed): 1 X',)
   for rows, count in (('all', 5), ('classes', 3)):
-    assert len(read('msp_podcast', root, rows=rows)[0].utterances) == count
-  refused('--rows=some: is unknown; choose', 'msp_podcast', root, rows='some')
+    assert len(read('msp_podcast', tmp_path, rows=rows)[0].utterances) == count
+  message = '--rows=some: is unknown; choose one'
+  refused(message, 'msp_podcast', tmp_path, rows='some')
 
 
-@pytest.mark.parametrize(
-  ('old', 'new', 'message'),
-  [
+def improv_tree(root, name='Evalution.txt'):
+  touch(root, *IMPROV_FILES)
+  (root / name).write_text(IMPROV_LABELS, 'utf-8')
+  return root / name
+
+
+def emotale_tree(root):
+  touch(root, 'wav/DK_001_A_1.wav', 'wav/DK_001_A_2.wav')
+  emotale_table(root)
+  return root / 'annotations.csv'
+
+
+TREES = {'emotale': emotale_tree, 'iemocap': iemocap_tree}
+TREES |= {'msp_improv': improv_tree, 'msp_podcast': podcast_tree}
+# A line of EmoTale, and a rating.
+ROW, X = 'DK_001_A_1.wav', ',3.0'
+# What is replaced in the file of labels, by what, and what is said of it.
+SLIPS = {
+  'emotale': (
+    (ROW + 12 * X + ',A', ROW + 12 * X + ',S', "is 'A' by its name and 'S' in"),
+    (ROW + 7 * X, ROW + 6 * X + ',', 'its line in .* has no number'),
+    # Its mean would be inside.
+    (
+      ROW + 7 * X,
+      ROW + 6 * X + ',9',
+      'a2_D 9, outside of the scale from 1 to 5',
+    ),
+    (ROW + 2 * X, ROW + X + ',nan', 'has a1_V nan, outside of the scale'),
+    (ROW, 'DK_002_A_1.wav', 'has no line in'),
+    ('a3_A', 'arousal', r'annotations\.csv.*a3_A'),
+  ),
+  'iemocap': (
+    ('\tneu\t[2.5000, 2.5000, 2.5000]', '\tneu', 'cannot read .*impro01_F000'),
+    ('_F003', '_F000', 'repeats Ses01F_impro01_F000, which is in'),
+    ('] \t', 'nothing', 'none of its 1 files has a turn like'),
+  ),
+  'msp_improv': (
+    ('V:3.5', 'V=', 'txt: cannot read line 1,'),
+    ('S08A-F05M', 'S01A-F01', 'line 3 repeats MSP-IMPROV-S01A-F01-P-FM01'),
+  ),
+  'msp_podcast': (
     ('Split_Set', 'Split', "column 'Split_Set' is missing"),
     (',C,', ',Q,', "line 4 has EmoClass 'Q'"),
     ('4.125', '8.125', 'arousal 8.125 is outside the scale 1 to 7'),
     ('4.125', 'high', "0002_0001.wav has no number .*'high'"),
-    ('0002_0002', '0002_0001', r'line 5 repeats MSP-PODCAST_0002_0001, which'),
+    ('0002_0002', '0002_0001', 'line 5 repeats MSP-PODCAST_0002_0001, which'),
     ('0002_0002', '0009_0001', r'missing \(1\):\n    MSP-PODCAST_0009_0001'),
     (',Male,Test2', ',"Male,Test2', 'line 3 cannot be read'),
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ('corpus', 'old', 'new', 'message'),
+  [(corpus, *slip) for corpus, slips in SLIPS.items() for slip in slips],
+)
+def test_slips_in_files_of_labels_are_named(
+  tmp_path, corpus, old, new, message
+):
+  path = TREES[corpus](tmp_path)
+  text = path.read_text('utf-8')
+  assert old in text
+  path.write_text(text.replace(old, new), 'utf-8')
+  options = {} if corpus == 'msp_podcast' else {'allow_incomplete': True}
+  refused(message, corpus, tmp_path, **options)
+
+
+@pytest.mark.parametrize(
+  ('corpus', 'message'),
+  [
+    ('emotale', r'has no annotations\.csv'),
+    ('iemocap', 'has no file like Session1/dialog/Emo'),
+    ('msp_improv', r'has no Evalution\.txt \(the labels\)'),
   ],
 )
-def test_msp_podcast_mistakes(tmp_path, old, new, message):
-  root = podcast_tree(tmp_path, PODCAST.replace(old, new))
-  refused(message, 'msp_podcast', root)
-  if new == '8.125':  # A row that breaks a rule can be left out.
-    manifest, _ = read('msp_podcast', root, on_error='skip')
-    assert [r.path.stem[12:] for r in manifest.rejected] == ['0002_0001']
-    assert len(manifest.utterances) == 3
+def test_files_of_labels_that_are_not_there(tmp_path, corpus, message):
+  TREES[corpus](tmp_path).unlink()
+  refused(message, corpus, tmp_path)
+
+
+def test_two_files_of_labels_are_one_too_many(tmp_path):
+  improv_tree(tmp_path)
+  touch(tmp_path, 'old/Evaluation.txt')
+  refused(r'2 files could be Evalution\.txt', 'msp_improv', tmp_path)
+
+
+def test_rows_that_break_a_rule_can_be_left_out(tmp_path):
+  table = podcast_tree(tmp_path)
+  table.write_text(PODCAST.replace('4.125', '8.125'), 'utf-8')
+  manifest, _ = read('msp_podcast', tmp_path, on_error='skip')
+  assert [r.path.stem[12:] for r in manifest.rejected] == ['0002_0001']
+  assert len(manifest.utterances) == 3
 
 
 @pytest.fixture

@@ -55,9 +55,6 @@ def tiny(monkeypatch, tmp_path):
   return tmp_path / 'audio'
 
 
-FOR_VAD = ('Next:', 'emosphere'), ('or:  ', 'dsnet')
-
-
 def table_of(path):
   with open(path, encoding='utf-8', newline='') as file:
     return list(csv.DictReader(file, delimiter='\t'))
@@ -236,14 +233,9 @@ def test_places(monkeypatch, capsys, tiny, tmp_path):
 def test_a_vad_corpus_is_shown_its_recipe(tmp_path):
   row = manifest_lib.Utterance('u', tmp_path, 'sad', 's')
   about = 'emotale', ('sad',), (1.0, 5.0), (row,), tmp_path
-  folder = pathlib.Path('/my data')
-  lines = prepare.next_commands(
-    manifest_lib.Manifest(*about), 'kaldi16k', folder, {}
-  )
-  start = 'python -m jaxser.main --config=configs'
-  for line, (word, recipe) in zip(lines, FOR_VAD, strict=False):
-    assert line.startswith(f'{word}  {start}/{recipe}.py:corpus=emotale')
-    assert line.endswith(" '--config.data_dir=/my data' --workdir=runs/emotale")
+  given = manifest_lib.Manifest(*about), 'kaldi16k', tmp_path, {}
+  shown = '\n'.join(prepare.next_commands(*given))
+  assert re.findall(r'configs/(\w+)', shown)[:2] == ['emosphere', 'dsnet']
 
 
 @pytest.mark.slow

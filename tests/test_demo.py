@@ -33,18 +33,6 @@ def waveforms(corpus):
   return {name: samples for name, (_, samples) in read.items()}
 
 
-@pytest.fixture(scope='module')
-def pitch(waveforms):
-  """Name -> median fundamental frequency, Hz."""
-  found = {}
-  for name, samples in waveforms.items():
-    signal = samples / 32768
-    periods = librosa.yin(signal, fmin=65, fmax=480, sr=16_000)
-    energy = librosa.feature.rms(y=signal)[0] ** 2
-    found[name] = np.median(periods[energy > 0.1 * energy.max()])
-  return found
-
-
 def _bands(samples):
   """Log power in 32 mel-spaced bands `[32, frames]`, dB."""
   _, _, spectrum = scipy.signal.stft(samples / 32768, 16_000, nperseg=512)
@@ -90,7 +78,7 @@ def test_files_are_audible_and_clean(waveforms):
     assert frames.std(axis=1).min() > 1e-4, name
 
 
-def test_vad_lies_on_the_scale_and_drives_the_voice(waveforms, pitch):
+def test_vad_lies_on_the_scale_about_the_centre_of_its_class():
   points = np.array([demo.plan(name).vad for name in NAMES])
   assert points.min() >= demo.VAD_RANGE[0]
   assert points.max() <= demo.VAD_RANGE[1]
@@ -99,15 +87,6 @@ def test_vad_lies_on_the_scale_and_drives_the_voice(waveforms, pitch):
     np.testing.assert_allclose(inside.mean(axis=0), centre, atol=0.25)
     # The offset is that of the utterance, not one per class.
     assert (inside.std(axis=0) > 0.25).all(), label
-  usual = {s.name: np.log(s.pitch) for s in demo.SPEAKERS}
-  raised = [np.log(pitch[n]) - usual[n.split('-')[0]] for n in NAMES]
-  level = [np.log(np.std(waveforms[n])) for n in NAMES]
-  seconds = [len(waveforms[n]) for n in NAMES]
-  arousal, dominance = points[:, 1], points[:, 2]
-  assert np.corrcoef(raised, arousal)[0, 1] > 0.7
-  assert np.corrcoef(level, arousal)[0, 1] > 0.7
-  assert np.corrcoef(level, dominance)[0, 1] > 0.5
-  assert np.corrcoef(seconds, arousal)[0, 1] < -0.5
 
 
 def test_a_simple_model_learns_it_across_speakers_and_not_perfectly(waveforms):

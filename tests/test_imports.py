@@ -2,12 +2,9 @@
 
 import ast
 import graphlib
-import importlib.util
 import pathlib
-import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
@@ -129,31 +126,3 @@ def test_only_the_collectives_know_the_name_of_an_axis():
 def test_core_runs_without_tensorflow_and_librosa():
   command = [sys.executable, '-c', WITHOUT_TENSORFLOW]
   subprocess.run(command, cwd=ROOT, check=True)
-
-
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory):
-  """The content of a wheel, unpacked where nothing else lies."""
-  if importlib.util.find_spec('setuptools') is None:
-    pytest.skip('needs setuptools to build a wheel')
-  folder = tmp_path_factory.mktemp('wheel')
-  ignored = shutil.ignore_patterns('__pycache__', '*.egg-info')
-  for name in ('jaxser', 'data_prep', 'configs'):
-    shutil.copytree(ROOT / name, folder / 'src' / name, ignore=ignored)
-  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
-    shutil.copy(ROOT / name, folder / 'src')
-  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'wheel']
-  pip += ['--quiet', '--no-deps', '--no-build-isolation', '--wheel-dir']
-  subprocess.run([*pip, folder, folder / 'src'], check=True)
-  with zipfile.ZipFile(next(folder.glob('*.whl'))) as wheel:
-    wheel.extractall(folder / 'installed')
-  return folder
-
-
-@pytest.mark.slow
-def test_everything_of_the_packages_is_installed(installed):
-  for name in ('jaxser', 'data_prep', 'configs'):
-    for path in (installed / 'src' / name).rglob('*.*'):
-      if path.is_file():
-        relative = path.relative_to(installed / 'src')
-        assert (installed / 'installed' / relative).is_file(), relative
