@@ -67,15 +67,6 @@ def test_a_schedule_needs_the_side_that_it_follows(stored, tmp_path):
     train.run(config, tmp_path)
 
 
-def test_utterances_without_a_class_are_left_out(stored, tmp_path, capsys):
-  changes = {'model.num_blocks': 1, 'model.filters': 4, 'num_folds': 7}
-  changes['model.num_coefficients'] = 4
-  config = _config(timnet, 'corpus=manifest,protocol=published', changes)
-  found = train.run(config, tmp_path)
-  assert found['utterances'] == 14
-  assert '2 of 16 utterances have no class' in capsys.readouterr().err
-
-
 @pytest.mark.parametrize('recipe', [dsnet, emosphere, timnet])
 def test_the_task_known_before_there_is_a_system_is_its_own(recipe, stored):
   config = recipe.get_config('corpus=emodb')

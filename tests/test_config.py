@@ -1,7 +1,6 @@
 """Configs, recipes and the command line that every program shares."""
 
 import errno
-import inspect
 import io
 import os
 import pathlib
@@ -12,7 +11,7 @@ import pytest
 from absl import flags
 
 from configs import __main__ as fields
-from configs import common, timnet
+from configs import timnet
 from data_prep import progress
 from data_prep.errors import UserError
 from jaxser import main
@@ -282,13 +281,3 @@ def test_progress_may_be_silent_or_wait():
 def test_the_page_of_fields_is_up_to_date():
   written = (ROOT / 'docs' / 'config.md').read_text('utf-8')
   assert written == fields.page(), 'run: python -m configs > docs/config.md'
-
-
-def test_a_field_without_a_comment_is_an_error(monkeypatch):
-  source = inspect.getsource(common)
-  comment = '  # The first; it names initial values'
-  line = next(x for x in source.splitlines() if x.startswith(comment))
-  without = source.replace(line + '\n', '')
-  monkeypatch.setattr(inspect, 'getsource', lambda module: without)
-  with pytest.raises(ValueError, match=r'what they mean: seed$'):
-    fields.page()

@@ -146,15 +146,6 @@ def test_a_users_table_with_vad_only(audio, tmp_path):
   assert read.utterances[0].vad == (1.0, 4.5, 7.0)
 
 
-def test_paths_start_from_the_given_folder(audio, tmp_path):
-  (tmp_path / 'tables').mkdir()
-  path = table(tmp_path / 'tables', f'{HEAD}\na.wav|s|x\n')
-  message = r'tables/a\.wav: line 2 of mine\.tsv'
-  refused(message, manifest.read_manifest, path)
-  read = manifest.read_manifest(path, root=tmp_path)
-  assert read.utterances[0].path == audio[0]
-
-
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

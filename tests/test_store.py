@@ -179,10 +179,7 @@ def test_store_json_and_manifest(prepare, manifest):
   rows = rows_of(path / 'manifest.tsv')
   assert (rows[1]['path'], rows[1]['duration']) == ('b2.wav', '0.21875')
   assert (rows[0]['valence'], rows[1]['valence']) == ('', '1.5')
-  again = manifest_lib.read_manifest(
-    path / 'manifest.tsv', root=manifest.root, corpus='toy', vad_range=(1, 7)
-  )
-  assert again.utterances == manifest.utterances
+
   assert not (path / 'rejected.tsv').exists()
 
 
@@ -319,7 +316,7 @@ def test_unusable_files_stop_it_or_are_listed(prepare, manifest, tmp_path):
 def in_another_process(tmp_path, before, num_workers=1):
   """Prepares the toy corpus in a fresh Python, after some other statements."""
   code = f"""
-import os, pathlib, sys
+import numpy, os, pathlib, sys
 from data_prep import features, records, store
 from tests import test_store
 folder = pathlib.Path({str(tmp_path)!r})
@@ -329,7 +326,11 @@ print(store.prepare(
   manifest, test_store.SPEC, features=features.Librosa22k(6000),
   data_dir=folder / 'data', num_workers={num_workers},
   report=lambda line: print(line, file=sys.stderr)))
-assert not {{'tensorflow', 'jax'}} & set(sys.modules)
+# What takes long to import is not for those who only prepare.
+for spec in features.Kaldi16k(), features.Wave16k():
+  spec(numpy.ones(4000, 'f'), 8000)
+heavy = {{'tensorflow', 'jax', 'librosa', 'numba', 'pooch', 'scipy'}}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
   """
   root = pathlib.Path(__file__).parents[1]
   options = {'capture_output': True, 'text': True, 'timeout': 120}
