@@ -216,17 +216,14 @@ def test_other_formats_are_decoded_by_ffmpeg(
   assert f'{path}: this format is decoded by ffmpeg, which is' in rejected(path)
   # One that writes to a pipe, and so cannot know the size.
   wav = streamed(encoded(noise(500)), 0xFFFFFFFF)
-  (tmp_path / 'out.wav').write_bytes(wav)
+  out, called = written(wav, 'out.wav'), tmp_path / 'called'
   program = tmp_path / 'bin' / 'ffmpeg'
   program.parent.mkdir()
-  program.write_text(
-    f'#!/bin/sh\necho "$@" > {tmp_path}/called\n/bin/cat {tmp_path}/out.wav\n'
-  )
+  program.write_text(f'#!/bin/sh\necho "$@" > {called}\n/bin/cat {out}\n')
   program.chmod(0o755)
-  np.testing.assert_array_equal(
-    audio.read(path).waveform, audio.read(wav).waveform
-  )
-  assert f'-i file:{path} ' in (tmp_path / 'called').read_text()
+  expected = audio.read(wav).waveform
+  np.testing.assert_array_equal(audio.read(path).waveform, expected)
+  assert f'-i file:{path} ' in called.read_text()
   if head != b'by its name':
     assert len(audio.read(path.read_bytes()).waveform) == 500
   program.write_text('#!/bin/sh\necho first; echo no moov atom >&2; exit 1\n')

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -46,11 +47,6 @@ PUBLISHED = {
 def names_of(corpus):
   """All ids of a complete corpus."""
   return sorted(corpora.CORPORA[corpus].expected)
-
-
-def casia_by_emotion(name):
-  speaker, emotion, number = name.split('-')
-  return f'{emotion}/{number}-{emotion}-{speaker}'
 
 
 def refused(message, corpus, root, **options):
@@ -226,14 +222,20 @@ def test_names_that_are_not_utf_8_are_refused_at_the_start(tmp_path):
   assert len(manifest.rejected) == 1
 
 
-@pytest.mark.parametrize(
-  ('corpus', 'other'), [('savee', lambda n: n), ('casia', casia_by_emotion)]
-)
-def test_corpora_with_two_layouts(tmp_path, corpus, other):
+# casia: wangzhe-angry-201 as angry/201-angry-wangzhe.
+OTHER_LAYOUTS = {
+  'savee': lambda n: n,
+  'casia': lambda n: re.sub('(.+)-(.+)-(.+)', r'\2/\3-\2-\1', n),
+}
+
+
+@pytest.mark.parametrize('corpus', OTHER_LAYOUTS)
+def test_corpora_with_two_layouts(tmp_path, corpus):
   found = []
-  for kind, layout in (('a', LAYOUTS[corpus]), ('b', other)):
-    touch(tmp_path / kind, *(f'{layout(n)}.wav' for n in names_of(corpus)))
-    _, manifest, difference = corpora.read(corpus, tmp_path / kind)
+  for layouts in (LAYOUTS, OTHER_LAYOUTS):
+    root = tmp_path / str(len(found))
+    touch(root, *(f'{layouts[corpus](n)}.wav' for n in names_of(corpus)))
+    _, manifest, difference = corpora.read(corpus, root)
     assert not difference
     found.append([dataclasses.replace(u, path='') for u in manifest.utterances])
   assert found[0] == found[1]

@@ -57,11 +57,11 @@ def test_local_starts_one_process_each_on_one_port():
 
 
 def test_gpu_node_runs_one_process_again_and_again():
-  assert dry('gpu_node.sh', '--gpus=0,1', '--max_restarts=7', PYTHON='py') == [
-    'env JAX_PLATFORMS=cuda CUDA_VISIBLE_DEVICES=0,1 py -m jaxser.main '
-    + QUOTED,
-    '# and again on exit code 143, 75, 134, 137, at most 7 times',
-  ]
+  given = '--gpus=0,1', '--max_restarts=7'
+  command, note = dry('gpu_node.sh', *given, PYTHON='py')
+  start = 'env JAX_PLATFORMS=cuda CUDA_VISIBLE_DEVICES=0,1 py -m jaxser.main'
+  assert command == f'{start} {QUOTED}'
+  assert note == '# and again on exit code 143, 75, 134, 137, at most 7 times'
   # Options of the program may stand apart from their values.
   apart = ('--coordinator', 'h:1', '--workdir', 'W')
   line = dry('gpu_node.sh', *apart, PYTHON='py')[0]
