@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
 
 from jaxser.core.errors import UserError
+from jaxser.data import corpus as corpus_lib
 from jaxser.data import protocols
 from tests import fakes
 
@@ -103,3 +106,22 @@ def test_folds_that_do_not_fit_are_refused(corpus, tmp_path):
     refused(f'test_fold_3.jsonl: {message}')
   path.unlink()
   refused('fold_3.jsonl: is no fold of EmoBox')
+
+
+@pytest.mark.parametrize(
+  ('name', 'folds', 'shared'),
+  [('emodb', 5, 10), ('ravdess', 6, 0), ('emovo', 6, 0), ('savee', 4, 0)],
+)
+def test_published_folds_of_prepared_corpora(name, folds, shared):
+  data = pathlib.Path(os.environ['JAXSER_DATA_DIR'])
+  boxes = pathlib.Path(os.environ.get('JAXSER_EMOBOX_DIR', '/nowhere'))
+  stores = sorted(data.glob(f'{name}/librosa22k-*/1.0.0'))
+  if not stores or not boxes.is_dir():
+    pytest.skip(f'needs {name} in $JAXSER_DATA_DIR and $JAXSER_EMOBOX_DIR')
+  corpus = corpus_lib.open_store(stores[0])
+  made = make_folds(corpus, boxes)
+  assert len(made) == folds
+  tested = np.sort(np.concatenate([fold.test for fold in made]))
+  np.testing.assert_array_equal(tested, np.arange(len(corpus.table)))
+  assert len(protocols.shared_speakers(made, corpus.table)) == shared
+  assert all(len(fold.dev) for fold in made)

@@ -79,12 +79,10 @@ def test_soxr_is_librosas_default(rate):
 @pytest.mark.parametrize('name', ['kaiser_best_v04', 'soxr_hq'])
 def test_another_resampler_is_another_spec(name):
   """They differ by what costs a published checkpoint several per cent."""
-  waveform = noise(48000)
+  given = noise(48000), 48000
   other = features.Librosa22k(22050, resampler=name)
   assert other.parameters()['resampler'] == name
-  difference = other(waveform, 48000) - features.Librosa22k(22050)(
-    waveform, 48000
-  )
+  difference = other(*given) - features.Librosa22k(22050)(*given)
   assert 1 < np.abs(difference).max() < 80
 
 

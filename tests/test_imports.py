@@ -109,10 +109,7 @@ def test_imports_run_downwards():
 def test_no_module_imports_itself_through_others():
   known = modules()
   graph = {name: imports(path, known) - {name} for name, path in known.items()}
-  try:
-    tuple(graphlib.TopologicalSorter(graph).static_order())
-  except graphlib.CycleError as error:
-    pytest.fail(' -> '.join(error.args[1]))
+  graphlib.TopologicalSorter(graph).prepare()  # Its error shows the circle.
 
 
 def test_only_the_collectives_know_the_name_of_an_axis():

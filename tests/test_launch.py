@@ -102,10 +102,9 @@ def test_a_mistyped_option_is_refused_before_anything_starts(
 def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
   lines = dry('slurm.sh', '--nodes=2', '--gpus=8', '--time=1:00:00')
   asked = 'nodes=2', 'ntasks-per-node=8', 'gpus-per-node=8', 'time=1:00:00'
+  asked += 'signal=TERM@120', 'requeue'
   for line in (
-    *(
-      f'#SBATCH --{option}' for option in (*asked, 'signal=TERM@120', 'requeue')
-    ),
+    *(f'#SBATCH --{option}' for option in asked),
     'export JAX_PLATFORMS=cuda',
     f'srun --cpus-per-task=8 python -m jaxser.main --distributed=auto {QUOTED} || code=$?',
     '  scontrol requeue "$SLURM_JOB_ID"',

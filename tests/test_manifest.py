@@ -137,15 +137,6 @@ def test_a_users_table(audio, tmp_path):
   assert (read.classes, read.vad_range) == (('alert', 'tired'), None)
 
 
-def test_a_users_table_with_vad_only(audio, tmp_path):
-  rows = 'path|speaker|valence|arousal|dominance\na.wav|ann|1|4.5|7\n'
-  path = table(tmp_path, rows)
-  refused('--vad_range=1,7', manifest.read_manifest, path)
-  read = manifest.read_manifest(path, vad_range=(1, 7))
-  assert read.classes == ()
-  assert read.utterances[0].vad == (1.0, 4.5, 7.0)
-
-
 @pytest.mark.parametrize(
   ('text', 'message'),
   [

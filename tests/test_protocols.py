@@ -119,14 +119,6 @@ def test_cross_corpus_trains_on_one_and_tests_on_the_other(corpus):
   refused('0 to test', sides, ['s4'], test_corpus='third')
 
 
-def test_class_without_training_utterance_is_refused(corpus):
-  labels = np.where(corpus.table.labels == 1, 0, corpus.table.labels)
-  labels[0] = 1  # The only one left; its fold cannot train on it.
-  odd = with_table(corpus, labels=labels)
-  message = r'fold \d: no training utterance of .* fear'
-  refused(message, make, odd, 'published', num_folds=5)
-
-
 def test_advice_on_speakers_helps():
   corpus = fakes.corpus(speakers=2, repeats=15)
   few = r'at least 3 .* has 2\. Use protocol=published'
