@@ -1,7 +1,6 @@
 """Decoding: what is accepted, and the message for everything that is not."""
 
 import io
-import os
 import struct
 import tracemalloc
 
@@ -10,6 +9,7 @@ import pytest
 import soundfile
 
 from data_prep import audio, features
+from tests import trees
 
 
 def encoded(waveform, rate=16000, kind='WAV', subtype='PCM_16', endian=None):
@@ -28,9 +28,8 @@ def written(tmp_path):
   """Writes bytes to a file with this name and returns its path."""
 
   def write(data, name='x.wav'):
-    path = tmp_path / name
-    path.write_bytes(data)
-    return path
+    (tmp_path / name).write_bytes(data)
+    return tmp_path / name
 
   return write
 
@@ -49,10 +48,8 @@ def test_samples_are_returned_as_written_and_channels_averaged(
   waveform = noise(500, channels)
   path = written(encoded(waveform, rate, subtype='FLOAT'))
   result, found = audio.read(path)[:2]
-  assert found == rate
-  assert result.dtype == np.float32
-  expected = waveform.astype(np.float64).mean(axis=1)
-  np.testing.assert_allclose(result, expected, atol=1e-7)
+  assert (found, result.dtype) == (rate, np.float32)
+  np.testing.assert_allclose(result, waveform.mean(1, np.float64), atol=1e-7)
   with open(path, 'rb') as file:
     for source in (str(path), path.read_bytes(), file):
       np.testing.assert_array_equal(audio.read(source).waveform, result)
@@ -64,41 +61,35 @@ def test_sixteen_bits_are_scaled_to_one(written):
   np.testing.assert_array_equal(result, [-1, 0, 0.5, 1 - 2**-15])
 
 
-FORMATS = [
-  ('RF64', 'PCM_16'),
-  ('AIFF', 'PCM_16'),
-  ('AU', 'PCM_16'),
-  ('NIST', 'PCM_16'),
-  ('FLAC', 'PCM_16'),
-  ('OGG', 'VORBIS'),
-  ('MP3', 'MPEG_LAYER_III'),
+TRUNCATION_SHOWS = [
+  *(('RF64', 'PCM_16'), ('AIFF', 'PCM_16'), ('AU', 'PCM_16')),
+  *(('NIST', 'PCM_16'), ('FLAC', 'PCM_16')),
+  *(('OGG', 'VORBIS'), ('MP3', 'MPEG_LAYER_III')),
 ]
+OTHERS = [('WAV', 'PCM_U8'), ('WAV', 'PCM_24'), ('WAV', 'ULAW')]
+OTHERS += [('WAVEX', 'PCM_16')]
 
 
-@pytest.mark.parametrize(
-  ('kind', 'subtype'),
-  [
-    *FORMATS,
-    ('WAV', 'PCM_U8'),
-    ('WAV', 'PCM_24'),
-    ('WAV', 'ULAW'),
-    ('WAVEX', 'PCM_16'),
-  ],
-)
+@pytest.mark.parametrize(('kind', 'subtype'), [*TRUNCATION_SHOWS, *OTHERS])
 def test_formats(kind, subtype):
   waveform = np.sin(np.arange(40000) / 20).astype(np.float32) / 2
-  data = encoded(waveform, 16000, kind, subtype)
-  result, rate = audio.read(data)[:2]
-  assert (rate, len(result)) == (16000, 40000)
-  assert audio.read(data).warning == ''
+  found = audio.read(encoded(waveform, 16000, kind, subtype))
+  assert (found.rate, len(found.waveform)) == (16000, 40000)
+  assert found.warning == ''
+  middle = slice(1000, 39000)
   np.testing.assert_allclose(
-    result[1000:39000], waveform[1000:39000], atol=0.06
+    found.waveform[middle], waveform[middle], atol=0.06
   )
   data = encoded(noise(40000), 16000, kind, subtype)
-  for part in (0.9, 0.5, 0.1) if (kind, subtype) in FORMATS else ():
+  for part in (0.9, 0.5, 0.1) if (kind, subtype) in TRUNCATION_SHOWS else ():
     message = rejected(data[: int(len(data) * part)], name='a.bin')
     assert message.startswith('a.bin: ')
     assert 'truncated' in message or 'not readable' in message
+
+
+SHORT = encoded(noise(100))
+NAN = encoded(np.repeat([[0.1, np.nan]], 3, 0), subtype='FLOAT')
+INFINITE = encoded(np.r_[noise(700), -np.inf], subtype='FLOAT')
 
 
 @pytest.mark.parametrize(
@@ -109,26 +100,23 @@ def test_formats(kind, subtype):
       encoded(noise(0)),
       'zero-length audio (a valid header and 0 samples at 16',
     ),
+    # After no audio other chunks may come: they are none.
+    (encoded(noise(0)) + b'LIST\4\0\0\0INFO', 'zero-length audio'),
     (
       b'This is a note.\n',
-      "not readable as audio; the file begins with b'This is a no' and the",
+      "not readable as audio; the file begins with b'This",
     ),
     (
-      encoded(np.repeat([[0.1, np.nan]], 3, 0), subtype='FLOAT'),
+      NAN,
       '3 of 3 samples are not finite, the first is nan at sample 0; repair',
     ),
     (
-      encoded(np.r_[noise(700), -np.inf], subtype='FLOAT'),
-      '1 of 701 samples are not finite, the first is -inf at sample 700',
+      INFINITE,
+      '1 of 701 samples are not finite, the first is -inf at sample 7',
     ),
     # A codec that does not exist, and a FLAC of noise.
-    (
-      encoded(noise(100))[:20] + b'ww' + encoded(noise(100))[22:],
-      'not readabl',
-    ),
-    (encoded(noise(20000), kind='FLAC')[:1000] + bytes(9000), 'not readabl'),
-    # After no audio other chunks may come: they are none.
-    (encoded(noise(0)) + b'LIST\4\0\0\0INFO', 'zero-length audio'),
+    (SHORT[:20] + b'ww' + SHORT[22:], 'not readable'),
+    (encoded(noise(20000), kind='FLAC')[:1000] + bytes(9000), 'not readable'),
   ],
 )
 def test_what_cannot_be_used_is_named(written, data, message):
@@ -143,17 +131,16 @@ def test_files_that_are_not_there(tmp_path):
 
 
 @pytest.mark.parametrize('size', [1, 4, 11, 12, 20, 36, 43])
-def test_a_wav_cut_in_its_header(written, size):
-  message = rejected(encoded(noise(100))[:size])
+def test_a_wav_cut_in_its_header(size):
+  message = rejected(SHORT[:size])
   assert 'truncated header' in message or 'not readable as audio' in message
 
 
 @pytest.mark.parametrize('removed', [1, 2, 1000, 199])
 def test_a_wav_shorter_than_its_header_promises(removed):
-  assert (
-    'truncated; the header promises 2000 bytes of audio, the file holds '
-    f'{2000 - removed}'
-  ) in rejected(encoded(noise(1000))[:-removed])
+  message = rejected(encoded(noise(1000))[:-removed])
+  assert 'truncated; the header promises 2000 bytes of audio' in message
+  assert f'the file holds {2000 - removed}' in message
 
 
 def test_chunks_before_and_after_the_audio_are_no_matter():
@@ -164,16 +151,9 @@ def test_chunks_before_and_after_the_audio_are_no_matter():
 
 
 # Who writes it into the header of what goes into a pipe.
-STREAMED = {
-  'ffmpeg': 0xFFFFFFFF,
-  'even': 0xFFFFFFFE,
-  'ffmpeg-less-header': 0xFFFFFFFF - 36,
-  'arecord': 0x80000000,
-  'signed': 0x7FFFFFFF,
-  'sox-16': 0x7FFFF000,
-  'sox-24': 0x7FFFEFFC,
-  'gstreamer': 0,
-}
+STREAMED = {'ffmpeg': 0xFFFFFFFF, 'ffmpeg-less-header': 0xFFFFFFFF - 36}
+STREAMED |= {'even': 0xFFFFFFFE, 'arecord': 0x80000000, 'signed': 0x7FFFFFFF}
+STREAMED |= {'sox-16': 0x7FFFF000, 'sox-24': 0x7FFFEFFC, 'gstreamer': 0}
 
 
 def streamed(data, size, order='<'):
@@ -221,41 +201,29 @@ def test_a_header_that_counts_itself_is_believed_with_a_warning(extra):
 
 
 M4A = b'\0\0\0\x20ftypM4A \0\0\0\0'
+FOR_FFMPEG = [('a.m4a', M4A), ('a.aac', b'\xff\xf1\x50\x80')]
+FOR_FFMPEG += [('a.webm', b'\x1aE\xdf\xa3'), ('a.amr', b'#!AMR\n')]
+FOR_FFMPEG += [('a.wma', b'0&\xb2u\x8ef\xcf\x11'), ('-i.m4a', b'by its name')]
+FOR_FFMPEG += [('recording', M4A)]  # By its content, whatever its name.
 
 
-@pytest.mark.parametrize(
-  ('name', 'head'),
-  [
-    ('a.m4a', M4A),
-    ('a.aac', b'\xff\xf1\x50\x80'),
-    ('a.webm', b'\x1aE\xdf\xa3'),
-    ('a.amr', b'#!AMR\n'),
-    ('a.wma', b'0&\xb2u\x8ef\xcf\x11'),
-    ('recording', M4A),  # By its content, whatever its name.
-    ('-i.m4a', b'by its name'),
-  ],
-)
+@pytest.mark.parametrize(('name', 'head'), FOR_FFMPEG)
 def test_other_formats_are_decoded_by_ffmpeg(
   written, tmp_path, monkeypatch, name, head
 ):
   path = written(head + bytes(100), name)
   monkeypatch.setenv('PATH', str(tmp_path / 'bin'))
-  assert (
-    f'{path}: this format is decoded by ffmpeg, which is not installed; inst'
-  ) in rejected(path)
+  assert f'{path}: this format is decoded by ffmpeg, which is' in rejected(path)
   # One that writes to a pipe, and so cannot know the size.
   wav = streamed(encoded(noise(500)), 0xFFFFFFFF)
-  (tmp_path / 'out.wav').write_bytes(wav)
+  out, called = written(wav, 'out.wav'), tmp_path / 'called'
   program = tmp_path / 'bin' / 'ffmpeg'
   program.parent.mkdir()
-  program.write_text(
-    f'#!/bin/sh\necho "$@" > {tmp_path}/called\n/bin/cat {tmp_path}/out.wav\n'
-  )
+  program.write_text(f'#!/bin/sh\necho "$@" > {called}\n/bin/cat {out}\n')
   program.chmod(0o755)
-  np.testing.assert_array_equal(
-    audio.read(path).waveform, audio.read(wav).waveform
-  )
-  assert f'-i file:{path} ' in (tmp_path / 'called').read_text()
+  expected = audio.read(wav).waveform
+  np.testing.assert_array_equal(audio.read(path).waveform, expected)
+  assert f'-i file:{path} ' in called.read_text()
   if head != b'by its name':
     assert len(audio.read(path.read_bytes()).waveform) == 500
   program.write_text('#!/bin/sh\necho first; echo no moov atom >&2; exit 1\n')
@@ -265,14 +233,11 @@ def test_other_formats_are_decoded_by_ffmpeg(
 def test_find_recordings_finds_audio_and_nothing_else(tmp_path):
   names = ['b/x.WAV', 'a.m4a', 'a.flac', 'c d.mp3', 'not.txt']
   names += ['._a.wav', '__MACOSX/b/x.wav', '.Trash/y.wav', 'z.wav/inside.wav']
-  for name in names:
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / name).write_bytes(b'')
-  os.symlink(tmp_path, tmp_path / 'b' / 'up')
-  found = [
-    str(p.relative_to(tmp_path)) for p in audio.find_recordings(tmp_path)
-  ]
-  assert found == ['a.flac', 'a.m4a', 'b/x.WAV', 'c d.mp3', 'z.wav/inside.wav']
+  trees.touch(tmp_path, *names)
+  (tmp_path / 'b' / 'up').symlink_to(tmp_path)
+  found = audio.find_recordings(tmp_path)
+  wanted = ['a.flac', 'a.m4a', 'b/x.WAV', 'c d.mp3', 'z.wav/inside.wav']
+  assert found == [tmp_path / name for name in wanted]
   one = tmp_path / 'not.txt'
   assert audio.find_recordings(one) == [one]
 

@@ -22,6 +22,11 @@ def rows_of(manifest, *names):
   return [tuple(getattr(u, n) for n in names) for u in manifest.utterances]
 
 
+def refused(message, name, root, **options):
+  with pytest.raises(CorpusError, match=message):
+    corpora.read(name, root, **options)
+
+
 def test_emotale_averages_three_annotators(tmp_path):
   ratings = {'a1_V': '1.5', 'a2_V': '2.5', 'a3_V': '1', 'a1_A': '4.5'}
   emotale_table(tmp_path, {'DK_001_A_1': ratings})
@@ -41,32 +46,6 @@ def test_emotale_averages_three_annotators(tmp_path):
   assert manifest.annotators['count'] == 3
   assert manifest.annotators['ccc_dominance'] is None
   assert manifest.annotators['ccc_mean'] is None
-
-
-@pytest.mark.parametrize(
-  ('changes', 'message'),
-  [
-    ({'gt_emotion': 'S'}, "is 'A' by its name and 'S' in"),
-    ({'a2_D': ''}, 'its line in .* has no number'),
-    # Its mean would be inside.
-    ({'a2_D': '9'}, 'has a2_D 9, outside of the scale from 1 to 5'),
-    ({'a1_V': 'nan'}, 'has a1_V nan, outside of the scale'),
-    ({'file': 'DK_002_A_1.wav'}, 'has no line in'),
-    (None, r'annotations\.csv.*a3_A'),
-    ('gone', r'has no annotations\.csv'),
-  ],
-)
-def test_emotale_annotations_that_do_not_fit(tmp_path, changes, message):
-  rows = {'DK_001_A_1': changes} if isinstance(changes, dict) else {}
-  emotale_table(tmp_path, rows)
-  table = tmp_path / 'annotations.csv'
-  if changes is None:
-    table.write_text(table.read_text().replace('a3_A', 'arousal'))
-  if changes == 'gone':
-    table.unlink()
-  touch(tmp_path, 'wav/DK_001_A_1.wav', 'wav/DK_001_A_2.wav')
-  with pytest.raises(CorpusError, match=message):
-    read('emotale', tmp_path)
 
 
 IEMOCAP_TURNS = """% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]
@@ -91,35 +70,31 @@ A-E3:\tval 1; act 1; dom  1;\t()
 """
 
 
-@pytest.fixture
-def iemocap(tmp_path):
-  """A dialogue of five turns, and its table."""
-  dialog = tmp_path / 'Session1' / 'dialog'
+def iemocap_tree(root):
+  """A dialogue of five turns; returns its table."""
+  dialog = root / 'Session1' / 'dialog'
   (dialog / 'EmoEvaluation' / 'Categorical').mkdir(parents=True)
   (dialog / 'transcriptions').mkdir()
   table = dialog / 'EmoEvaluation' / 'Ses01F_impro01.txt'
   table.write_text(IEMOCAP_TURNS, encoding='utf-8')
   # Hidden twins and the folders of single evaluators are not tables of turns.
   (table.parent / '._Ses01F_impro01.txt').write_bytes(b'\x00\x05\x16\x07')
-  (table.parent / 'Categorical' / 'Ses01F_impro01_e2_cat.txt').write_text(
-    'Ses01F_impro01_F000 :Neutral state; ()\n', encoding='utf-8'
-  )
+  other = table.parent / 'Categorical' / 'Ses01F_impro01_e2_cat.txt'
+  other.write_text('Ses01F_impro01_F000 :Neutral state; ()\n', 'utf-8')
   (dialog / 'transcriptions' / 'Ses01F_impro01.txt').write_text(
     'Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.\n'
-    'Ses01F_impro01_M001 [010.0100-011.3925]: Yeah?\n',
-    encoding='latin-1',
+    'Ses01F_impro01_M001 [010.0100-011.3925]: Yeah?\n'
   )
-  sentences = 'Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01'
-  touch(tmp_path, 'Session1/dialog/wav/Ses01F_impro01.wav')
-  touch(
-    tmp_path,
-    *(f'{sentences}_{t}.wav' for t in ('F000', 'M001', 'M002', 'F003', 'F004')),
-  )
-  return tmp_path, table
+  sentences = root / 'Session1/sentences/wav/Ses01F_impro01'
+  turns = ('F000', 'M001', 'M002', 'F003', 'F004')
+  touch(sentences, *(f'Ses01F_impro01_{turn}.wav' for turn in turns))
+  touch(dialog / 'wav', 'Ses01F_impro01.wav')
+  return table
 
 
-def test_iemocap(iemocap):
-  manifest, difference = read('iemocap', iemocap[0])
+def test_iemocap(tmp_path):
+  iemocap_tree(tmp_path)
+  manifest, difference = read('iemocap', tmp_path)
   assert rows_of(manifest, 'id', 'label', 'speaker', 'gender', 'text') == [
     ('Ses01F_impro01_M001', 'happy', 'Ses01M', 'male', 'Yeah?'),
     ('Ses01F_impro01_M002', 'happy', 'Ses01M', 'male', ''),
@@ -132,30 +107,9 @@ def test_iemocap(iemocap):
   ]
   assert manifest.notes == ('turns of other classes left out: 1 fru, 1 xxx',)
   assert 'class angry: 0 of 1,103' in difference
-  next(iemocap[0].rglob('*_M002.wav')).unlink()
-  assert (
-    'missing (1):\n    Ses01F_impro01_M002' in read('iemocap', iemocap[0])[1]
-  )
-
-
-def test_iemocap_mistakes(iemocap):
-  root, table = iemocap
-
-  def refused(message):
-    with pytest.raises(CorpusError, match=message):
-      corpora.read('iemocap', root)
-
-  other = root / 'copy' / 'EmoEvaluation'
-  other.mkdir(parents=True)
-  (other / table.name).write_text(IEMOCAP_TURNS, encoding='utf-8')
-  refused('repeats Ses01F_impro01_F000, which is in')
-  (other / table.name).unlink()
-  table.write_text('[6.29 - 8.23]\tSes01F_impro01_F000\tneu\n', 'utf-8')
-  refused(r'cannot read .*Ses01F_impro01_F000')
-  table.write_text('nothing\n', 'utf-8')
-  refused('none of its 1 files has a turn like')
-  table.unlink()
-  refused('has no file like Session1/dialog/Emo')
+  next(tmp_path.rglob('*_M002.wav')).unlink()
+  difference = read('iemocap', tmp_path)[1]
+  assert 'missing (1):\n    Ses01F_impro01_M002' in difference
 
 
 IMPROV_LABELS = """\
@@ -178,8 +132,7 @@ IMPROV_FILES = (
 
 @pytest.mark.parametrize('name', ['Evalution.txt', 'Evaluation.txt'])
 def test_msp_improv(tmp_path, name):
-  touch(tmp_path, *IMPROV_FILES)
-  (tmp_path / name).write_text(IMPROV_LABELS, 'utf-8')
+  improv_tree(tmp_path, name)
   manifest, difference = read('msp_improv', tmp_path)
   found = rows_of(manifest, 'id', 'label', 'speaker', 'gender', 'text', 'vad')
   assert [(row[0][11:], *row[1:]) for row in found] == [
@@ -188,39 +141,9 @@ def test_msp_improv(tmp_path, name):
     ('S02S-M03-T-MF2', 'sad', 'M03', 'male', 'S02', (1.5, 1.0, 2.5)),
     ('S02S-M03-T-MF10', 'sad', 'M03', 'male', 'S02', (1.5, 1.0, 2.5)),
   ]
-  assert manifest.notes == (
-    'turns left out (O other, X no agreement): 1 O, 1 X',
-  )
+  left_out = 'turns left out (O other, X no agreement): 1 O, 1 X'
+  assert manifest.notes == (left_out,)
   assert 'class happy: 1 of 2,644' in difference
-
-
-@pytest.mark.parametrize(
-  ('labels', 'files', 'message'),
-  [
-    (IMPROV_LABELS.replace('V:3.5', 'V='), [], 'txt: cannot read line 1,'),
-    (IMPROV_LABELS * 2, [], 'line 8 repeats MSP-IMPROV-S01A-F01-P-FM01'),
-    ('', ['old/Evaluation.txt'], r'2 files could be Evalution\.txt'),
-    (None, [], r'has no Evalution\.txt \(the labels\)'),
-    (
-      IMPROV_LABELS,
-      ['copy/MSP-IMPROV-S01A-F01-P-FM01.wav'],
-      "id 'MSP-IMPROV-S01A-F01-P-FM01' is used by 2 files",
-    ),
-  ],
-)
-def test_msp_improv_mistakes(tmp_path, labels, files, message):
-  touch(tmp_path, *IMPROV_FILES, *files)
-  if labels is not None:
-    (tmp_path / 'Evalution.txt').write_text(labels, 'utf-8')
-  with pytest.raises(CorpusError, match=message):
-    corpora.read('msp_improv', tmp_path)
-
-
-def test_labels_without_their_audio(tmp_path):
-  (tmp_path / 'Evalution.txt').write_text(IMPROV_LABELS, encoding='utf-8')
-  touch(tmp_path, 'Ses01F_impro01_F000.wav')
-  with pytest.raises(CorpusError, match='none of its 1 wav files is one of th'):
-    corpora.read('msp_improv', tmp_path)
 
 
 PODCAST = """\
@@ -233,17 +156,18 @@ MSP-PODCAST_0002_0003.wav,X,3.0,3.5,4.0,Unknown,Unknown,Train
 """
 
 
-def podcast_tree(root, labels=PODCAST):
-  (root / 'Labels').mkdir()
-  (root / 'Labels' / 'labels_consensus.csv').write_text(labels, 'utf-8')
+def podcast_tree(root):
   lines = PODCAST.splitlines()[1:]
   touch(root, *('Audios/' + line.split(',')[0] for line in lines))
-  return root
+  (root / 'Labels').mkdir()
+  table = root / 'Labels' / 'labels_consensus.csv'
+  table.write_text(PODCAST, 'utf-8')
+  return table
 
 
 def test_msp_podcast(tmp_path):
-  root = podcast_tree(tmp_path)
-  manifest, difference = read('msp_podcast', root)
+  podcast_tree(tmp_path)
+  manifest, difference = read('msp_podcast', tmp_path)
   assert not difference
   found = rows_of(manifest, 'id', 'label', 'speaker', 'gender', 'split')
   assert [(row[0][12:], *row[1:]) for row in found] == [
@@ -256,31 +180,88 @@ def test_msp_podcast(tmp_path):
   assert manifest.vad_range == (1.0, 7.0)
   assert manifest.notes == ('rows left out (--rows=agreed): 1 X',)
   for rows, count in (('all', 5), ('classes', 3)):
-    assert len(read('msp_podcast', root, rows=rows)[0].utterances) == count
-  with pytest.raises(CorpusError, match='--rows=some: is unknown; choose one'):
-    read('msp_podcast', root, rows='some')
+    assert len(read('msp_podcast', tmp_path, rows=rows)[0].utterances) == count
+  message = '--rows=some: is unknown; choose one'
+  refused(message, 'msp_podcast', tmp_path, rows='some')
 
 
-@pytest.mark.parametrize(
-  ('old', 'new', 'message'),
-  [
+def improv_tree(root, name='Evalution.txt'):
+  touch(root, *IMPROV_FILES)
+  (root / name).write_text(IMPROV_LABELS, 'utf-8')
+  return root / name
+
+
+def emotale_tree(root):
+  touch(root, 'wav/DK_001_A_1.wav', 'wav/DK_001_A_2.wav')
+  emotale_table(root)
+  return root / 'annotations.csv'
+
+
+TREES = {'emotale': emotale_tree, 'iemocap': iemocap_tree}
+TREES |= {'msp_improv': improv_tree, 'msp_podcast': podcast_tree}
+# A line of EmoTale, and a rating.
+ROW, X = 'DK_001_A_1.wav', ',3.0'
+# What is replaced in the file of labels, by what, and what is said of it.
+SLIPS = {
+  'emotale': (
+    (ROW + 12 * X + ',A', ROW + 12 * X + ',S', "is 'A' by its name and 'S' in"),
+    (ROW + 7 * X, ROW + 6 * X + ',', 'its line in .* has no number'),
+    # Its mean would be inside.
+    (
+      ROW + 7 * X,
+      ROW + 6 * X + ',9',
+      'a2_D 9, outside of the scale from 1 to 5',
+    ),
+    (ROW + 2 * X, ROW + X + ',nan', 'has a1_V nan, outside of the scale'),
+    (ROW, 'DK_002_A_1.wav', 'has no line in'),
+    ('a3_A', 'arousal', r'annotations\.csv.*a3_A'),
+    ('', None, r'has no annotations\.csv'),
+  ),
+  'iemocap': (
+    ('\tneu\t[2.5000, 2.5000, 2.5000]', '\tneu', 'cannot read .*impro01_F000'),
+    ('_F003', '_F000', 'repeats Ses01F_impro01_F000, which is in'),
+    ('Ses01F', 'nothing', 'none of its 1 files has a turn like'),
+    ('', None, 'has no file like Session1/dialog/Emo'),
+  ),
+  'msp_improv': (
+    ('V:3.5', 'V=', 'txt: cannot read line 1,'),
+    ('S08A-F05M', 'S01A-F01', 'line 3 repeats MSP-IMPROV-S01A-F01-P-FM01'),
+    ('', None, r'has no Evalution\.txt \(the labels\)'),
+    ('-IMPROV-', '-', 'none of its 5 wav files is one of th'),
+  ),
+  'msp_podcast': (
     ('Split_Set', 'Split', "column 'Split_Set' is missing"),
     (',C,', ',Q,', "line 4 has EmoClass 'Q'"),
     ('4.125', '8.125', 'arousal 8.125 is outside the scale 1 to 7'),
     ('4.125', 'high', "0002_0001.wav has no number .*'high'"),
-    ('0002_0002', '0002_0001', r'line 5 repeats MSP-PODCAST_0002_0001, which'),
+    ('0002_0002', '0002_0001', 'line 5 repeats MSP-PODCAST_0002_0001, which'),
     ('0002_0002', '0009_0001', r'missing \(1\):\n    MSP-PODCAST_0009_0001'),
     (',Male,Test2', ',"Male,Test2', 'line 3 cannot be read'),
-  ],
+  ),
+}
+
+
+@pytest.mark.parametrize(
+  ('corpus', 'old', 'new', 'message'),
+  [(corpus, *slip) for corpus, slips in SLIPS.items() for slip in slips],
 )
-def test_msp_podcast_mistakes(tmp_path, old, new, message):
-  root = podcast_tree(tmp_path, PODCAST.replace(old, new))
-  with pytest.raises(CorpusError, match=message):
-    corpora.read('msp_podcast', root)
-  if new == '8.125':  # A row that breaks a rule can be left out.
-    manifest, _ = read('msp_podcast', root, on_error='skip')
-    assert [r.path.stem[12:] for r in manifest.rejected] == ['0002_0001']
-    assert len(manifest.utterances) == 3
+def test_slips_in_files_of_labels_are_named(
+  tmp_path, corpus, old, new, message
+):
+  path = TREES[corpus](tmp_path)
+  text = path.read_text('utf-8')
+  assert old in text
+  path.unlink()
+  if new is not None:
+    path.write_text(text.replace(old, new), 'utf-8')
+  options = {} if corpus == 'msp_podcast' else {'allow_incomplete': True}
+  refused(message, corpus, tmp_path, **options)
+
+
+def test_two_files_of_labels_are_one_too_many(tmp_path):
+  improv_tree(tmp_path)
+  touch(tmp_path, 'old/Evaluation.txt')
+  refused(r'2 files could be Evalution\.txt', 'msp_improv', tmp_path)
 
 
 @pytest.fixture
@@ -289,24 +270,20 @@ def fake_tfds(monkeypatch):
   module = types.ModuleType('tensorflow_datasets')
   module.calls, module.failing = [], False
   names = types.SimpleNamespace(int2str=lambda i: ('NEU', 'ANG')[i])
+  info = types.SimpleNamespace(features={'label': names})
+  speakers = {'train': b'1001', 'validation': b'1002', 'test': b'1003'}
+  audio = np.arange(-5, 5, dtype=np.int64) * 100
 
   def as_dataset(split):
-    speakers = {'train': b'1001', 'validation': b'1002', 'test': b'1003'}
-    for label in (1, 0, 1):
-      yield {
-        'speaker_id': speakers[split],
-        'label': np.int64(label),
-        'audio': np.arange(-5, 5, dtype=np.int64) * 100,
-      }
+    for label in np.array([1, 0, 1]):
+      yield {'speaker_id': speakers[split], 'label': label, 'audio': audio}
     if module.failing:
       raise OSError('the disk is gone')
 
   def builder(name, data_dir=None):
     module.calls.append((name, data_dir))
     return types.SimpleNamespace(
-      download_and_prepare=lambda: None,
-      as_dataset=as_dataset,
-      info=types.SimpleNamespace(features={'label': names}),
+      download_and_prepare=lambda: None, as_dataset=as_dataset, info=info
     )
 
   module.builder, module.as_numpy = builder, lambda dataset: dataset
@@ -334,12 +311,11 @@ def test_crema_d_from_tfds(tmp_path, fake_tfds):
 def test_crema_d_from_tfds_is_whole_or_not_there(
   tmp_path, fake_tfds, monkeypatch
 ):
+  to = {'export_dir': tmp_path / 'audio'}
   fake_tfds.failing = True
-  with pytest.raises(CorpusError, match='the disk is gone'):
-    corpora.read('crema_d', 'tfds', export_dir=tmp_path / 'audio')
+  refused('the disk is gone', 'crema_d', 'tfds', **to)
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
-  with pytest.raises(CorpusError, match='tensorflow-datasets is not installed'):
-    corpora.read('crema_d', 'tfds', export_dir=tmp_path / 'audio')
+  refused('tensorflow-datasets is not installed', 'crema_d', 'tfds', **to)
   assert list(tmp_path.iterdir()) == []
 
 

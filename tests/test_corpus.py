@@ -15,13 +15,9 @@ from tests import fakes
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory):
   """The demo corpus in a store that tests copy before they break it."""
-  return prepare.prepare_corpus(
-    'demo',
-    features='kaldi16k',
-    data_dir=tmp_path_factory.mktemp('data'),
-    num_workers=1,
-    report=lambda line: None,
-  )
+  options = {'features': 'kaldi16k', 'num_workers': 1, 'report': str}
+  options['data_dir'] = tmp_path_factory.mktemp('data')
+  return prepare.prepare_corpus('demo', **options)
 
 
 @pytest.fixture
@@ -121,9 +117,8 @@ def test_corpora_that_do_not_fit_are_not_joined():
   first, other = fakes.corpus(), dataclasses.replace(fakes.corpus(), name='o')
   narrow = dataclasses.replace(other, vad_range=(1.0, 5.0))
   alone = dataclasses.replace(other, classes=('angry', 'x', 'y'))
-  changed = dataclasses.replace(
-    other, stores={'o': {**other.stores['fake'], 'parameters': {'low': 20.0}}}
-  )
+  stores = {'o': {**other.stores['fake'], 'parameters': {'low': 20.0}}}
+  changed = dataclasses.replace(other, stores=stores)
   for second, task, message in (
     (narrow, 'regression', r'scale \(1\.0, 7\.0\) in fake.*5\.0\) in o'),
     (alone, 'classification', r'share 1 classes \(angry\)'),

@@ -45,8 +45,9 @@ def corpus():
   table, names = fake.table, np.array(fake.classes)[fake.table.labels]
   columns = zip(table.speakers, names, table.texts, strict=True)
   paths = np.array(['/'.join(parts) + '.wav' for parts in columns])
-  table = dataclasses.replace(table, paths=paths)
-  return dataclasses.replace(fake, table=table)
+  return dataclasses.replace(
+    fake, table=dataclasses.replace(table, paths=paths)
+  )
 
 
 def make_folds(corpus, folder, **more):
@@ -64,10 +65,10 @@ def test_shared_speakers_are_told_and_dev_holds_utterances_of_every_class(
     counts = np.bincount(corpus.table.labels[fold.dev], minlength=3)
     assert counts.tolist() == [2, 2, 2]  # Of 13 or 14 each.
     assert len(fold.train) + len(fold.dev) == 40
-  seeds = (make_folds(corpus, tmp_path, seed=seed) for seed in (0, 0, 1))
-  contents = [
-    protocols.folds_to_json(folds, corpus, protocol='emobox') for folds in seeds
-  ]
+  contents = []
+  for seed in (0, 0, 1):
+    folds = make_folds(corpus, tmp_path, seed=seed)
+    contents += [protocols.folds_to_json(folds, corpus, protocol='emobox')]
   assert contents[0] == contents[1] != contents[2]
   assert contents[0]['shared_speakers'] == ['s0', 's1', 's2', 's3']
   whole = make_folds(corpus, tmp_path, emobox_dev=False)
@@ -112,10 +113,8 @@ def test_folds_that_do_not_fit_are_refused(corpus, tmp_path):
   [('emodb', 5, 10), ('ravdess', 6, 0), ('emovo', 6, 0), ('savee', 4, 0)],
 )
 def test_published_folds_of_prepared_corpora(name, folds, shared):
-  data, boxes = (
-    pathlib.Path(os.environ.get(variable, '/nowhere'))
-    for variable in ('JAXSER_DATA_DIR', 'JAXSER_EMOBOX_DIR')
-  )
+  data = pathlib.Path(os.environ['JAXSER_DATA_DIR'])
+  boxes = pathlib.Path(os.environ.get('JAXSER_EMOBOX_DIR', '/nowhere'))
   stores = sorted(data.glob(f'{name}/librosa22k-*/1.0.0'))
   if not stores or not boxes.is_dir():
     pytest.skip(f'needs {name} in $JAXSER_DATA_DIR and $JAXSER_EMOBOX_DIR')

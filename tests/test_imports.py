@@ -2,13 +2,9 @@
 
 import ast
 import graphlib
-import importlib.util
-import os
 import pathlib
-import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 
@@ -61,7 +57,6 @@ batch = pipeline.Source(fakes.corpus()).batch(pipeline.Slot(np.arange(2), 12))
 system = TimNet(num_classes=3, num_blocks=1)
 params, state = system.init(jax.random.key(0), batch)
 assert system.predict(params, state, batch)['scores'].shape == (2, 3)
-print('ran')
 """
 
 
@@ -114,10 +109,7 @@ def test_imports_run_downwards():
 def test_no_module_imports_itself_through_others():
   known = modules()
   graph = {name: imports(path, known) - {name} for name, path in known.items()}
-  try:
-    tuple(graphlib.TopologicalSorter(graph).static_order())
-  except graphlib.CycleError as error:
-    pytest.fail(' -> '.join(error.args[1]))
+  graphlib.TopologicalSorter(graph).prepare()  # Its error shows the circle.
 
 
 def test_only_the_collectives_know_the_name_of_an_axis():
@@ -130,62 +122,4 @@ def test_only_the_collectives_know_the_name_of_an_axis():
 @pytest.mark.slow
 def test_core_runs_without_tensorflow_and_librosa():
   command = [sys.executable, '-c', WITHOUT_TENSORFLOW]
-  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-  assert done.returncode == 0, done.stderr
-  assert done.stdout.strip() == 'ran'
-
-
-@pytest.fixture(scope='module')
-def installed(tmp_path_factory):
-  """The content of a wheel, unpacked where nothing else lies."""
-  if importlib.util.find_spec('setuptools') is None:
-    pytest.skip('needs setuptools to build a wheel')
-  folder = tmp_path_factory.mktemp('wheel')
-  ignored = shutil.ignore_patterns('__pycache__', '*.egg-info')
-  for name in ('jaxser', 'data_prep', 'configs'):
-    shutil.copytree(ROOT / name, folder / 'src' / name, ignore=ignored)
-  for name in ('setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
-    shutil.copy(ROOT / name, folder / 'src')
-  pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', 'wheel']
-  pip += ['--quiet', '--no-deps', '--no-build-isolation', '--wheel-dir']
-  subprocess.run([*pip, folder, folder / 'src'], check=True)
-  with zipfile.ZipFile(next(folder.glob('*.whl'))) as wheel:
-    wheel.extractall(folder / 'installed')
-  return folder
-
-
-@pytest.mark.slow
-def test_everything_of_the_packages_is_installed(installed):
-  for name in ('jaxser', 'data_prep', 'configs'):
-    for path in (installed / 'src' / name).rglob('*.*'):
-      if path.is_file():
-        relative = path.relative_to(installed / 'src')
-        assert (installed / 'installed' / relative).is_file(), relative
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ('arguments', 'expected'),
-  [
-    (['jaxser.main', '--config=timnet:corpus=emodb'], '--corpus=emodb'),
-    (['jaxser.main', '--config=configs/dsnet.py:corpus=emovo'], '=kaldi16k'),
-    (['jaxser.main', '--config=timmet'], 'Did you mean timnet?'),
-    (['jaxser.tables', 'timnet_single_corpus', '--list'], 'emodb-published'),
-  ],
-)
-def test_recipes_are_found_in_any_folder(
-  installed, tmp_path, arguments, expected
-):
-  done = subprocess.run(
-    [sys.executable, '-m', *arguments],
-    cwd=tmp_path,
-    env={
-      **os.environ,
-      'PYTHONPATH': str(installed / 'installed'),
-      'JAXSER_DATA_DIR': str(tmp_path / 'empty'),
-    },
-    capture_output=True,
-    text=True,
-  )
-  assert expected in done.stdout + done.stderr
-  assert done.returncode == (0 if '--list' in arguments else 2)
+  subprocess.run(command, cwd=ROOT, check=True)

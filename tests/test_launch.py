@@ -44,23 +44,24 @@ def dry(name, *arguments, **environment):
 
 def test_local_starts_one_process_each_on_one_port():
   given = '--processes=2', '--devices=4', '--port=23456'
-  lines = dry('local.sh', *given, PYTHON='py')
+  *lines, last = dry('local.sh', *given, PYTHON='py')
   assert lines == [
     'env JAX_PLATFORMS=cpu XLA_FLAGS=--xla_force_host_platform_device_count=4 '
     f'py -m jaxser.main {QUOTED} --coordinator=127.0.0.1:23456 '
     f'--num_processes=2 --process_id={i}'
     for i in (0, 1)
-  ] + ['# all at once; again on 143, 75, 134, 137, at most 3 times']
+  ]
+  assert last == '# all at once; again on 143, 75, 134, 137, at most 3 times'
   line = dry('local.sh', '--processes=1', XLA_FLAGS='--mine=1 --b')[0]
   assert "'XLA_FLAGS=--mine=1 --b --xla_force_host_platform" in line
 
 
 def test_gpu_node_runs_one_process_again_and_again():
-  assert dry('gpu_node.sh', '--gpus=0,1', '--max_restarts=7', PYTHON='py') == [
-    'env JAX_PLATFORMS=cuda CUDA_VISIBLE_DEVICES=0,1 py -m jaxser.main '
-    + QUOTED,
-    '# and again on exit code 143, 75, 134, 137, at most 7 times',
-  ]
+  given = '--gpus=0,1', '--max_restarts=7'
+  command, note = dry('gpu_node.sh', *given, PYTHON='py')
+  start = 'env JAX_PLATFORMS=cuda CUDA_VISIBLE_DEVICES=0,1 py -m jaxser.main'
+  assert command == f'{start} {QUOTED}'
+  assert note == '# and again on exit code 143, 75, 134, 137, at most 7 times'
   # Options of the program may stand apart from their values.
   apart = ('--coordinator', 'h:1', '--workdir', 'W')
   line = dry('gpu_node.sh', *apart, PYTHON='py')[0]
@@ -70,9 +71,8 @@ def test_gpu_node_runs_one_process_again_and_again():
 def test_gpu_node_says_that_there_is_no_gpu():
   done = launch('gpu_node.sh', '--gpus=-1', *AWKWARD, PYTHON=sys.executable)
   assert (done.returncode, done.stdout) == (2, '')
-  assert re.fullmatch(
-    r"Error: no GPU seen \(.*pip install -e '\.\[gpu\]'.*\n", done.stderr
-  )
+  said = r"Error: no GPU seen \(.*pip install -e '\.\[gpu\]'.*\n"
+  assert re.fullmatch(said, done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -101,13 +101,10 @@ def test_a_mistyped_option_is_refused_before_anything_starts(
 
 def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
   lines = dry('slurm.sh', '--nodes=2', '--gpus=8', '--time=1:00:00')
+  asked = 'nodes=2', 'ntasks-per-node=8', 'gpus-per-node=8', 'time=1:00:00'
+  asked += 'signal=TERM@120', 'requeue'
   for line in (
-    '#SBATCH --nodes=2',
-    '#SBATCH --ntasks-per-node=8',
-    '#SBATCH --gpus-per-node=8',
-    '#SBATCH --time=1:00:00',
-    '#SBATCH --signal=TERM@120',
-    '#SBATCH --requeue',
+    *(f'#SBATCH --{option}' for option in asked),
     'export JAX_PLATFORMS=cuda',
     f'srun --cpus-per-task=8 python -m jaxser.main --distributed=auto {QUOTED} || code=$?',
     '  scontrol requeue "$SLURM_JOB_ID"',
@@ -128,18 +125,12 @@ def test_slurm_has_a_process_per_gpu_saves_and_goes_back_into_the_queue():
 )
 def test_the_slurm_job_requeues_itself(tmp_path, code, restarts, requeued):
   """The job that sbatch would get, run with stand-ins for srun and scontrol."""
-  for name, does in {
-    'sbatch': 'cat > "$OUT/job"',
-    'srun': f'exit {code}',
-    'scontrol': 'echo "$@" > "$OUT/requeued"',
-  }.items():
-    script(tmp_path / name, does)
-  environment = {
-    'PATH': f'{tmp_path}:{os.environ["PATH"]}',
-    'OUT': str(tmp_path),
-    'SLURM_JOB_ID': '17',
-    'SLURM_RESTART_COUNT': str(restarts),
-  }
+  script(tmp_path / 'sbatch', 'cat > "$OUT/job"')
+  script(tmp_path / 'srun', f'exit {code}')
+  script(tmp_path / 'scontrol', 'echo "$@" > "$OUT/requeued"')
+  path = f'{tmp_path}:{os.environ["PATH"]}'
+  environment = {'PATH': path, 'OUT': str(tmp_path), 'SLURM_JOB_ID': '17'}
+  environment['SLURM_RESTART_COUNT'] = str(restarts)
   assert launch('slurm.sh', *AWKWARD, **environment).returncode == 0
   done = subprocess.run(['bash', tmp_path / 'job'], env=environment)
   assert done.returncode == code
@@ -161,8 +152,7 @@ def test_tpu_vm_makes_copies_installs_and_runs_on_all_hosts():
   for name in words[words.index('-C') + 2 :]:
     assert (ROOT / name).exists(), name
   assert lines[2] == (
-    f'{gcloud} scp jaxser.tar.gz n:jaxser.tar.gz --zone=z --project=p '
-    '--worker=all'
+    f'{gcloud} scp jaxser.tar.gz n:jaxser.tar.gz --zone=z --project=p --worker=all'
   )
   assert 'pip install --quiet --python=.venv -e ".[tpu]"\'' in lines[3]
   last = lines[4].replace("'\\''", '"')
@@ -179,19 +169,15 @@ def test_tpu_vm_makes_copies_installs_and_runs_on_all_hosts():
 def test_help_names_every_option(name):
   done = launch(name, '--help')
   assert done.returncode == 0
-  assert f'launch/{name}' in done.stdout
-  for option in ('--dry_run', '--max_restarts=N', '--help'):
-    assert option in done.stdout
+  for text in (f'launch/{name}', '--dry_run', '--max_restarts=N', '--help'):
+    assert text in done.stdout
 
 
 @pytest.mark.parametrize(
   ('codes', 'end', 'runs'),
   [
-    ([143, 75, 134, 0], 0, 4),
-    ([143, 2], 2, 2),
-    ([1], 1, 1),
-    ([130], 130, 1),
-    ([137, 143, 143, 143, 143], 143, 4),
+    *(([143, 75, 134, 0], 0, 4), ([137, 143, 143, 143, 143], 143, 4)),
+    *(([143, 2], 2, 2), ([1], 1, 1), ([130], 130, 1)),
   ],
 )
 def test_relaunch_only_where_it_helps(tmp_path, codes, end, runs):
@@ -239,11 +225,6 @@ def test_the_code_of_all_local_processes(tmp_path, codes, end):
   assert done.returncode == end, done.stderr
 
 
-@pytest.mark.skipif(
-  not shutil.which('shellcheck'), reason='shellcheck is not installed'
-)
+@pytest.mark.skipif(not shutil.which('shellcheck'), reason='needs shellcheck')
 def test_shellcheck_has_no_complaint():
-  done = subprocess.run(
-    ['shellcheck', '-x', *SCRIPTS], cwd=ROOT, capture_output=True, text=True
-  )
-  assert done.returncode == 0, done.stdout
+  subprocess.run(['shellcheck', '-x', *SCRIPTS], cwd=ROOT, check=True)

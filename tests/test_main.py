@@ -1,5 +1,6 @@
 """The program as its users run it, on the demo corpus made small."""
 
+import itertools
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ ENVIRONMENT = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
 def arguments(workdir, *more):
   fields = {'tensorboard': 'false', 'embeddings': 'false', 'epochs': 6}
   fields |= {'model.num_blocks': 1, 'checkpoint_every': 1}
-  fields['fold_subset'] = '(0, 1)'
+  fields |= {'fold_subset': '(0, 1)'}
   given = [f'--config.{name}={value}' for name, value in fields.items()]
   return ['--config=timnet', *given, f'--workdir={workdir}', *more]
 
@@ -46,12 +47,9 @@ def finish(workdir, *more, code=0):
 def finished(data_dir, tmp_path_factory):
   """A whole run as it is typed: its work folder and what it printed."""
   workdir = tmp_path_factory.mktemp('run')
-  done = subprocess.run(
-    [sys.executable, '-m', 'jaxser.main', *arguments(workdir)],
-    env={**os.environ, **ENVIRONMENT},
-    capture_output=True,
-    text=True,
-  )
+  command = [sys.executable, '-m', 'jaxser.main', *arguments(workdir)]
+  options = {'env': os.environ | ENVIRONMENT, 'text': True}
+  done = subprocess.run(command, capture_output=True, **options)
   assert done.returncode == 0, done.stderr
   return workdir, done
 
@@ -63,11 +61,19 @@ def test_the_folder_holds_everything_and_the_table_ends_the_run(finished):
   weights = (f'models/{name}.safetensors' for name in weights)
   for name in (*KEPT, *names, *weights, 'checkpoints'):
     assert (workdir / name).exists(), name
+  # One row per epoch; no test label was read.
+  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  expected = itertools.product((0, 1), range(1, 7), ('train', 'dev'))
+  assert [(r['fold'], r['epoch'], r['split']) for r in rows] == [*expected]
   assert 'DEMO CORPUS' in done.stdout
   for text in ('UAR', 'WAR', 'macro F1', 'interval', 'recall', str(workdir)):
     assert text in done.stdout, text
   assert 'python -m data_prep --corpus=emodb' in done.stdout
   assert 'epochs' in done.stderr
+
+
+def test_scores_are_those_of_the_predictions(finished):
+  workdir, _ = finished
   results = json.loads((workdir / 'results.json').read_text())
   rows = predictions.read_predictions(workdir / 'predictions.jsonl')
   assert set(results['selections']) == {'last', 'best_on_dev'}
@@ -79,14 +85,6 @@ def test_the_folder_holds_everything_and_the_table_ends_the_run(finished):
     for p in chosen:
       assert p.prediction == results['classes'][int(np.argmax(p.scores))]
       assert sum(p.scores) == pytest.approx(1, abs=1e-5)
-  # One row per epoch; no test label was read.
-  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
-  assert [(r['fold'], r['epoch'], r['split']) for r in rows] == [
-    (fold, epoch, split)
-    for fold in (0, 1)
-    for epoch in range(1, 7)
-    for split in ('train', 'dev')
-  ]
 
 
 def test_the_same_command_shows_the_results_again_another_is_refused(finished):

@@ -7,11 +7,10 @@ import pytest
 
 from jaxser.data.references import find_references
 
-CLASSES = ('angry', 'happy', 'neutral', 'sad')
 NEUTRAL = 2
 
 
-def corpus_of(speakers, labels, classes=CLASSES):
+def corpus_of(speakers, labels, classes=('angry', 'happy', 'neutral', 'sad')):
   speakers, labels = np.asarray(speakers), np.asarray(labels)
   table = types.SimpleNamespace(speakers=speakers, labels=labels)
   return types.SimpleNamespace(table=table, classes=classes)
@@ -25,9 +24,8 @@ def draws(references, count):
 def corpus():
   """Speakers a to e with 12 utterances each, shuffled."""
   order = np.random.default_rng(0).permutation(60)
-  return corpus_of(
-    np.repeat(list('abcde'), 12)[order], np.tile(np.arange(4), 15)[order]
-  )
+  speakers, labels = np.repeat(list('abcde'), 12), np.tile(np.arange(4), 15)
+  return corpus_of(speakers[order], labels[order])
 
 
 def test_references_are_the_speakers_first_neutral_ones_of_the_split(corpus):

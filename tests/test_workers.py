@@ -16,22 +16,20 @@ import soundfile
 
 from data_prep import features, workers
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
 
 def pool_of(convention, num_workers):
   extract = functools.partial(workers.extract, convention)
   return workers.Pool(extract, num_workers)
 
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-
 @pytest.fixture
 def paths(tmp_path):
   """Twenty files; the n-th has 1000 + n samples."""
-  names = []
-  for number in range(20):
-    names.append(tmp_path / f'{number}.wav')
-    soundfile.write(names[-1], np.full(1000 + number, number / 100), 16000)
+  names = [tmp_path / f'{number}.wav' for number in range(20)]
+  for number, path in enumerate(names):
+    soundfile.write(path, np.full(1000 + number, number / 100), 16000)
   return names
 
 
@@ -49,10 +47,9 @@ def test_results_are_in_order_and_errors_belong_to_their_files(
   assert f'{paths[5]}: the kaldi16k features are not fin' in results[5].error
   assert 'the largest sample is 1e+30 and full scale is 1' in results[5].error
   assert f'{paths[6]}: kaldi16k: the audio lasts 0.6 ms' in results[6].error
-  seconds = [r.seconds for r in results if not r.error]
-  assert seconds == pytest.approx(
-    [(1000 + n) / 16000 for n in range(20) if n not in (3, 5, 6)]
-  )
+  samples = [16000 * r.seconds for r in results if not r.error]
+  expected = [1000 + n for n in range(20) if n not in (3, 5, 6)]
+  assert samples == pytest.approx(expected)
 
 
 def test_only_a_few_results_are_waiting_and_leaving_early_ends_all(paths):
@@ -98,11 +95,10 @@ def test_a_process_that_dies_is_an_error_that_names_its_file(
   monkeypatch.setenv('DEADLY', str(flag))
   flag.write_text('always')
   done = []
+  message = r'/3\.wav: the process that reads'
   with (
     pool_of(Deadly(), 2) as pool,
-    pytest.raises(
-      workers.WorkerError, match=r'/3\.wav: the process that reads'
-    ),
+    pytest.raises(workers.WorkerError, match=message),
   ):
     done += (len(result.features) for result in pool.map(paths))
   assert done == [1000, 1001, 1002]
@@ -119,25 +115,20 @@ def test_workers_need_no_main_guard_and_end_with_a_killed_parent(
 ):
   program = tmp_path / 'program.py'
   program.write_text(
-    'import itertools, multiprocessing, os, pathlib\n'
-    'import functools\n'
-    'from data_prep import features, workers\n'
-    'extract = functools.partial(workers.extract, features.Wave16k())\n'
-    'print("started", flush=True)\n'
-    f'paths = [pathlib.Path({str(paths[0])!r})]\n'
-    'with workers.Pool(extract, 2) as pool:\n'
-    '  next(pool.map(itertools.cycle(paths)))\n'
-    '  print(*(p.pid for p in multiprocessing.active_children()), flush=True)\n'
-    '  os.kill(os.getpid(), 9)\n'
+    f"""
+import functools, itertools, multiprocessing, os, pathlib
+from data_prep import features, workers
+extract = functools.partial(workers.extract, features.Wave16k())
+print('started', flush=True)
+with workers.Pool(extract, 2) as pool:
+  next(pool.map(itertools.repeat(pathlib.Path({str(paths[0])!r}))))
+  print(*(p.pid for p in multiprocessing.active_children()), flush=True)
+  os.kill(os.getpid(), 9)
+"""
   )
-  done = subprocess.run(
-    [sys.executable, program],
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
-    stdout=subprocess.PIPE,
-    text=True,
-    timeout=120,
-    check=False,
-  )
+  environment = os.environ | {'PYTHONPATH': str(ROOT)}
+  options = {'stdout': subprocess.PIPE, 'text': True, 'timeout': 120}
+  done = subprocess.run([sys.executable, program], env=environment, **options)
   started, pids = done.stdout.splitlines()
   assert started == 'started'
   deadline = time.monotonic() + 20
