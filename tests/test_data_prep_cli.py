@@ -15,8 +15,6 @@ from data_prep import __main__ as program
 from data_prep import corpora, prepare
 from data_prep import manifest as manifest_lib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
 
 def run(*arguments):
   """Runs the program in this process; see `capsys` for what it said."""
