@@ -9,9 +9,9 @@ disentangled projections, four losses; 5,132,133 parameters.
       EmoDB prepared with `python -m data_prep --features=kaldi16k`, leave one
       speaker out, size=paper, 80 epochs: for a GPU. A step takes 4 to 5 GiB.
 
-The paper's result tables could not be had, so there is no score to expect. The
-narrow network of README's command reached UAR 36.0 (95 % interval 28.6 to 43.9)
-on EmoDB after 12 epochs, its plain encoder 51.4 (44.5 to 58.5).
+The paper's result tables could not be had, so there is no score to expect. With
+size=tiny it reached UAR 53.6 (95 % interval 46.0 to 60.0) on EmoDB, its plain
+encoder 58.9 (50.7 to 67.0), see docs/results.md.
 
 Arguments after the colon:
   corpus         demo, or a prepared one: emodb, emovo, ravdess, savee, ...
