@@ -7,7 +7,6 @@ the compiler divides the function of global arrays, and large arrays of the stat
 lie divided over the devices of the run ('fsdp', fully sharded data parallel).
 """
 
-import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -74,19 +73,14 @@ class Sharding:
   def of(self, tree: Tree, spec: PartitionSpec) -> Tree:
     """Returns the sharding of every array of a kind."""
 
+    divided = self.parallel == 'fsdp' and spec == RUNS
+
     def of(x):
-      axes = []
-      if (
-        self.parallel == 'fsdp'
-        and spec == RUNS
-        and math.prod(x.shape) >= _LARGE
-      ):
-        axes = [i for i in range(1, x.ndim) if x.shape[i] % self.per_run == 0]
-      if not axes:
-        return NamedSharding(self._mesh, spec)
-      longest = max(axes, key=lambda i: x.shape[i])
-      divided = PartitionSpec('run', *[None] * (longest - 1), DATA)
-      return NamedSharding(self._mesh, divided)
+      axes = range(1, x.ndim if divided and x.size >= _LARGE else 1)
+      axes = [i for i in axes if x.shape[i] % self.per_run == 0]
+      longest = max(axes, key=x.shape.__getitem__, default=0)
+      parts = PartitionSpec('run', *[None] * (longest - 1), DATA)
+      return NamedSharding(self._mesh, parts if longest else spec)
 
     return jax.tree.map(of, tree)
 
