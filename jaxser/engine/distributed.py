@@ -72,6 +72,9 @@ def initialize(
   elif mode == 'off':
     return
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  # Gloo pairs the sums of two programs in the order in which they come, which
+  # differs where a CPU runs both at once: a step, and whether to stop.
+  jax.config.update('jax_cpu_enable_async_dispatch', False)
   # Its handler would keep SIGTERM from the program, which has its own way of
   # agreeing on where to stop (`jaxser.engine.interruption`).
   jax.config.update('jax_enable_preemption_service', False)
