@@ -164,10 +164,12 @@ class Sharding:
     if self.parallel == 'fsdp':
 
       def spread(*arguments):
+        with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):
+          results = function(*arguments)
         return jax.tree.map(
           lambda spec, x: jax.lax.with_sharding_constraint(x, self.of(x, spec)),
           outputs,
-          function(*arguments),
+          results,
           is_leaf=lambda x: isinstance(x, PartitionSpec),
         )
 

@@ -17,6 +17,7 @@ from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
 Metrics = dict[str, Array]
+_SMALL = 2**12
 
 
 class TrainState(struct.PyTreeNode):
@@ -201,12 +202,23 @@ def _update(system, optimizer, state, batch, rng, progress, accumulate, phase):
   )
   updates = jax.tree.map(lambda u: u * state.lr_scale, updates)
   # The same on every device, as the gradients have been summed.
-  norms = tuple(map(optax.tree.norm, (grads, updates, trained)))
+  norms = tuple(map(_norm, (grads, updates, trained)))
   params = optax.apply_updates(state.params, updates)
   state = state.replace(
     params=params, model_state=model_state, opt_state=opt_state
   )
   return state, metrics, norms
+
+
+def _norm(tree: Tree) -> Array:
+  """Returns the norm over all leaves.
+
+  Small leaves are joined first: a CPU's compiler takes 20 ms for each sum.
+  """
+  leaves = jax.tree.leaves(tree)
+  small = [x.ravel() for x in leaves if x.size < _SMALL]
+  joined = [jnp.concatenate(small)] if small else []
+  return optax.tree.norm([x for x in leaves if x.size >= _SMALL] + joined)
 
 
 def _accumulated(gradients: Callable, count: int, params: Tree) -> Callable:

@@ -18,6 +18,7 @@ from jax import Array
 from jaxser.nn import layers
 from jaxser.nn.layers import NEVER, Dropout, precision_of
 from jaxser.nn.wavlm_config import ACTIVATIONS, WavLMConfig
+from jaxser.ops.collectives import by_rows
 
 
 class TimeNorm(nn.Module):
@@ -291,6 +292,7 @@ class _ScannedLayer(nn.Module):
     kind = nn.remat(TransformerLayer, prevent_cse=False)
     kind = kind if self.remat else TransformerLayer
     layer = kind(self.config, self.dtype, self.train, name='layer')
+    x = by_rows(x)
     dropping = self.train and self.config.layerdrop > 0
     if dropping and not self.is_initializing():
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.sharding import PartitionSpec
 
 Tree = Any
 
@@ -27,6 +28,17 @@ def axis_size() -> int:
 def psum(tree: Tree) -> Tree:
   """Sums a tree over the devices that share a batch."""
   return tree if axis_size() == 1 else jax.lax.psum(tree, DATA)
+
+
+def by_rows(x: Array) -> Array:
+  """Keeps rows [rows, ...] on the devices of their batch, whatever divides them.
+
+  For activations of networks so large that the weights are divided, too: the
+  compiler then gathers weights and leaves the rows where they are.
+  """
+  if DATA not in jax.sharding.get_abstract_mesh().auto_axes:
+    return x
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(DATA))
 
 
 def mean_share(values: Array, mask: Array) -> Array:
