@@ -41,23 +41,6 @@ def _pooling(masked):
   return quick_jit(run), gradient
 
 
-def test_published_frame_count():
-  samples = jnp.array([0, 1, 320, 321, 16000, 16001, 99999])
-  found = network.published_frames(samples, 60)
-  np.testing.assert_array_equal(found, [0, 1, 1, 2, 50, 51, 60])
-
-
-def test_mish_and_masked_mean():
-  x = np.linspace(-20, 20, 41)
-  wanted = x * np.tanh(np.log1p(np.exp(x)))
-  found = network.mish(jnp.asarray(x, jnp.float32))
-  np.testing.assert_allclose(found, wanted, atol=1e-6)
-  frames = _normal(1, 2, 5, 3)
-  got = network.masked_mean(frames, frame_mask(jnp.array([3, 0]), 5))
-  np.testing.assert_allclose(got[0], frames[0, :3].mean(0), rtol=1e-6)
-  np.testing.assert_array_equal(got[1], 0)
-
-
 def test_masked_before_convolution_padding_is_not_heard():
   run, gradient = _pooling(masked=True)
   count = jnp.array([21, 13, 5])
@@ -79,20 +62,12 @@ def test_published_padding_leaks_exactly_four_frames():
   np.testing.assert_array_equal(reached, np.arange(21) < lengths[:, None] + 4)
 
 
-def test_attentive_statistics_are_weighted_moments():
+def test_attentive_statistics_ignore_padding_and_have_finite_gradients():
+  """tests/parity has their values."""
   model = network.AttentiveStatistics()
   frames, valid = _normal(4, 3, 9, 5), frame_mask(jnp.array([9, 4, 0]), 9)
   params = params_like(model.init, jax.random.key(0), frames, valid)
   pooled = model.apply(params, frames, valid)
-  given = jax.tree.map(np.float64, params['params'])
-  for row, n in enumerate((9, 4)):
-    x = np.float64(frames[row, :n])
-    hidden = np.tanh(x @ given['linear']['kernel'] + given['linear']['bias'])
-    weights = np.exp(hidden @ given['attention'])
-    weights /= weights.sum()
-    mean = (weights * x).sum(0)
-    deviation = np.sqrt((weights * x**2).sum(0) - mean**2)
-    assert_close(pooled[row], np.concatenate([mean, deviation]), 1e-5)
   junk = np.where(valid[:, :, None], frames, 50)
   assert_close(model.apply(params, junk, valid)[:2], pooled[:2], 1e-6)
 
@@ -136,14 +111,10 @@ def test_feature_norm_keeps_the_exact_moments_of_everything_seen():
     assert stats['count'] == length.sum()
   again = model.apply(state, x[12:], valid[12:], train=False)
   np.testing.assert_allclose(y, again, atol=1e-6)
-
-
-def test_feature_norm_sees_the_global_batch():
-  x = _normal(7, 8, 10, 4) * 3 - 40
-  valid = frame_mask(jnp.array([10, 3, 0, 7, 1, 10, 0, 2]), 10)
-  state = network.FeatureNorm().init(jax.random.key(0), x, valid, train=True)
-  run = functools.partial(network.FeatureNorm().apply, state, **MOVING)
-  got = jax.pmap(run, DATA)(x[:, None], valid[:, None])
-  y, stats = run(x, valid)
-  assert_close(got[0][:, 0], y, 1e-5)
-  assert_close(jax.tree.map(lambda x: x[3], got[1]), stats, 1e-6)
+  # Of the global batch, where it lies on eight devices.
+  run = functools.partial(model.apply, state, **MOVING)
+  x, valid = x[:8], valid[:8]
+  found, stats = jax.pmap(run, DATA)(x[:, None], valid[:, None])
+  wanted = run(x, valid)
+  assert_close(found[:, 0], wanted[0], 1e-5)
+  assert_close(jax.tree.map(lambda x: x[3], stats), wanted[1], 1e-6)
