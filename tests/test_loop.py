@@ -117,7 +117,7 @@ def slow(*values):
     # Two groups of four devices that share batches.
     (VALENCE, 8, {'runs_at_once': 2}, False),
     slow(AUGMENTED, 8, {'runs_at_once': 2}, True),
-    slow(AVERAGED, 8, {'runs_at_once': 4}, True),
+    (AVERAGED, 8, {'runs_at_once': 4}, True),
     (VALENCE, 8, STREAMED, None),
     (AUGMENTED, 8, {**STREAMED, 'parallel': 'pmap'}, None),
     (VALENCE, 8, {**STREAMED, 'parallel': 'fsdp'}, None),
