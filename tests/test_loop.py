@@ -153,17 +153,6 @@ def test_stopped_and_continued_is_the_same(case, cache_gib, tmp_path):
     check_equal(ours.train(experiment, runs, devices=ONE), whole, 0)
 
 
-def test_eight_devices_stop_and_one_continues(alone, tmp_path):
-  experiment, runs = make(PHASES)
-  ours = Recorder(tmp_path, stop_at=4)
-  with pytest.raises(interruption.Interrupted):
-    ours.train(experiment, runs)
-  assert not ours.finished
-  ours.train(experiment, runs, devices=ONE, at_most=2)
-  assert '2 runs at once: continue after epoch 3' in ours.printed
-  check_equal(ours, alone(PHASES), 1e-5)
-
-
 def test_test_labels_are_not_read_before_the_end(tmp_path):
   experiment, runs = make(NEUTRAL)
   corpus, runs = experiment.source.corpus, runs[:1]

@@ -19,16 +19,9 @@ from jaxser.systems.baseline import Baseline
 from jaxser.systems.emosphere import EmoSphere
 from tests import toys
 
-PARAMS = {
-  'encoder': {'w': np.full((2, 3), 0.5, np.float32)},
-  'head': np.ones(2),
-}
-GRADS = jax.tree.map(
-  lambda x: 2 * np.cos(np.arange(x.size, dtype=np.float32)).reshape(x.shape),
-  PARAMS,
-)
-
-
+PARAMS = {'encoder': {'w': np.full((2, 3), 0.5, 'f')}, 'head': np.ones(2)}
+GRADS = {'encoder': {'w': 2 * np.cos(np.arange(6, dtype='f').reshape(2, 3))}}
+GRADS['head'] = 2 * np.cos(np.arange(2, dtype='f'))
 SGD = {'optimizer.name': 'sgd'}
 
 

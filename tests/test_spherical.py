@@ -84,14 +84,11 @@ def test_every_point_is_in_exactly_one_region(regions):
     return
   assert count == (360 // regions) * (180 // regions)
   _, azimuth, polar = np.degrees(spherical.cartesian_to_spherical(POINTS)).T
-  (down, along), slack = np.divmod(index, 360 // regions), 1e-4
-  turn = azimuth % 360
-  inside = turn >= along * regions - slack
-  inside &= turn <= (along + 1) * regions + slack
-  inside |= (along == 0) & (turn > 360 - slack)
-  assert inside.all()
-  assert (polar >= down * regions - slack).all()
-  assert (polar <= (down + 1) * regions + slack).all()
+  (down, along), half = np.divmod(index, 360 // regions), regions / 2
+  # From the middle of a region none is further than half of it.
+  turn = (azimuth - along * regions - half + 180) % 360 - 180
+  assert np.abs(turn).max() <= half + 1e-4
+  assert np.abs(polar - down * regions - half).max() <= half + 1e-4
 
 
 @pytest.mark.parametrize('regions', ANGLES)
