@@ -80,10 +80,10 @@ def finished(data_dir, tmp_path_factory):
 
 def test_the_folder_holds_everything_and_the_table_ends_the_run(finished):
   workdir, done = finished
-  names = 'config.json', 'results.json', 'report.html', 'model.json'
-  weights = 'seed0-fold00.best_on_dev', 'seed0-fold01.last'
-  weights = (f'models/{name}.safetensors' for name in weights)
-  for name in (*KEPT, *names, *weights, 'checkpoints'):
+  names = ['config.json', 'results.json', 'report.html', 'model.json']
+  names += ['models/seed0-fold00.best_on_dev.safetensors']
+  names += ['models/seed0-fold01.last.safetensors', 'checkpoints']
+  for name in (*KEPT, *names):
     assert (workdir / name).exists(), name
   # One row per epoch; no test label was read.
   rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
@@ -102,13 +102,12 @@ def test_scores_are_those_of_the_predictions(finished):
   rows = predictions.read_predictions(workdir / 'predictions.jsonl')
   assert set(results['selections']) == {'last', 'best_on_dev'}
   for name, entry in results['selections'].items():
-    chosen = [p for p in rows if p.selection == name]
-    assert len(chosen) == 80  # Two folds of forty utterances.
-    right = np.mean([p.target == p.prediction for p in chosen])
-    assert entry['pooled']['war']['value'] == round(100 * right, 2)
-    for p in chosen:
-      assert p.prediction == results['classes'][int(np.argmax(p.scores))]
-      assert sum(p.scores) == pytest.approx(1, abs=1e-5)
+    right = [p.target == p.prediction for p in rows if p.selection == name]
+    assert len(right) == 80  # Two folds of forty utterances.
+    assert entry['pooled']['war']['value'] == round(100 * np.mean(right), 2)
+  for p in rows:
+    assert p.prediction == results['classes'][int(np.argmax(p.scores))]
+    assert sum(p.scores) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_same_command_shows_the_results_again_another_is_refused(finished):
