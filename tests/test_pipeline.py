@@ -44,6 +44,15 @@ def test_every_row_once_per_epoch_and_another_order_each_time(corpus):
     np.testing.assert_array_equal(np.sort(real(rows)), sampler.rows)
     orders.add(tuple(real(rows)))
   assert len(orders) == 3
+  # Batches of several lengths come in any order.
+  several = make_sampler(corpus, buckets=(8, 10, 12))
+  lengths = []
+  for epoch in range(4):
+    slots = several.epoch(epoch)
+    rows = real(np.concatenate([slot.rows for slot in slots]))
+    np.testing.assert_array_equal(np.sort(rows), several.rows)
+    lengths.append([slot.length for slot in slots])
+  assert any(order != sorted(order) for order in lengths)
   again = rows_of(make_sampler(corpus).epoch(1))
   assert again == rows_of(sampler.epoch(1))
   assert again != rows_of(make_sampler(corpus, seed=(0, 2)).epoch(1))
