@@ -1,4 +1,4 @@
-"""A prepared corpus: rows, damage, and two corpora joined."""
+"""A prepared corpus: opened by name, its rows, damage, two of them joined."""
 
 import dataclasses
 import json
@@ -7,8 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from data_prep import prepare
+from configs import dsnet
+from data_prep import manifest, prepare, store
 from jaxser.data import corpus as corpus_lib
+from jaxser.engine import opening
 from tests import fakes
 
 
@@ -35,17 +37,17 @@ def test_rows_come_in_published_order_whatever_the_order_of_reading(stored):
   assert np.bincount(table.labels).tolist() == [48] * 5
   builder = tfds.builder_from_directory(str(stored))
   whole = list(builder.as_dataset(split='utterances').as_numpy_iterator())
-  for row in (239, 0, 17, 100, 17):
-    np.testing.assert_array_equal(corpus.read(row), whole[row]['features'])
-    assert table.ids[row] == whole[row]['id'].decode()
-    assert table.labels[row] == whole[row]['label']
-    np.testing.assert_allclose(table.vad[row], whole[row]['vad'], rtol=1e-6)
   features, lengths = corpus.load(100)
   assert features.shape == (240, 100, 80)
-  value = corpus.read(3)
-  assert lengths[3] == min(len(value), 100)
-  np.testing.assert_array_equal(features[3, : lengths[3]], value[:100])
-  assert not features[3, lengths[3] :].any()
+  for row in (239, 0, 17, 100, 17):
+    value, stored = corpus.read(row), whole[row]
+    np.testing.assert_array_equal(value, stored['features'])
+    assert table.ids[row] == stored['id'].decode()
+    assert table.labels[row] == stored['label']
+    np.testing.assert_allclose(table.vad[row], stored['vad'], rtol=1e-6)
+    assert lengths[row] == min(len(value), 100)
+    np.testing.assert_array_equal(features[row, : lengths[row]], value[:100])
+    assert not features[row, lengths[row] :].any()
 
 
 def test_damage_is_found_and_named(broken):
@@ -138,3 +140,46 @@ def test_waveforms_are_normalised_by_the_training_split_where_there_is_one():
   protocols = ('official', 'published', 'speaker_independent', 'all')
   found = [corpus_lib.normalization(corpus, name) for name in protocols]
   assert found == [(3, 4), (3, 4), (1, 2), (1, 2)]
+
+
+def write_store(data_dir, corpus, labels=('angry', 'sad')):
+  """Writes what a store has for those who only look for it."""
+  path = data_dir / corpus / 'kaldi16k-aaaa/1.0.0'
+  path.mkdir(parents=True)
+  rows = ['\t'.join(manifest.COLUMNS)]
+  for i, label in enumerate(labels):
+    rows.append(f'u{i}\taaaa/u{i}.wav\t{label}\ts{i}\t\t\t\t1.5\t\t\t')
+  (path / 'manifest.tsv').write_text('\n'.join([*rows, '']))
+  info = {'corpus': corpus, 'classes': ['angry', 'sad'], 'count': len(labels)}
+  info |= {'features': 'kaldi16k', 'parameters': {'bins': 80}}
+  (path / 'store.json').write_text(json.dumps(info))
+  return path
+
+
+def open_corpus(data_dir, arg='corpus=my_corpus'):
+  config = dsnet.get_config(arg)
+  config.data_dir = str(data_dir)
+  return opening.open_corpus(config)
+
+
+def test_a_corpus_of_ones_own_opens_by_its_name(tmp_path, capsys):
+  write_store(tmp_path, 'my_corpus', labels=('sad', '', 'angry'))
+  corpus = open_corpus(tmp_path)
+  assert (corpus.name, corpus.table.paths[1]) == ('my_corpus', 'aaaa/u2.wav')
+  np.testing.assert_array_equal(corpus.table.labels, [1, 0])
+  assert '1 of 3 utterances have no class' in capsys.readouterr().err
+
+
+def test_across_corpora_all_that_is_missing_is_named(tmp_path):
+  with pytest.raises(store.StoreError) as caught:
+    open_corpus(tmp_path, 'cross_corpus,train=emodb,test=savee')
+  for name in ('emodb', 'savee'):
+    assert f'data_prep --corpus={name} --audio_dir=DIR' in str(caught.value)
+
+
+def test_names_that_are_not_utf8_keep_their_bytes(tmp_path):
+  path = write_store(tmp_path, 'my_corpus')
+  table = path / 'manifest.tsv'
+  table.write_bytes(table.read_bytes().replace(b'\nu1\t', b'\n\xc9\xfa  1\t'))
+  name = open_corpus(tmp_path).table.ids[1]
+  assert name.encode('utf-8', 'surrogateescape') == b'\xc9\xfa  1'

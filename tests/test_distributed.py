@@ -94,7 +94,6 @@ class Local:
 
   def __init__(self, workdir, batches, *more):
     python = workdir / 'python'
-    workdir.mkdir(parents=True, exist_ok=True)
     python.write_text(
       '#!/usr/bin/env bash\n'
       f'if [[ $2 == jaxser.main ]]; then set -- -m tests.in_memory_main "${{@:3}}"; fi\n'
@@ -102,27 +101,18 @@ class Local:
     )
     python.chmod(0o755)
     self.workdir = workdir
-    command = [
-      'launch/local.sh',
-      '--processes=2',
-      '--devices=4',
-      f'--config={ROOT}/configs/timnet.py',
-      f'--workdir={workdir}',
-      '--lost_after=20',
-      *(f'--config.{n}={value}' for n, value in BATCHES[batches].items()),
-      *more,
+    command = ['launch/local.sh', '--processes=2', '--devices=4', *more]
+    command += [f'--config={ROOT}/configs/timnet.py', f'--workdir={workdir}']
+    command += [
+      f'--config.{n}={value}' for n, value in BATCHES[batches].items()
     ]
-    environment = {
-      **os.environ,
-      'PYTHON': str(python),
-      'XLA_FLAGS': '--xla_backend_optimization_level=0',
-      'JAXSER_CACHE_DIR': str(workdir / 'cache'),
-    }
+    changes = {'PYTHON': python, 'JAXSER_CACHE_DIR': workdir / 'cache'}
+    changes['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
     with (workdir / 'stderr').open('w') as errors:
       self.process = subprocess.Popen(
-        command,
+        [*command, '--lost_after=20'],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, **{name: str(x) for name, x in changes.items()}},
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
@@ -133,17 +123,13 @@ class Local:
   def errors(self):
     return (self.workdir / 'stderr').read_text()
 
-  @property
-  def pids(self):
-    return [int(n) for n in re.findall(r'process \d: pid (\d+)', self.errors)]
-
   def after_first_epoch(self):
     """Waits until an epoch is saved; the process numbers."""
     saved = self.workdir / 'checkpoints'
     while not any(path.name.isdigit() for path in saved.glob('*/*')):
       assert self.process.poll() is None, self.errors
       time.sleep(0.01)
-    return self.pids
+    return [int(n) for n in re.findall(r'process \d: pid (\d+)', self.errors)]
 
   def end(self):
     """Waits for the end; exit code and what was printed."""
@@ -203,63 +189,51 @@ def test_sigterm_to_one_saves_on_all_and_one_device_continues(
 
 
 @pytest.mark.parametrize(
-  ('coordinator', 'process', 'message'),
+  ('mode', 'coordinator', 'process', 'message'),
   [
-    (None, None, r'go together; given were None, 2, None'),
-    ('here', 0, r'--coordinator=here must be HOST:PORT'),
-    ('a:1', 2, r'--process_id=2 must be from 0 to 1'),
+    ('off', None, None, r'go together; given were None, 2, None'),
+    ('off', 'here', 0, r'--coordinator=here must be HOST:PORT'),
+    ('off', 'a:1', 2, r'--process_id=2 must be from 0 to 1'),
+    ('auto', 'a:1', 1, '--distributed=auto: no cluster'),
   ],
 )
-def test_flags_that_do_not_go_together_are_explained(
-  coordinator, process, message
+def test_processes_that_cannot_join_are_explained(
+  mode, coordinator, process, message, monkeypatch
 ):
-  with pytest.raises(distributed.DistributedError, match=message):
-    distributed.initialize(
-      coordinator=coordinator, num_processes=2, process_id=process
-    )
-
-
-def test_no_cluster_is_explained(monkeypatch):
   def initialize(*unused, **also):
     raise ValueError('coordinator_address should be defined.')
 
   monkeypatch.setattr(jax.distributed, 'initialize', initialize)
-  message = '--distributed=auto: no cluster'
   with pytest.raises(distributed.DistributedError, match=message):
-    distributed.initialize('auto')
+    distributed.initialize(mode, coordinator, 2, process)
+
+
+LOST = jax.errors.JaxRuntimeError('Gloo all-reduce failed: Connection reset')
+OTHER = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED')
 
 
 @pytest.mark.parametrize(
   ('error', 'code', 'said'),
   [
-    (
-      jax.errors.JaxRuntimeError('Gloo all-reduce failed: Connection reset'),
-      75,
-      'Error: another process of this run was lost',
-    ),
-    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED'), 1, 'RESOURCE_EXHAUSTED'),
+    (LOST, 75, 'Error: another process of this run was lost'),
+    (OTHER, 1, 'RESOURCE_EXHAUSTED'),
     (KeyError('x'), 1, "KeyError: 'x'"),
     (KeyboardInterrupt(), 130, ''),
-    (2, 2, ''),
+    (None, 2, ''),
   ],
 )
 def test_one_of_several_that_fails_ends_at_once(
   monkeypatch, capsys, error, code, said
 ):
-  class EndedError(Exception):
-    pass
-
-  def end(code):
-    raise EndedError(code)
-
   def function():
-    if isinstance(error, BaseException):
+    if error:
       raise error
-    return error
+    return code
 
+  # In the place of os._exit, which ends a process.
+  monkeypatch.setattr(os, '_exit', sys.exit)
   monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
-  monkeypatch.setattr(os, '_exit', end)
-  with pytest.raises(EndedError, match=str(code)):
+  with pytest.raises(SystemExit, match=str(code)):
     distributed.run(function)
   assert said in capsys.readouterr().err
   assert distributed.run(lambda: 143) == 143

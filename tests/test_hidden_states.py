@@ -97,14 +97,10 @@ def test_last_layer_is_the_one_that_systems_pool(weights):
   config, params = hf_wavlm.load(weights)
   given = {'layer': config.num_hidden_layers, 'dtype': 'float32'}
   hidden = frozen_wavlm.HiddenStates(config, params, given)
-  samples = np.random.default_rng(0).standard_normal((2, 4000))
-  length = np.array([4000, 2500], np.int32)
-  found, lengths = quick_jit(hidden.states)(
-    hidden.needed, jnp.asarray(samples, jnp.float32), jnp.asarray(length)
-  )
-  frames, count, _ = quick_jit(WavLM(config).apply)(
-    {'params': params}, jnp.asarray(samples, jnp.float32), jnp.asarray(length)
-  )
+  samples = np.random.default_rng(0).standard_normal((2, 4000)).astype('f')
+  batch = samples, np.array([4000, 2500], np.int32)
+  found, lengths = quick_jit(hidden.states)(hidden.needed, *batch)
+  frames, count, _ = quick_jit(WavLM(config).apply)({'params': params}, *batch)
   np.testing.assert_allclose(found[0], frames[0], atol=1e-5)
   assert lengths[1] == count[1] < lengths[0]
 
@@ -123,9 +119,8 @@ def test_twice_is_once_and_other_settings_are_another_store(
   assert info['parameters']['weights'] == frozen_wavlm.hash_of(weights)
   assert prepare(folder, weights, '--layer=9') == 2
   assert '--layer=9: the model has the layers' in capsys.readouterr().err
-  with pytest.raises(
-    store.NotPreparedError, match=r'--features=wavlm --weights=DIR --layer=1'
-  ):
+  message = '--features=wavlm --weights=DIR --layer=1'
+  with pytest.raises(store.NotPreparedError, match=message):
     store.find_store(folder, 'manifest', 'wavlm', layer=1)
   with pytest.raises(UserError, match=r'loud: .* 70000.0, more than float16'):
     hidden_states.stored(np.full((1, 2), 7e4), 'float16', 'loud')
@@ -205,24 +200,22 @@ def test_the_weights_must_be_those_of_the_store(
   file = prepared[0] / 'audio' / '0.wav'
   other = write_wavlm(tmp_path / 'other', 1)
   wanted, there = frozen_wavlm.hash_of(weights), frozen_wavlm.hash_of(other)
-  for given, messages in (
-    ([], ['hidden states of a WavLM (layer 2 of 3', 'give --weights=DIR, the']),
-    ([f'--weights={other}'], [f'weights {wanted}), and {other} h', there]),
-    ([f'--weights={tmp_path}'], ['config.json does not exist. Give the dir']),
-  ):
-    code, out, errors = predict(f'--checkpoint={workdir}', *given, file)
-    assert (code, out) == (2, '')
-    assert all(message in errors for message in messages)
   # A model that hears something else has no use for them.
   copy = shutil.copytree(workdir, tmp_path / 'W')
   content = json.loads((copy / 'model.json').read_text())
   content['features']['name'] = 'kaldi16k'
   content['fingerprint'] = models.fingerprint(content)
   (copy / 'model.json').write_text(json.dumps(content))
-  flags = [f'--checkpoint={copy}', f'--weights={weights}']
-  code, _, errors = predict(*flags, file)
-  assert code == 2
-  assert 'are kaldi16k, no hidden states of a WavLM; leave' in errors
+  for run, given, messages in (
+    (workdir, None, ['of a WavLM (layer 2 of 3', 'give --weights=DIR, the']),
+    (workdir, other, [f'weights {wanted}), and {other} h', there]),
+    (workdir, tmp_path, ['config.json does not exist. Give the dir']),
+    (copy, weights, ['are kaldi16k, no hidden states of a WavLM; leave']),
+  ):
+    flags = [f'--checkpoint={run}', *([f'--weights={given}'] if given else [])]
+    code, out, errors = predict(*flags, file)
+    assert (code, out) == (2, '')
+    assert all(message in errors for message in messages)
   # It is exported with its WavLM or not at all.
   out = tmp_path / 'm'
   assert export.main([f'--checkpoint={workdir}', f'--out={out}']) == 2

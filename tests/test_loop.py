@@ -22,13 +22,14 @@ from tests.recorder import Recorder, check_equal
 CORPUS = {'speakers': 5, 'classes': 3, 'frames': 8, 'bins': 80, 'repeats': 2}
 CONFIG = {'epochs': 7, 'batch_size': 8, 'eval_batch_size': 4}
 CONFIG |= {'checkpoint_every': 3, 'optimizer.learning_rate': 3e-2}
-CONFIG |= {'runs_at_once': 6}
+CONFIG['runs_at_once'] = 6
 ONE = jax.devices()[:1]
 PHASES = 'epochs chosen on both splits, in phases'
 NEUTRAL = 'neutral references, drops and an early end'
 VALENCE = 'valence, micro-batches, now and then a score'
 AUGMENTED = 'augmented batches'
 AVERAGED = 'weighed classes, drawn evenly, and averaged weights'
+ON_TEST = {'select_on_test': True, 'selection_metric': 'war'}
 STREAMED = {'data.cache_gib': 0.0}
 PLATEAU = {'name': 'plateau', 'patience': 1, 'stop_patience': 2, 'metric': 'f1'}
 MIXED = {'time_masks': 1, 'frequency_masks': 1, 'gain_db': 3.0}
@@ -36,11 +37,7 @@ MIXED |= {'snr_db': (10.0, 20.0), 'shift': 0.2, 'mixup': 0.5}
 EVENLY = {'class_weight': 'balanced', 'balanced_sampling': True, 'ema': 0.9}
 EVENLY |= {'optimizer.clip_norm': 0.01, 'schedule.name': 'cosine'}
 CASES = {
-  PHASES: (
-    {'early_epochs': 2},
-    {'select_on_test': True, 'selection_metric': 'war'}
-    | {'optimizer.learning_rate': 2e-3},
-  ),
+  PHASES: ({'early_epochs': 2}, {**ON_TEST, 'optimizer.learning_rate': 2e-3}),
   NEUTRAL: (
     {'references': ('neutral', 'neutral2', 'test')}
     | {'predicts_with_neutral': True, 'outputs': 4},
@@ -89,6 +86,16 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp('alone')
     found = Recorder(folder).train(experiment, runs, devices=ONE)
     assert {one.batches for one in found.finished.values()} == {'streamed'}
+    # The cases do what their names say.
+    every = [one.predictions for one in found.finished.values()]
+    assert (min(one['last'][0] for one in every) < 7) == (case == NEUTRAL)
+    chosen = {one[name][0] for one in every for name in one if name != 'last'}
+    assert (len(chosen) > 1) == (case != AUGMENTED)
+    rates = [r['learning_rate'] for r in found.rows if r['split'] == 'train']
+    drops = case in (NEUTRAL, AVERAGED)
+    assert (max(rates) > 9 * min(rates)) == drops
+    for one in found.finished.values():
+      assert ('ema_last' in one.weights) == (case == AVERAGED)
     return found
 
   return train
@@ -110,7 +117,7 @@ def slow(*values):
     # Two groups of four devices that share batches.
     (VALENCE, 8, {'runs_at_once': 2}, False),
     slow(AUGMENTED, 8, {'runs_at_once': 2}, True),
-    slow(AVERAGED, 8, {'runs_at_once': 4}, True),
+    (AVERAGED, 8, {'runs_at_once': 4}, True),
     (VALENCE, 8, STREAMED, None),
     (AUGMENTED, 8, {**STREAMED, 'parallel': 'pmap'}, None),
     (VALENCE, 8, {**STREAMED, 'parallel': 'fsdp'}, None),
@@ -121,32 +128,13 @@ def test_a_stack_equals_single_runs(
 ):
   monkeypatch.setattr(sharding, '_LARGE', 64)  # Of fsdp.
   experiment, runs = make(case, **changes)
-  some = jax.devices()[:devices]
-  ours = Recorder(tmp_path).train(
-    experiment, runs, devices=some, side_by_side=side_by_side
-  )
+  how = {'devices': jax.devices()[:devices], 'side_by_side': side_by_side}
+  ours = Recorder(tmp_path).train(experiment, runs, **how)
   batches = {one.batches for one in ours.finished.values()}
-  if 'runs_at_once' in changes:
-    assert batches == {'resident'}
-    assert f'{changes["runs_at_once"]} of 6 runs at once on ' in ours.printed
-  else:
-    assert batches == {'streamed'}
+  at_once = changes.get('runs_at_once')
+  assert batches == {'resident' if at_once else 'streamed'}
+  assert not at_once or f'{at_once} of 6 runs at once on ' in ours.printed
   check_equal(ours, alone(case), 1e-5)
-
-
-@pytest.mark.parametrize('case', [PHASES, NEUTRAL, VALENCE])
-def test_the_cases_do_what_their_names_say(alone, case):
-  every = [one.predictions for one in alone(case).finished.values()]
-  ends = {predictions['last'][0] for predictions in every}
-  assert (min(ends) < 7) == (case == NEUTRAL)
-  for one in alone(case).finished.values():
-    assert ('ema_last' in one.weights) == (case == AVERAGED)
-  rates = {
-    r['learning_rate'] for r in alone(case).rows if r['split'] == 'train'
-  }
-  assert (max(rates) > 9 * min(rates)) == (case in (NEUTRAL, AVERAGED))
-  chosen = {p[name][0] for p in every for name in p if name != 'last'}
-  assert len(chosen) > 1, 'every selection chose the same epoch'
 
 
 @pytest.mark.parametrize(
@@ -163,17 +151,6 @@ def test_stopped_and_continued_is_the_same(case, cache_gib, tmp_path):
     with pytest.raises(interruption.Interrupted):
       ours.train(experiment, runs, devices=ONE)
     check_equal(ours.train(experiment, runs, devices=ONE), whole, 0)
-
-
-def test_eight_devices_stop_and_one_continues(alone, tmp_path):
-  experiment, runs = make(PHASES)
-  ours = Recorder(tmp_path, stop_at=4)
-  with pytest.raises(interruption.Interrupted):
-    ours.train(experiment, runs)
-  assert not ours.finished
-  ours.train(experiment, runs, devices=ONE, at_most=2)
-  assert '2 runs at once: continue after epoch 3' in ours.printed
-  check_equal(ours, alone(PHASES), 1e-5)
 
 
 def test_test_labels_are_not_read_before_the_end(tmp_path):
@@ -194,27 +171,23 @@ def test_test_labels_are_not_read_before_the_end(tmp_path):
 
 def test_a_loss_that_is_not_finite_ends_its_run_alone(alone, tmp_path):
   experiment, runs = make(PHASES)
-  folds = [fold for _, fold in runs[:3]]
-  only = np.setdiff1d(
-    folds[0].train, np.concatenate([f.train for f in folds[1:]])
-  )
-  others = np.concatenate([f.dev for f in folds] + [f.test for f in folds[1:]])
-  row = np.setdiff1d(only, others)[0]
-  experiment.source.arrays[0][row] = np.nan
+  first, *rest = [fold for _, fold in runs[:3]]
+  others = [rows for f in rest for rows in (f.train, f.dev, f.test)]
+  rows = np.setdiff1d(first.train, np.concatenate([first.dev, *others]))
+  experiment.source.arrays[0][rows[0]] = np.nan
   ours = Recorder(tmp_path).train(experiment, runs)
-  for (seed, fold), found in ours.finished.items():
-    if fold == 0:
-      assert found.failure.startswith(f'seed {seed} fold 0, epoch 1: the loss')
-      assert not found.predictions
-      assert not found.weights
-      assert found.failure in ours.printed
-    else:
-      other = alone(PHASES).finished[seed, fold].predictions
-      for selection, (epoch, values) in other.items():
-        assert found.predictions[selection][0] == epoch
-        np.testing.assert_allclose(
-          found.predictions[selection][1], values, atol=1e-5
-        )
+  for seed in (0, 3):
+    found = ours.finished.pop((seed, 0))
+    assert found.failure.startswith(f'seed {seed} fold 0, epoch 1: the loss')
+    assert not found.predictions
+    assert not found.weights
+    assert found.failure in ours.printed
+  assert len(ours.finished) == 4
+  for name, found in ours.finished.items():
+    other = alone(PHASES).finished[name].predictions
+    for selection, (epoch, values) in found.predictions.items():
+      assert epoch == other[selection][0]
+      np.testing.assert_allclose(values, other[selection][1], atol=1e-5)
 
 
 class Steep(toys.Toy):
@@ -260,44 +233,35 @@ def test_every_phase_is_compiled_once(resident, tmp_path, monkeypatch):
 
 
 SHARED = {'epochs': 6, 'batch_size': 8, 'checkpoint_every': 3}
-SYSTEMS = {
-  # Twenty epochs; the epoch is chosen on the test split, too.
-  'timnet': (
-    timnet,
-    {'epochs': 20, 'checkpoint_every': 10, 'select_on_test': True}
-    | {'model.num_blocks': 2, 'model.filters': 8},
-    {'classes': 3},
-  ),
-  # Neutral references; the learning rate drops; convolutions side by side.
-  'dsnet': (
-    dsnet,
-    {'model.channels': (4, 4), 'model.embedding': 8, 'model.max_frames': 24}
-    | {'schedule.patience': 1, 'schedule.stop_patience': 3},
-    {'classes': 4, 'bins': 80},
-  ),
-  # Two phases; valence, arousal, dominance.
-  'emosphere': (
-    emosphere,
-    {'model.width': 8, 'model.decay_epochs': 3}
-    | {'optimizer.learning_rate': 1e-4},
-    {'classes': 3, 'bins': 80},
-  ),
-}
+SHARED['runs_at_once'] = 2
+TIMNET = {'epochs': 20, 'checkpoint_every': 10, 'select_on_test': True}
+TIMNET |= {'model.num_blocks': 2, 'model.filters': 8}
+DSNET = {'model.channels': (4, 4), 'model.embedding': 8, 'model.max_frames': 24}
+DSNET |= {'schedule.patience': 1, 'schedule.stop_patience': 3}
+EMOSPHERE = {'model.width': 8, 'model.decay_epochs': 3}
+EMOSPHERE['optimizer.learning_rate'] = 1e-4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', SYSTEMS)
-def test_a_stack_of_each_system(name, tmp_path):
+@pytest.mark.parametrize(
+  ('recipe', 'changes', 'classes', 'bins'),
+  [
+    (timnet, TIMNET, 3, 128),
+    (dsnet, DSNET, 4, 80),
+    (emosphere, EMOSPHERE, 3, 80),
+  ],
+  ids=['timnet', 'dsnet', 'emosphere'],
+)
+def test_a_stack_of_each_system(recipe, changes, classes, bins, tmp_path):
   """Only the order of additions can tell a stack from single runs: 1e-5.
 
   Adam divides by the root of small squares and so carries such differences on;
   after all epochs a probability, or a value on the scale of 1 to 7, may differ
   by 1e-3, while a wrong batch, mask or key changes it by 1e-1.
   """
-  recipe, changes, about = SYSTEMS[name]
   config = recipe.get_config()
-  config.update_from_flattened_dict({**SHARED, **changes, 'runs_at_once': 2})
-  corpus = fakes.corpus(speakers=4, frames=24, vary=True, **about)
+  config.update_from_flattened_dict({**SHARED, **changes})
+  corpus = fakes.corpus(frames=24, vary=True, classes=classes, bins=bins)
   system = registry.create(config, corpus)
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
   runs = [(1, fold) for fold in folds]
@@ -307,16 +271,15 @@ def test_a_stack_of_each_system(name, tmp_path):
     found = Recorder(tmp_path / folder)
     return found.train(experiment, runs, devices=ONE, **more)
 
-  ours = trained('stack', side_by_side=name == 'dsnet')
+  ours = trained('stack', side_by_side=recipe == dsnet)
   config.data.cache_gib = 0.0
   theirs = trained('alone')
   check_equal(ours, theirs, 1e-3)
-  losses = [
-    (mine['loss'], other['loss'])
-    for mine, other in zip(ours.rows, theirs.rows, strict=True)
-    if other['epoch'] <= 2 and other['split'] == 'train'
-  ]
-  assert len(losses) == 4
-  np.testing.assert_allclose(*zip(*losses, strict=True), rtol=1e-5)
-  spread = np.ptp([other['loss'] for other in theirs.rows if 'loss' in other])
-  assert spread > 0.1, 'nothing was learned, so nothing was compared'
+  losses, wanted = (
+    [row['loss'] for row in found.rows if row['split'] == 'train']
+    for found in (ours, theirs)
+  )
+  first = [row['epoch'] <= 2 for row in ours.rows if row['split'] == 'train']
+  assert sum(first) == 4
+  np.testing.assert_allclose(*np.array([losses, wanted])[:, first], rtol=1e-5)
+  assert np.ptp(wanted) > 0.1, 'nothing was learned, so nothing was compared'

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,14 +12,21 @@ import time
 import numpy as np
 import pytest
 
+from jaxser import main
+from jaxser.core import command_line
 from jaxser.evaluation import predictions
-from tests import forked_main
 
 pytestmark = pytest.mark.slow
 
 KEPT = ('predictions.jsonl', 'metrics.jsonl', 'folds.json')
 # One device: the eight of the other tests only slow this down.
 ENVIRONMENT = {'XLA_FLAGS': '--xla_backend_optimization_level=0'}
+# Imports the program once, without touching a device, and forks: its many starts
+# then take as long as it runs.
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload(
+  ['jaxser.engine.loop', 'jaxser.engine.train', 'tests.test_main']
+)
 
 
 def arguments(workdir, *more):
@@ -29,18 +37,34 @@ def arguments(workdir, *more):
   return ['--config=timnet', *given, f'--workdir={workdir}', *more]
 
 
+def run(argv, printed):
+  """`python -m jaxser.main` in a process of its own."""
+  os.environ.update(ENVIRONMENT)
+  file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+  os.dup2(file, 1)
+  os.dup2(file, 2)
+  sys.argv = ['main', *argv]  # Results record the command.
+  sys.exit(command_line.run(main.main, main.FLAGS))
+
+
 def start(workdir, *more):
   """The program, while this process goes on."""
-  return forked_main.Started(
-    arguments(workdir, *more), ENVIRONMENT, workdir / 'printed'
-  )
+  given = arguments(workdir, *more), workdir / 'printed'
+  process = SERVER.Process(target=run, args=given)
+  process.start()
+  return process
+
+
+def end(process, workdir, code):
+  """What the program has printed at its end."""
+  process.join()
+  printed = (workdir / 'printed').read_text('utf-8')
+  assert process.exitcode == code, printed
+  return printed
 
 
 def finish(workdir, *more, code=0):
-  """What the program prints until its end."""
-  program = start(workdir, *more)
-  assert program.end() == code, program.printed
-  return program.printed
+  return end(start(workdir, *more), workdir, code)
 
 
 @pytest.fixture(scope='module')
@@ -56,10 +80,10 @@ def finished(data_dir, tmp_path_factory):
 
 def test_the_folder_holds_everything_and_the_table_ends_the_run(finished):
   workdir, done = finished
-  names = 'config.json', 'results.json', 'report.html', 'model.json'
-  weights = 'seed0-fold00.best_on_dev', 'seed0-fold01.last'
-  weights = (f'models/{name}.safetensors' for name in weights)
-  for name in (*KEPT, *names, *weights, 'checkpoints'):
+  names = ['config.json', 'results.json', 'report.html', 'model.json']
+  names += ['models/seed0-fold00.best_on_dev.safetensors']
+  names += ['models/seed0-fold01.last.safetensors', 'checkpoints']
+  for name in (*KEPT, *names):
     assert (workdir / name).exists(), name
   # One row per epoch; no test label was read.
   rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
@@ -78,13 +102,12 @@ def test_scores_are_those_of_the_predictions(finished):
   rows = predictions.read_predictions(workdir / 'predictions.jsonl')
   assert set(results['selections']) == {'last', 'best_on_dev'}
   for name, entry in results['selections'].items():
-    chosen = [p for p in rows if p.selection == name]
-    assert len(chosen) == 80  # Two folds of forty utterances.
-    right = np.mean([p.target == p.prediction for p in chosen])
-    assert entry['pooled']['war']['value'] == round(100 * right, 2)
-    for p in chosen:
-      assert p.prediction == results['classes'][int(np.argmax(p.scores))]
-      assert sum(p.scores) == pytest.approx(1, abs=1e-5)
+    right = [p.target == p.prediction for p in rows if p.selection == name]
+    assert len(right) == 80  # Two folds of forty utterances.
+    assert entry['pooled']['war']['value'] == round(100 * np.mean(right), 2)
+  for p in rows:
+    assert p.prediction == results['classes'][int(np.argmax(p.scores))]
+    assert sum(p.scores) == pytest.approx(1, abs=1e-5)
 
 
 def test_the_same_command_shows_the_results_again_another_is_refused(finished):
@@ -107,16 +130,16 @@ def test_kill_9_at_five_moments_changes_no_byte(finished, tmp_path):
   random = np.random.default_rng(0)
   kills = 0
   while kills < 5:
-    program = start(tmp_path)
+    process = start(tmp_path)
     # At a random moment of the first epoch that it comes to, or of its saving.
     before = checkpoints_in(tmp_path)
-    while program.running and checkpoints_in(tmp_path) == before:
+    while process.is_alive() and checkpoints_in(tmp_path) == before:
       time.sleep(0.005)
     time.sleep(random.uniform(0, 0.3))
-    if not program.running:
+    if not process.is_alive():
       break
-    program.process.kill()
-    program.end()
+    process.kill()
+    process.join()
     kills += 1
   finish(tmp_path)
   for name in KEPT:
@@ -131,14 +154,14 @@ def test_signals_save_and_exit_with_their_code(
   finished, tmp_path, number, code
 ):
   whole, _ = finished
-  program = start(tmp_path, '--config.checkpoint_every=100')
+  process = start(tmp_path, '--config.checkpoint_every=100')
   curves = tmp_path / 'metrics.jsonl'
   while not curves.exists() or not curves.stat().st_size:
-    assert program.running, program.printed
+    assert process.is_alive(), (tmp_path / 'printed').read_text('utf-8')
     time.sleep(0.01)
-  os.kill(program.process.pid, number)
-  assert program.end() == code, program.printed
-  assert 'run the same command to continue' in program.printed
+  os.kill(process.pid, number)
+  printed = end(process, tmp_path, code)
+  assert 'run the same command to continue' in printed
   assert checkpoints_in(tmp_path)
   finish(tmp_path)
   found = (tmp_path / 'predictions.jsonl').read_bytes()

@@ -1,6 +1,5 @@
 """Batches: which rows, how padded, how often drawn, and the same from anywhere."""
 
-import dataclasses
 import itertools
 import re
 import types
@@ -8,7 +7,6 @@ import types
 import numpy as np
 import pytest
 
-from configs import emosphere
 from jaxser.core.errors import ConfigError
 from jaxser.data import pipeline
 from jaxser.engine import experiment
@@ -39,20 +37,26 @@ def rows_of(slots):
 
 def test_every_row_once_per_epoch_and_another_order_each_time(corpus):
   sampler = make_sampler(corpus)
-  orders = []
+  orders = set()
   for epoch in range(3):
     rows = np.concatenate([slot.rows for slot in sampler.epoch(epoch)])
     assert len(rows) == sampler.steps_per_epoch * 8
     np.testing.assert_array_equal(np.sort(real(rows)), sampler.rows)
-    orders.append(real(rows).tolist())
-  assert len(set(map(tuple, orders))) == 3
+    orders.add(tuple(real(rows)))
+  assert len(orders) == 3
+  # Batches of several lengths come in any order.
+  several = make_sampler(corpus, buckets=(8, 10, 12))
+  lengths = []
+  for epoch in range(4):
+    slots = several.epoch(epoch)
+    rows = real(np.concatenate([slot.rows for slot in slots]))
+    np.testing.assert_array_equal(np.sort(rows), several.rows)
+    lengths.append([slot.length for slot in slots])
+  assert any(order != sorted(order) for order in lengths)
   again = rows_of(make_sampler(corpus).epoch(1))
   assert again == rows_of(sampler.epoch(1))
   assert again != rows_of(make_sampler(corpus, seed=(0, 2)).epoch(1))
-
-
-def test_position_continues_with_the_very_next_batch(corpus):
-  sampler = make_sampler(corpus)
+  # Any position continues with the very next batch.
   everything = rows_of(sampler.from_position(0, 0, 3))
   assert len(everything) == 3 * sampler.steps_per_epoch
   for epoch, step in itertools.product(range(3), range(4)):
@@ -133,6 +137,7 @@ def test_evaluation_order_and_padding(corpus):
     assert all(len(corpus.read(row)) <= slot.length for row in real(slot.rows))
 
 
+TOY, EMOSPHERE = toys.Toy(), EmoSphere()
 LABELS = np.array([0] * 6 + [2] * 2)
 
 
@@ -152,44 +157,55 @@ def test_weights_of_classes(setting, expected):
   assert experiment.class_weights('none', LABELS, classes) is None
 
 
-def refused(message, system, changes):
-  fold = types.SimpleNamespace(number=0, train=np.arange(6))
-  with pytest.raises(ConfigError, match=message):
-    toys.make_experiment(system, changes).check(fold)
-
-
 @pytest.mark.parametrize(
-  ('setting', 'message'),
+  ('setting', 'system', 'changes', 'message'),
   [
-    ('even', "it must be 'none', 'balanced', or numbers for the 3 classes ang"),
-    ((1, 2), 'these are 2 numbers for the 3 classes angry, '),
-    ({'angry': 1, 'bored': 2}, 'there is no class bored among the 3 classes a'),
-    ((1, 0, 1), 'every weight must be a number greater than 0'),
-    ((1, 'x', 1), 'every weight must be a number greater than 0'),
+    (
+      'even',
+      TOY,
+      {},
+      "it must be 'none', 'balanced', or numbers for the 3 clas",
+    ),
+    ((1, 2), TOY, {}, 'these are 2 numbers for the 3 classes angry, '),
+    (
+      {'bored': 2},
+      TOY,
+      {},
+      'there is no class bored among the 3 classes angry,',
+    ),
+    ((1, 0, 1), TOY, {}, 'every weight must be a number greater than 0'),
+    ((1, 'x', 1), TOY, {}, 'every weight must be a number greater than 0'),
+    ('balanced', TOY, {'augment.mixup': 0.2}, 'mixup makes rows of two'),
+    ('balanced', EMOSPHERE, {}, 'EmoSphere weighs no'),
+    (
+      'none',
+      EMOSPHERE,
+      {'balanced_sampling': True},
+      'EmoSphere is not trained',
+    ),
   ],
 )
-def test_impossible_weights_are_named(setting, message):
-  message = f'^{re.escape(f"--config.class_weight={setting}: ")}.*{message}'
-  refused(message, toys.Toy(), {'class_weight': setting})
+def test_impossible_weights_are_named(setting, system, changes, message):
+  fold = types.SimpleNamespace(number=0, train=np.arange(6))
+  given = toys.make_experiment(system, {**changes, 'class_weight': setting})
+  field = (
+    'balanced_sampling' if setting == 'none' else f'class_weight={setting}'
+  )
+  with pytest.raises(
+    ConfigError, match=f'^--config.{re.escape(field)}.*{message}'
+  ):
+    given.check(fold)
 
 
-def test_only_what_has_classes_weighs_or_draws_them():
-  balanced, sampling = {'class_weight': 'balanced'}, {'balanced_sampling': True}
-  refused('=balanced: EmoSphere weighs no', EmoSphere(), balanced)
-  refused('sampling: EmoSphere is not trained', EmoSphere(), sampling)
-  mixed = {**balanced, 'augment.mixup': 0.2}
-  refused('balanced: mixup makes rows of two', toys.Toy(), mixed)
-
-
-def test_classes_are_drawn_evenly_by_seed_fold_and_epoch():
-  drawn_by = experiment.probabilities(LABELS)
+def test_classes_are_drawn_evenly_by_seed_fold_and_epoch(corpus):
+  settings = {'rows': 10 + np.arange(8), 'lengths': np.zeros(8, int)}
+  settings |= {'probabilities': experiment.probabilities(LABELS)}
 
   def rows(epoch, *seed):
-    settings = 3, 4, (5,), seed  # Batch size, padded size, buckets.
-    about = 10 + np.arange(8), np.zeros(8, int), *settings
-    slots = pipeline.Sampler(*about, probabilities=drawn_by).epoch(epoch)
-    assert [np.sum(slot.rows >= 0) for slot in slots] == [3, 3, 2]
-    return [row for slot in slots for row in slot.rows if row >= 0]
+    sampler = make_sampler(corpus, **settings, batch_size=3, seed=seed)
+    slots = [real(slot.rows) for slot in sampler.epoch(epoch)]
+    assert [len(rows) for rows in slots] == [3, 3, 2]
+    return np.concatenate(slots).tolist()
 
   drawn = np.concatenate([rows(epoch, 0, 1) for epoch in range(500)])
   counts = np.bincount(drawn - 10)
@@ -237,31 +253,3 @@ def test_all_batches_but_the_last_are_full():
   np.testing.assert_array_equal(rows, np.arange(77))
   for rows, length in found:
     assert lengths[rows].max() <= length
-
-
-def _podcast(count=20_000):
-  """Segments of 2.75 to 11 s, short ones more often, as MSP-Podcast has."""
-  drawn = np.random.default_rng(2).lognormal(1.6, 0.45, 4 * count)
-  return drawn[(drawn >= 2.75) & (drawn <= 11)][:count]
-
-
-def test_padding_with_the_buckets_of_the_recipe_and_with_one():
-  config = emosphere.get_config('encoder=wavlm,corpus=msp_podcast')
-  seconds = _podcast()
-  fake = fakes.corpus(bins=1)
-  table = fake.table.take(np.zeros(len(seconds), int))
-  info = {'feature_bins': None, 'frames_per_second': 16_000.0}
-  info['max_length'] = int(np.ceil(16_000 * seconds.max()))
-  fake.stores['fake'].update(info)
-  table = dataclasses.replace(table, durations=seconds.astype('f'))
-  waves = dataclasses.replace(fake, table=table)  # Nothing is ever read.
-  shares = []
-  for wanted in (config.data.num_buckets, 1):
-    options = {'max_length': config.data.max_length, 'num_buckets': wanted}
-    source = pipeline.Source(waves, cache_gib=0, **options)
-    size, rows = config.batch_size, np.arange(len(seconds))
-    settings = size, size, source.buckets, (0,)
-    sampler = pipeline.Sampler(rows, source.lengths, *settings)
-    shares.append(pipeline.padding_share(source, sampler.epoch(0)))
-  assert shares[0] < 0.1
-  assert shares[1] > 0.4

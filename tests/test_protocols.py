@@ -125,10 +125,8 @@ def test_advice_on_speakers_helps():
   refused(few, make, corpus, 'speaker_independent')
   # A name with a letter missing makes a speaker of one utterance.
   once = "speaker 's' has 1 of 90 utterances: correct .* protocol=published"
-  for name, message in (
-    ('s', once),
-    ('', f"'{corpus.table.ids[7]}' has no speaker"),
-  ):
+  none = f"'{corpus.table.ids[7]}' has no speaker"
+  for name, message in (('s', once), ('', none)):
     names = corpus.table.speakers.copy()
     names[7] = name
     odd = with_table(corpus, speakers=names)
@@ -148,13 +146,14 @@ def test_folds_file_reads_back_and_names_what_is_wrong(corpus, tmp_path):
     for split in ('train', 'dev', 'test'):
       np.testing.assert_array_equal(getattr(one, split), getattr(other, split))
 
-  broken = json.loads(path.read_text())
-  broken['folds'][0]['test'].append(broken['folds'][0]['train'][0])
-  protocols.write_folds(path, broken)
-  refused('in train and in test', protocols.read_folds, path, corpus)
-  broken['folds'][0]['test'][-1] = 'nobody'
-  protocols.write_folds(path, broken)
-  refused("the first is 'nobody'", protocols.read_folds, path, corpus)
+  for more, message in (
+    (content['folds'][0]['train'][0], 'in train and in test'),
+    ('nobody', "the first is 'nobody'"),
+  ):
+    broken = json.loads(path.read_text())
+    broken['folds'][0]['test'].append(more)
+    protocols.write_folds(tmp_path / 'broken', broken)
+    refused(message, protocols.read_folds, tmp_path / 'broken', corpus)
   path.write_text('{}')
   refused('not a folds file', protocols.read_folds, path, corpus)
   refused('does not exist', protocols.read_folds, tmp_path / 'none', corpus)

@@ -54,6 +54,10 @@ def test_freed_memory_is_used_again():
   assert int(run(_FAULTS, 'return').stdout.split()[1]) > int(faults)
 
 
+# JAX has been imported, and found none either.
+IMPORTED = {'TPU_LIBRARY_PATH': 'libtpu.so', 'TPU_SKIP_MDS_QUERY': '1'}
+
+
 @pytest.mark.parametrize(
   ('environment', 'vendors', 'device', 'libtpu', 'quiet'),
   [
@@ -66,11 +70,7 @@ def test_freed_memory_is_used_again():
     ({}, ('0x8086',), False, False, False),
     ({}, ('0x8086', '0x1ae0'), False, True, False),
     ({}, ('0x8086',), False, True, True),
-    # JAX has been imported, and found none either.
-    (
-      {'TPU_LIBRARY_PATH': 'libtpu.so', 'TPU_SKIP_MDS_QUERY': '1'},
-      *(('0x8086',), False, True, True),
-    ),
+    (IMPORTED, ('0x8086',), False, True, True),
   ],
 )
 def test_libtpu_is_quiet_only_without_any_sign_of_a_tpu(

@@ -1,6 +1,4 @@
-"""The step of a stack on one device, eight devices and under pmap."""
-
-import functools
+"""What a step takes from a batch, and how runs are spread over devices."""
 
 import jax
 import numpy as np
@@ -8,78 +6,45 @@ import optax
 import pytest
 
 from configs import common
-from jaxser.data import pipeline
-from jaxser.engine import distributed, stack, step
-from jaxser.engine.sharding import EVERYWHERE, RUNS, STEPS, Sharding
-from jaxser.systems.base import System
-from jaxser.systems.timnet import TimNet
-from tests import fakes
+from jaxser.engine import distributed, step
+from jaxser.engine.sharding import RUNS, Sharding
+from jaxser.ops.collectives import mean_share
+from jaxser.systems.base import System, row_weights
 
-SYSTEM = TimNet(num_classes=3, num_blocks=2, filters=16, dropout=0.3)
 CONFIG = common.base_config('timnet', dict(common.ARGUMENTS))
-CONFIG.update_from_flattened_dict(
-  {'epochs': 3, 'optimizer.b1': 0.93, 'optimizer.b2': 0.98}
-)
+CONFIG.epochs = 3
 
 
-@functools.cache
-def source():
-  return pipeline.Source(fakes.corpus(speakers=5, repeats=3, frames=16))
+class Mean(System):
+  """Its gradient is the mean of the features."""
+
+  def init(self, rng, batch):
+    return {'weight': np.zeros(2, np.float32)}, {}
+
+  def loss(self, params, state, batch, rng, progress, *, phase='main'):
+    values = batch['features'] @ params['weight']
+    loss = mean_share(values, row_weights(batch))
+    return loss, {'state': state, 'metrics': {}}
 
 
-def train(sharding, padded=0, steps=10, weights=None, accumulate=1):
-  """Ten steps of four batches an epoch; the last has six utterances of 13."""
-  rows = np.arange(len(source().corpus.table))
-  sampler = pipeline.Sampler(
-    rows=rows,
-    lengths=np.zeros(len(rows), int),
-    batch_size=13,
-    padded_size=padded or sharding.padded(13, accumulate),
-    buckets=(source().max_length,),
-    seed=(0, 0),
+@pytest.mark.parametrize('accumulate', [1, 2, 4])
+def test_weights_of_classes_and_micro_batches(accumulate):
+  label = np.array([0, 1, 2, -1, -1, 1, 2, -1])
+  batch = {'label': label, 'mask': np.float32([1, 1, 1, 0, 1, 1, 1, 0])}
+  batch['features'] = np.random.default_rng(0).normal(size=(8, 2)).astype('f')
+  weights = np.array([1, 5, 0.2, 0], np.float32)  # The last of no class.
+  optimizer = optax.sgd(1.0)
+  state = step.create_state(Mean(), optimizer, jax.random.key(0), batch)
+  state = state.replace(class_weights=weights[:3])
+  state, metrics = step.train_step(
+    Mean(), optimizer, state, batch, np.int32(0), accumulate=accumulate
   )
-  assert sampler.steps_per_epoch == 4
-  optimizer = step.make_optimizer(CONFIG, SYSTEM)
-  example = source().batch(sampler.epoch(0)[0])
-  state = step.create_state(SYSTEM, optimizer, jax.random.key(1), example)
-  state = state.replace(class_weights=weights)
-  state = sharding.put(stack.stacked([state], 1), RUNS)
-  programs = stack.Programs(SYSTEM, optimizer, sharding, accumulate=accumulate)
-  function, losses = programs.train(), []
-  for i, slot in enumerate(list(sampler.from_position(0, 0, 3))[:steps]):
-    batch = jax.tree.map(lambda x: x[None, None], source().batch(slot))
-    epoch = sharding.put(np.int32(i // 4), EVERYWHERE)
-    batch = sharding.put(batch, STEPS)
-    state, metrics = function(state, {}, batch, None, epoch)
-    losses.append(metrics)
-  return jax.device_get((state, losses))
-
-
-@functools.cache
-def alone():
-  return train(Sharding(devices=jax.devices()[:1]))
-
-
-def assert_close(found, expected):
-  one, other = jax.tree.leaves(found), jax.tree.leaves(expected)
-  for a, b in zip(one, other, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize('parallel', ['jit', 'pmap', 'fsdp'])
-def test_losses_parameters_and_statistics_after_ten_steps(
-  parallel, monkeypatch
-):
-  monkeypatch.setattr('jaxser.engine.sharding._LARGE', 100)
-  sharding = Sharding(parallel=parallel)
-  assert sharding.per_run == 8
-  (state, losses), (expected, expected_losses) = train(sharding), alone()
-  rows = [float(x['rows'].item()) for x in losses]
-  assert rows == [13, 13, 13, 6] * 2 + [13, 13]
-  assert_close(losses, expected_losses)
-  assert_close(state.params, expected.params)
-  assert_close(state.model_state, expected.model_state)
-  assert state.step.tolist() == [10]
+  parts = [slice(i, None, accumulate) for i in range(accumulate)]
+  x, w = batch['features'], weights[label] * batch['mask']
+  means = [np.average(x[p], 0, w[p]) for p in parts if w[p].any()]
+  gradient = np.sum(means, 0) / len(means)
+  np.testing.assert_allclose(-state.params['weight'], gradient, rtol=1e-5)
+  assert metrics['rows'] == 6
 
 
 def test_fsdp_divides_the_longest_axis_that_can_be():
@@ -93,17 +58,6 @@ def test_fsdp_divides_the_longest_axis_that_can_be():
     'layers': (None, 'data'),
     'columns': (None, 'data'),
   }
-
-
-def test_weights_of_classes_and_micro_batches_on_eight_devices():
-  weights = np.array([1, 5, 0.2], np.float32)
-  one = Sharding(devices=jax.devices()[:1])
-  state, losses = train(one, 32, 3, weights, 2)
-  assert abs(losses[0]['loss'] - alone()[1][0]['loss']) > 1e-3
-  # A common factor of the weights cancels.
-  found = train(Sharding(), 32, 3, weights / 8, 2)
-  assert_close(found[1], losses)
-  assert_close(found[0].params, state.params)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +78,7 @@ def test_pmap_is_refused_for_several_processes(monkeypatch):
 
 
 class Frozen(System):
-  """Three numbers: never trained, not trained at first, always trained."""
+  """Numbers that are trained never, later and always."""
 
   def init(self, rng, batch):
     return dict.fromkeys(('never', 'later', 'always'), np.float32(1)), {}

@@ -1,12 +1,13 @@
-"""Runs at once are as many as fit into memory, in every phase."""
+"""Runs at once are as many as fit into memory; some steps are traced."""
 
 import types
 
 import jax
 import pytest
 
+from jaxser.core.config import ConfigError
 from jaxser.data import protocols
-from jaxser.engine import memory, stack, trainer
+from jaxser.engine import memory, profiling, stack, trainer
 from tests import toys
 from tests.recorder import Recorder, check_equal
 
@@ -14,9 +15,16 @@ ONE = jax.devices()[:1]
 CONFIG = {'epochs': 3, 'batch_size': 8, 'seeds': 2, 'runs_at_once': 4}
 
 
-def make(**more):
+class Thawing(toys.Toy):
+  """A weight that is frozen at first."""
+
+  def frozen(self, params, phase):
+    return {'weight': phase == 'early'}
+
+
+def make(system=toys.Toy, early_epochs=1, **more):
   """Four runs whose second and third epoch are of another phase."""
-  system = toys.Toy(early_epochs=1)
+  system = system(early_epochs=early_epochs)
   experiment = toys.make_experiment(system, {**CONFIG, **more}, bins=16)
   corpus = experiment.source.corpus
   folds = protocols.make_folds(corpus, 'speaker_independent')[:2]
@@ -109,3 +117,66 @@ def test_without_room_for_the_corpus_batches_are_streamed(changes, reason):
 def test_a_cpu_trains_one_run_per_device():
   assert plan(jax.devices()[:3], runs_at_once=0)[0].runs == 3
   assert 0 < memory.budget(ONE[0]) < memory.available_host_bytes()
+
+
+@pytest.mark.parametrize(
+  ('steps', 'chunk', 'traced'),
+  [('10:20', 1, range(10, 21)), ('10:20', 6, range(7, 25)), ('', 1, [])],
+)
+def test_the_calls_with_these_steps_are_traced(
+  steps, chunk, traced, monkeypatch
+):
+  found, on, said = [], [], []
+  monkeypatch.setattr(jax.profiler, 'start_trace', on.append)
+  monkeypatch.setattr(jax.profiler, 'stop_trace', on.clear)
+  trace = profiling.Trace(steps, 'W/tensorboard', said.append)
+  for done in range(0, 30, chunk):
+    taken = range(done + 1, done + chunk + 1)
+    trace.call(done, chunk, lambda: found.extend(taken if on else ()))
+  trace.close()
+  assert found == list(traced)
+  line = 'The trace is in W/tensorboard/plugins/profile.'
+  assert said == bool(steps) * [line]
+
+
+def test_a_stack_that_ends_early_ends_its_trace_and_says_what_it_lacks(
+  tmp_path, capsys
+):
+  trace = profiling.Trace('2:99', tmp_path)
+  trace.call(1, 1, lambda: jax.numpy.ones(3) + 1)
+  trace.close()
+  trace.call(2, 1, lambda: None)  # Of the next stack.
+  assert len(list(tmp_path.glob('plugins/profile/*/*.xplane.pb'))) == 1
+  profiling.Trace('98:99', tmp_path).close()
+  assert 'steps were not taken, nothing was traced' in capsys.readouterr().out
+
+
+def test_the_loop_counts_the_steps_of_each_stack(tmp_path, monkeypatch):
+  calls, real = [], profiling.Trace.call
+
+  def call(self, done, steps, function):
+    calls.append((done, steps))
+    return real(self, done, steps, function)
+
+  monkeypatch.setattr(profiling.Trace, 'call', call)
+  experiment, runs = make(runs_at_once=1)
+  Recorder(tmp_path).train(experiment, runs[:2], devices=ONE)
+  assert calls == 2 * [(0, 2), (2, 2), (4, 2)]
+
+
+def test_steps_that_no_run_takes_are_refused():
+  def check(profile):
+    experiment, runs = make(profile=profile)
+    profiling.check(experiment, [fold for _, fold in runs])
+
+  check('6:9')
+  with pytest.raises(ConfigError, match=r'profile=7:9 .* there are 6\.'):
+    check('7:9')
+
+
+@pytest.mark.parametrize(
+  ('early_epochs', 'text'), [(0, ''), (1, 'frozen in early'), (3, 'frozen')]
+)
+def test_parameters_and_when_they_are_frozen(early_epochs, text):
+  experiment, [(_, fold), *_] = make(Thawing, early_epochs)
+  assert experiment.parameters(fold) == [('weight', (16, 3), text)]

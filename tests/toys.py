@@ -17,10 +17,7 @@ from tests import fakes
 
 
 class Toy(System):
-  """A linear map of the mean over time, with what engines must handle.
-
-  A running mean, dropout, neutral references, phases.
-  """
+  """A linear map of the mean over time, and all that engines must handle."""
 
   task: str = 'classification'
   references: tuple[str, ...] = ()
@@ -31,13 +28,11 @@ class Toy(System):
   weighs_classes: ClassVar[bool] = True
 
   def init(self, rng: Any, batch: Any) -> tuple[Any, Any]:
-    """Random weights and a running mean of zero."""
     bins = batch['features'].shape[-1]
     weight = 0.1 * jax.random.normal(rng, (bins, self.outputs))
     return {'weight': weight}, {'batch_stats': {'mean': jnp.zeros(bins)}}
 
   def prepare(self, state: Any, vad: Any, label: Any) -> Any:
-    """Counts the training side."""
     del vad
     return {**state, 'split': {'rows': jnp.float32(len(label))}}
 
@@ -74,7 +69,6 @@ class Toy(System):
     return loss, {'state': new, 'metrics': {'loss': loss}}
 
   def predict(self, params, state, batch) -> dict[str, Any]:
-    """Scores, or VAD between 0 and 7."""
     mean = state['batch_stats']['mean']
     answer = self._answer(params, mean, batch['features'])
     if self.predicts_with_neutral:
@@ -86,20 +80,13 @@ class Toy(System):
     }
 
   def phase(self, epoch: int) -> str:
-    """'early' first, then 'main'."""
     return 'early' if epoch < self.early_epochs else 'main'
 
 
 def make_experiment(
   system: System, changes: dict[str, Any], **about: Any
 ) -> Experiment:
-  """Returns what runs on a synthetic corpus share.
-
-  Args:
-    system: what is trained.
-    changes: fields of the config.
-    **about: the corpus, see `fakes.corpus`.
-  """
+  """What runs of a config with changes share; `about` is of `fakes.corpus`."""
   config = common.base_config('timnet', dict(common.ARGUMENTS))
   config.update_from_flattened_dict(changes)
   return experiment_of(config, system, fakes.corpus(**about))
@@ -108,12 +95,9 @@ def make_experiment(
 def experiment_of(
   config: ml_collections.ConfigDict, system: System, corpus: Any
 ) -> Experiment:
-  """Returns the same from a resolved config."""
-  source = pipeline.Source(
-    corpus,
-    max_length=config.data.max_length,
-    cache_gib=config.data.cache_gib,
-    buckets=config.data.buckets,
-  )
+  """The same from a resolved config."""
+  data = config.data.to_dict()
+  options = {n: data[n] for n in ('max_length', 'cache_gib', 'buckets')}
+  source = pipeline.Source(corpus, **options)
   augment = augmentation.create(config, system, source)
   return Experiment(config, system, source, augment=augment)
