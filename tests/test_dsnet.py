@@ -1,4 +1,4 @@
-"""DSNet: what the network, its losses, its training and sharding promise."""
+"""DSNet and its baselines: options, losses, updates, padding, devices."""
 
 import dataclasses
 import functools
@@ -6,53 +6,78 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from configs import dsnet as recipe
+from jaxser.data import protocols
+from jaxser.engine import step as step_lib
+from jaxser.engine import train
 from jaxser.ops.collectives import DATA
-from jaxser.ops.losses import jensen_shannon, orthogonality_penalty
+from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet, front_end
-from jaxser.systems.dsnet_network import Projection
-from tests.dsnet_cases import (
-  EMPTY_ROWS,
-  KEPT,
-  RNG,
-  SMALL,
-  START,
-  compiled,
-  make_variables,
-  make_variant,
-  padded_batch,
+from jaxser.systems.dsnet_network import (
+  Classifier,
+  Encoder,
+  Projection,
+  TwoLayers,
 )
-from tests.random_tree import assert_close
+from tests import fakes
+from tests.random_tree import assert_close, params_like
+
+SIZE = {'channels': (4, 6), 'embedding': 8, 'max_frames': 12, 'bins': 8}
+SMALL = DSNet(num_classes=3, **SIZE)
+RNG = jax.random.key(0)
+START = Progress(jnp.int32(0), jnp.int32(0))
+# Padding; both rows of the fourth of eight devices.
+EMPTY_ROWS = np.array([2, 6, 7, 13])
+KEPT = np.setdiff1d(np.arange(16), EMPTY_ROWS)
+
+
+def make_variant(variant, **settings):
+  """A small system without dropout."""
+  dropout = {'encoder_dropout': 0.0, 'classifier_dropout': 0.0}
+  settings = {'num_speakers': 4, **dropout, **SIZE, **settings}
+  return DSNet(num_classes=3, variant=variant, **settings)
+
+
+def padded_batch(references=('neutral',)):
+  """16 utterances of 4 speakers and 3 classes, EMPTY_ROWS among them."""
+  rng, batch = np.random.default_rng(0), {}
+  for prefix in ('', *(f'{name}_' for name in references)):
+    batch[f'{prefix}features'] = rng.normal(5, 3, (16, 14, 8))
+    batch[f'{prefix}length'] = rng.integers(3, 15, 16)
+    batch[f'{prefix}speaker'] = rng.integers(0, 4, 16)
+  batch |= {'label': rng.integers(0, 3, 16), 'row': np.arange(16)}
+  batch['mask'] = 1.0 * ~np.isin(np.arange(16), EMPTY_ROWS)
+  return {
+    name: x.astype(np.float32 if x.dtype == np.float64 else np.int32)
+    for name, x in batch.items()
+  }
+
 
 BATCH = padded_batch()
-WEIGHTS = {'task': 0.5, 'calibration': 2, 'orthogonality': 3}
-PLAIN = make_variant('dsnet', **{f'{n}_weight': w for n, w in WEIGHTS.items()})
 
 
-@pytest.fixture(scope='module')
-def variables():
-  return make_variables(SMALL)
+@functools.cache
+def make_variables(system):
+  """Random parameters and positive statistics."""
+  batch = padded_batch(system.references)
+  params, state = params_like(system.init, RNG, batch)
+  return params, jax.tree.map(np.abs, state)
 
 
-def test_published_size_and_shapes():
-  system = DSNet(num_classes=4)
-  batch = {'features': jnp.zeros((2, 7, 80)), 'length': jnp.array([7, 3])}
-  params, state = jax.eval_shape(system.init, RNG, batch)
+@functools.cache
+def compiled(system, phase='main'):
+  """The loss and its gradients of (params, state, batch, rng, progress)."""
+  loss = functools.partial(system.loss, phase=phase)
+  return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
-  sizes = [sum(x.size for x in jax.tree.leaves(t)) for t in (params, state)]
-  assert sizes == [5_132_133, 3_104]
-  cut = functools.partial(front_end, max_frames=600)
-  assert jax.eval_shape(cut, *batch.values()).shape == (2, 600, 80, 3)
-  out = jax.eval_shape(system.predict, params, state, batch)
-  wide = ('embedding', 'hidden', 'encoding')
-  parts = ('irrelevant', 'relevant', 'reconstruction')
-  assert {name: value.shape for name, value in out.items()} == {
-    'frames': (2, 37, 512),
-    **dict.fromkeys(('scores', 'logits'), (2, 4)),
-    **dict.fromkeys((*wide, *parts), (2, 256)),
-  }
+
+def in_training(system):
+  """What the network of a system returns, and its new statistics."""
+  apply = functools.partial(system.apply, train=True, mutable=['batch_stats'])
+  return jax.jit(apply)
 
 
 def test_initialisation_is_xavier_and_pytorchs():
@@ -67,15 +92,18 @@ def test_initialisation_is_xavier_and_pytorchs():
   ):
     assert np.max(np.abs(values)) <= bound
     np.testing.assert_allclose(np.std(values), bound / np.sqrt(3), rtol=0.3)
-  np.testing.assert_array_equal(encoder['attention']['cla']['bias'], 0)
-  np.testing.assert_array_equal(classifier['prelu'], [0.25])
   norm = state['batch_stats']['encoder']['bn0']
-  np.testing.assert_array_equal(norm['mean'], 0)
-  np.testing.assert_array_equal(norm['var'], 1)
+  for values, constant in (
+    (encoder['attention']['cla']['bias'], 0),
+    (classifier['prelu'], 0.25),
+    (norm['mean'], 0),
+    (norm['var'], 1),
+  ):
+    assert np.all(values == constant)
 
 
-def test_alpha_the_gate_precision_and_bfloat16_are_options(variables):
-  params, state = variables
+def test_alpha_the_gate_precision_and_bfloat16_are_options():
+  params, state = make_variables(SMALL)
 
   def outputs(**settings):
     system = dataclasses.replace(SMALL, **settings)
@@ -110,28 +138,23 @@ def test_alpha_the_gate_precision_and_bfloat16_are_options(variables):
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-def test_losses_are_the_published_ones_and_weighted(variables):
-  params, state = variables
-  (total, aux), _ = compiled(PLAIN)(params, state, BATCH, RNG, START)
-  metrics = aux['metrics']
-  apply = functools.partial(PLAIN.apply, train=True, mutable=['batch_stats'])
-  out, _ = jax.jit(apply)({'params': params, **state}, BATCH)
-  labels = BATCH['label'][KEPT]
-  out = {name: np.asarray(value)[KEPT] for name, value in out.items()}
-  log_p = jax.nn.log_softmax(out['logits'])
-  a, b = out['irrelevant'], out['relevant']
-  want = {
-    'task': -log_p[np.arange(12), labels].mean(),
-    'calibration': jensen_shannon(a, out['neutral']).mean(),
-    'orthogonality': orthogonality_penalty(a, b, np.ones(12)),
-    'reconstruction': np.mean((out['encoding'] - out['reconstruction']) ** 2),
-  }
-  want['loss'] = sum(WEIGHTS.get(n, 1) * value for n, value in want.items())
-  want['accuracy'] = np.mean(out['logits'].argmax(-1) == labels)
-  assert_close((total, metrics), (want['loss'], want), 1e-5)
+def test_losses_are_weighted():
+  weights = {'task': 0.5, 'calibration': 2, 'orthogonality': 3}
+  named = {f'{name}_weight': weight for name, weight in weights.items()}
+  system, (params, state) = (
+    make_variant('dsnet', **named),
+    make_variables(SMALL),
+  )
+  (total, aux), _ = compiled(system)(params, state, BATCH, RNG, START)
+  metrics, weights = aux['metrics'], {**weights, 'reconstruction': 1}
+  wanted = sum(metrics[name] * weight for name, weight in weights.items())
+  np.testing.assert_allclose((total, metrics['loss']), wanted, rtol=1e-5)
+  out, _ = in_training(system)({'params': params, **state}, BATCH)
+  right = out['logits'].argmax(-1) == BATCH['label']
+  np.testing.assert_allclose(metrics['accuracy'], right[KEPT].mean(), 1e-5)
 
 
-def test_padding_rows_and_frames_change_nothing(variables):
+def test_padding_rows_and_frames_change_nothing():
   dirty = jax.tree.map(np.copy, BATCH)
   rng = np.random.default_rng(5)
   for prefix in ('', 'neutral_'):
@@ -142,19 +165,21 @@ def test_padding_rows_and_frames_change_nothing(variables):
     dirty[f'{prefix}length'][EMPTY_ROWS] = 0
   for name in ('label', 'speaker'):
     dirty[name][EMPTY_ROWS] = -1
-  want, got, other = (
-    compiled(SMALL)(*variables, batch, jax.random.key(seed), START)
-    for batch, seed in ((BATCH, 0), (dirty, 0), (BATCH, 1))
+  alone = jax.tree.map(lambda x: x[KEPT], BATCH)
+  wanted, clean, found, other = (
+    compiled(SMALL)(*make_variables(SMALL), batch, jax.random.key(seed), START)
+    for batch, seed in ((alone, 0), (BATCH, 0), (dirty, 0), (alone, 1))
   )
-  assert_close(got, want, 1e-6)
+  assert_close(found, clean, 1e-6)
+  assert_close(found, wanted, 1e-5)
   # Dropout is on.
-  assert abs(other[0][0] - want[0][0]) > 1e-3
+  assert abs(other[0][0] - wanted[0][0]) > 1e-3
 
 
 @pytest.mark.slow
-def test_eight_devices_equal_one(variables):
-  step = jax.value_and_grad(SMALL.loss, has_aux=True)
-  (_, aux), grads = compiled(SMALL)(*variables, BATCH, RNG, START)
+def test_eight_devices_equal_one():
+  step, variables = compiled(SMALL), make_variables(SMALL)
+  (_, aux), grads = step(*variables, BATCH, RNG, START)
   split = {n: x.reshape(8, 2, *x.shape[1:]) for n, x in BATCH.items()}
   axes = (None, None, 0, None, None)
   (loss, pmap_aux), shares = jax.pmap(step, DATA, in_axes=axes)(
@@ -176,7 +201,256 @@ def test_every_setting_is_a_field_of_the_recipe():
   assert published.settings().keys() - set(config.model) == counted
   for name, value in dict(config.model).items():
     assert getattr(published, name) == value, name
-  assert config.data.neutral_references == 3
-  assert config.data.max_length == 600
+  assert (config.data.neutral_references, config.data.max_length) == (3, 600)
   config.model.max_frames = 300
   assert config.data.max_length == 300
+
+
+# The losses of the baselines, written once more from the parts.
+
+
+def part_in_training(module, part, stats, x, batch):
+  """What a part returns, and its new statistics."""
+  (out, _), new = module.apply(
+    {'params': part, 'batch_stats': stats},
+    x,
+    mask=batch['mask'],
+    train=True,
+    mutable=['batch_stats'],
+  )
+  return out, new['batch_stats']
+
+
+def encode(part, stats, batch, prefix=''):
+  """Embeddings [batch, 8] and new statistics."""
+  features, length = batch[f'{prefix}features'], batch[f'{prefix}length']
+  images = front_end(features, length, 12)
+  return part_in_training(Encoder((4, 6), 8, 0.0), part, stats, images, batch)
+
+
+def entropy(logits, label):
+  log_p = jax.nn.log_softmax(logits)[KEPT]
+  return -jnp.mean(log_p[jnp.arange(len(KEPT)), label[KEPT]])
+
+
+@pytest.mark.parametrize(
+  ('variant', 'speakers', 'phase', 'strength'),
+  [
+    ('dat', 'train', 'main', 1.0),
+    ('dat', 'all', 'main', 1.0),
+    ('menan', 'train', 'emotions', 0.5),
+  ],
+)
+def test_the_encoder_gets_the_speakers_gradient_reversed(
+  variant, speakers, phase, strength
+):
+  system = make_variant(variant, dat_speakers=speakers)
+  batch = padded_batch(system.references)
+  params, state = make_variables(system)
+  if variant == 'menan':
+    state = {**state, 'speakers': {'known': np.array([1, 1, 1, 0.0])}}
+
+  def speaker_loss(params):
+    losses, stats = [], state['batch_stats']['encoder']
+    for prefix in ('', *(f'{name}_' for name in system.references)):
+      x, _ = encode(params['encoder'], stats, batch, prefix)
+      logits = TwoLayers(8, 4).apply({'params': params['adversary']}, x)
+      if variant == 'menan':  # Speaker 3 is not in the training split.
+        losses.append(-jnp.mean(jax.nn.log_softmax(logits)[KEPT, :3]))
+      else:
+        losses.append(entropy(logits, batch[f'{prefix}speaker']))
+    return sum(losses) / len(losses)
+
+  error, opposed = jax.jit(jax.value_and_grad(speaker_loss))(params)
+  run = compiled(system, phase)
+  (total, aux), grads = run(params, state, batch, RNG, START)
+  plain = {name: params[name] for name in ('encoder', 'classifier')}
+  task_alone = compiled(make_variant('encoder'))
+  (task, _), wanted = task_alone(plain, state, batch, RNG, START)
+  name = {'dat': 'adversary', 'menan': 'confusion'}[variant]
+  found = total, aux['metrics']['task'], aux['metrics'][name]
+  np.testing.assert_allclose(found, (task + error, task, error), rtol=1e-5)
+  assert max(np.abs(g).max() for g in jax.tree.leaves(opposed)) > 1e-3
+  wanted['encoder'] = jax.tree.map(
+    lambda g, r: g - strength * r, wanted['encoder'], opposed['encoder']
+  )
+  wanted['adversary'] = opposed['adversary']
+  assert_close(grads, wanted, 1e-3)
+
+
+def start(system, config):
+  """(step, state) of a run with random weights."""
+  optimizer = step_lib.make_optimizer(config, system)
+  params, state = make_variables(system)
+  words = jax.random.key_data(RNG)
+  run = step_lib.TrainState(
+    np.int32(0), params, state, optimizer.init(params), words, np.float32(1)
+  )
+  take = functools.partial(step_lib.train_step, system, optimizer)
+  return jax.jit(take, static_argnames='phase'), run
+
+
+def changed(old, new):
+  """Names of the parts in which two trees differ."""
+  differs = jax.tree.map(lambda a, b: np.any(a != b), old, new)
+  return {name for name in differs if any(jax.tree.leaves(differs[name]))}
+
+
+@pytest.mark.slow
+def test_isnet_makes_four_updates_of_its_parts_in_turn():
+  system, config = make_variant('isnet'), recipe.get_config('variant=isnet')
+  batch = padded_batch(system.references)
+  # A usual one lets entries whose gradient is rounding alone move at random.
+  config.optimizer.eps = 1e-3
+  step, run = start(system, config)
+  params, state, adam = run.params, run.model_state, optax.adam(1e-3, eps=1e-3)
+  apply = in_training(system)
+  updates = {
+    'task': ('encoder', 'classifier'),
+    'neutral': ('neutral_encoder',),
+    'translation': ('translator',),
+    'standardized': ('standardized_classifier',),
+  }
+  optimizers = {
+    update: adam.init({name: params[name] for name in names})
+    for update, names in updates.items()
+  }
+
+  def distance(a, b):
+    return jnp.mean(jnp.abs(a - b)[KEPT])
+
+  for _ in range(3):
+    run, metrics = step(run, batch, np.int32(0), phase='main')
+    for update, names in updates.items():
+      out, _ = apply({'params': params, **state}, batch)
+      a, b, c = (out[name] for name in system.references)
+      wanted = {
+        'task': entropy(out['task_logits'], batch['label']),
+        'neutral': distance(a, b) + distance(a, c) + distance(b, c),
+        'translation': distance(out['benchmark'], (a + b + c) / 3),
+        'standardized': entropy(out['logits'], batch['label']),
+      }[update]
+      (loss, aux), grads = compiled(system, update)(
+        params, state, batch, RNG, START
+      )
+      found = loss, metrics[update]
+      np.testing.assert_allclose(found, (wanted, wanted), rtol=2e-4)
+      moved = changed(state['batch_stats'], aux['state']['batch_stats'])
+      assert moved == {*names} - {'translator'}
+      part, grads = ({n: tree[n] for n in names} for tree in (params, grads))
+      change, optimizers[update] = adam.update(grads, optimizers[update])
+      params = {**params, **optax.apply_updates(part, change)}
+      state = aux['state']
+  assert_close((run.params, run.model_state), (params, state), 2e-4)
+  assert run.step == 3
+  out = system.predict(run.params, run.model_state, batch)
+  wanted = out['encoding'] - out['benchmark']
+  np.testing.assert_allclose(out['embedding'], wanted, rtol=1e-6)
+
+
+def test_menan_trains_the_speaker_classifier_and_the_rest_by_turns():
+  system, config = make_variant('menan'), recipe.get_config('variant=menan')
+  batch = padded_batch()
+  batch['speaker'][KEPT] %= 3
+  batch['speaker'][EMPTY_ROWS] = -1
+  step, run = start(system, config)
+  nobody = {'speakers': {'known': np.zeros(4, np.float32)}}
+  run = run.replace(model_state={**run.model_state, **nobody})
+  parts = {'speakers': {'adversary'}, 'emotions': {'encoder', 'classifier'}}
+  for epoch, phase in enumerate(parts):
+    assert system.phase(epoch) == system.phase(epoch + 2) == phase
+    new, metrics = step(run, batch, np.int32(epoch), phase=phase)
+    stats = (run.model_state['batch_stats'], new.model_state['batch_stats'])
+    assert changed(run.params, new.params) == parts[phase]
+    assert changed(*stats) == parts[phase] - {'adversary'}
+    known = new.model_state['speakers']['known']
+    np.testing.assert_array_equal(known, [1, 1, 1, 0])
+    assert ('adversary' in metrics) == (epoch == 0)
+    run = new
+  # Moments and counts rest, too, while others are trained.
+  paths = jax.tree_util.tree_leaves_with_path(run.opt_state)
+  named = {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+  of_phases = [n for n in named if any(f"'{phase}'" in n for phase in parts)]
+  assert [int(named[n]) for n in of_phases if 'count' in n] == [1, 1]
+
+
+def test_dsc_classifies_both_embeddings_together():
+  system, batch = make_variant('dsc'), BATCH
+  params, state = make_variables(system)
+  out = system.predict(params, state, batch)
+  swapped = {n: batch[f'neutral_{n}'] for n in ('features', 'length')}
+  neutral = system.predict(params, state, batch | swapped)['encoding']
+  both = np.concatenate([out['encoding'], neutral], -1)
+  np.testing.assert_allclose(out['embedding'], both, rtol=1e-6)
+  (total, aux), _ = compiled(system)(params, state, batch, RNG, START)
+  stats = state['batch_stats']
+  first, moved = encode(params['encoder'], stats['encoder'], batch)
+  second, moved = encode(params['encoder'], moved, batch, 'neutral_')
+  both = jnp.concatenate([first, second], -1)
+  part, module = params['classifier'], Classifier(3, 8, 0.0)
+  logits, _ = part_in_training(module, part, stats['classifier'], both, batch)
+  np.testing.assert_allclose(total, entropy(logits, batch['label']), rtol=1e-5)
+  assert_close(aux['state']['batch_stats']['encoder'], moved)
+  with pytest.raises(ValueError, match=r"variant 'dsc' classifies .* beside"):
+    system.check_recording()
+
+
+def test_what_stands_beside_the_training_rows():
+  corpus = fakes.corpus(classes=4, repeats=4, frames=8, bins=80)
+  table = corpus.table
+  fold, *_ = protocols.make_folds(corpus, 'speaker_independent')
+
+  def experiment_of(argument):
+    config = recipe.get_config(argument)
+    config.model.update(channels=(2,), embedding=4, max_frames=8)
+    return train.make_experiment(config, corpus)
+
+  experiment = experiment_of('variant=isnet')
+  drawn = experiment.references(fold)(12, 0)
+  neutral = np.stack([drawn[f'neutral{i}'] for i in (1, 2, 3)], -1)
+  for row, three in zip(fold.train, neutral, strict=True):
+    own = (table.speakers == table.speakers[row]) & (table.labels == 3)
+    np.testing.assert_array_equal(three, np.flatnonzero(own)[:3])
+
+  experiment = experiment_of('variant=dat,dat_speakers=all')
+  drawn = experiment.references(fold)
+  for split in ('dev', 'test'):
+    rows = drawn(12, 0)[split]
+    counts = np.unique_counts(rows)
+    np.testing.assert_array_equal(counts.values, getattr(fold, split))
+    assert np.ptp(counts.counts) <= 1
+    np.testing.assert_array_equal(rows, drawn(12, 0)[split])
+    assert np.any(rows != drawn(12, 1)[split])
+  without = protocols.Fold(0, fold.train, fold.dev[:0], fold.test)
+  with pytest.raises(protocols.ProtocolError, match='dev speech; there is no'):
+    experiment.references(without)
+  assert experiment_of('variant=dat').references(fold)(12, 0) == {}
+
+  experiment = experiment_of('variant=dsc')
+  beside = experiment.predicted_with(fold.test)['neutral']
+  first = np.flatnonzero((table.labels == 3) & (table.speakers == 's0'))[0]
+  np.testing.assert_array_equal(beside, first)
+  mute = protocols.Fold(0, fold.train, fold.dev, fold.test[:4])
+  with pytest.raises(protocols.ProtocolError, match='No neutral utterance of'):
+    experiment.references(mute)
+
+
+@pytest.mark.parametrize(
+  ('variant', 'epochs', 'clip_norm'),
+  [
+    ('dsnet', 80, 0),
+    ('encoder', 80, 10),
+    ('dat', 80, 10),
+    ('isnet', 40, 0),
+    ('dsc', 50, 10),
+    ('menan', 160, 10),
+  ],
+)
+def test_the_recipe_of_each_variant(variant, epochs, clip_norm):
+  config = recipe.get_config(f'corpus=emodb,variant={variant}')
+  assert (config.epochs, config.optimizer.clip_norm) == (epochs, clip_norm)
+  assert config.eval_every == 1 + (variant == 'menan')
+  assert recipe.get_config(f'corpus=demo,variant={variant}').epochs in (30, 60)
+  system = make_variant(variant)
+  out = jax.eval_shape(system.predict, *make_variables(system), BATCH)
+  assert {out[name].shape for name in system.embeddings} == {(16, 8)}

@@ -28,33 +28,16 @@ def _assert_same(got, wanted):
   assert all(value.dtype == np.float32 for value in jax.tree.leaves(got))
 
 
-def test_layouts_and_stacking(tmp_path, monkeypatch):
+def test_both_spellings_of_the_weight_norm_and_task_models(
+  tmp_path, monkeypatch
+):
   arrays = wavlm_arrays()
-  save_wavlm(tmp_path / 'wavlm', arrays)
+  save_wavlm(tmp_path / 'new', arrays)
   monkeypatch.setenv('HOME', str(tmp_path))
-  config, params = hf_wavlm.load('~/wavlm')
+  config, wanted = hf_wavlm.load('~/new')
   assert config == CONFIG
-  layer = params['encoder']['layers']['layer']
-  kernel = arrays['feature_extractor.conv_layers.0.conv.weight']
-  pairs = [
-    (
-      params['feature_extractor']['conv_0']['kernel'],
-      kernel.transpose(2, 1, 0),
-    ),
-    (params['masked_spec_embed'], arrays['masked_spec_embed']),
-  ]
-  for i in range(2):
-    query = arrays[f'encoder.layers.{i}.attention.q_proj.weight'].T
-    bias = arrays[f'encoder.layers.{i}.feed_forward.output_dense.bias']
-    pairs.append((layer['attention']['query']['kernel'][i], query))
-    pairs.append((layer['output']['bias'][i], bias))
-  for found, wanted in pairs:
-    np.testing.assert_array_equal(found, wanted)
-
-
-def test_both_spellings_of_the_weight_norm_and_task_models(tmp_path):
-  arrays = wavlm_arrays()
-  _, wanted = hf_wavlm.load(save_wavlm(tmp_path / 'new', arrays))
+  found = wanted['masked_spec_embed']
+  np.testing.assert_array_equal(found, arrays['masked_spec_embed'])
   conv = 'encoder.pos_conv_embed.conv.'
   old = {
     conv + 'parametrizations.weight.original0': conv + 'weight_g',
@@ -122,47 +105,49 @@ def test_unusable_folders_are_refused(tmp_path, name, spoil, message):
     hf_wavlm.load(tmp_path)
 
 
-def _authors_parts(system):
+def write_authors_files(folder, system, save):
+  """Writes random weights by `save(arrays, path)`; returns them by part."""
   rng = np.random.default_rng(0)
   parts = {part: {} for part in torch_emosphere.FILES}
   shapes = torch_emosphere.shapes(system)
   for name, shape in tensors.expected(torch_emosphere.NAMING, shapes).items():
     part, _, rest = name.partition('.')
     parts[part][rest] = rng.standard_normal(shape).astype(np.float32)
+  for part, arrays in parts.items():
+    save(arrays, folder / torch_emosphere.FILES[part])
   return parts
-
-
-def _authors_files(folder, system, torch):
-  for part, arrays in _authors_parts(system).items():
-    tensors_of = {name: torch.from_numpy(x) for name, x in arrays.items()}
-    torch.save(tensors_of, folder / torch_emosphere.FILES[part])
 
 
 def test_the_authors_four_files(tmp_path, monkeypatch):
   # Of another format, so that it is tested without PyTorch, too.
   monkeypatch.setattr(tensors, 'open_torch', tensors.open_safetensors)
   system = EmoSphere(encoder='wavlm', wavlm=CONFIG.to_text(), width=16)
-  parts = _authors_parts(system)
-  for part, arrays in parts.items():
-    save_file(arrays, tmp_path / torch_emosphere.FILES[part])
-  ((params, state),) = torch_emosphere.load(tmp_path, system)
+  parts = write_authors_files(tmp_path, system, save_file)
+
+  def load(**changes):
+    return torch_emosphere.load(
+      tmp_path, dataclasses.replace(system, **changes)
+    )
+
+  ((params, state),) = load()
   assert params.keys() == {'encoder', 'pool', 'vad_head', 'auxiliary_head'}
   kernel = parts['region_head']['out.0.weight'].T
   found = params['auxiliary_head']['out']['kernel']
   np.testing.assert_array_equal(found, kernel)
   np.testing.assert_array_equal(state['split']['class_weights'], np.ones(8))
-  without = dataclasses.replace(system, region_weight='off')
   (tmp_path / 'best_sev_ser.pt').unlink()
-  ((params, _),) = torch_emosphere.load(tmp_path, without)
+  ((params, _),) = load(region_weight='off')
   assert 'auxiliary_head' not in params
-  with pytest.raises(ConvertError, match='lacks best_sev_ser'):
-    torch_emosphere.load(tmp_path, system)
-  with pytest.raises(ConvertError, match=r"encoder is 'logmel'"):
-    torch_emosphere.load(tmp_path, EmoSphere())
-  wider = dataclasses.replace(system, width=32, region_weight='off')
-  message = r'pool.fc.fc.bias: file \(16,\), model \(32,\)'
-  with pytest.raises(ConvertError, match=message):
-    torch_emosphere.load(tmp_path, wider)
+  for changes, message in (
+    ({}, 'lacks best_sev_ser'),
+    ({'encoder': 'logmel'}, r"encoder is 'logmel'"),
+    (
+      {'width': 32, 'region_weight': 'off'},
+      r'pool.fc.fc.bias: file \(16,\), model \(32,\)',
+    ),
+  ):
+    with pytest.raises(ConvertError, match=message):
+      load(**changes)
 
 
 def test_pytorch_file_is_read_without_running_it(tmp_path):
@@ -176,13 +161,20 @@ def test_pytorch_file_is_read_without_running_it(tmp_path):
   _assert_same(hf_wavlm.load(folder)[1], wanted)
   torch.save(content, path, _use_new_zipfile_serialization=False)
   _assert_same(hf_wavlm.load(folder)[1], wanted)
+
+  class Trap:
+    def __reduce__(self):
+      return (folder.joinpath('ran').write_text, ('x',))
+
   for content, message in (
-    (slice(3), 'pytorch_model.bin is no file of tensors'),
-    ({'epoch': 3}, 'epoch is a int, not a tensor'),
+    ({'E': Trap()}, 'pytorch_model.bin is no file of tensors that can be read'),
+    ({'E': {'epoch': 3}}, r'E\.epoch is a int, not a tensor'),
+    ([1, 2], 'the content is a list, not a tensor or a state dict'),
   ):
     torch.save(content, path)
     with pytest.raises(ConvertError, match=message):
       hf_wavlm.load(folder)
+  assert not (folder / 'ran').exists()
 
 
 def test_without_pytorch_the_message_says_so(tmp_path, monkeypatch):

@@ -7,10 +7,8 @@ import pytest
 
 from configs import dsnet, emosphere, timnet
 from data_prep import prepare
-from jaxser.core.config import ConfigError
+from jaxser.core.errors import UserError
 from jaxser.core.files import write_json
-from jaxser.data.corpus import StoreError
-from jaxser.data.protocols import ProtocolError
 from jaxser.engine import opening, train
 from jaxser.evaluation.predictions import SELECTIONS
 from jaxser.models import predictor
@@ -28,18 +26,16 @@ RECIPES = {
   'dsnet': (dsnet, '', {**DSNET, 'embeddings': True}),
   'emosphere': (emosphere, '', {'model.width': 8}),
 }
-VARIANTS = {'encoder': {}, 'dat': {}, 'dat,dat_speakers=all': {}, 'isnet': {}}
-VARIANTS |= {'dsc': {'embeddings': True}}
-VARIANTS |= {'menan': {'epochs': 2}}  # Passes, by turns.
-for variant, more in VARIANTS.items():
+VARIANTS = 'encoder dat dat,dat_speakers=all isnet dsc menan'
+for variant in VARIANTS.split():
+  # Of menan, passes take turns.
+  more = {'embeddings': variant == 'dsc', 'epochs': 1 + (variant == 'menan')}
   arg = f'size=tiny,variant={variant}'
   RECIPES[f'dsnet-{variant}'] = dsnet, arg, {**DSNET, **more}
 NOTES = {
   'dsnet-dat,dat_speakers=all': [TRANSDUCTIVE],
   'dsnet-dsc': [NEUTRAL_KNOWN],
 }
-
-
 FOLDS = 'folds.json'
 
 
@@ -95,35 +91,23 @@ def test_published_checkpoints_give_the_papers_row(data_dir, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ('arg', 'changes', 'mode', 'error', 'message'),
+  ('arg', 'changes', 'mode', 'message'),
   [
-    ('corpus=savee', {}, 'train', StoreError, '--corpus=savee --audio_dir=DIR'),
-    ('', {}, 'evaluate', ConfigError, r'give --config\.init_from=FILE'),
-    (
-      '',
-      {'fold_subset': (0, 9)},
-      'train',
-      ConfigError,
-      r'names \[9\]; the prot',
-    ),
-    (
-      '',
-      {'augment.speed': (1.1,)},
-      'train',
-      ConfigError,
-      'not defined for the ',
-    ),
-    ('', {'folds': FOLDS}, 'train', ProtocolError, "the first is '03a01Fa'"),
+    ('corpus=savee', {}, 'train', '--corpus=savee --audio_dir=DIR'),
+    ('', {}, 'evaluate', r'give --config\.init_from=FILE'),
+    ('', {'fold_subset': (0, 9)}, 'train', r'names \[9\]; the prot'),
+    ('', {'augment.speed': (1.1,)}, 'train', 'not defined for the '),
+    ('', {'folds': FOLDS}, 'train', "the first is '03a01Fa'"),
   ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(
-  data_dir, tmp_path, monkeypatch, arg, changes, mode, error, message
+  data_dir, tmp_path, monkeypatch, arg, changes, mode, message
 ):
   monkeypatch.chdir(tmp_path)
   fold = {'fold': 0, 'train': ['03a01Fa'], 'dev': [], 'test': []}
   write_json(tmp_path / FOLDS, {'folds': [fold]})  # Of another corpus.
   config = make_config(timnet, arg, data_dir, changes)
-  with pytest.raises(error, match=message):
+  with pytest.raises(UserError, match=message):
     train.run(config, tmp_path / 'refused', mode)
   assert not (tmp_path / 'refused').exists()
 
@@ -155,7 +139,7 @@ def test_changed_labels_are_another_run(data_dir, tmp_path, monkeypatch):
   corpus.stores['demo']['fingerprint'] = 'ffffffff'
   monkeypatch.setattr(opening, 'open_corpus', lambda config: corpus)
   message = 'dataset demo .*; prepared now is demo'
-  with pytest.raises(ConfigError, match=message):
+  with pytest.raises(UserError, match=message):
     train.run(config, tmp_path)
   assert before == {p: p.read_bytes() for p in tmp_path.glob('*.json*')}
 
@@ -176,27 +160,32 @@ def test_without_a_test_split_there_are_weights_and_no_results(
   assert kept['epochs'] == fold['epoch']
   assert config.epochs == 9
   # The card of the one quotes the results of the other.
-  cards = [
+  tested, every = (
     (tmp_path / f'{n}/MODEL_CARD.md').read_text() for n in ('tested', 'all')
-  ]
-  scores = text.with_interval(found['pooled']['uar'], 'classification')
-  for card in cards:
-    assert 'DEMO CORPUS' in card
-    assert f'| {SELECTIONS["best_on_dev"]} | {scores} |' in card
-    assert ' parameters, 0 of them frozen.' in card
-  assert 'no test score of its own' not in cards[0]
-  assert 'All utterances were trained on, so this model has no test' in cards[1]
-  assert (
-    f'- Epochs: {fold["epoch"]}, the median of the epochs that were best on the '
-    f'development splits of {tmp_path}/tested.'
-  ) in cards[1]
-  assert '1 fold with 240 training utterances, 1 seed' in cards[1]
-  # What a clock says lies apart from what is the same every time.
-  assert (
-    'examples_per_second' not in (tmp_path / 'tested/metrics.jsonl').read_text()
   )
-  rows = (tmp_path / 'tested/speed.jsonl').read_text().splitlines()
+  scores = text.with_interval(found['pooled']['uar'], 'classification')
+  for line in (
+    'DEMO CORPUS',
+    f'| {SELECTIONS["best_on_dev"]} | {scores} |',
+    ' parameters, 0 of them frozen.',
+  ):
+    assert line in tested
+    assert line in every
+  assert 'no test score of its own' not in tested
+  for line in (
+    'All utterances were trained on, so this model has no test',
+    f'- Epochs: {fold["epoch"]}, the median of the epochs that were best on the '
+    f'development splits of {tmp_path}/tested.',
+    '1 fold with 240 training utterances, 1 seed',
+  ):
+    assert line in every
+  # What a clock says lies apart from what is the same every time.
+  metrics, speed = (
+    (tmp_path / f'tested/{name}.jsonl').read_text()
+    for name in ('metrics', 'speed')
+  )
+  assert 'examples_per_second' not in metrics
+  rows = [json.loads(row) for row in speed.splitlines()]
   assert len(rows) == 3
-  for row in map(json.loads, rows):
-    assert row['examples_per_second'] > 0
-    assert row['memory_gib'] > 0.01
+  assert min(row['examples_per_second'] for row in rows) > 0
+  assert min(row['memory_gib'] for row in rows) > 0.01

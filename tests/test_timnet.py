@@ -1,4 +1,4 @@
-"""TIM-Net: its size, what a block sees, padding, devices, ablations, its loss."""
+"""TIM-Net: its size, padding, devices, dropout, ablations."""
 
 import dataclasses
 import functools
@@ -78,33 +78,6 @@ def test_initial_values_are_those_of_keras():
   assert np.all(state['batch_stats']['block0_forward']['norm1']['var'] == 1)
 
 
-def test_a_block_sees_the_past_and_nothing_else():
-  system, moment = timnet.TimNet(num_classes=4, num_blocks=8), 250
-  params, state = weights(system)
-  x = np.random.default_rng(5).standard_normal((1, 300, 39)).astype(np.float32)
-  names = [f'block{i}_{d}' for i in range(8) for d in timnet.DIRECTIONS]
-
-  def at_the_moment(x):
-    rows = {'rows': jnp.arange(1), 'mask': jnp.ones(1)}
-    _, out = system.apply(
-      {'params': params, **state}, x, **rows, train=False, method='network'
-    )
-    return jnp.stack([jnp.sum(out[name][0, moment]) for name in names])
-
-  jacobian = quick_jit(jax.jacrev(at_the_moment))(x)
-  found = np.abs(jacobian).sum((1, 3)).reshape(8, 2, 300)
-  for block, (forward, backward) in enumerate(found):
-    # Two convolutions of width 2 per block: 2 (1 + 2 + ... + 2^block) frames.
-    reach = 2 * (2 ** (block + 1) - 1)
-    # The other stream runs from the last frame: its past is our future.
-    for seen, now in ((forward, moment), (backward[::-1], moment)):
-      first = max(0, now - reach)
-      assert not seen[now + 1 :].any()
-      assert not seen[:first].any()
-      assert seen[now] > 0
-      assert seen[first:now].any()
-
-
 def test_padding_rows_change_nothing():
   params, state = weights(SMALL)
   batch, padded = make_batch(5), make_batch(8, seed=1, real=5)
@@ -128,13 +101,10 @@ def test_momentum_is_the_share_of_the_statistics_that_a_step_keeps():
   moved = []
   for momentum in (0.99, 0.8):
     system = SMALL.clone(batch_norm_momentum=momentum)
-    variables, batch = {'params': params, **state}, make_batch(5)
-    rngs, moving = {'dropout': jax.random.key(0)}, ['batch_stats']
-    _, new = system.apply(
-      variables, batch, train=True, rngs=rngs, mutable=moving
-    )
-    change = jax.tree.map(lambda a, b: a - b, dict(new), state)
-    moved.append(jax.tree.map(lambda x: x / (1 - momentum), change))
+    more = jax.random.key(0), Progress(jnp.int32(0), jnp.int32(0))
+    new = system.loss(params, state, make_batch(5), *more)[1]['state']
+    change = jax.tree.map(lambda a, b: (a - b) / (1 - momentum), new, state)
+    moved.append(change)
   assert_close(*moved, 1e-4)
   assert max(np.abs(x).max() for x in jax.tree.leaves(moved[0])) > 0.1
 
@@ -231,19 +201,3 @@ def test_utterances_shorter_than_the_dilations_are_fine():
   kernel = np.asarray(grads['block3_forward']['conv1']['kernel'])
   assert not kernel[0].any()
   assert kernel[1].any()
-
-
-def test_loss_and_accuracy_of_a_batch_by_hand():
-  system, batch = dataclasses.replace(SMALL, dropout=0.0), make_batch(6, real=4)
-  params, state = weights(system)
-  (value, aux), _ = compiled(system)(params, state, batch)
-  (logits, _), _ = system.apply(
-    {'params': params, **state}, batch, train=True, mutable=['batch_stats']
-  )
-  logits, label = np.asarray(logits, np.float64)[:4], batch['label'][:4]
-  log_scores = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-  wanted = np.eye(4)[label] * 0.9 + 0.1 / 4
-  loss = -(wanted * log_scores).sum(-1).mean()
-  np.testing.assert_allclose(value, loss, rtol=1e-5)
-  accuracy = (logits.argmax(-1) == label).mean()
-  np.testing.assert_allclose(aux['metrics']['accuracy'], accuracy, rtol=1e-6)

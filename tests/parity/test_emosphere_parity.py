@@ -2,7 +2,6 @@
 
 import json
 import types
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -12,28 +11,12 @@ import pytest
 from jaxser.models import convert
 from jaxser.models.convert import torch_emosphere
 from jaxser.nn.layers import frame_mask
-from jaxser.ops.concordance import concordance
-from jaxser.ops.losses import weighted_cross_entropy_share
 from jaxser.systems import emosphere_network as network
 from jaxser.systems.base import Progress
-from jaxser.systems.emosphere import EmoSphere
+from jaxser.systems.emosphere import DIMENSIONS, EmoSphere
 from tests import shared
+from tests.parity import goldens
 from tests.random_tree import quick_jit
-
-
-def _draw(name, shape):
-  rng = np.random.default_rng(zlib.crc32(name.encode()))
-  return rng.standard_normal(shape)
-
-
-def _tensor(name, shape):
-  if name.endswith('fc.0.1.weight'):
-    value = 1 + 0.1 * _draw(name, shape)
-  elif name.endswith('bias'):
-    value = 0.1 * _draw(name, shape)
-  else:
-    value = _draw(name, shape) / np.sqrt(np.prod(shape[1:]))
-  return value.astype(np.float32)
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +24,7 @@ def case():
   golden = np.load(shared.require('goldens/emosphere.npz'))
   path = shared.require('goldens/emosphere_tensors.json')
   shapes = json.loads(path.read_text())
-  arrays = {name: _tensor(name, shape) for name, shape in shapes.items()}
+  arrays = {name: goldens.tensor(name, shape) for name, shape in shapes.items()}
   system = EmoSphere(
     vad_range=(0.0, 1.0),
     encoder='frames',
@@ -59,7 +42,7 @@ def case():
   params, _ = convert.from_named(given, torch_emosphere.NAMING, expected)
   arousal, dominance, valence = golden['targets'].T
   batch = {
-    'features': _draw('emosphere.frames', (4, 61, 1024)).astype(np.float32),
+    'features': goldens.data('emosphere.frames', (4, 61, 1024)),
     'length': jnp.asarray(golden['frame_lengths']),
     'vad': jnp.stack([valence, arousal, dominance], axis=-1),
     'label': jnp.asarray(golden['regions'], jnp.int32),
@@ -97,16 +80,7 @@ def test_pooling_and_heads(case):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=5e-6)
 
 
-def test_losses(case):
-  golden = {name: jnp.asarray(x) for name, x in case.golden.items()}
-  ccc = concordance(golden['vad'], golden['targets'])
-  np.testing.assert_allclose(ccc, golden['ccc'], rtol=1e-5)
-  named = (golden[n] for n in ('region_logits', 'regions', 'class_weights'))
-  entropy = weighted_cross_entropy_share(*named, jnp.ones(4, bool))
-  np.testing.assert_allclose(entropy, golden['weighted_ce'], rtol=1e-6)
-
-
-def test_gradients_of_the_second_epoch(case):
+def test_losses_and_gradients_of_the_second_epoch(case):
   step = jax.value_and_grad(case.system.loss, has_aux=True)
   (value, aux), grads = quick_jit(step, static_argnames='phase')(
     case.params,
@@ -116,15 +90,17 @@ def test_gradients_of_the_second_epoch(case):
     Progress(jnp.int32(7), jnp.int32(1)),
     phase='regions',
   )
-  golden, weight = case.golden, aux['metrics']['categories_weight']
-  np.testing.assert_allclose(value, golden['loss_epoch1'], rtol=1e-6)
-  np.testing.assert_allclose(weight, 1 - 0.99 / 5, rtol=1e-6)
+  golden, metrics = case.golden, aux['metrics']
+  for got, want in (
+    (value, golden['loss_epoch1']),
+    (metrics['categories_loss'], golden['weighted_ce']),
+    (metrics['categories_weight'], 1 - 0.99 / 5),
+  ):
+    np.testing.assert_allclose(got, want, rtol=1e-6)
+  named = [metrics[f'ccc_{name}'] for name in DIMENSIONS]
+  np.testing.assert_allclose(named, golden['ccc'], rtol=1e-5)
   norms = convert.to_named(torch_emosphere.NAMING, grads)
-  wanted = {
-    key.removeprefix('grad_norm.'): float(golden[key])
-    for key in golden.files
-    if key.startswith('grad_norm.')
-  }
+  wanted = {k[10:]: x for k, x in golden.items() if k.startswith('grad_norm.')}
   assert norms.keys() == wanted.keys()
   for name, gradient in norms.items():
     # Keys share a bias, so softmax cancels it: zero up to rounding.

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxser.benchmark import peers
 from jaxser.core import optimizers
 from jaxser.models import convert
 from jaxser.models.convert import keras_timnet
@@ -17,40 +17,25 @@ from jaxser.ops.dct import dct_matrix
 from jaxser.systems import timnet
 from jaxser.systems.base import Progress
 from tests import shared
+from tests.parity import goldens
 from tests.random_tree import assert_close
 
 SYSTEM = timnet.TimNet(num_classes=7, dropout=0.0)
 STEPS = 3
 
 
-def tensor(name, shape):
-  """The recipe of the goldens: a tensor's values follow from its name."""
-  rng = np.random.default_rng(zlib.crc32(name.encode()))
-  value, last = rng.standard_normal(shape), name.rsplit('.', 1)[-1]
-  if last == 'kernel':
-    value = value / np.sqrt(np.prod(shape[:-1]))
-  elif last == 'gamma':
-    value = 1 + 0.1 * value
-  elif last == 'moving_variance':
-    rng = np.random.default_rng(zlib.crc32(name.encode()))
-    value = 0.5 + rng.random(shape)
-  elif last in ('bias', 'beta', 'moving_mean'):
-    value = 0.1 * value
-  return value.astype(np.float32)
-
-
 @functools.cache
 def golden():
   values = np.load(shared.require('goldens/timnet.npz'))
   shapes = json.loads(shared.require('goldens/timnet_tensors.json').read_text())
-  named = {name: tensor(name, shape) for name, shape in shapes.items()}
+  named = {name: goldens.tensor(name, shape) for name, shape in shapes.items()}
   expected = keras_timnet.shapes(SYSTEM)
   params, state = convert.from_named(named, keras_timnet.NAMING, expected)
   return dict(values), params, state
 
 
 def inputs():
-  x = jnp.asarray(tensor('timnet.x', (5, 188, 39)))
+  x = jnp.asarray(goldens.data('timnet.x', (5, 188, 39)))
   return x, jnp.arange(5), jnp.ones(5)
 
 
@@ -101,17 +86,6 @@ def test_forward_in_evaluation_mode():
     np.testing.assert_allclose(
       out[name], values[name], rtol=1e-5, atol=atol, err_msg=name
     )
-  # The size is the paper's.
-  count = sum(x.size for x in jax.tree.leaves(params))
-  statistics = sum(x.size for x in jax.tree.leaves(state))
-  assert (count, count + statistics) == (104_496, 106_992)
-
-
-def test_losses_and_probabilities_of_three_steps():
-  values, _, _ = golden()
-  losses, (probs, _), _, _ = trained()
-  np.testing.assert_allclose(losses, values['train.losses'], rtol=1e-5)
-  np.testing.assert_allclose(probs, values['train0.probs'], rtol=1e-4)
 
 
 def test_every_gradient_norm_of_the_first_step():
@@ -130,9 +104,11 @@ def test_every_gradient_norm_of_the_first_step():
       assert norms[name] == pytest.approx(norm, rel=1e-4), name
 
 
-def test_statistics_and_parameters_after_three_steps():
+def test_losses_statistics_and_parameters_of_three_steps():
   values, _, _ = golden()
-  _, _, params, state = trained()
+  losses, (probs, _), params, state = trained()
+  np.testing.assert_allclose(losses, values['train.losses'], rtol=1e-5)
+  np.testing.assert_allclose(probs, values['train0.probs'], rtol=1e-4)
   found = convert.to_named(keras_timnet.NAMING, params, state)
   wanted = {k[7:]: v for k, v in values.items() if k.startswith('after3.')}
   assert len(wanted) == 67
@@ -153,23 +129,61 @@ def test_epsilon_where_keras_puts_it_comes_closer():
   assert errors[1] < 1e-7 < 1e-6 < errors[0]
 
 
-def golden_batch():
-  """The golden inputs as log-mel, whose first 39 cosines they are."""
-  x = tensor('timnet.x', (5, 188, 39)).astype(np.float64)
-  return {
+def test_the_whole_system():
+  values, *weights = golden()
+  x = np.float64(goldens.data('timnet.x', (5, 188, 39)))
+  batch = {
+    # Log-mel, whose first 39 cosines are the golden inputs.
     'features': (x @ dct_matrix(128, 39).T).astype(np.float32),
-    'label': golden()[0]['labels'].astype(np.int32),
+    'label': values['labels'].astype(np.int32),
     'mask': np.ones(5, np.float32),
     'row': np.arange(5, dtype=np.int32),
   }
-
-
-def test_the_whole_system():
-  values, *weights = golden()
-  progress = Progress(jnp.int32(0), jnp.int32(0))
+  more = jax.random.key(0), Progress(jnp.int32(0), jnp.int32(0))
   step = jax.jit(jax.value_and_grad(SYSTEM.loss, has_aux=True))
-  (value, _), grads = step(
-    *weights, golden_batch(), jax.random.key(0), progress
-  )
+  (value, _), grads = step(*weights, batch, *more)
   assert float(value) == pytest.approx(values['train.losses'][0], rel=1e-5)
   assert_close(grads, trained()[1][1], 1e-5)
+  # It says class 3 of all.
+  batch |= {
+    'label': np.array([3, 0, 1, 3, 2]),
+    'mask': np.float32([1, 1, 1, 1, 0]),
+  }
+  (_, aux), _ = step(*weights, batch, *more)
+  assert aux['metrics']['accuracy'] == 0.5
+
+
+def test_keras_model_that_speed_is_compared_with():
+  keras = pytest.importorskip('keras', reason='needs Keras (the extra `test`)')
+  pytest.importorskip('tensorflow', reason='needs TensorFlow')
+  values, params, state = golden()
+  model = peers.keras_timnet(timnet.TimNet(num_classes=7), 188)
+  assert model.count_params() == 106_992
+  named = convert.to_named(keras_timnet.NAMING, params, state)
+
+  def number(layer):
+    """Keras lists layers by depth; in the order of creation, names are these."""
+    last = layer.name.rpartition('_')[2]
+    return int(last) if last.isdigit() else 0
+
+  def set_weights(kind, places, *leaves):
+    made = sorted((x for x in model.layers if isinstance(x, kind)), key=number)
+    for layer, place in zip(made, places, strict=True):
+      kept = [named.get(f'{place}.{leaf}') for leaf in leaves]
+      layer.set_weights([x for x in kept if x is not None])
+
+  blocks = [
+    f'block{block}.{direction}.{{}}{number}'
+    for block in range(8)
+    for direction in ('forward', 'backward')
+    for number in (1, 2)
+  ]
+  layers, stems = keras.layers, ['stem.forward', 'stem.backward']
+  conv = [*stems, *(block.format('conv') for block in blocks)]
+  norm = [block.format('norm') for block in blocks]
+  set_weights(layers.Conv1D, conv, 'kernel', 'bias')
+  statistics = ('gamma', 'beta', 'moving_mean', 'moving_variance')
+  set_weights(layers.BatchNormalization, norm, *statistics)
+  set_weights(layers.Dense, ('fusion', 'head'), 'kernel', 'bias')
+  found = model.predict_on_batch(np.asarray(inputs()[0]))
+  np.testing.assert_allclose(found, values['probs'], rtol=1e-4, atol=1e-5)
