@@ -24,8 +24,10 @@ def write(workdir, arg='corpus=emodb', stores=STORES, selection='best_on_dev'):
   return workdir
 
 
-def test_the_median_of_the_best_epochs(tmp_path):
+def test_the_median_of_the_best_epochs_of_a_finished_run(tmp_path):
   config = timnet.get_config('corpus=emodb,protocol=all')
+  with pytest.raises(PredictionsError, match=r'results\.json: no such file'):
+    earlier.best_epoch(tmp_path, config, FINGERPRINTS)
   folder = write(tmp_path)
   assert earlier.best_epoch(folder, config, FINGERPRINTS) == 102
   results = json.loads((tmp_path / 'results.json').read_text())
@@ -33,6 +35,9 @@ def test_the_median_of_the_best_epochs(tmp_path):
   (tmp_path / 'results.json').write_text(json.dumps(results))
   # Of 101, 102, 103, 104: the later of the middle ones.
   assert earlier.best_epoch(folder, config, FINGERPRINTS) == 103
+  (folder / 'config.json').unlink()
+  with pytest.raises(ConfigError, match=r'config\.json is missing'):
+    earlier.best_epoch(folder, config, FINGERPRINTS)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +65,3 @@ def test_a_run_of_something_else_is_refused(tmp_path, changes, message):
   with pytest.raises(ConfigError, match=message) as error:
     earlier.best_epoch(folder, config, FINGERPRINTS)
   assert f'--config.epochs_from={tmp_path} ' in str(error.value)
-
-
-def test_a_folder_without_a_finished_run_is_named(tmp_path):
-  config = timnet.get_config('corpus=emodb')
-  with pytest.raises(PredictionsError, match=r'results\.json: no such file'):
-    earlier.best_epoch(tmp_path, config, FINGERPRINTS)
-  write(tmp_path)
-  (tmp_path / 'config.json').unlink()
-  with pytest.raises(ConfigError, match=r'config\.json is missing'):
-    earlier.best_epoch(tmp_path, config, FINGERPRINTS)

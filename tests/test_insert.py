@@ -79,14 +79,14 @@ def test_agreement_of_annotators_is_a_row(page, tmp_path):
 def test_what_cannot_be_written_is_explained(page, tmp_path):
   classes = write(tmp_path / 'c', runs.class_predictions())
   vad = write(tmp_path / 'v', runs.vad_predictions())
-  with pytest.raises(PredictionsError, match=r'page\.md: has no <!-- x -->'):
-    insert.write_into(page, 'x', [classes])
-  with pytest.raises(PredictionsError, match='do not go into one table'):
-    insert.write_into(page, 't', [classes, vad])
-  with pytest.raises(PredictionsError, match=r'none\.md: No such file'):
-    insert.write_into(tmp_path / 'none.md', 't', [classes])
-  with pytest.raises(PredictionsError, match="no selection 'init_from'"):
-    insert.write_into(page, 't', [classes], 'init_from')
+  for given, message in (
+    ((page, 'x', [classes]), r'page\.md: has no <!-- x -->'),
+    ((page, 't', [classes, vad]), 'do not go into one table'),
+    ((tmp_path / 'none.md', 't', [classes]), r'none\.md: No such file'),
+    ((page, 't', [classes], 'init_from'), "no selection 'init_from'"),
+  ):
+    with pytest.raises(PredictionsError, match=message):
+      insert.write_into(*given)
   assert page.read_text('utf-8') == PAGE
 
 

@@ -84,8 +84,14 @@ def test_a_wrong_field_is_named_with_its_value():
       _one(**{**others, name: value})
 
 
-def test_a_bad_line_is_named_by_file_and_number(tmp_path):
+def test_what_cannot_be_read_is_named_by_file_and_line(tmp_path):
   path, good = tmp_path / 'predictions.jsonl', _one().to_json()
+  with pytest.raises(PredictionsError, match=r'jsonl: no such file; the run'):
+    predictions.read_predictions(path)
+  for content, message in ((b'', 'holds no'), (b'\xff\xfe', 'not UTF-8 text')):
+    path.write_bytes(content)
+    with pytest.raises(PredictionsError, match=f'jsonl: {message}'):
+      predictions.read_predictions(path)
   for line, message in (
     ('{"seed": 0, "fo', r'not JSON'),
     ('', r'not JSON'),
@@ -99,16 +105,6 @@ def test_a_bad_line_is_named_by_file_and_number(tmp_path):
       predictions.read_predictions(path)
     assert str(caught.value).startswith(f'{path}:2: ')
     assert 'start the command' in str(caught.value)
-
-
-def test_missing_empty_and_binary_files(tmp_path):
-  path = tmp_path / 'predictions.jsonl'
-  with pytest.raises(PredictionsError, match=r'jsonl: no such file; the run'):
-    predictions.read_predictions(path)
-  for content, message in ((b'', 'holds no'), (b'\xff\xfe', 'not UTF-8 text')):
-    path.write_bytes(content)
-    with pytest.raises(PredictionsError, match=f'jsonl: {message}'):
-      predictions.read_predictions(path)
 
 
 def test_every_utterance_once():

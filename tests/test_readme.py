@@ -40,10 +40,14 @@ def test_the_first_screen_has_the_two_commands():
   assert "    pip install -e '.[test]' && python -m pytest\n" in first
 
 
-def test_no_command_is_of_an_unknown_kind():
+def test_commands_are_of_known_kinds_and_links_lead_somewhere():
   known = r'python -m (jaxser\.\w+|data_prep|pytest)\b|pip install |launch/'
   assert [line for line in commands() if not re.match(known, line)] == []
   assert len(commands()) > 20
+  for page in PAGES:
+    for link in _LINK.findall(page.read_text('utf-8')):
+      if '://' not in link:
+        assert (page.parent / link).exists(), f'{page.name}: {link}'
 
 
 @pytest.mark.parametrize(
@@ -69,10 +73,3 @@ def test_launchers_are_there_and_know_their_options():
     )
     assert done.returncode == 0, done.stderr
     assert 'jaxser.main' in done.stdout
-
-
-def test_links_lead_somewhere():
-  for page in PAGES:
-    for link in _LINK.findall(page.read_text('utf-8')):
-      if '://' not in link:
-        assert (page.parent / link).exists(), f'{page.name}: {link}'

@@ -37,6 +37,10 @@ def test_references_are_the_speakers_first_neutral_ones_of_the_split(corpus):
     own = (speakers == speakers[row]) & (labels == NEUTRAL)
     first = np.intersect1d(np.flatnonzero(own), split)[:2]
     assert set(drawn[:, position]) == set(first)
+  # Fewer than asked for.
+  few = corpus_of(['a', 'a', 'b', 'b', 'b'], [0, 2, 2, 2, 1])
+  drawn = draws(find_references(few, np.arange(5)), 40)
+  assert (set(drawn[:, 0]), set(drawn[:, 4])) == ({1}, {2, 3})
 
 
 def test_a_draw_depends_on_seed_fold_epoch_and_row_alone(corpus):
@@ -55,13 +59,6 @@ def test_a_draw_depends_on_seed_fold_epoch_and_row_alone(corpus):
   some = np.flatnonzero(corpus.table.speakers != 'c')[::-1]
   references = find_references(corpus, some)
   np.testing.assert_array_equal(references.draw(1, 2, 3), base[some])
-
-
-def test_fewer_references_than_asked_for():
-  corpus = corpus_of(['a', 'a', 'b', 'b', 'b'], [0, 2, 2, 2, 1])
-  drawn = draws(find_references(corpus, np.arange(5)), 40)
-  assert set(drawn[:, 0]) == {1}
-  assert set(drawn[:, 4]) == {2, 3}
 
 
 def test_what_is_missing_is_named(corpus):

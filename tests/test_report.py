@@ -413,6 +413,8 @@ def test_terminal_table_has_the_figures_in_eighty_columns(classes, vad):
   few = 'With 5 speakers they are somewhat too narrow'
   assert few in ' '.join(printed.split())
   assert 'Wall time: 3 min 21 s' in printed
+  shown = [text.duration(seconds) for seconds in (45.4, 200, 7530)]
+  assert shown == ['45 s', '3 min 20 s', '2 h 5 min']
 
 
 def test_terminal_table_at_its_widest_and_with_annotators(tmp_path):
@@ -449,11 +451,6 @@ def test_notes_say_what_a_reader_must_know(tmp_path):
   told = notes(clipped, sphere=SPHERE)
   assert 'bound of the scale: valence 100.00 %, arousal 0.00 %' in told
   assert 'arousal is predicted as 3 for every utterance' in told
-
-
-def test_durations():
-  shown = [text.duration(seconds) for seconds in (45.4, 200, 7530)]
-  assert shown == ['45 s', '3 min 20 s', '2 h 5 min']
 
 
 def test_metrics_and_report_import_without_heavy_libraries():

@@ -194,7 +194,7 @@ def test_predictions_that_do_not_fit_are_refused():
     results.summarise([], **ABOUT)
 
 
-def test_results_of_other_predictions_are_noticed():
+def test_other_predictions_and_files_that_are_no_results_are_noticed(tmp_path):
   made = runs.class_predictions()
   summary = _summarise(made)
   results.check_results(summary, made)
@@ -205,9 +205,6 @@ def test_results_of_other_predictions_are_noticed():
   last = [p for p in made if p.selection == 'last']
   with pytest.raises(PredictionsError, match=r"on selection 'best_on_test'"):
     results.check_results(summary, last)
-
-
-def test_results_files_that_are_none(tmp_path):
   path = tmp_path / 'results.json'
   with pytest.raises(PredictionsError, match=r'^\S+results.json: no such file'):
     results.read_results(path)

@@ -55,11 +55,15 @@ def test_a_better_run_is_better_and_the_other_way_round():
     assert change.p_value == 1
 
 
-def test_three_speakers_tell_nothing_of_chance():
+def test_few_speakers_tell_nothing_of_chance_and_one_has_no_interval():
   three = [p for p in predicted(0.9) if p.speaker in ('s00', 's01', 's02')]
   (uar, *_) = compare(three, predicted(0.5)).changes.values()
   assert uar.low < uar.value
   assert uar.p_value is None
+  found = compare(predicted(0.9, speakers=1), predicted(0.5, speakers=1))
+  war = found.changes['war']
+  assert (war.low, war.high, war.p_value) == (None, None, None)
+  assert war.value is not None
 
 
 def test_only_common_utterances_count_and_several_seeds_together():
@@ -92,13 +96,6 @@ def test_runs_of_different_things_are_not_compared():
   odd = [dataclasses.replace(p, speaker='z') for p in classes]
   assert "the first is 's00-0'" in compare(classes, odd).reason
   assert not compare(classes, odd).changes
-
-
-def test_one_speaker_has_no_interval():
-  found = compare(predicted(0.9, speakers=1), predicted(0.5, speakers=1))
-  war = found.changes['war']
-  assert (war.low, war.high, war.p_value) == (None, None, None)
-  assert war.value is not None
 
 
 @pytest.mark.parametrize(
