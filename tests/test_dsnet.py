@@ -454,3 +454,4 @@ def test_the_recipe_of_each_variant(variant, epochs, clip_norm):
   system = make_variant(variant)
   out = jax.eval_shape(system.predict, *make_variables(system), BATCH)
   assert {out[name].shape for name in system.embeddings} == {(16, 8)}
+  assert bool(system.notes) == (variant == 'dsc')

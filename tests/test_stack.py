@@ -7,8 +7,8 @@ import pytest
 
 from configs import common
 from jaxser.engine import distributed, step
-from jaxser.engine.sharding import RUNS, Sharding
-from jaxser.ops.collectives import mean_share
+from jaxser.engine.sharding import EVERYWHERE, RUNS, Sharding
+from jaxser.ops.collectives import by_rows, mean_share
 from jaxser.systems.base import System, row_weights
 
 CONFIG = common.base_config('timnet', dict(common.ARGUMENTS))
@@ -58,6 +58,23 @@ def test_fsdp_divides_the_longest_axis_that_can_be():
     'layers': (None, 'data'),
     'columns': (None, 'data'),
   }
+
+
+def test_fsdp_gathers_weights_and_leaves_rows_where_they_are():
+  places = []
+
+  def project(x, weights):
+    kept = by_rows(x[0] @ weights[0])
+    jax.debug.inspect_array_sharding(kept, callback=places.append)
+    return kept[None]
+
+  sharding = Sharding(parallel='fsdp')
+  x, weights = np.ones((1, 64, 128), 'f'), np.ones((1, 128, 256), 'f')
+  given = sharding.put(x, EVERYWHERE), sharding.put(weights, RUNS)
+  project = sharding.compile(project, (EVERYWHERE, RUNS), EVERYWHERE)
+  assert (np.asarray(project(*given)) == 128).all()
+  assert places[0].shard_shape((64, 256)) == (8, 256)
+  assert by_rows(x) is x
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
 Metrics = dict[str, Array]
-_SMALL = 2**12
+_SMALL = 2**12  # Elements; sharding divides no smaller array.
 
 
 class TrainState(struct.PyTreeNode):
@@ -213,7 +213,8 @@ def _update(system, optimizer, state, batch, rng, progress, accumulate, phase):
 def _norm(tree: Tree) -> Array:
   """Returns the norm over all leaves.
 
-  Small leaves are joined first: a CPU's compiler takes 20 ms for each sum.
+  Small leaves are joined first: TIM-Net's 105 by themselves take a seventh of the
+  time in which a CPU's compiler makes its step.
   """
   leaves = jax.tree.leaves(tree)
   small = [x.ravel() for x in leaves if x.size < _SMALL]
