@@ -213,8 +213,7 @@ def _update(system, optimizer, state, batch, rng, progress, accumulate, phase):
 def _norm(tree: Tree) -> Array:
   """Returns the norm over all leaves.
 
-  Small leaves are joined first: TIM-Net's 105 by themselves take a seventh of the
-  time in which a CPU's compiler makes its step.
+  Small leaves are joined first, as a CPU's compiler takes each sum by itself.
   """
   leaves = jax.tree.leaves(tree)
   small = [x.ravel() for x in leaves if x.size < _SMALL]
