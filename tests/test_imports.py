@@ -9,6 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
+JAXSER = ROOT / 'jaxser'
 # From the ground up. A module imports from its own layer and from lower ones.
 LAYERS = (
   'data_prep',
@@ -104,6 +105,13 @@ def test_imports_run_downwards_and_never_in_a_circle():
   ]
   assert not upwards, '\n'.join(sorted(upwards))
   graphlib.TopologicalSorter(graph).prepare()  # Its error shows the circle.
+
+
+def test_only_the_collectives_know_the_name_of_an_axis():
+  for path in JAXSER.rglob('*.py'):
+    if path != JAXSER / 'ops' / 'collectives.py':
+      for node in ast.walk(ast.parse(path.read_text('utf-8'))):
+        assert not isinstance(node, ast.arg) or node.arg != 'axis_name', path
 
 
 @pytest.mark.slow

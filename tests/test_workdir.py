@@ -45,7 +45,7 @@ def folder(tmp_path):
     (
       {'emodb': 'ffffffff'},
       FOLDS,
-      'emodb 1fae6e85; prepared now is emodb ffff',
+      'on the dataset emodb 1fae6e85; prepared now is emodb ffffffff',
     ),
     (
       STORES,
@@ -98,7 +98,8 @@ def refused(workdir, message):
 def test_a_folder_that_cannot_be_made_is_named_with_the_reason(tmp_path):
   (tmp_path / 'file').touch()
   nowhere, file = '/proc/nope', tmp_path / 'file'
-  refused(nowhere, rf'={nowhere} cannot be written \(No such file or .*; giv')
+  reason = 'No such file or directory'
+  refused(nowhere, rf'--workdir={nowhere} cannot be written \({reason}\); giv')
   refused(file, rf'--workdir={file} cannot be written \(File exists\); giv')
 
 
