@@ -164,6 +164,11 @@ def test_drawn_noise():
   # An estimate from some hundred samples.
   assert 9 < min(drawn) < 11
   assert 19 < max(drawn) < 21
+  _, batch, new = make(snr_db=(0.0, 0.0))
+  power = [10 ** (x / 10) for x in next(valid(batch, new))]
+  added = power[1] - power[0]
+  assert added.min() >= -1e-3 * power[0].max()
+  assert 0.7 < added.mean() / power[0].mean() < 1.4
 
 
 @pytest.mark.parametrize('features', ['librosa22k', 'wave16k'])

@@ -1,9 +1,11 @@
 """Configs, recipes and the command line that every program shares."""
 
 import errno
+import inspect
 import io
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ import pytest
 from absl import flags
 
 from configs import __main__ as fields
-from configs import timnet
+from configs import common, timnet
 from data_prep import progress
 from data_prep.errors import UserError
 from jaxser import main
@@ -289,3 +291,10 @@ def test_progress_may_be_silent_or_wait():
 def test_the_page_of_fields_is_up_to_date():
   written = (ROOT / 'docs' / 'config.md').read_text('utf-8')
   assert written == fields.page(), 'run: python -m configs > docs/config.md'
+
+
+def test_a_field_without_a_comment_is_an_error(monkeypatch):
+  source = re.sub('  # The first; it names .*\n', '', inspect.getsource(common))
+  monkeypatch.setattr(inspect, 'getsource', lambda module: source)
+  with pytest.raises(ValueError, match=r'what they mean: seed$'):
+    fields.page()

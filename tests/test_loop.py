@@ -126,7 +126,7 @@ def slow(*values):
 def test_a_stack_equals_single_runs(
   alone, tmp_path, case, devices, changes, side_by_side, monkeypatch
 ):
-  monkeypatch.setattr(sharding, '_LARGE', 64)  # Of fsdp.
+  monkeypatch.setattr(sharding, 'LARGE', 64)  # Of fsdp.
   experiment, runs = make(case, **changes)
   how = {'devices': jax.devices()[:devices], 'side_by_side': side_by_side}
   ours = Recorder(tmp_path).train(experiment, runs, **how)

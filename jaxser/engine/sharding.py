@@ -27,7 +27,7 @@ ROWS = PartitionSpec('run', DATA)
 STEPS = PartitionSpec('run', None, DATA)
 """[runs, steps, rows, ...]: several batches of each run."""
 # Elements from which an array is divided; to gather less costs more than it saves.
-_LARGE = 2**12
+LARGE = 2**12
 
 
 class Sharding:
@@ -76,7 +76,7 @@ class Sharding:
     divided = self.parallel == 'fsdp' and spec == RUNS
 
     def of(x):
-      axes = range(1, x.ndim if divided and x.size >= _LARGE else 1)
+      axes = range(1, x.ndim if divided and x.size >= LARGE else 1)
       axes = [i for i in axes if x.shape[i] % self.per_run == 0]
       longest = max(axes, key=x.shape.__getitem__, default=0)
       parts = PartitionSpec('run', *[None] * (longest - 1), DATA)

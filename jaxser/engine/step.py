@@ -11,13 +11,12 @@ from flax import struct
 from jaxser.core import optimizers
 from jaxser.core.config import Config, ConfigError
 from jaxser.core.optimizers import Optimizer
-from jaxser.engine import schedule
+from jaxser.engine import schedule, sharding
 from jaxser.engine.augmentation import Augmentation
 from jaxser.ops.collectives import psum
 from jaxser.systems.base import Array, Batch, Progress, System, Tree
 
 Metrics = dict[str, Array]
-_SMALL = 2**12  # Elements; sharding divides no smaller array.
 
 
 class TrainState(struct.PyTreeNode):
@@ -216,9 +215,9 @@ def _norm(tree: Tree) -> Array:
   Small leaves are joined first, as a CPU's compiler takes each sum by itself.
   """
   leaves = jax.tree.leaves(tree)
-  small = [x.ravel() for x in leaves if x.size < _SMALL]
-  joined = [jnp.concatenate(small)] if small else []
-  return optax.tree.norm([x for x in leaves if x.size >= _SMALL] + joined)
+  small = [x.ravel() for x in leaves if x.size < sharding.LARGE]
+  large = [x for x in leaves if x.size >= sharding.LARGE]
+  return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
 def _accumulated(gradients: Callable, count: int, params: Tree) -> Callable:

@@ -19,6 +19,7 @@ import pytest
 
 from jaxser.models import convert
 from jaxser.models.convert import torch_dsnet
+from jaxser.ops.losses import jensen_shannon, orthogonality_penalty
 from jaxser.systems.base import Progress
 from jaxser.systems.dsnet import DSNet, front_end
 from tests import shared
@@ -80,6 +81,14 @@ def batch(golden):
 
 
 @pytest.fixture(scope='module')
+def answers(system, variables, batch):
+  """Evaluation of the utterances and of their neutral partners."""
+  predict = jax.jit(system.predict)
+  neutral = {'features': batch['neutral_features']}
+  return predict(*variables, batch), predict(*variables, neutral)
+
+
+@pytest.fixture(scope='module')
 def training(system, variables, batch):
   """Losses of three Adam steps, gradients of the first, variables after all."""
   optimizer = optax.adam(1e-3)
@@ -108,10 +117,8 @@ def _assert_close(got, want, tolerance):
   np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale)
 
 
-def test_intermediate_values(system, variables, batch, golden):
-  predict = jax.jit(system.predict)
-  out = predict(*variables, batch)
-  neutral = predict(*variables, {'features': batch['neutral_features']})
+def test_intermediate_values(answers, golden):
+  out, neutral = answers
   same = ('irrelevant', 'relevant', 'reconstruction', 'hidden')
   for theirs, ours in {
     'embedding': out['encoding'],
@@ -123,6 +130,21 @@ def test_intermediate_values(system, variables, batch, golden):
   frames = np.swapaxes(out['frames'], 1, 2)
   _assert_close(frames, golden['eval.cnn_features'], 5e-6)
   np.testing.assert_array_equal(out['embedding'], out['relevant'])
+
+
+def test_losses_in_evaluation(answers, golden):
+  out, neutral = answers
+  a, b = out['irrelevant'], out['relevant']
+  log_probs = jax.nn.log_softmax(out['logits'])
+  error = out['reconstruction'] - out['encoding']
+  for name, value in {
+    'task': -np.mean(log_probs[np.arange(6), golden['labels']]),
+    'sim': jensen_shannon(a, neutral['encoding']).mean(),
+    'diff': orthogonality_penalty(a, b, jnp.ones(6)),
+    'recon': np.mean(error**2),
+  }.items():
+    wanted = golden[f'eval.loss_{name}']
+    np.testing.assert_allclose(value, wanted, rtol=5e-6, err_msg=name)
 
 
 def test_losses_of_three_adam_steps(training, golden):
